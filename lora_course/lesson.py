@@ -61,10 +61,9 @@ def start(number: str, student: str | int = "") -> None:
 
 
 def prepare_colab() -> None:
-    """On Colab, enable custom widgets, and fetch models and data; elsewhere, do nothing.
+    """On Colab, enable custom widgets, fetch models and data, and use fp16 on a GPU without bf16, such as a T4.
 
-    On a GPU without bf16 (below capability 8.0, such as a T4), use fp16 for the frozen model unless LORA_LAB_DTYPE is
-    set. Written from Colab's documentation and tested against a mock, not on Colab.
+    Written from Colab's documentation and tested against a mock, not on Colab.
     """
     if "google.colab" not in sys.modules:
         return
@@ -80,10 +79,7 @@ def prepare_colab() -> None:
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
-    """Return a lesson's title, its length in minutes, and the minutes of computing in that (None if not measured).
-
-    Assumes 100 words per minute and 4 minutes per exercise, and adds the time from data/results/lesson_times.json.
-    """
+    """Return a lesson's title, its minutes (100 words each, 4 per exercise), and those of computing (None: unknown)."""
     cells = read_json(notebook)["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     exercises = sum("exercise" in cell["metadata"].get("tags", []) for cell in cells)
@@ -103,8 +99,7 @@ def reference(name: str) -> Run:
     from lora_lab.training.runs import Store
 
     folder = shipped("data/results")
-    adapters = (path.name for path in folder.glob("*/"))
-    _check_name(name, (adapter for adapter in adapters if (folder / f"{adapter}.json").is_file()), "reference run")
+    _check_name(name, (run.stem for run in folder.glob("*.json") if run.with_suffix("").is_dir()), "reference run")
     return replace(Store(folder).read(name), adapter=str(folder / name))
 
 
@@ -128,10 +123,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder that stores a lesson's sweeps: runs/LESSON, beside the notebook.
-
-    With FAST=1, return a temporary folder instead, shared by all kernels that one process starts.
-    """
+    """Return the folder for a lesson's runs: runs/LESSON; with FAST=1, one shared by all kernels of a process."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())
@@ -157,8 +149,7 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
 def catch_up(name: str, store: Path) -> str:
     """Copy a sweep that ships with the lab into a store, so that running the same sweep there trains nothing.
 
-    Return a sentence that gives the number of runs, their hardware and their dates.
-    Raises: NotFound for an unknown sweep.
+    Return a sentence with the number of runs, their hardware and their dates. Raises: NotFound.
     """
     from lora_lab.experiments.results import collect, records
 

@@ -65,10 +65,7 @@ def _seal(what: str, low: float | None, high: float | None) -> str:
 
 
 def reveal(what: str, found: float, unit: str = "") -> None:
-    """Print the result next to the sealed range, and log both; without a sealed range, don't show the result.
-
-    With LORA_LAB_HEADLESS=1, results are shown even without a range, so that a solved notebook shows all of them.
-    """
+    """Print the result next to the sealed range, and log both; without a range, show it only in headless mode."""
     guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
     result = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
     if guess is None:
@@ -90,8 +87,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
 def calibration() -> dict[str, float]:
     """Print how many of your ranges, in this folder's logs and this lesson, contain the result, compared with 80%.
 
-    Return where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
-    If you have no ranges yet, return a made-up example of an overconfident reader.
+    Return where each result fell in its range: 0 at the low end, 1 at the high end. Without ranges, make up an example.
     """
     logged = [row for row in read(Path()) if row["low"] is not None and key_of(row["student"]) == key_of(student())]
     fields = ("what", "low", "high", "attempt", "found")
@@ -99,10 +95,11 @@ def calibration() -> dict[str, float]:
     in_log = {(lesson, r.what) for lesson, r in ranges}
     ranges += [(CURRENT.lesson, r) for r in CURRENT.ranges if (CURRENT.lesson, r.what) not in in_log]
     print(coverage(r for _, r in ranges)["words"])
-    positions = {}
-    for lesson, r in ranges:
-        if r.attempt == 1 and r.low is not None and r.high is not None and r.found is not None:
-            positions[f"{lesson} {r.what}"] = (r.found - r.low) / ((r.high - r.low) or 1e-9)
+    positions = {
+        f"{lesson} {r.what}": (r.found - r.low) / ((r.high - r.low) or 1e-9)
+        for lesson, r in ranges
+        if r.attempt == 1 and r.low is not None and r.high is not None and r.found is not None
+    }
     if not positions:
         print("You have no ranges here yet, so this is a made-up example of an overconfident reader.")
     return positions or {f"question {n}": position for n, position in enumerate(EXAMPLE, 1)}
@@ -116,21 +113,19 @@ def in_full(value: float, digits: int = 4) -> str:
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
     """Append a line to the log in this folder, but only in a notebook, and not if logging is off; ignore a full disk.
 
-    Each line is written with a single append, so two notebooks in one folder do not mix their lines.
+    A single append, so two notebooks in one folder do not mix their lines.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
         return
-    numbers = {"low": low, "high": high, "found": found}
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
-            "what": what, **numbers, "unit": unit, "fast": fast()}  # fmt: skip
+            "what": what, "low": low, "high": high, "found": found, "unit": unit, "fast": fast()}  # fmt: skip
     with suppress(OSError), open(FILE, "ab", buffering=0) as file:  # os.open would write \r\n on Windows
         file.write((json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace"))
 
 
 def _lesson() -> str:
-    """Return the current lesson, or the notebook's name if none was started."""
-    return CURRENT.lesson or Path(os.environ.get("JPY_SESSION_NAME", "")).stem
+    return CURRENT.lesson or Path(os.environ.get("JPY_SESSION_NAME", "")).stem  # the notebook, if no lesson was started
 
 
 def _logged(what: str) -> list[tuple[float | None, float | None]]:
@@ -140,10 +135,7 @@ def _logged(what: str) -> list[tuple[float | None, float | None]]:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Read all logs in a folder, recursively; add the file and the attempt number to each line.
-
-    Unreadable lines are skipped.
-    """
+    """Read all logs in a folder, recursively, skipping unreadable lines; add file and attempt to each line."""
     rows = []
     for path in sorted(folder.rglob(FILE)):
         name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, ...]]()
@@ -174,10 +166,7 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summarize each question in one line: the number of ranges, how many of these contain the result, and the result.
-
-    Only first attempts count.
-    """
+    """Summarize each question's first attempts in one line: how many gave a range that contains the result."""
     first = [row for row in rows if row["attempt"] == 1]
     summaries = []
     for question in dict.fromkeys((row["lesson"], row["what"]) for row in first):

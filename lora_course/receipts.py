@@ -82,10 +82,7 @@ def student() -> str:
 
 
 def seed_of(name: str = "") -> int:
-    """Return a student's seed, 1 to 999,999, the same on every machine; 0 without a name.
-
-    Case and extra spaces do not matter.
-    """
+    """Return a student's seed, 1 to 999,999, whatever the name's case and spaces; 0 without a name."""
     name = key_of(name or student())
     return 1 + _number(name) % 999_999 if name else 0
 

@@ -131,8 +131,8 @@ def defense(pair: str, margin: float) -> Defense:
         "the interval was seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
-    start = (2 + [*PAIRS].index(pair) % 5) % 4  # not drawn: the grader doesn't know the student's name
-    order = [*replies][start:] + [*replies][:start]
+    first = PAIRS[pair]["first"]  # not drawn: the grader doesn't know the student's name
+    order = [*replies][first:] + [*replies][:first]
     return Defense(seen, word, right, {sentence: replies[sentence] for sentence in order})
 
 

@@ -6,6 +6,7 @@ A card stores no verdict. Its premises are the arguments of its experiment: chan
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
@@ -69,7 +70,7 @@ class Verdict(Finding):
 
     @property
     def words(self) -> str:
-        """The verdict; "depends" names the settings it depends on."""
+        """The verdict, with the settings on which it depends."""
         return f"depends on {listed(self.on)}" if self.on else self.word
 
     def __str__(self) -> str:
@@ -95,13 +96,13 @@ class Verdict(Finding):
 def load_cards() -> dict[str, Card]:
     """Load the cards of data/claims, by id and in numerical order."""
     files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in shipped("data/claims").glob("*.yaml")]
-    return {values["id"]: _card(values) for values in sorted(files, key=lambda values: int(values["number"]))}
-
-
-def _card(values: dict[str, Any]) -> Card:
-    given = values.pop("premises") | {"margin": values.pop("margin")}  # None if nothing is compared
-    premises = {key: Premise(key, p["value"], p["means"], tuple(p.get("try") or ())) for key, p in given.items() if p}
-    return Card(**{key: str(value).strip() for key, value in values.items()}, all_premises=premises)
+    cards = {}
+    for values in sorted(files, key=lambda values: int(values["number"])):
+        given = values.pop("premises") | {"margin": values.pop("margin")}  # None if nothing is compared
+        premises = {n: Premise(n, p["value"], p["means"], tuple(p.get("try") or ())) for n, p in given.items() if p}
+        texts = {key: str(value).strip() for key, value in values.items()}
+        cards[texts["id"]] = Card(**texts, all_premises=premises)
+    return cards
 
 
 def card(name: str) -> Card:
@@ -125,7 +126,10 @@ def judge(of: str, *, store: str | Path | None = None, **changed: Any) -> Verdic
     for name in changed:
         if name not in defaults:
             raise BadValue(f"claim {claim.id} has no premise '{name}'; nearest: {nearest(name, defaults)}")
-    premises: dict[str, Any] = {n: _parsed(claim, n, changed.get(n, p.value)) for n, p in defaults.items()}
+    premises = {
+        n: _parsed(p.value, changed.get(n, p.value), f"the premise '{n}' of claim {claim.id}")
+        for n, p in defaults.items()
+    }
     run = vars(experiments)[claim.experiment]
     reads_runs = STORE in signature(run).parameters
     if store is not None and not reads_runs:
@@ -151,32 +155,24 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def _parsed(card: Card, name: str, value: Any) -> Value:
-    """Convert a premise's value to the type of the card's value, such as a list or a number."""
-    default, what = card.all_premises[name].value, f"the premise '{name}' of claim {card.id}"
-    if isinstance(default, list):
+def _parsed(example: Any, value: Any, what: str) -> Any:
+    """Convert a value, such as a text from the command line, to the example's type."""
+    if isinstance(example, list):
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         if not parts:
             raise BadValue(f"{what} needs at least one value")
-        return [_convert(default[0], part, what) for part in parts]
-    if isinstance(value, list | tuple):
-        raise BadValue(f"{what} must be a single value, such as {as_text(default)}")
-    return _convert(default, value, what)
-
-
-def _convert(example: Any, value: Any, what: str) -> Any:
-    """Convert a value to the example's type, parsing text."""
+        return [_parsed(example[0], part, what) for part in parts]
+    text = str(value).strip()
+    parsed: Any = None
     if isinstance(example, str):
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-        raise BadValue(f"{what} must be a word, such as {example}, not {value!r}")
-    text = str(value).strip().lower()
-    if isinstance(example, bool):
-        if text in ("true", "yes", "false", "no"):
-            return text in ("true", "yes")
-        raise BadValue(f"{what} must be yes or no, not {value!r}")
-    try:
-        whole = round(number := float(text))  # raises for nan and inf
-    except (ValueError, OverflowError):
-        raise BadValue(f"{what} must be a number, such as {example:g}, not {value!r}") from None
-    return whole if isinstance(example, int) and number == whole else number
+        kind, parsed = "a word", text or None
+    elif isinstance(example, bool):
+        kind, parsed = "yes or no", {"true": True, "yes": True, "false": False, "no": False}.get(text.lower())
+    else:
+        kind = "a number"
+        with suppress(ValueError, OverflowError):
+            whole = round(number := float(text))  # raises for nan and inf
+            parsed = whole if isinstance(example, int) and number == whole else number
+    if parsed is None:
+        raise BadValue(f"{what} must be {kind}, such as {as_text(example)}, not {value!r}")
+    return parsed

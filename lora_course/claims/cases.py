@@ -24,9 +24,8 @@ class Case:
     """One test of a claim.
 
     settings    the choices: {"model": "llama-2-70b", "rank": 8}
-    holds       whether the claim holds; None if the numbers leave this undecided
+    holds       whether the claim holds; None: undecided, and `would_tell` says what would decide it
     found       what was counted or measured, with its unit
-    would_tell  what would decide an undecided case
     span        (low, value, high) on the axis of its `Finding`; () if the case has no value there
     """
 

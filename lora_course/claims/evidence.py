@@ -1,11 +1,4 @@
-"""The evidence for experiments: published numbers, our stored comparisons, and finished runs (ours or the user's).
-
-A difference in accuracy is judged by comparing its interval with a margin:
-
-    low > -margin            better, or worse by less than the margin: "no worse" holds
-    high < -margin           worse by more than the margin: "no worse" fails
-    otherwise                undecided
-"""
+"""The evidence for experiments: published numbers, our stored comparisons, and finished runs (ours or the user's)."""
 
 import math
 from collections.abc import Mapping
@@ -56,7 +49,7 @@ class Interval:
         return Case(settings, holds, f"{words}: {self}", self.would_tell, span)
 
     def no_worse(self, margin: float) -> bool | None:
-        """Return whether a is at most the margin worse than b; None if that is undecided."""
+        """Return whether a is at most the margin worse than b: by the whole interval, or else None (undecided)."""
         return True if self.low > -margin else False if self.high < -margin else None
 
     def __neg__(self) -> Self:
@@ -78,9 +71,9 @@ def judged(found: Verdict) -> Interval:
 # ---- published numbers
 
 
-def published(name: str) -> dict[str, Any]:
+def published(name: str) -> Any:
     """Load a file from data/claims/evidence."""
-    return dict(facts(f"claims/evidence/{name}"))
+    return facts(f"claims/evidence/{name}")
 
 
 def printed_in(name: str) -> str:
@@ -153,18 +146,14 @@ def comparison(name: str) -> dict[str, Any]:
 
 
 def compared(name: str, method: str, against: str, margin: float) -> dict[str, Interval]:
-    """Compute method - against in a stored comparison, for each LoRA variant, from all seeds and rows.
-
-    Raises: BadValue for a method that the comparison lacks.
-    """
+    """Compute method - against in a stored comparison, for each LoRA variant. Raises: BadValue for other methods."""
     stored = comparison(name)
     methods = {row["label"]: row["method"] for row in stored["methods"] if row.get("answers")}
     check_known((method, against), dict.fromkeys(methods.values()), f"the methods compared on {stored['task']}")
     (baseline,) = (label for label, other in methods.items() if other == against)
+    where = f"{stored['model']} on {stored['task']}"
     return {
-        f"{stored['model']} on {stored['task']}{label.removeprefix('LoRA r8').removeprefix(method)}": judged(
-            of_labels(name, label, baseline, margin)
-        )
+        where + label.removeprefix("LoRA r8").removeprefix(method): judged(of_labels(name, label, baseline, margin))
         for label, other in methods.items()
         if other == method
     }
@@ -207,8 +196,8 @@ class Cells:
         scores = same_dtype.get(metric, pd.Series(math.nan, index=same_dtype.index))  # nan: not validated
         self.frame = same_dtype.assign(validation_score=-scores if metric == "validation_loss" else scores)
         self.first = self.frame.iloc[0]
+        self.where = "{model} on {task}".format_map(self.first)
         self._best: dict[str, tuple[float, Any]] = {}
-        self._intervals: dict[tuple[int, int, float], Interval] = {}
 
     def at(self, **wanted: Any) -> pd.DataFrame:
         """Select the rows with these settings. Raises: NotFound with the available values."""
@@ -221,10 +210,7 @@ class Cells:
         return frame
 
     def best(self, **wanted: Any) -> tuple[float, Any]:
-        """Return the learning rate with the best validation score, among those with the most seeds, and its runs.
-
-        Raises: NotFound, see `at`; BadValue if no run was validated, or if the runs differ in more than their seed.
-        """
+        """Return the rate with the best validation score, of those with the most seeds, and its runs."""
         from lora_lab.experiments.results import Runs, settings_in
 
         if (key := str(wanted)) in self._best:
@@ -243,30 +229,17 @@ class Cells:
         self._best[key] = rate, Runs(tuple(self.store.read(name) for name in cell["hash"]))
         return self._best[key]
 
-    def on_edge(self, rate: float, **wanted: Any) -> bool:
-        """Return whether a rate is the lowest or highest tried with these settings."""
-        return rate in self.at(**wanted)["lr"].agg(["min", "max"]).tolist()
-
-    def interval(self, a: Any, b: Any, margin: float) -> Interval:
-        """Return the 90% interval of a - b, for runs from `best`, on the same test rows: see `statistics.verdict`."""
-        key = id(a), id(b), margin
-        if key not in self._intervals:
-            self._intervals[key] = judged(verdict(a, b, margin))
-        return self._intervals[key]
-
     @property
     def made(self) -> str:
         """Where the runs are, how many there are, and of what kind."""
-        kind = "{model} on {task}, {steps} steps of {batch}".format_map(self.first)
+        kind = "{steps} steps of {batch}".format_map(self.first)
         others = f", in {self.first['run_dtype']}; {self.others} in another dtype are left out" if self.others else ""
-        return f"{self.name}: {len(self.frame)} runs of {kind}{others}"
+        return f"{self.name}: {len(self.frame)} runs of {self.where}, {kind}{others}"
 
 
-@cache
-def _ours(name: str) -> Cells:
-    return Cells(None, name)
+_cached = cache(Cells)
 
 
 def cells_of(store: Stored, ours: str) -> Cells:
     """Load the runs of a store, or our own, which are cached."""
-    return _ours(ours) if store is None else Cells(store, ours)
+    return (_cached if store is None else Cells)(store, ours)

@@ -5,6 +5,7 @@ A card names an experiment and states a premise for each of its parameters.
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -22,7 +23,7 @@ from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
-from lora_lab.experiments.statistics import mean_interval, verdicts
+from lora_lab.experiments.statistics import mean_interval, verdict, verdicts
 from lora_lab.training.assets import shipped
 
 COUNTED = "counted now, from the models' configs"
@@ -33,7 +34,6 @@ POINTS = "difference in accuracy, points"
 
 
 def lora(rank: int, targets: str) -> LoRA:
-    """Return LoRA with targets in a card's notation."""
     return LoRA(rank, targets=roles(targets))
 
 
@@ -62,7 +62,8 @@ def times_less(
             found = f"{float(f'{full / small:.3g}'):,g} times less: {text(small)} instead of {text(full)}"
             settings = {"model": model} | ({"what is counted": what} if len(counted) > 1 else {})
             cases.append(Case(settings, full >= times * small, found, span=(full / small,)))
-    figures = {"lowest": min(case.span[0] for case in cases), "highest": max(case.span[0] for case in cases)}
+    ratios = [case.span[0] for case in cases]
+    figures = {"lowest": min(ratios), "highest": max(ratios)}
     return Finding(tuple(cases), (COUNTED, PREDICTED), "times less", (times,), log=True, figures=figures)
 
 
@@ -128,7 +129,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
     """
     cells, larger = cells_of(store, SWEEP), 32
     (_, small), (_, large) = (cells.best(rank=r, **_usual_alpha(cells, r)) for r in (rank, larger))
-    rivals = {f"{cells.first['model']} on {cells.first['task']}": (larger, cells.interval(small, large, margin))}
+    rivals = {cells.where: (larger, stored.judged(verdict(small, large, margin)))}
     printed = stored.ranks_on_gpt3(rank) if store is None else {}
     rivals |= {task: (64, interval) for task, interval in printed.items()}
     cases = [
@@ -158,13 +159,13 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
     cases = []
     for alpha in sorted(set(cells.at(rank=rank)["alpha"]) - {rule_alpha}):
         rate, runs = cells.best(rank=rank, alpha=alpha)
-        i = cells.interval(rule_runs, runs, margin)
+        i = stored.judged(verdict(rule_runs, runs, margin))
+        tried = {a: cells.at(rank=rank, alpha=a)["lr"] for a in (rule_alpha, alpha)}
         both = ((rule_alpha, rule_rate), (alpha, rate))
-        edges = " and ".join(f"alpha {a:.3g}" for a, lr in both if cells.on_edge(lr, rank=rank, alpha=a))
+        edges = " and ".join(f"alpha {a:.3g}" for a, lr in both if lr in (tried[a].min(), tried[a].max()))
         more = f"more rates for {edges}, whose best rate was the last one tried, and " if edges else ""
         words, settings = f"alpha {rule_alpha:g} minus alpha {alpha:.3g}", {"against": f"alpha {alpha:.3g} at {rate:g}"}
-        case = i.case(settings, words, i.no_worse(margin))
-        cases.append(Case(settings, case.holds, case.found, more + i.would_tell, case.span))
+        cases.append(replace(i, would_tell=more + i.would_tell).case(settings, words, i.no_worse(margin)))
     return Finding(tuple(cases), (cells.made,), POINTS, (-100 * margin,), always=True)
 
 
@@ -183,7 +184,7 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
         better = result.outcome == "better" and result.low > result.margin
         holds = True if result.high < result.margin else False if better else None
         rivals[targets.replace(",", "+")] = holds, stored.judged(result)
-    cases, evidence = [_study(f"{cells.first['model']} on {cells.first['task']}", place, rivals)], [cells.made]
+    cases, evidence = [_study(cells.where, place, rivals)], [cells.made]
     if printed := stored.places_on_gpt3(place) if store is None else {}:
         table5 = {other: (i.no_worse(margin), -i) for other, i in printed.items()}
         cases.append(_study("GPT-3, attention alone", place, table5))
@@ -216,7 +217,7 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
     if store is not None:
         cells = cells_of(store, SWEEP)
         runs, full_runs = (cells.best(method=name)[1] for name in (method, "full"))
-        intervals[str(cells.first["task"])], tasks = cells.interval(runs, full_runs, margin), []
+        intervals[str(cells.first["task"])], tasks = stored.judged(verdict(runs, full_runs, margin)), []
         evidence.append(cells.made)
     for task in tasks:
         if task == "metamath":
@@ -313,10 +314,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to batch 32, does LoRA's lowest loss grow more than full fine-tuning's, by more than `by` nats?
-
-    Our case is that of lesson 15; it holds or fails only if the whole 95% interval over seeds does.
-    """
+    """From batch 8 to 32, does LoRA's lowest loss grow more than full fine-tuning's, by more than `by` nats (95%)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 
 class Ended(BaseException):
-    """The student's process has exited or run out of time. Not an Exception, so that no check catches it."""
+    """A student's process has ended, with a status and words. Not an Exception, so that no check catches it."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Limits:
 
 
 class Lesson:
-    """A lesson as handed out: its name, its texts (to recognize it), and its calls to checks.
+    """A lesson as handed out: its name, its texts (to recognize it), and the calls to checks in its exercises.
 
-    Only cells tagged `exercise` count, or all cells if none is tagged. Raises: BadValue for a check that the lab lacks.
+    Raises: BadValue for a check that the lab lacks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -145,7 +145,7 @@ class Kernel:
         silent: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         self.process = subprocess.Popen(command, cwd=place, env=environment, start_new_session=True, **silent)
         self.started: set[psutil.Process] = {psutil.Process(self.process.pid)}
-        self.deadline, self.peak, self.programs = time.monotonic() + START, 0, 0
+        self.limits, self.deadline, self.peak, self.programs = limits, time.monotonic() + START, 0, 0
         self.client = BlockingKernelClient(connection_file=file)
         self.client.load_connection_file()
         self.client.start_channels(iopub=False, stdin=False, hb=False, control=False)
@@ -162,28 +162,34 @@ class Kernel:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def within_limits(self) -> bool:
-        """Return whether the process may run on: not after Ctrl-C or its own end, and only within its limits."""
+    def check_limits(self) -> None:
+        """Raise Ended after Ctrl-C, after the process has exited, and once it has exceeded a limit."""
         with suppress(psutil.Error):
             parent = psutil.Process(self.process.pid)
             children = parent.children(recursive=True)
             self.started.update(children)
             size = parent.memory_info().rss + sum(child.memory_full_info().uss for child in children)
             self.peak, self.programs = max(self.peak, size), max(self.programs, len(children))
-        fits = self.peak <= self.memory and self.programs <= PROGRAMS and not STOPPED.is_set()
-        return fits and time.monotonic() < self.deadline and self.process.poll() is None
+        if self.peak > self.memory:
+            raise Ended("memory", f"stopped{{}}: it used more than {self.limits.memory_gib:g} GiB")
+        if self.programs > PROGRAMS:
+            raise Ended("programs", "stopped{}: it started too many programs")
+        if self.process.poll() is not None:
+            raise Ended("left", "its process exited by itself{}")
+        if STOPPED.is_set() or time.monotonic() >= self.deadline:
+            raise Ended("time", f"stopped{{}} after {self.limits.seconds:g} s")
 
     def execute(self, source: str, **expressions: str) -> dict[str, Any]:
         """Run code, evaluate expressions, and return the kernel's reply."""
         message = self.client.execute(
             source, store_history=False, user_expressions=expressions, allow_stdin=False, stop_on_error=False
         )
-        while self.within_limits():
+        while True:
+            self.check_limits()
             with suppress(Empty):
                 reply = self.client.get_shell_msg(timeout=0.05)
                 if reply["parent_header"].get("msg_id") == message:
                     return dict(reply["content"])
-        raise Ended
 
     def value(self, call: str) -> Any:
         """Call a function of `kernel.py` and return its value, or None if the call raises."""
@@ -221,13 +227,11 @@ class Kernel:
 
 
 def grade(
-    path: str | Path, *, limits: Limits = Limits(), jobs: int = 1, known: Sequence[Lesson] | None = None,
-    say: Callable[[str], None] = lambda words: None, keep: Callable[[list[Row]], None] = lambda rows: None,
-) -> list[Row]:  # fmt: skip
-    """Grade a notebook, or all notebooks below a folder; return a row for each, as `lora-lab grade --json` prints it.
+    path: str | Path, *, limits: Limits = Limits(), jobs: int = 1, known: Sequence[Lesson] | None = None
+) -> Generator[Row, None, None]:
+    """Grade a notebook, or all notebooks below a folder; yield each one's row, as `lora-lab grade --json` prints it.
 
     known   lessons to choose from, instead of the lab's
-    say     called with each row as text, and `keep` with all rows so far, as soon as a notebook is graded
     Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook.
     """
     top = Path(path).resolve()
@@ -239,7 +243,6 @@ def grade(
         raise NotFound(f"there is no notebook in {path}: pass a file or a folder of .ipynb files")
     known = [Lesson(lesson) for lesson in sorted(shipped("notebooks").glob("*.ipynb"))] if known is None else known
     device.measured(device.available_devices()[0])  # measure once here, not in every kernel
-    rows, lock = dict[Path, Row](), threading.Lock()
 
     def grade_one(notebook: Path) -> Row:
         row: Row = {"file": notebook.relative_to(root).as_posix(), **deepcopy(EMPTY)}
@@ -252,21 +255,16 @@ def grade(
             row["words"] = f"the grader stopped with {type(error).__name__}: {error}"[:300]
         verdicts = [check["verdict"] for check in row["checks"]]
         row |= {word.replace(" ", "_"): verdicts.count(word) for word in VERDICTS}
-        row |= {"of": len(verdicts), "seconds": round(time.monotonic() - started, 2)}
-        with lock:
-            if not STOPPED.is_set():
-                rows[notebook] = row
-                say(in_words(row))
-                keep([rows[other] for other in notebooks if other in rows])
-        return row
+        return row | {"of": len(verdicts), "seconds": round(time.monotonic() - started, 2)}
 
     STOPPED.clear()
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(pool.map(grade_one, notebooks))
-        except KeyboardInterrupt:
-            STOPPED.set()  # ends the notebooks that are running
-            raise
+            for future in as_completed([pool.submit(grade_one, notebook) for notebook in notebooks]):
+                yield future.result()
+        finally:
+            STOPPED.set()  # after Ctrl-C, ends the notebooks that are running
+            pool.shutdown(cancel_futures=True)
 
 
 def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) -> None:
@@ -303,8 +301,8 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                     if check["verdict"] == ABSENT and "..." not in check["check"]:
                         check |= kernel.judge(call)
                 row["status"] = "ran"
-            except Ended:
-                row |= _reason(kernel, limits, where)
+            except Ended as end:
+                row |= {"status": end.args[0], "words": end.args[1].format(where)}
         row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
     if row["status"] == "ran" and any(error["type"] == "MemoryError" for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}
@@ -325,17 +323,6 @@ def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> No
             same = _name(call) == _name(expected) and _constants(expected).items() <= _constants(call).items()
             if same and (verdict := kernel.judge(call)):
                 check |= verdict | {"calls": check["calls"] + 1}  # the last call counts
-
-
-def _reason(kernel: Kernel, limits: Limits, where: str) -> dict[str, str]:
-    """Say why a notebook was stopped."""
-    if kernel.peak > kernel.memory:
-        return {"status": "memory", "words": f"stopped{where}: it used more than {limits.memory_gib:g} GiB"}
-    if kernel.programs > PROGRAMS:
-        return {"status": "programs", "words": f"stopped{where}: it started too many programs"}
-    if kernel.process.poll() is None:
-        return {"status": "time", "words": f"stopped{where} after {limits.seconds:g} s"}
-    return {"status": "left", "words": f"its process exited by itself{where}"}
 
 
 def _walls(place: Path) -> list[str]:

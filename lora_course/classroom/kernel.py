@@ -50,10 +50,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
-    """Invert `pack`; `function(index)` returns a proxy for a function of the other process.
-
-    Raises: what Python, numpy or torch raise for JSON that `pack` doesn't make.
-    """
+    """Invert `pack`; `function(index)` returns a proxy for a function of the other process."""
     if not isinstance(value, dict):
         return value
     kind, content = value["kind"], value["of"]

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +61,7 @@ class Finding:
     remedy: str = ""
 
 
-def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
+def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
     """Gather facts about this machine and an installation folder, using the standard library (and psutil, if any)."""
     system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     total, free = memory()
@@ -71,7 +71,7 @@ def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
              "version": platform.mac_ver()[0] or (version if libc == "glibc" else ""),
              "rosetta": system == "Darwin" and "ARM64" in platform.version() and arch == "x86_64",
              "total": total, "free": free, "container": container()[0] == total, "folder": str(folder),
-             "disk": shutil.disk_usage(existing).free, "needed": DISK, "write": "", "port": port, "other_port": None,
+             "disk": shutil.disk_usage(existing).free, "needed": needed, "write": "", "port": port, "other_port": None,
              "drives": [os.environ[name] for name in os.environ if name.startswith("OneDrive")]}  # fmt: skip
     try:
         tempfile.TemporaryFile(dir=existing, prefix=".lora-lab-").close()
@@ -83,7 +83,7 @@ def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
 
 
 def judged(seen: Mapping[str, Any]) -> list[Finding]:
-    """Judge a machine's `facts`: return one finding per part; a red one names the first fault."""
+    """Judge a machine's `facts`, one finding per part; a red one names the first fault."""
     m = SimpleNamespace(**seen)
     version = [int(part) for part in re.findall(r"\d+", m.version)] or [0]
     total, free, disk = (f"{(size or 0) / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))
@@ -93,7 +93,7 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
     found = {
         "python": f"{m.implementation} {'.'.join(map(str, m.python))}, {m.bits} bits",
         "platform": " ".join(filter(None, [m.system, m.version, m.arch])),
-        "memory": "unknown until the lab is installed" if not known else f"{total}, {free} free",
+        "memory": f"{total}, {free} free" if known else "unknown until the lab is installed",
         "disk": f"{disk} free at {m.folder}",
         "write": m.folder,
         "path": m.folder,
@@ -130,9 +130,9 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def machine(folder: Path, port: int = 8888, needed: int = DISK) -> list[Finding]:
-    """Check everything that can be checked before an installation into a folder."""
-    return judged({**facts(folder, port), "needed": needed})
+def machine(*where: Any) -> list[Finding]:
+    """Check everything that can be checked before an installation; see `facts`."""
+    return judged(facts(*where))
 
 
 def run_python(code: str, seconds: float = 300) -> str:
@@ -147,7 +147,11 @@ def run_python(code: str, seconds: float = 300) -> str:
     return process.stdout
 
 
-def check_assets() -> Finding:
+def check_packages() -> list[Finding]:
+    return [Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others can be imported")]
+
+
+def check_assets() -> list[Finding]:
     """Check that models and data are complete, byte by byte."""
     from lora_lab.training.assets import ASSETS, home, problem_with
 
@@ -155,17 +159,17 @@ def check_assets() -> Finding:
     problems = [f"{name} {problem}" for name in names if (problem := problem_with(name, hashes=True))]
     fetch = "run lora-lab fetch (from a USB stick: --from STICK/assets), or set LORA_LAB_HOME"
     found = f"{'; '.join(problems) or f'all {len(names)} are complete'}, in {home()}"
-    return Finding("assets", not problems, found, fetch if problems else "")
+    return [Finding("assets", not problems, found, fetch if problems else "")]
 
 
-def check_training() -> Finding:
+def check_training() -> list[Finding]:
     """Train for ten seconds, and estimate the time of the course's usual run."""
     result = json.loads(run_python(TRAINING))
     usual = 400 * result["seconds"] / result["steps"]
     text = f"{result['steps']} steps in {result['seconds']:.0f} s, loss {result['first']:.2f} to {result['last']:.2f}"
     text += f"; a run of 400 steps takes about {usual / 60:.0f} min"
     remedy = "plug the machine in, choose the fastest power plan, close other programs, or share a neighbor's machine"
-    return Finding("training", usual <= LONGEST, text, "" if usual <= LONGEST else remedy)
+    return [Finding("training", usual <= LONGEST, text, "" if usual <= LONGEST else remedy)]
 
 
 def train(seconds: float) -> None:
@@ -191,22 +195,17 @@ def train(seconds: float) -> None:
 def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambda words: None) -> list[Finding]:
     """Run every check, in the order in which problems should be fixed. A check that crashes is red."""
 
-    def run(name: str, check: Callable[..., Any], *arguments: Any) -> list[Finding]:
+    def run(name: str, check: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
         say(f"checking the {name}")
         try:
-            findings = check(*arguments)
+            return check(*arguments)
         except Exception as error:
             message = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             remedy = next((remedy for pattern, remedy in CAUSES.items() if re.search(pattern, message)), SEND)
             return [Finding(name, False, f"the check failed: {message}", remedy)]
-        return findings if isinstance(findings, list) else [findings]
-
-    def check_packages() -> Finding:
-        return Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others can be imported")
 
     (assets,), (packages,) = run("assets", check_assets), run("packages", check_packages)
-    findings = run("machine", machine, folder, port, GIB if assets.green else DISK)
-    findings += [packages, assets]
+    findings = [*run("machine", machine, folder, port, GIB if assets.green else DISK), packages, assets]
     if packages.green and assets.green:
         return findings + run("training", check_training)
     return [*findings, Finding("training", False, "not tried because of the red lines above", "fix those first")]
@@ -221,8 +220,8 @@ def words(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
-    """Write the file to send back, without user and machine names; use the temporary folder if necessary."""
+def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
+    """Write the file to send back, without user and machine names, and return its content."""
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         private[getpass.getuser()] = "<user>"
@@ -233,18 +232,12 @@ def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, A
             text = re.sub(pattern, private[word], text, flags=re.IGNORECASE)
         return text
 
-    findings = [replace(one, found=hidden(one.found), remedy=hidden(one.remedy)) for one in findings]
     system = hidden(f"{platform.system()} {platform.release()} {platform.machine()}")
+    hidden_findings = [{**asdict(one), "found": hidden(one.found), "remedy": hidden(one.remedy)} for one in findings]
     letter = {"lab": __version__, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(),
-              "system": system, "green": all(finding.green for finding in findings),
-              "findings": [asdict(finding) for finding in findings]}  # fmt: skip
-    with suppress(BadValue):
-        write_json(wanted, letter)
-        return letter, wanted
-    with suppress(BadValue, OSError):  # of gettempdir: there may be no such folder
-        write_json(path := Path(tempfile.gettempdir()) / FILE, letter)
-        return letter, path
-    raise BadValue(f"neither {wanted} nor a temporary folder can be written to: free disk space, or use a USB stick")
+              "system": system, "green": all(one.green for one in findings), "findings": hidden_findings}  # fmt: skip
+    write_json(path, letter)
+    return letter
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:

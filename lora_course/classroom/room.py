@@ -55,10 +55,11 @@ def room_for(lesson: str) -> str:
     if needed.bytes <= free:
         return ""
     others = _other_kernels()
-    close = f"; {len(others)} other notebooks hold {_gb(sum(others))} (File > Close and Shut Down Notebook)"
+    peak, has, left, held = (f"{size / 1e9:.1f} GB" for size in (needed.bytes, total, free, sum(others)))
+    close = f"; {len(others)} other notebooks hold {held} (File > Close and Shut Down Notebook)"
     return (
-        f"memory: this lesson needed up to {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})\n"
-        f"this machine has {_gb(total)}, of which only {_gb(free)} is free for it: close browser tabs and other "
+        f"memory: this lesson needed up to {peak} when measured ({needed.date}, {needed.hardware})\n"
+        f"this machine has {has}, of which only {left} is free for it: close browser tabs and other "
         f"programs, and run this cell again{close if others else ''}"
     )
 
@@ -72,7 +73,3 @@ def _other_kernels() -> list[int]:
             mine = process.info["username"] == this.username() and process.pid not in (this.pid, this.ppid())
             sizes.append(process.memory_full_info().uss if kernel and mine else 0)
     return [size for size in sizes if size > 50 * 10**6]  # smaller kernels have loaded nothing
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"

@@ -4,9 +4,9 @@
     windows-3.11.txt     a lock in pip's format: name==version --hash=sha256:..., one line per wheel
     wheels/  assets/     the files; next to them the installer, from stick/
 
-`gather` builds a wheelhouse. uv chooses the versions: it can evaluate markers such as `; sys_platform == "win32"` for
-any machine, whereas pip evaluates them for the current one. pip downloads the files from the user's configured index.
-`install` needs only the standard library: it runs from the lab's own wheel before anything is installed.
+uv chooses the versions: it can evaluate markers such as `; sys_platform == "win32"` for any machine, whereas pip
+evaluates them for the current one. pip downloads the files from the user's configured index. `install` needs only the
+standard library: it runs from the lab's own wheel before anything is installed.
 """
 
 import argparse
@@ -34,18 +34,14 @@ from lora_lab.errors import BadValue, Failed, LabError, nearest
 from lora_lab.files import read_json, write_atomically, write_json
 
 MANIFEST = "manifest.json"
-PLATFORMS = {
-    "linux": "Linux (x86-64)", "windows": "Windows (x86-64)", "macos-arm64": "macOS 14 or newer (Apple silicon)"
-}  # fmt: skip
-SYSTEMS = {("linux", "x86_64"): "linux", ("windows", "amd64"): "windows", ("darwin", "arm64"): "macos-arm64"}
-UV = {"linux": "x86_64-manylinux_2_28", "windows": "x86_64-pc-windows-msvc", "macos-arm64": "aarch64-apple-darwin"}
 # A wheel's tag names the oldest system that it runs on. pip accepts only the given tags, so list them all.
 GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17, 12, 5)]  # 2.28 is Debian 10, Ubuntu 18.10
-TAGS = {
-    "linux": [*GLIBC, "manylinux2014_x86_64", "linux_x86_64"],
-    "windows": ["win_amd64"],
-    "macos-arm64": ["macosx_14_0_arm64"],  # pip adds the older ones
+PLATFORMS = {  # name, uv's name, and tags of the wheels; for macOS, pip adds the older tags
+    "linux": ("Linux (x86-64)", "x86_64-manylinux_2_28", [*GLIBC, "manylinux2014_x86_64", "linux_x86_64"]),
+    "windows": ("Windows (x86-64)", "x86_64-pc-windows-msvc", ["win_amd64"]),
+    "macos-arm64": ("macOS 14 or newer (Apple silicon)", "aarch64-apple-darwin", ["macosx_14_0_arm64"]),
 }
+SYSTEMS = {("linux", "x86_64"): "linux", ("windows", "amd64"): "windows", ("darwin", "arm64"): "macos-arm64"}
 SETTINGS = {  # pip's settings, with uv's options for them
     "index-url": "--default-index", "extra-index-url": "--extra-index-url", "find-links": "--find-links",
     "trusted-host": "--allow-insecure-host", "constraint": "--constraints",
@@ -71,17 +67,10 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name of the target's lock file, such as windows-3.11."""
         return f"{self.platform}-{self.python}"
 
     def __str__(self) -> str:
-        return f"{PLATFORMS[self.platform]}, Python {self.python}"
-
-
-def named(name: str) -> Target:
-    """Parse a target name such as windows-3.11."""
-    system, _, python = name.rpartition("-")
-    return Target(system, python)
+        return f"{PLATFORMS[self.platform][0]}, Python {self.python}"
 
 
 def here() -> tuple[str, str]:
@@ -107,19 +96,13 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path, wanted: Iterable[str] | None = None) -> dict[str, Any]:
-    """Verify all files byte by byte, or only the `wanted` ones, and return the manifest. Raises: Failed.
-
-    The usual cause of damage is a stick removed too early: the file exists, but half of its bytes are zeros.
-    """
-    manifest, faults = manifest_of(folder), []
-    for name in wanted or manifest["files"]:
-        facts, path = manifest["files"][name], folder / name
-        if not path.is_file():
-            faults.append(f"{name} is missing")
-        elif path.stat().st_size != facts["bytes"] or facts_of(path) != facts:
-            faults.append(f"{name} is damaged or only partly copied")
-    if faults:
-        raise Failed(f"{faults[0]} (1 of {len(faults)} such files in {folder}): copy the folder again")
+    """Verify all files, or only the `wanted` ones, byte by byte, and return the manifest. Raises: Failed."""
+    manifest = manifest_of(folder)
+    here = {name: facts_of(folder / name) for name in wanted or manifest["files"] if (folder / name).is_file()}
+    faulty = [name for name in wanted or manifest["files"] if here.get(name) != manifest["files"][name]]
+    if faulty:
+        fault = "damaged or only partly copied" if faulty[0] in here else "missing"
+        raise Failed(f"{faulty[0]} is {fault} (1 of {len(faulty)} such files in {folder}): copy the folder again")
     return manifest
 
 
@@ -185,8 +168,7 @@ def gather(
         if source.suffix in (".cmd", ".txt"):  # for Windows tools
             text = text.replace("\n", "\r\n")
         write_atomically(folder / source.name, text.encode())
-        if source.suffix == ".sh":
-            (folder / source.name).chmod(0o755)
+        (folder / source.name).chmod(0o755)
     return _write_manifest(folder)
 
 
@@ -211,9 +193,9 @@ def _lab_wheel(wheels: Path, given: Path | None) -> Path:
 
 def _options(target: Target) -> list[str]:
     """Return pip options for another machine's wheels; uv has already checked the Python version."""
-    tags = [word for tag in TAGS[target.platform] for word in ("--platform", tag)]
-    fixed = ["--implementation", "cp", "--only-binary=:all:", "--ignore-requires-python"]
-    return [*tags, "--python-version", target.python, *fixed]
+    tags = [f"--platform={tag}" for tag in PLATFORMS[target.platform][2]]
+    fixed = ["--implementation=cp", "--only-binary=:all:", "--ignore-requires-python"]
+    return [*tags, f"--python-version={target.python}", *fixed]
 
 
 def _choose(target: Target, lab_wheel: Path, pin: str, new: Path) -> Path:
@@ -225,7 +207,8 @@ def _choose(target: Target, lab_wheel: Path, pin: str, new: Path) -> Path:
     plain = ["-q", "--color", "never", "--no-config", "--no-python-downloads", "--python", sys.executable]
     output = ["--no-header", "--no-annotate", "--no-emit-package", "lora-lab", "-o", str(chosen)]
     sources = ["--find-links", str(lab_wheel.parent), "--constraints", str(pinned), *_pip_sources()]
-    machine = ["--python-platform", UV[target.platform], "--python-version", target.python, "--only-binary", ":all:"]
+    system = PLATFORMS[target.platform][1]
+    machine = ["--python-platform", system, "--python-version", target.python, "--only-binary", ":all:"]
     environment = {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
     process = _run([*uv, "pip", "compile", str(asked), *plain, *output, *sources, *machine], environment)
     if process.returncode:
@@ -267,7 +250,7 @@ def _locked(folder: Path) -> dict[Target, list[tuple[str, str]]]:
     """Return a wheelhouse's targets, with the name and hash of each of their wheels."""
     locks = [path for path in sorted(folder.glob("*-3.*.txt")) if path.stem.rpartition("-")[0] in PLATFORMS]
     line = re.compile(r"^([^#\s]+)==.*sha256:(\w+)$", re.MULTILINE)
-    return {named(path.stem): line.findall(path.read_text(encoding="utf-8")) for path in locks}
+    return {Target(*path.stem.rsplit("-", 1)): line.findall(path.read_text(encoding="utf-8")) for path in locks}
 
 
 def _remove_unlocked(folder: Path) -> None:
@@ -311,7 +294,6 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> subprocess.Comp
 
 
 def _last(stderr: str) -> str:
-    """Return pip's last line, which names the error."""
     return (stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
 
 
@@ -329,7 +311,7 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
     try:
         if options.preflight:
             print(words(rows := suited(house, machine(folder))))  # first: writing the file may fail
-            _, letter = write_letter(rows, Path.home() / FILE)  # a stick is shared
+            write_letter(rows, letter := Path.home() / FILE)  # a stick is shared
             print(f"send this file to your teacher (it contains no names): {letter}")
         else:
             install(house, folder, assets=not options.no_assets)
@@ -338,10 +320,7 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
 
 
 def install(house: Path, folder: Path, *, assets: bool = True) -> None:
-    """Install from the wheelhouse `house` into `folder`; safe to repeat.
-
-    Raises: BadValue if the wheelhouse isn't for this machine, or the folder won't work; Failed for a damaged copy.
-    """
+    """Install from the wheelhouse `house` into `folder`; safe to repeat. Raises: BadValue, Failed."""
     for finding in suited(house, machine(folder)):
         if not finding.green and finding.name not in ("memory", "port"):  # fail before minutes of work
             raise BadValue(f"{finding.found}: {finding.remedy}")
@@ -375,7 +354,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
 
 def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
     """Return the findings; the Python or the platform is red if the wheelhouse `house` has no wheels for it."""
-    targets = [named(name) for name in manifest_of(house)["targets"]]
+    targets = [Target(*name.rsplit("-", 1)) for name in manifest_of(house)["targets"]]
     system, python = here()
     pythons = [target.python for target in targets if target.platform == system]
     if python in pythons:
@@ -383,7 +362,7 @@ def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
     name, wanted = "platform", "; ".join(map(str, targets))
     remedy = f"ask for a folder made with --platform {system} --python {python}" if system else HUB
     if pythons:
-        name, wanted = "python", f"Python {(use := ' or '.join(pythons))} on {PLATFORMS[system]}"
+        name, wanted = "python", f"Python {(use := ' or '.join(pythons))} on {PLATFORMS[system][0]}"
         remedy = f"run install.py with Python {use}, or ask for a folder made with --python {python}"
     red = {one: f"{one.found}, but this folder is for {wanted}" for one in findings if one.name == name}
     return [Finding(name, False, red[one], one.remedy or remedy) if one in red else one for one in findings]

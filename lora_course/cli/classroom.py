@@ -2,7 +2,7 @@
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,14 +32,14 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
         findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
         if not as_json:
             tell(course.words(findings))  # first: writing the file may fail
-        letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
+        letter = course.write_letter(findings, path := Path(out or course.FILE).expanduser().absolute())
         tell(letter if as_json else f"send your teacher this file (without names): {path}")
         if count := sum(not finding.green for finding in findings):
             raise Failed(f"{count} of {len(findings)} checks are red: follow the arrows above, then run this again")
     elif collect:
         letters = course.letters_in(Path(collect))
-        width, ready = max(map(len, letters)), sum(bool(letter["green"]) for letter in letters.values())
-        lines = [f"{name:{width}}  {course.summary(letter)}" for name, letter in letters.items()]
+        ready = sum(bool(letter["green"]) for letter in letters.values())
+        lines = aligned([[name, course.summary(letter)] for name, letter in letters.items()])
         tell({"files": letters} if as_json else "\n".join([*lines, f"{ready} of {len(letters)} are ready"]))
     else:
         click.get_current_context().invoke(look, as_json=as_json)
@@ -69,7 +69,7 @@ def wheelhouse(
         targets = [house.Target(name, version) for name in platforms or (here,) for version in pythons or (python,)]
         manifest = house.gather(folder, targets, say, **options)
     sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
-    parts = {f"{house.named(name)}: {{}} wheels": files for name, files in manifest["targets"].items()}
+    parts = {f"{house.Target(*name.rsplit('-', 1))}: {{}} wheels": files for name, files in manifest["targets"].items()}
     parts["models and data: {} packages"] = [name for name in sizes if name.startswith("assets/")]
     parts[f"total: {{}} files, in {folder}"] = list(sizes)
     lines = [f"{text.format(len(p))}, {sum(sizes[name] for name in p) / 1e6:,.0f} MB" for text, p in parts.items()]
@@ -111,20 +111,18 @@ def grade(
         if table:
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
-    graded: list[dict[str, Any]] = []
-
-    def keep(rows: list[dict[str, Any]]) -> None:
-        graded[:] = rows
-        with suppress(BadValue):  # if Excel has the file open, say: the last write tries again and reports the error
-            write(rows)
-
-    known = [grading.Lesson(Path(lesson))] if lesson else None
-    limits = grading.Limits(seconds, memory, full)
+    rows: list[dict[str, Any]] = []
+    known, limits = [grading.Lesson(Path(lesson))] if lesson else None, grading.Limits(seconds, memory, full)
     try:
-        rows = grading.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
+        with closing(grading.grade(path, limits=limits, jobs=jobs, known=known)) as graded:
+            for row in graded:
+                rows = sorted([*rows, row], key=lambda row: Path(row["file"]))
+                with suppress(BadValue):  # if Excel has the file open: the last write tries again, and may fail
+                    write(rows)
+                say(grading.in_words(row))
     except KeyboardInterrupt:
         if as_json:
-            tell({"notebooks": graded})
+            tell({"notebooks": rows})
         raise
     if not all(row["walls"].get("files", True) for row in rows):
         say("not sandboxed: a sandbox needs Linux with bubblewrap; see Grading in docs/teaching.md")
@@ -170,33 +168,29 @@ def class_(file: IO[bytes], as_json: bool) -> None:
 
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
     """Summarize exercises and first predictions, most-missed first, and results; the `std` of one value is None."""
+    guesses = [(r.lesson, guess) for r in receipts for guess in r.ranges]
+    first = ((lesson, g.what, g.held) for lesson, g in guesses if g.attempt == 1 and g.held is not None)
     checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
-    first = ((r.lesson, guess) for r in receipts for guess in r.ranges if guess.attempt == 1)
-    ranges = _grouped((lesson, guess.what, guess.held) for lesson, guess in first if guess.held is not None)
     results = _grouped((r.lesson, name, value) for r in receipts for name, value in r.notes.items())
     missed = [
         {"lesson": lesson, "check": name, "missed": sum(not check.passed for check in group), "of": len(group),
          "tries": mean(check.tries for check in group)} for (lesson, name), group in checks.items()
     ]  # fmt: skip
-    held = [
-        {"lesson": lesson, "what": what, "held": sum(group), "of": len(group)}
-        for (lesson, what), group in ranges.items()
-    ]
-    notes = [
-        {"lesson": lesson, "name": name, "values": sorted(group), "mean": mean(group),
-         "std": stdev(group) if len(group) > 1 else None} for (lesson, name), group in sorted(results.items())
-    ]  # fmt: skip
+    ranges = _grouped(first)
+    held = [{"lesson": lesson, "what": what, "held": sum(g), "of": len(g)} for (lesson, what), g in ranges.items()]
     return {
         "receipts": [asdict(receipt) for receipt in receipts],
         "checks": sorted(missed, key=lambda row: (-row["missed"] / row["of"], -row["tries"])),
         "predictions": sorted(held, key=lambda row: row["held"] / row["of"]),
-        "results": notes,
-        "calibration": coverage(guess for receipt in receipts for guess in receipt.ranges),
-    }
+        "results": [
+            {"lesson": lesson, "name": name, "values": sorted(group), "mean": mean(group),
+             "std": stdev(group) if len(group) > 1 else None} for (lesson, name), group in sorted(results.items())
+        ],
+        "calibration": coverage(guess for _, guess in guesses),
+    }  # fmt: skip
 
 
 def _grouped(rows: Iterable[tuple[str, str, Any]]) -> dict[tuple[str, str], list[Any]]:
-    """Group values by lesson and name."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for lesson, name, value in rows:
         groups.setdefault((lesson, name), []).append(value)

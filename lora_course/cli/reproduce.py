@@ -10,7 +10,7 @@ import click
 from lora_lab.cli.shared import JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
 
-COUNT = click.IntRange(min=1)
+COUNT, MINUTES = click.IntRange(min=1), click.FloatRange(min=0, min_open=True)
 LAPTOP = ("minutes", "again", "rejudge")
 PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
@@ -35,7 +35,7 @@ PAPER = together(
 @click.argument("names", nargs=-1, metavar="[ITEM...]")
 @click.option("--scale", type=click.Choice(["laptop", "paper"]), default="laptop", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print the plan and its time; train nothing.")
-@click.option("--minutes", type=float, default=None, help="Time for each item, instead of its own budget.")
+@click.option("--minutes", type=MINUTES, default=None, help="Time for each item, instead of its own budget.")
 @click.option("--out", default="reproduced", show_default=True, help="The folder for runs, results and report.")
 @click.option("--rejudge", is_flag=True, help="Judge the results in --out by the current rules; train nothing.")
 @click.option("--again", is_flag=True, help="Repeat items that have a result; finished runs are kept.")
@@ -77,17 +77,15 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
         return result, "\n".join([*lines, last])
 
     settings = {"minutes": options["minutes"], "again": options["again"], "say": with_minutes()}
-    results = []
+    results, lines = [], []
     for found in run.rejudge(items, out) if options["rejudge"] else run.reproduce(items, out, **settings):
         results.append(found)
+        standing = "not run" if found["error"] else found["standing"]
+        lines.append(f"{found['item']:11} {standing:10}  {found['error'] or found['words']}")
         stored = run.kept(out)  # includes the results of earlier calls
         write_atomically(out / "report.png", forest(stored)._repr_png_())
         write_report(stored, out)
     report = str(out / "report.md")
-    lines = [
-        f"{item['item']:11} {'not run' if item['error'] else item['standing']:10}  {item['error'] or item['words']}"
-        for item in results
-    ]
     result = {"items": results, "report": report, "seconds": time.perf_counter() - started}
     return result, "\n".join([*lines, f"report      {report}"])
 
@@ -110,5 +108,4 @@ def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, A
 
 
 def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Select the options that were given; the others keep their defaults."""
     return {name: options[name] for name in names if options[name] not in (None, False, "")}

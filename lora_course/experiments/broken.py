@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
@@ -23,15 +24,12 @@ from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
 from lora_lab.training.assets import shipped
 from lora_lab.training.watching import quiet
 
-SOUND = "minilm-rt-r8"
+SOUND, USUAL = "minilm-rt-r8", LoRA(rank=8)
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A broken adapter: its owner's complaint, the fault's name, and a function that makes it in a folder.
-
-    dtype   the dtype in which the owner loads the base, minilm
-    """
+    """A broken adapter: its owner's complaint, the fault, how to make it, and the dtype of the owner's base."""
 
     complaint: str
     fault: str
@@ -71,21 +69,15 @@ def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], 
     return make
 
 
-def _untrain(tensors: dict[str, Tensor]) -> None:
-    for key, value in tensors.items():
-        if ".lora_B" in key or key.endswith("classifier.bias"):
-            value.zero_()
+def _fill(tensors: dict[str, Tensor], value: float, *names: str) -> None:
+    for key, tensor in tensors.items():
+        if any(name in key for name in names):
+            tensor.fill_(value)
 
 
 def _add_prefix(tensors: dict[str, Tensor], prefix: str) -> None:
     for key in list(tensors):
         tensors[prefix + key] = tensors.pop(key)
-
-
-def _insert_nans(tensors: dict[str, Tensor]) -> None:
-    for key, value in tensors.items():
-        if ".lora_B" in key:
-            value.fill_(torch.nan)
 
 
 def _truncate(folder: Path) -> None:
@@ -102,8 +94,9 @@ def _parity_loss(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def _trained(
-    method: LoRA, lr: float, steps: int, *, before: Callable[[Any], object] = lambda model: None,
-    labels: int | None = 2, loss: Callable[[nn.Module, Tensor], Tensor] = _parity_loss,
+    method: LoRA = USUAL, lr: float = 2e-3, steps: int = 2, *,
+    before: Callable[[Any], object] = lambda model: None, labels: int | None = 2,
+    loss: Callable[[nn.Module, Tensor], Tensor] = _parity_loss,
 ) -> Callable[[Path], object]:  # fmt: skip
     """Return a function that changes minilm with `before`, trains an adapter on it, and saves the adapter."""
 
@@ -145,46 +138,24 @@ def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
     return -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean()
 
 
-PATIENTS: dict[str, Patient] = {
-    "A": Patient("four days of training, and it answers like the base", faults.EMPTY, _changed(dict.clear)),
-    "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrain)),
-    "C": Patient(
-        "the loss fell at first, then no further",
-        faults.CUT,
-        _trained(LoRA(rank=8), 2e-3, 4, before=lambda model: checkpointing(model, reentrant=True)),
-    ),
-    "D": Patient("it worked on the cluster; copied to the laptop, it stopped working", faults.TRUNCATED, _truncate),
-    "E": Patient(
-        "trained on four GPUs; on one it is as if it had never been trained",
-        faults.RENAMED,
-        _changed(lambda tensors: _add_prefix(tensors, "module.")),
-    ),
-    "F": Patient(
-        "a colleague's adapter: 95% right there, 50% here, like a coin",
-        faults.WRONG_BASE,
-        _trained(LoRA(rank=8), 2e-3, 2, before=_perturb),
-    ),
-    "G": Patient(
-        "rank 128 learns more slowly than rank 8", faults.LOW_ALPHA, _trained(LoRA(rank=128, alpha=8), 2e-3, 2)
-    ),
-    "H": Patient(
-        "made for sentence vectors, without a head; one more layer was adapted, and nothing was gained",
-        faults.UNUSED,
-        _trained(LoRA(rank=8, targets=("q", "v", "pooler.dense")), 2e-3, 2, labels=None, loss=_mean_spread),
-    ),
-    "I": Patient(
-        "trained at a careful rate of 1e-6; merged, it answers like the base",
-        faults.ROUNDED,
-        _trained(LoRA(rank=8), 1e-6, 4),
-        "bf16",
-    ),
-    "J": Patient("fine until step 900, useless since", faults.NOT_FINITE, _changed(_insert_nans)),
+WITH_POOLER = LoRA(rank=8, targets=("q", "v", "pooler.dense"))
+MADE: dict[str, tuple[Any, ...]] = {  # by letter: the fields of a Patient after the complaint
+    "A": (faults.EMPTY, _changed(dict.clear)),
+    "B": (faults.ZERO_B, _changed(lambda tensors: _fill(tensors, 0, ".lora_B", "classifier.bias"))),
+    "C": (faults.CUT, _trained(steps=4, before=lambda model: checkpointing(model, reentrant=True))),
+    "D": (faults.TRUNCATED, _truncate),
+    "E": (faults.RENAMED, _changed(lambda tensors: _add_prefix(tensors, "module."))),
+    "F": (faults.WRONG_BASE, _trained(before=_perturb)),
+    "G": (faults.LOW_ALPHA, _trained(LoRA(rank=128, alpha=8))),
+    "H": (faults.UNUSED, _trained(WITH_POOLER, labels=None, loss=_mean_spread)),
+    "I": (faults.ROUNDED, _trained(lr=1e-6, steps=4), "bf16"),
+    "J": (faults.NOT_FINITE, _changed(lambda tensors: _fill(tensors, torch.nan, ".lora_B"))),
 }
-
-
+COMPLAINTS = yaml.safe_load(shipped("data/checks/debugging.yaml").read_text(encoding="utf-8"))["complaints"]
+PATIENTS = {letter: Patient(COMPLAINTS[letter], *made) for letter, made in MADE.items()}
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
-    (faults.NOT_FINITE, lambda tensors: next(t for key, t in tensors.items() if "_A" in key).fill_(torch.inf)),
-    (faults.MISSING, lambda tensors: tensors.pop(next(key for key in tensors if "layer.4" in key and "_A" in key))),
+    (faults.NOT_FINITE, lambda tensors: next(t for key, t in sorted(tensors.items()) if "_A" in key).fill_(torch.inf)),
+    (faults.MISSING, lambda tensors: tensors.pop(min(key for key in tensors if "layer.4" in key and "_A" in key))),
     (faults.RENAMED, lambda tensors: _add_prefix(tensors, "_orig_mod.")),
     (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
 )

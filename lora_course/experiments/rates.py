@@ -45,10 +45,7 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
 
 
 def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:
-    """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's}.
-
-    runs   the runs of docs/rates.py; only those of the part smollm2 are used
-    """
+    """Return {(model, task, targets): `times` of LoRA's best rate over full's}; `runs` are those of docs/rates.py."""
     found = {}
     for comparison in comparisons:
         rows = {row["label"]: row for row in comparison["methods"]}
@@ -63,9 +60,6 @@ def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Rati
 
 
 def batch_growth(runs: pd.DataFrame) -> dict[str, list[float]]:
-    """Return how much each method's lowest loss grows from batch 8 to batch 32, in nats, for each seed.
-
-    runs   the runs of docs/rates.py; only those of the part batch are used
-    """
+    """Return how much each method's lowest loss grows from batch 8 to 32, in nats, for each seed."""
     lowest_losses = runs[runs["part"] == "batch"].groupby(["method", "batch", "seed"])["loss"].min()
     return {method: (lowest_losses[method, 32] - lowest_losses[method, 8]).tolist() for method in ("lora", "full")}

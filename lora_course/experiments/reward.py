@@ -63,14 +63,12 @@ def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
     """
     tokenizer, sides = load_tokenizer("minilm"), []
     words = [text.split() for text in load_task("kjv").train.texts[:passages]]
+    options = {"padding": True, "truncation": True, "max_length": 64, "return_tensors": "pt"}
     with answering(model):
         for texts in ([w[: len(w) // 2] for w in words], [w[len(w) // 2 :] for w in words]):
             pooled = []
             for start in range(0, passages, ROWS):
-                rows = [" ".join(text) for text in texts[start : start + ROWS]]
-                batch = tokenizer(rows, padding=True, truncation=True, max_length=64, return_tensors="pt").to(
-                    model.device
-                )
+                batch = tokenizer([" ".join(text) for text in texts[start : start + ROWS]], **options).to(model.device)
                 hidden = model.base_model(**batch).last_hidden_state  # (rows, tokens, width)
                 mask = batch["attention_mask"][..., None]
                 pooled.append((hidden * mask).sum(1) / mask.sum(1))

@@ -34,10 +34,7 @@ def misfit(text: str) -> str:
 def open_bank(
     adapters: Mapping[str, str | Path], model: str = "smollm2"
 ) -> tuple[AdapterBank, PreTrainedTokenizerBase]:
-    """Load a base in this machine's fastest dtype, with these adapters, into a bank; return it and the tokenizer.
-
-    Raises: NotFound, BadValue; see `load_model` and `AdapterBank.load`.
-    """
+    """Load a base in this machine's fastest dtype, with these adapters, into a bank; return it and the tokenizer."""
     choice = device.choose(64)
     base = load_model(model, dtype=choice.dtype, attention=choice.attention)
     bank = AdapterBank(base.to(choice.device))

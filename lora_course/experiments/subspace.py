@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from lora_lab.errors import BadValue
 from lora_lab.experiments.low_rank import decompose, spectrum
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, plain_path
@@ -63,12 +62,7 @@ def directions(a: np.ndarray) -> np.ndarray:
 
 
 def phi(first: np.ndarray, second: np.ndarray) -> float:
-    """Return phi of two sets of orthonormal columns, (d, i) and (d, j).
-
-    For A, pass `directions(A)`; for the rows of B A, `Update.right`. Raises: BadValue if d differs.
-    """
-    if first.shape[0] != second.shape[0]:
-        raise BadValue(f"vectors of length {first.shape[0]} and {second.shape[0]} live in different spaces")
+    """Return phi of two sets of orthonormal columns, (d, i) and (d, j): `directions(A)`, or `Update.right` for B A."""
     return float(np.square(first.T @ second).sum() / min(first.shape[1], second.shape[1]))
 
 
@@ -90,11 +84,9 @@ def amplification(update: Update) -> dict[str, float]:
     """Return how much of W lies in dW's directions, compared with W's strongest directions and random ones (Table 7).
 
     update   ||dW||_F
-    in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, W, and a random matrix
-    factor   ||dW||_F / ||U^T W V||_F: how many times larger the update is than W in the update's directions
-
-    The random entry is the root mean square over all random U and V, ||W||_F r / sqrt(m n): it gives the 0.02 and
-    0.33 of Table 7. Source: Hu et al. 2021, section 7.3; V is (n, r) here, so the paper's U^T W V^T is U^T W V.
+    in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, W, and a random matrix:
+             the root mean square over all random U and V, ||W||_F r / sqrt(m n), gives Table 7's 0.02 and 0.33
+    factor   ||dW||_F / ||U^T W V||_F, U and V from dW. The paper's V is (r, n); here it is (n, r).
     """
     weight, rank = update.weight, len(update.values)
     size, in_update = (float(np.linalg.norm(m)) for m in (update.values, update.left.T @ weight @ update.right))

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -59,14 +60,15 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
                     "of another method, model, task or length": len(records) - len(same),
                     "in another dtype": len(gathered.results) - len(kept),
                 }
-                left_out = [
-                    f"{count:,} run{'s' * (count != 1)} {what}" for what, count in counts.items() if count
-                ] + left_out
+                left_out[:0] = [f"{n:,} run{'s' * (n != 1)} {what}" for what, n in counts.items() if n]
                 self.playground, self.axes = replace(gathered, results=kept), {}
                 self._show()
                 if was_empty:
                     self._begin_at_best()
-                measured = self._measured([r for _, r in same if dtype_of(r["environment"]) in usual])
+                metric = self.playground.metric
+                finished = [r for _, r in same if r["status"] in FINISHED and dtype_of(r["environment"]) in usual]
+                if best := [r for r in finished if playground.cell_of(r["recipe"]) == self.best]:
+                    measured = self._scaled(fmean(record["metrics"][metric] for record in best))
             message = f"Left out: {'; '.join(left_out)}.".replace(f"{self.folder}{os.sep}", "") if left_out else ""
             values = [[name, self._scaled(guess)] for name, guess in guesses(self.folder)]
             self.classroom = {"left_out": message, "guesses": values, "measured": measured}
@@ -81,12 +83,6 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
     def _do(self, content: dict[str, Any]) -> None:
         self.refresh()
 
-    def _measured(self, records: list[Any]) -> float | None:
-        """Return the mean test metric of the best cell's finished runs, or None if there are none."""
-        metric = self.playground.metric
-        runs = [r for r in records if playground.cell_of(r["recipe"]) == self.best and r["status"] in FINISHED]
-        return self._scaled(fmean(run["metrics"][metric] for run in runs)) if runs else None
-
     def _scaled(self, value: float) -> float:
         return factor(self.playground.metric) * value if abs(value) <= 1 else value
 
@@ -95,9 +91,7 @@ def guesses(folder: Path) -> list[tuple[str, float]]:
     """Return everyone's name and guess, from each guess.json in a folder; files without a finite number are skipped."""
     entries = []
     for file in sorted(folder.rglob("guess.json")):
-        try:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             entry = json.loads(file.read_text(encoding="utf-8"))
             entries.append((str(entry.get("name") or file.parent.name), float(entry["guess"])))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
     return [(name, guess) for name, guess in entries if math.isfinite(guess)]

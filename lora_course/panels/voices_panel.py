@@ -31,15 +31,15 @@ CAPTAIN = (
 class VoicesPanel(LivePanel, file="voices_panel.js"):
     """Ask one question; all voices answer at once, in one batch in which each row has its own adapter.
 
-        VoicesPanel()                                          stored answers of the voices that ship with the lab
-        VoicesPanel({"captain": run.adapter})                  your own, live
+        VoicesPanel()                             stored answers of the voices that ship with the lab
+        VoicesPanel({"captain": run.adapter})     your own, live
 
     adapters    folders by name
     questions   for the menu; the first is asked in headless mode
     longest     maximum number of tokens per answer
     told        instruction for a second row of the base; "" leaves that row out
     strength    the factor of every adapter's scaling, one of 0, 0.5, 1, 1.5, 2
-    Raises: NotFound for a folder without an adapter, BadValue for any other strength.
+    Raises: NotFound for a folder without an adapter.
     """
 
     stored = T.Dict().tag(sync=True)  # see `read_stored`; shown if `said` has no answer
@@ -57,8 +57,6 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         self, adapters: Mapping[str, str | Path] | None = None, model: str = "smollm2", *,
         questions: Sequence[str] = (), longest: int = 60, told: str = CAPTAIN, strength: float = 1.0,
     ) -> None:  # fmt: skip
-        if strength not in STRENGTHS:
-            raise BadValue(f"the strength is one of {', '.join(f'{s:g}' for s in STRENGTHS)}, not {strength:g}")
         stored = {} if adapters else read_stored()
         offered = list(questions) or list(stored.get("questions", ["Why is the sky blue?"]))
         self.work = LiveVoices(adapters or {}, model, longest, told)
@@ -74,10 +72,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             self.ask()
 
     def ask(self) -> None:
-        """Start answering `question` at `strength`; do nothing while an answer is running.
-
-        Raises: BadValue without a question or adapters; in headless mode, also if answering fails.
-        """
+        """Start answering `question` at `strength`, unless busy. Raises: BadValue without a question or adapters."""
         if self.busy:
             return
         if not self.question.strip():
@@ -97,7 +92,6 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         return f"One question, {len(self.names)} voices ({files}). {self.question} {at}: {answers}"
 
     def _do(self, content: dict[str, Any]) -> None:
-        """Handle a button press in the browser."""
         if content["do"] == "stop":
             self.stop()
         else:
@@ -115,11 +109,8 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
 class LiveVoices(Background):
     """Loads the base and the adapters once, then answers one question at a time, token by token, in one mixed batch.
 
-    told      the instruction; "" for none
     texts     the answers so far: of the base, the base with the instruction, then the voices
     tokens    the number of decoding steps so far, which took `seconds`
-    opened    the bank that answers, and its tokenizer; None before the first question
-    state     "ready", "starting", "loading", "answering", then "done", "stopped" or "failed"
     """
 
     def __init__(self, adapters: Mapping[str, str | Path], model: str, longest: int, told: str) -> None:
@@ -140,7 +131,12 @@ class LiveVoices(Background):
         self.state, self.started = "answering", time.monotonic()
         prompts = {TOLD: Chat((("system", self.told), ("user", self.asked)))}
         rows = [prompts.get(name, question(self.asked)) for name in self.texts]
-        with bank.mixed([self._at_strength(bank, name) for name in self.texts]):
+        factor = "" if self.strength == 1 else f" x {self.strength:g}"
+        scaled = {name: name + factor for name in self.adapters if self.strength}
+        for name, other in scaled.items():
+            if other not in bank:
+                bank.blend({name: self.strength}, other)
+        with bank.mixed([scaled.get(name) for name in self.texts]):
             generate(bank.model, tokenizer, rows, Decoding(max_new_tokens=self.longest), self._watch)
         self.state = "stopped" if self._stop.is_set() else "done"
 
@@ -150,23 +146,9 @@ class LiveVoices(Background):
         self.tokens, self.seconds = self.tokens + 1, time.monotonic() - self.started
         return self._stop.is_set()
 
-    def _at_strength(self, bank: AdapterBank, name: str) -> str | None:
-        """Return the name of this adapter, scaled by the strength, in the bank; None for the base."""
-        if name not in self.adapters or self.strength == 0:
-            return None
-        if self.strength == 1:
-            return name
-        scaled = f"{name} x {self.strength:g}"
-        if scaled not in bank:
-            bank.blend({name: self.strength}, scaled)
-        return scaled
-
 
 def read_stored() -> dict[str, Any]:
-    """Read the shipped {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
-
-    Both rows of the base have answers only at strength "0".
-    """
+    """Read the shipped {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}."""
     return read_json(shipped(STORED))
 
 
@@ -175,6 +157,6 @@ def said_at(stored: Mapping[str, Any], question: str, strength: float) -> dict[s
     if question not in stored.get("questions", ()):
         return {}
     index, answers = stored["questions"].index(question), stored["answers"]
-    by_strength = {name: texts if name == TOLD or strength else answers[BASE] for name, texts in answers.items()}
-    at_strength = {name: texts.get("0") or texts.get(f"{strength:g}") for name, texts in by_strength.items()}
-    return {name: texts[index] for name, texts in at_strength.items() if texts}
+    own = {name: texts if name == TOLD or strength else answers[BASE] for name, texts in answers.items()}
+    said = {name: texts.get("0") or texts.get(f"{strength:g}") for name, texts in own.items()}
+    return {name: texts[index] for name, texts in said.items() if texts}

@@ -56,10 +56,7 @@ class Table:
         return pd.DataFrame(self.rows, columns=list(self.columns))[kept]
 
     def row(self, **where: Cell) -> dict[str, Any]:
-        """Return the one row with these values, e.g. row(weights="Wq", rank=8).
-
-        Raises: NotFound for an unknown column or if no row matches, BadValue if several match.
-        """
+        """Return the one row with these values. Raises: NotFound; BadValue if several match."""
         for column in where:
             self.column(column)
         matches = [row for row in self.records() if all(row[column] == value for column, value in where.items())]
@@ -90,10 +87,9 @@ class Table:
             f"**{self.title}** ({self.source}; {self.standing}; {self.seeds})",
             markdown_table(columns, ([self._cell(column, row) for column in columns] for row in self.records())),
             *self.notes,
-            *("\n".join([f"{title}:", "", *(f"- {sentence}" for sentence in sentences)])
-              for title, sentences in (("What others got", others), ("What does not hold", self.discrepancies))
-              if sentences),
-        ]  # fmt: skip
+        ]
+        for title, sentences in (("What others got", others), ("What does not hold", self.discrepancies)):
+            parts += ["\n".join([f"{title}:", "", *(f"- {sentence}" for sentence in sentences)])] if sentences else []
         return "\n\n".join(parts)
 
     _repr_markdown_ = markdown  # the name that IPython looks for
@@ -132,10 +128,7 @@ def facts(name: str) -> Any:
 
 
 def recomputed(name: str | None = None) -> pd.DataFrame:
-    """List the numbers of one table, or of all, that follow from other numbers. Raises: NotFound for an unknown table.
-
-    verdict   exact, rounded or does not follow; the formulas are in data/paper/recomputed.yaml
-    """
+    """List the numbers of one table, or of all, that follow from others: see data/paper/recomputed.yaml."""
     entries = [entry for entry in facts("paper/recomputed") if name is None or entry["table"] == table(name).name]
     rows = []
     for entry in entries:

@@ -32,7 +32,7 @@ _PART = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 class Meaning:
     """A meaning representation, which a sentence should express: slots and their values, in the given order.
 
-    Raises: BadValue for an unknown or repeated slot, an empty value, brackets in a value, or a missing name.
+    Raises: BadValue for an unknown or repeated slot, an empty value, or a missing name.
     """
 
     slots: tuple[tuple[str, str], ...]
@@ -42,10 +42,8 @@ class Meaning:
         for slot, value in self.slots:
             if slot not in SLOTS:
                 raise BadValue(f"a meaning representation has no slot '{slot}'; nearest: {nearest(slot, SLOTS)}")
-            if not value or value != value.strip() or set(value) & set("[]\n"):
-                raise BadValue(f"the slot {slot} needs a value on one line without brackets, not {value!r}")
-            if names.count(slot) > 1:
-                raise BadValue(f"the slot {slot} is given {names.count(slot)} times; use it once")
+            if not value or names.count(slot) > 1:
+                raise BadValue(f"'{self}' needs one value of the slot {slot}")
         if "name" not in names:
             raise BadValue(f"the meaning '{self}' has no name; add name[...]")
 
@@ -54,10 +52,7 @@ class Meaning:
 
 
 def parse(text: str) -> Meaning:
-    """Parse a meaning representation from E2E's format: `str(parse(text)) == text` up to spaces around the commas.
-
-    Raises: BadValue for text that isn't slot[value], slot[value], ...; also see `Meaning`.
-    """
+    """Parse a meaning from E2E's format. Raises: BadValue for text that isn't slot[value], ...; also see `Meaning`."""
     text = text.strip()
     rest = _PART.sub("", text).strip()
     if rest or text.endswith(","):
@@ -73,10 +68,7 @@ def _parse_txt(text: str) -> Meaning:
 
 
 def read(name: str, max_length: int | None = None) -> Task:
-    """Load a folder as a task; without a training file, its train split is empty.
-
-    Raises: NotFound for a missing validation or test file; also see `read_file`.
-    """
+    """Load a folder as a task. Raises: NotFound for a missing validation or test file; also see `read_file`."""
     folder, splits = Path(name).expanduser(), {}
     for split, names in FILES.items():
         files = [folder / file for file in names if (folder / file).is_file()]
@@ -87,10 +79,7 @@ def read(name: str, max_length: int | None = None) -> Task:
 
 
 def read_file(file: Path) -> list[Example]:
-    """Read the examples of a .txt or .csv file, grouping the references of each meaning in file order.
-
-    Raises: BadValue for an empty file, or for an invalid line, with its number.
-    """
+    """Read a .txt or .csv file, grouping the references of each meaning. Raises: BadValue, with a line's number."""
     if file.suffix == ".csv":
         names, rows = csv_rows(file)
         if not {"mr", "ref"} <= set(names):

@@ -1,18 +1,17 @@
 """Read GLUE's tasks from its standard download, as `glue:TASK:FOLDER`, such as glue:cola:/data/CoLA.
 
-    CoLA/train.tsv, dev.tsv                                   source, label, star, sentence; no header
-    MNLI/train.tsv, dev_matched.tsv, dev_mismatched.tsv       ... sentence1, sentence2, label1 ..., gold_label
-    MRPC QNLI QQP RTE SST-2 STS-B/train.tsv, dev.tsv          each with its own columns, see data/paper/glue.yaml
+    CoLA/train.tsv, dev.tsv                                   each task has its own columns: data/paper/glue.yaml
+    MNLI/train.tsv, dev_matched.tsv, dev_mismatched.tsv       merged, as in the "overall" accuracy of Hu et al. 2021
 
 FOLDER is the task's folder or its parent. Quotation marks have no special meaning in the .tsv files. Train and
-validation files as .jsonl or .csv with the hub's columns (sentence1, premise, ..., label) work, too. MNLI's two dev
-sets are merged, as in the "overall" accuracy of Hu et al. 2021. The labels of GLUE's test sets are not public, so the
-dev set serves for both validation and testing.
+validation files as .jsonl or .csv with the hub's columns (sentence1, premise, ..., label) work, too. The labels of
+GLUE's test sets are not public, so the dev set serves for both validation and testing.
 Source: Wang et al. 2018, "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding".
 """
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,11 +26,7 @@ TASKS = {name: SimpleNamespace(**layout) for name, layout in facts("paper/glue")
 
 
 def read(name: str, max_length: int | None = None) -> Task:
-    """Read a task such as glue:rte:/data/GLUE; its train split is empty if there is no train file.
-
-    Raises: NotFound for an unknown task, a missing folder or one without dev files; BadValue for an empty file, or for
-    an invalid line, with its number.
-    """
+    """Read a task such as glue:rte:/data/GLUE. Raises: NotFound for a task or file, BadValue with a line's number."""
     task, _, path = name.removeprefix(PREFIX).partition(":")
     if not path:
         raise BadValue(f"'{name}' does not name a folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")
@@ -71,11 +66,9 @@ def _split(layout: Any, files: list[Path]) -> Split:
 
 def _label(layout: Any, text: str, where: str) -> float:
     if len(layout.labels) == 1:
-        try:
+        with suppress(ValueError):
             if math.isfinite(value := float(text)):
                 return value
-        except ValueError:
-            pass
         raise BadValue(f"{where}: '{text}' is not a score that compares two texts")
     if text in layout.labels:
         return layout.labels.index(text)

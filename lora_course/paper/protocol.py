@@ -5,11 +5,8 @@
     run("table2", task="rte", ...)      the run itself, on the user's copy of model and data
 
 Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"); for full fine-tuning,
-from the earlier paper whose results it quotes. All other facts are in data/paper/protocol.yaml. A run writes:
-
-    OUT/HASH.json, HASH/            a run and its adapter, as in any store; an interrupted run resumes
-    OUT/HASH/answers.json           a language model's answers and their scores
-    OUT/protocol-TABLE-TASK.json    the result
+from the earlier paper whose results it quotes. All other facts are in data/paper/protocol.yaml. A run writes its result
+to OUT/protocol-TABLE-TASK.json, into the store OUT, which resumes an interrupted run, and answers to HASH/answers.json.
 
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
 """
@@ -100,17 +97,13 @@ class PaperRecipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
-        settings = {name: given._asdict() for name, given in self.settings.items()}
-        return {**vars(self), "published": dict(self.published), "settings": settings}
+        return {**vars(self), "settings": {name: given._asdict() for name, given in self.settings.items()}}
 
 
 def recipes(
     table: str, *, variant: str = "paper", model: str | None = None, task: str | None = None, row: str | None = None
 ) -> list[PaperRecipe]:
-    """Return a table's recipes, filtered by model, task and row.
-
-    Raises: NotFound for a table without a protocol, or if no recipe matches; BadValue for an unknown variant.
-    """
+    """Return a table's recipes, filtered by model, task and row. Raises: NotFound, BadValue for unknown names."""
     if table not in TABLES:
         raise NotFound(f"{table} has no protocol here: choose {' or '.join(TABLES)}")
     if variant not in VARIANTS:
@@ -165,7 +158,6 @@ def _settings(name: str) -> dict[str, Given]:
 
 
 def _given(record: Mapping[str, Any], source: str) -> dict[str, Given]:
-    """Return a record's hyperparameters under the lab's names."""
     names = FACTS["columns"]
     return {names[key]: Given(value, source) for key, value in record.items() if key in names and value is not None}
 
@@ -210,9 +202,7 @@ def plan(
     A plan has the recipe's values and: rows; steps; trainable (without the head, as the paper counts); memory (peak
     bytes per GPU if all rows have `max_length` tokens); together (the same if one GPU holds all rows of an update, as
     in `run`); fits (whether one GPU has room for `together`); at_least (whether memory and time are lower bounds);
-    seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring).
-    which   variant, model, task, row: see `recipes`
-    Raises: NotFound, BadValue: see `recipes` and `card`.
+    seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring). Options and errors: see `recipes`.
     """
     gpu_card, selected = card(gpu), recipes(table, **which)
     tasks = {recipe.task: _task_at(recipe, data) for recipe in {r.task: r for r in selected}.values()}
@@ -289,14 +279,14 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
 
     if recipe.model == DEBERTA:
         yield item("code", "code", not_run=NOT_RUN)
-    reason = "no folder is given" if path is None else ""
-    if path is not None and path not in BUNDLED:
-        try:
+    try:
+        if path is None:
+            raise NotFound("no folder is given")
+        if path not in BUNDLED:
             load_tokenizer(path)
-        except LabError as error:
-            reason = str(error)
-    if reason:
-        yield item(f"the model {recipe.model}", "model", reason=reason, hub=FACTS["models"][recipe.model]["hub"])
+    except LabError as error:
+        hub = FACTS["models"][recipe.model]["hub"]
+        yield item(f"the model {recipe.model}", "model", reason=str(error), hub=hub)
     e2e = recipe.task == "e2e"
     if isinstance(task, str):
         files = "trainset.csv, devset.csv, testset_w_refs.csv" if e2e else "train.tsv, dev.tsv"
@@ -341,8 +331,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
-    Options: `lora-lab reproduce --help`, and in `where` device, dtype and attention; the default recipe is that of the
-    table's first model and task. `steps_limit` scales the schedule, too.
+    Options: `lora-lab reproduce --help`, and in `where` device, dtype and attention.
     Raises: NotFound or BadValue, before training starts.
     """
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
@@ -368,11 +357,7 @@ def run(
     seed_recipes = [first.at_seed(seed) for seed in range(seeds or recipe["seeds"])]
     runs = Sweep(out, size=1, download=download).run(seed_recipes).runs
     count = min(prompts or len(loaded.test), len(loaded.test))
-    results = [
-        _seed_result(run, recipe, _answers(run, recipe, count, download) if recipe.task == "e2e" else {})
-        for run in runs
-        if run.status in FINISHED
-    ]
+    results = [_seed_result(run, recipe, count, download) for run in runs if run.status in FINISHED]
     result = {
         "recipe": recipe.to_json(), "model_path": model_path, "data": str(data), "steps": steps, "full_steps": full,
         "over_seeds": [_over_seeds(recipe, metric, results) for metric in recipe.metrics],
@@ -385,7 +370,9 @@ def run(
 
 
 def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, float]:
-    """Score a run's answers to the test set's first `count` meaning representations; cached beside its adapter."""
+    """Score a run's answers to the first `count` meanings of E2E's test set; cached beside its adapter."""
+    if recipe.task != "e2e":
+        return {}
     assert run.adapter is not None
     decoding = Decoding(*(recipe[name] for name in ("beams", "length_penalty", "no_repeat_ngram", "max_new_tokens")))
     asked = {"prompts": count, "decoding": asdict(decoding)}
@@ -403,7 +390,7 @@ def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[
     return scores
 
 
-def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dict[str, Any]:
+def _seed_result(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, Any]:
     """Report a run as the paper does, without any text of the data.
 
     best   the epoch with the best dev score, as the paper reports; selecting on that score biases it upward
@@ -414,7 +401,8 @@ def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) ->
     costs = {name: getattr(run, name) for name in ("adapter_parameters", "head_parameters", "seconds", "peak_bytes")}
     return {
         "seed": run.recipe.seed, "hash": run.recipe.hash, "settings": run.recipe.settings(), **costs,
-        "best": max(epochs, key=lambda epoch: sign * epoch[metric]), "last": epochs[-1], "answers": dict(answers),
+        "best": max(epochs, key=lambda epoch: sign * epoch[metric]), "last": epochs[-1],
+        "answers": _answers(run, recipe, count, download),
         "validation": run.history["validation"], "environment": run.environment, "warnings": run.warnings,
     }  # fmt: skip
 
@@ -422,12 +410,10 @@ def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) ->
 def _over_seeds(recipe: PaperRecipe, metric: str, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Pair the paper's number with our median (GLUE) or mean (E2E) over seeds and with our standard deviation."""
     row: dict[str, Any] = {"metric": metric, "published": recipe.published.get(metric), "seeds": len(seeds)}
-    average = fmean if recipe.task == "e2e" else median
+    average, answers = fmean if recipe.task == "e2e" else median, [seed["answers"] for seed in seeds]
     for epoch in ("best", "last"):
-        if recipe.task == "e2e":
-            values = [seed["answers"][metric] for seed in seeds if metric in seed["answers"] and epoch == "last"]
-        else:
-            values = [factor(metric) * seed[epoch][metric] for seed in seeds]
+        values = [factor(metric) * seed[epoch][metric] for seed in seeds if recipe.task != "e2e"]
+        values += [scores[metric] for scores in answers if metric in scores and epoch == "last"]
         row |= {epoch: average(values) if values else None, f"{epoch}_std": stdev(values) if len(values) > 1 else None}
     return row
 
@@ -476,6 +462,4 @@ def result_in_words(result: Mapping[str, Any]) -> str:
 
 
 def _cell(value: float | None, std: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" + ("" if std is None else f"±{std:.2f}")
+    return "-" if value is None else f"{value:.2f}" + ("" if std is None else f"±{std:.2f}")

@@ -77,13 +77,11 @@ class Matcher:
             has_pattern = slot not in levels() or any(value in values for values, _ in levels()[slot])
             if value and not has_pattern and _plain(value) in _plain(text):
                 matches = [(value,)]  # without a pattern, a literal match counts
-            if value is None:
-                kinds[slot] = ADDED if matches else ""
-            elif not any(value in level for level in matches):
+            if value and not any(value in level for level in matches):
                 kinds[slot] = WRONG if matches else MISSING
-            else:
-                kinds[slot] = RIGHT if len(matches) == 1 else ADDED
-        return {slot: kind for slot, kind in kinds.items() if kind}
+            elif value or matches:
+                kinds[slot] = RIGHT if value and len(matches) == 1 else ADDED
+        return kinds
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
@@ -92,10 +90,9 @@ def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]
     counts = Counter(kind for verdict in verdicts for kind in verdict.values())
-    errors = counts[MISSING] + counts[WRONG] + counts[ADDED]
     kinds = {kind: counts[kind] for kind in (RIGHT, MISSING, WRONG, ADDED)}
-    requested = sum(len(meaning.slots) for meaning in meanings)
-    return Scores({"slot_errors": errors / requested}, {"kinds": kinds}, [{"slots": verdict} for verdict in verdicts])
+    rate = (counts.total() - counts[RIGHT]) / sum(len(meaning.slots) for meaning in meanings)
+    return Scores({"slot_errors": rate}, {"kinds": kinds}, [{"slots": verdict} for verdict in verdicts])
 
 
 def _plain(text: str) -> str:

@@ -130,10 +130,6 @@ class Item(SimpleNamespace):
             texts[name] = where.get("say", self.say).format_map(row)
         return texts
 
-    def others_say(self, table: Any) -> dict[str, str]:
-        """Format other people's numbers by row."""
-        return {name: words.format_map(table.expected) for name, words in self.others.items()}
-
 
 def described() -> dict[str, dict[str, Any]]:
     """Load data/paper/reproduce.yaml: entries by item, in running order."""
@@ -150,7 +146,7 @@ def item(name: str, **changes: Any) -> Item:
 
 
 def items(wanted: Iterable[str] = ()) -> list[Item]:
-    """Return the named items without duplicates; all items by default. Raises: see `item`."""
+    """Return the named items without duplicates, by default all. Raises: see `item`."""
     return [item(name) for name in dict.fromkeys(wanted or described())]
 
 
@@ -181,12 +177,11 @@ def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
         "worse": (("worse",), above),
         "no better": (("worse", "equivalent"), above),
     }[wanted]
-    holds = outcome in holding
-    unsure = outcome in ("better", "worse") and not (holds or fails)
-    suffix = ", but not certainly by more than the margin" if unsure else ""
+    suffix = ", but not certainly by more than the margin" if outcome in ("better", "worse") else ""
     if outcome == "equivalent" and wanted in ("better", "worse"):
         suffix = f", so not {wanted} by more than the margin"
-    return part(holds, fails, f"{kept['words']}{suffix}")
+    decided = outcome in holding or fails
+    return part(outcome in holding, fails, kept["words"] + ("" if decided else suffix))
 
 
 def part(holds: bool, fails: bool, words: str) -> Judged:

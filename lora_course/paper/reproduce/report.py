@@ -1,7 +1,7 @@
 """The report: one Markdown file with a plot of all results and a section per result."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, quantiles, stdev
 from typing import Any
@@ -20,9 +20,8 @@ SIGNS = {
 RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its numbers"}
 
 
-def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
+def write_report(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write FOLDER/report.md, which embeds report.png from the same folder."""
-    results = list(results)
     lines = [
         (f"[{result['item']}](#{result['item']})", result["title"], _sign(result), f"{result['seconds'] / 60:.1f}")
         for result in sorted(results, key=lambda result: list(SIGNS).index(result["standing"]))
@@ -60,13 +59,11 @@ def section(result: Mapping[str, Any]) -> str:
 
 def spread(values: Sequence[float]) -> str:
     """Format mean, standard deviation and every value; for many values, median and quartiles."""
-    if not values:
-        return "-"
     if len(values) > FEW:
         low, middle, high = map(_number, quantiles(values, n=4))
         return f"{middle} (quartiles {low} to {high}, {len(values)} values)"
-    if len(values) == 1:
-        return _number(values[0])
+    if len(values) < 2:
+        return "".join(map(_number, values)) or "-"
     return f"{_number(fmean(values))} ± {_number(stdev(values))} ({', '.join(map(_number, values))})"
 
 

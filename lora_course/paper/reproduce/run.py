@@ -3,7 +3,6 @@
     FOLDER/table6/plan-38.json   sizes chosen for a budget of 38 minutes; a second call reuses them
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call returns it
-    FOLDER/report.md, report.png
 
 Runs can be killed at any moment; the same call resumes them. A failure is recorded, and the other items still run.
 """
@@ -37,12 +36,11 @@ def reproduce(
     again    repeat items that have a result; finished training runs are reused
     Raises: BadValue for a folder that cannot be written to.
     """
-    check_minutes(minutes)
     Store(folder).check_writable()
     for item in items:
         say_named = partial(lambda name, words: say(f"{name}: {words}"), item.name)
         place = Place(Path(folder) / item.name, minutes or item.minutes, say_named, threading.Event())
-        result = _stored_result(place)
+        result = _stored_result(place.folder)
         if again or not result or result["budget_minutes"] != place.minutes:
             result = _run_item(item, place)
         else:
@@ -50,15 +48,14 @@ def reproduce(
         yield result
 
 
-def kept(folder: str | Path) -> list[Found]:
-    """Read all results of this version in a folder, in running order. Raises: BadValue for an invalid file."""
-    files = (Path(folder, name, "result.json") for name in described())
+def kept(folder: str | Path, items: Iterable[str] = ()) -> list[Found]:
+    """Read results of this version in a folder, by default of all items. Raises: BadValue for an invalid file."""
+    files = (Path(folder, name, "result.json") for name in items or described())
     return [result for file in files if file.is_file() and (result := read_json(file)).get("version") == VERSION]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> Iterator[Found]:
     """Plan each item from this machine's speed, without training; `error` says why an item would not run."""
-    check_minutes(minutes)
     trained = set[str]()
     for item in items:
         budget, error = minutes or item.minutes, None
@@ -77,17 +74,9 @@ def planned(items: Iterable[Item], minutes: float | None = None) -> Iterator[Fou
         }
 
 
-def check_minutes(minutes: float | None) -> None:
-    """Check that the minutes are above 0. Raises: BadValue."""
-    if minutes is not None and not 0 < minutes < 1e6:
-        raise BadValue(f"minutes, the time per item, must be positive, not {minutes:g}")
-
-
-def _stored_result(place: Place) -> Found | None:
+def _stored_result(folder: Path) -> Found | None:
     """Return the stored result, whatever its time budget, unless the item failed."""
-    file = place.folder / "result.json"
-    result = read_json(file) if file.is_file() else {}
-    return result if result.get("version") == VERSION and not result["error"] else None
+    return next((result for result in kept(folder.parent, [folder.name]) if not result["error"]), None)
 
 
 def _run_item(item: Item, place: Place) -> Found:
@@ -117,7 +106,7 @@ def _run_item(item: Item, place: Place) -> Found:
         "seconds": time.perf_counter() - started,
         "environment": device.environment(device.choose(device.LENGTHS[0])),
     }
-    if error and _stored_result(place):
+    if error and _stored_result(place.folder):
         place.say("the earlier result is kept")
         return result
     write_json(place.folder / "result.json", result)
@@ -127,11 +116,12 @@ def _run_item(item: Item, place: Place) -> Found:
 def _description(item: Item, rows: list[Found]) -> Found:
     """Return what the item and the paper's table currently say about rows."""
     table = paper.table(item.name)
-    published, others = (item.paper_says(table), item.others_say(table)) if rows else ({}, {})
+    published, own = item.paper_says(table), ("finding", "rule", "limits", "axis", "line")
+    others = {name: words.format_map(table.expected) for name, words in item.others.items()}
     texts = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
     return {
-        **{"title": f"{item.title} (a surrogate)", "source": table.source, "finding": item.finding, "rule": item.rule},
-        **{"limits": item.limits, "axis": item.axis, "line": item.line, "shares": item.store},
+        **{"title": f"{item.title} (a surrogate)", "source": table.source, "shares": item.store},
+        **{name: getattr(item, name) for name in own},
         "rows": [{**row, **text} for row, text in zip(rows, texts, strict=True)],
         **{"expected": dict(table.expected), "discrepancies": list(table.discrepancies)},
     }

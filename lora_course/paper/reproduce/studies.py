@@ -1,8 +1,5 @@
 """Items that train: groups of recipes that differ in one setting, or methods that each have a tuned learning rate.
 
-Trained    every group at a fixed learning rate, as in the paper's tables 5, 6, 16 and 18
-Compared   every method at the learning rate chosen on validation, through `lora_lab.experiments.compare`
-
     seconds = sum over groups of   packs * load + runs * (steps * step + scoring)
 
 The number of steps follows from the time budget. A dry run estimates the time of a step from the speed of one layer and
@@ -35,7 +32,7 @@ PACK = 8  # maximum number of recipes timed side by side
 
 
 class Trained(Item):
-    """Groups of recipes that share model, task, steps and, per seed, the head and data order."""
+    """Groups at a fixed rate (tables 5, 6, 16, 18) that share model, task, steps and, per seed, head and data order."""
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         """Build the recipes by group."""

@@ -32,7 +32,7 @@ class Latency(Item):
     """Time a forward pass at each size of the first grid that leaves time for enough rounds."""
 
     def expected(self, minutes: float) -> Plan:
-        models, ids = ways(self.model), _inputs(4, 128)
+        models, ids = ways(self.model), torch.randint(1000, 2000, (4, 128))
         _time_models(models, ids, 0)  # warms up
         per_token = sum(_time_models(models, ids, 1).values()) / ids.numel()
         for cells in self.grids:
@@ -45,7 +45,7 @@ class Latency(Item):
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         models = ways(self.model)
-        inputs = {f"{rows} x {tokens}": _inputs(rows, tokens) for rows, tokens in sizes["cells"]}
+        inputs = {f"{rows} x {tokens}": torch.randint(1000, 2000, (rows, tokens)) for rows, tokens in sizes["cells"]}
         ratios: dict[str, list[float]] = {f"{cell} {name}": [] for cell in inputs for name in models if name != "base"}
         for ids in inputs.values():
             _time_models(models, ids, seed=0)
@@ -84,8 +84,8 @@ def ways(model: str) -> dict[str, nn.Module]:
     base = load_model(model, num_labels=2)
     unmerged = _with_adapter(base, LoRA(rank=RANK))
     merge(merged := copy.deepcopy(unmerged))
-    models = {"base": base, MERGED: merged, UNMERGED: unmerged}
-    models |= {HOULSBY: _with_adapter(base, Bottleneck(SIZE)), LIN: _with_adapter(base, Bottleneck(SIZE, "lin"))}
+    houlsby, lin = (_with_adapter(base, Bottleneck(SIZE, place)) for place in ("houlsby", "lin"))
+    models = {"base": base, MERGED: merged, UNMERGED: unmerged, HOULSBY: houlsby, LIN: lin}
     return {name: module.eval() for name, module in models.items()}
 
 
@@ -96,10 +96,6 @@ def _with_adapter(base: nn.Module, method: Any) -> nn.Module:
         if parameter.requires_grad and "classifier" not in name:
             parameter.data.add_(0.01 * torch.randn_like(parameter))
     return model
-
-
-def _inputs(rows: int, tokens: int) -> torch.Tensor:
-    return torch.randint(1000, 2000, (rows, tokens), generator=torch.Generator().manual_seed(0))
 
 
 def _time_models(models: Mapping[str, nn.Module], ids: torch.Tensor, seed: int) -> dict[str, float]:
@@ -114,7 +110,6 @@ def _time_models(models: Mapping[str, nn.Module], ids: torch.Tensor, seed: int) 
 
 
 def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> None:
-    """Raises: BadValue for fewer rounds than the rule requires."""
     if rounds < least:
         raise BadValue(f"{minutes:g} minutes is not enough: {least} rounds take about {seconds / 60:.1f} minutes here")
 
@@ -175,7 +170,7 @@ class Costs(Item):
 
 
 def _warm(name: str, method: Any) -> Callable[[], None]:
-    """Return a warmed-up training step."""
+    """Return a training step that has run once."""
     setup = Setup(**STEP)
     model = build(config_of(name), setup)
     prepare(model, method, setup)

@@ -202,7 +202,7 @@ class Made(Item):
 
     def __init__(self, fails: Exception | None = None, name: str = "table6", **changes: Any) -> None:
         texts = {"title": "A stub", "finding": "Two is two.", "rule": "Two is equal to two.", "limits": "None."}
-        super().__init__(name, minutes=2.0, learned=None, passes=0, **{**texts, **changes})
+        super().__init__(name, minutes=2.0, learned=None, passes=0, others={"q r1": "more"}, **{**texts, **changes})
         self.fails, self.ran, self.values = fails, 0, (2.0, 2.5)
 
     def expected(self, minutes):
@@ -221,9 +221,6 @@ class Made(Item):
 
     def judge(self, kept):
         return Judged("holds", "they are two")
-
-    def others_say(self, table):
-        return {"q r1": "more"}
 
 
 def test_result_is_stored_and_reused(tmp_path):
