@@ -11,7 +11,7 @@ import click
 
 from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, say, tell
-from lora_lab.errors import BadValue, printable
+from lora_lab.errors import BadValue, Failed, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,8 @@ def sweep(
     runner = Sweep(out, 1 if solo else side_by_side, again=again, client=client, download=download)
     swept = runner.run(recipes, choose)
     tell(swept.to_json() if as_json else describe(swept))
+    if swept.runs and swept.failed == len(swept):
+        raise Failed(f"every run failed: {swept.runs[0].error}")
 
 
 @click.command()

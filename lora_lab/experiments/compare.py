@@ -271,7 +271,7 @@ def _result(
                 "dtype": run.environment["dtype"],
                 "products": run.environment.get("products", run.environment["dtype"]),
                 "seconds": fmean(run.seconds for run in runs),
-                "answers": packed(np.stack(scores)) if scores else None,
+                "answers": packed(np.stack(scores)) if len(scores) == terms.seeds else None,  # else, seeds aren't pairs
                 "runs": [run.recipe.hash for run in runs],
             }
             if base is not None:

@@ -27,8 +27,8 @@ def alpha_of(rule: str, rank: int) -> float:
     (Kalajdzievski 2023). Raises: BadValue for an unknown rule.
     """
     name, _, number = rule.partition(":")
-    if name not in RULES:
-        raise BadValue(f"unknown alpha rule '{rule}'; known: {nearest(name, RULES)}, as in fixed:16 or sqrt:4")
+    if name not in RULES or (number and name not in DEFAULTS):
+        raise BadValue(f"unknown alpha rule '{rule}'; known: {nearest(name, RULES)}, also fixed:16 or sqrt:4")
     try:
         given = float(number) if number else DEFAULTS.get(name, 0.0)
     except ValueError:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 else:
     pd = Lazy("pandas")  # 25 MB, which an idle panel doesn't need
 
-SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
+SETTINGS = (
+    "model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length",
+    "text_column", "label_column", "patience", "attention",
+)  # fmt: skip
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
@@ -152,7 +156,12 @@ class Runs:
 
     def _by_seed(self) -> list[Run]:
         warn(mixed_dtypes(run.dtype for run in self.finished.runs))
-        return sorted(self.finished.runs, key=lambda run: run.recipe.seed)
+        runs = sorted(self.finished.runs, key=lambda run: run.recipe.seed)
+        for a, b in pairwise(runs):
+            if a.recipe.seed == b.recipe.seed:  # not two seeds, though a verdict would count them as such
+                two = f"{a.recipe.describe()} and {b.recipe.describe()}"
+                raise BadValue(f"these runs have more than one setting ({two}): select one, as in at(rank=8, lr=1e-3)")
+        return runs
 
 
 def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
@@ -182,7 +191,8 @@ def scores_of(run: Run) -> np.ndarray:
     task = _bundled(recipe.task, recipe.max_length, home()) if recipe.task in TASKS else task_of(recipe)
     labels = None if task.num_labels is None else np.array(task.test.labels)
     matches = labels is None or len(labels) == len(run.predictions)
-    check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", task.data)
+    data = run.environment.get("data") if matches else "another number of rows"
+    check_unchanged(recipe, {"data": data}, {recipe.task: task.data})
     return -run.predictions if labels is None else run.predictions == labels
 
 

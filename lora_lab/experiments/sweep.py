@@ -189,11 +189,11 @@ class Sweep:
         return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, choice)
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
-        """Return stored runs that need no training, by hash. Raises: Changed if a data file has changed since."""
-        fingerprints = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
+        """Return stored runs that need no training, by hash. Raises: Changed if the data or model has changed."""
+        fingerprints = {name: fingerprint(name) for name in {n for r in wanted for n in (r.task, r.model)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        own_file = any(fingerprints.values())  # then new seeds mustn't join runs on old data, so all runs are checked
-        for run in self._store.runs() if own_file else filter(None, map(self._store.find, wanted)):
+        own = any(fingerprints.values())  # then new seeds mustn't join runs on old files: all runs are checked
+        for run in self._store.runs() if own else filter(None, map(self._store.find, wanted)):
             reusable = {
                 **dict.fromkeys(FINISHED, True),
                 "failed": not self.again,
@@ -201,7 +201,7 @@ class Sweep:
                 BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
             }.get(run.status, False)
             if reusable:
-                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints.get(run.recipe.task))
+                check_unchanged(run.recipe, run.environment, fingerprints)
                 if run.recipe.hash in hashes:
                     kept[run.recipe.hash] = run
         return kept

@@ -114,7 +114,7 @@ class Method:
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)
             if option.type == "tuple[str, ...]":
-                object.__setattr__(self, option.name, words(value))
+                object.__setattr__(self, option.name, words(value or ()))
             elif option.type == "bool" and not isinstance(value, bool):
                 raise BadValue(f"{option.name} must be True or False, not {value!r}")
         for name, values in self.allowed.items():

@@ -32,7 +32,7 @@ from lora_lab.training.memory_check import check_memory
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import chosen_rows, task_of, typical_tokens
+from lora_lab.training.tasks import chosen_rows, fingerprint, task_of, typical_tokens
 from lora_lab.training.watching import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
@@ -79,6 +79,8 @@ class Pack:
         self.task = task_of(first, download)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
+        self.fingerprints = {"data": self.task.data, "weights": fingerprint(first.model)}
+        self.now = dict(zip((first.task, first.model), self.fingerprints.values(), strict=True))
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
         self.device = self.choice.device
         draws = {r.subset: chosen_rows(self.task, r.examples, r.subset) for r in recipes}
@@ -237,7 +239,7 @@ class Pack:
             total=report.total,
             seconds=(time.perf_counter() - self.started) / self.size,
             peak_bytes=self.peak_bytes or device.used_bytes(self.device),  # a probe takes no steps
-            environment=environment | ({"data": self.task.data} if self.task.data else {}),
+            environment=environment | {key: value for key, value in self.fingerprints.items() if value},
             status=member.status,
             error=member.error,
             warnings=list(member.warnings),

@@ -194,18 +194,32 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
     return chosen
 
 
-def fingerprint(task: str) -> str | None:
-    """Return a hash of a user's file, sixteen hex digits; None for any other task."""
-    path = Path(task).expanduser()
-    if path.suffix.lower() not in (".csv", ".txt", *JSON_LINES) or not path.is_file():
-        return None
-    return sha256(path.read_bytes()).hexdigest()[:16]
+def fingerprint(name: str) -> str | None:
+    """Return a hash, sixteen hex digits, of a user's data file, or of 1 MB from each file of a model folder's weights.
+
+    None for any other task or model.
+    """
+    path = Path(name).expanduser()
+    if path.suffix.lower() in (".csv", ".txt", *JSON_LINES) and path.is_file():
+        return sha256(path.read_bytes()).hexdigest()[:16]
+    digest, files = sha256(), sorted(path.glob("*.safetensors"))
+    for file in files:
+        digest.update(f"{file.name} {(size := file.stat().st_size)}".encode())
+        with file.open("rb") as weights:
+            for n in range(256):
+                weights.seek(size * n // 256)
+                digest.update(weights.read(4096))
+    return digest.hexdigest()[:16] if files else None
 
 
-def check_unchanged(task: str, then: str | None, now: str | None) -> None:
-    """Compare fingerprints of a run's data file. Old records have none. Raises: Changed if they differ."""
-    if then and now and then != now:
-        raise Changed(f"{task} has changed since runs were trained on it: use another --out for the new file")
+def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
+    """Compare fingerprints of a run's data and model: those in its environment `then`, and `now` by name.
+
+    Old records have none. Raises: Changed if they differ.
+    """
+    for name, key in ((recipe.task, "data"), (recipe.model, "weights")):
+        if then.get(key) and now.get(name) and then[key] != now[name]:
+            raise Changed(f"{name} has changed since runs were trained on it: use another --out from now on")
 
 
 def _task(

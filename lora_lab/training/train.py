@@ -65,13 +65,13 @@ def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | 
     """Train a pack of one; store the adapter, then the record that names it, and return the record.
 
     A failed or stopped run is not kept if the store has a finished run of the same recipe.
-    Raises: Changed if the store has other finished runs on an earlier version of the task's file, before any training;
+    Raises: Changed if the store has other finished runs on earlier data or weights, before any training;
     Failed if training diverges, after the failure is recorded.
     """
     (member,) = pack.members
-    for other in store.runs() if store is not None and pack.task.data else ():
-        if other.recipe.task == member.recipe.task and other.recipe != member.recipe and other.status in FINISHED:
-            check_unchanged(other.recipe.task, other.environment.get("data"), pack.task.data)
+    for other in store.runs() if store is not None and any(pack.now.values()) else ():
+        if other.recipe != member.recipe and other.status in FINISHED:
+            check_unchanged(other.recipe, other.environment, pack.now)
     try:
         (run,) = pack.run(stop=stop)
         if run.error:

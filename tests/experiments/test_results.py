@@ -8,7 +8,7 @@ import pytest
 
 from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
-from lora_lab import BadValue, FullFineTuning, LoRA, Recipe, Store, sweep, verdict
+from lora_lab import BadValue, FullFineTuning, LoRA, Recipe, Store, load_task, sweep, verdict
 from lora_lab.errors import LabWarning
 from lora_lab.experiments.grid import share
 from lora_lab.experiments.results import Runs, collect, from_store, load
@@ -47,6 +47,20 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     ):
         with pytest.raises(BadValue, match=message):
             verdict(runs, runs)
+
+
+def test_a_seed_counts_once_and_is_paired_with_itself():
+    two_rates = Runs(tuple(finished_run(seed, FP32, lr=lr) for seed in range(3) for lr in (1e-3, 2e-3)))
+    with pytest.raises(BadValue, match="more than one setting"):
+        verdict(two_rates, two_rates.at(lr=1e-3))
+    labels, sides = np.array(load_task("rt").test.labels), []
+    for lr, least in ((1e-3, 0.5), (2e-3, 0.52)):
+        answers = [np.where(np.arange(2000) < 2000 * (least + seed / 10), labels, 1 - labels) for seed in range(5)]
+        sides.append([replace(finished_run(seed, FP32, lr=lr), predictions=answers[seed]) for seed in range(5)])
+    a, b = sides
+    whole = verdict(Runs(tuple(a[1:4])), Runs(tuple(b[1:4])))
+    assert verdict(Runs(tuple(a[1:])), Runs(tuple(b[:4]))) == whole  # each side lost another seed
+    assert whole.difference == pytest.approx(-0.02, abs=0.001)
 
 
 def test_collected_table_has_a_row_per_dtype(two_stores, tmp_path, lora_lab):

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lora_lab import BadValue, Grid, NotFound, Store, sweep, train
 from lora_lab.errors import Changed
@@ -141,7 +143,7 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     with pytest.raises(Changed, match="has changed"):
         train(new_seeds[0], store=tmp_path / "runs")
     with pytest.raises(Changed, match="has changed"):
-        _ = runs.scores  # old predictions against new labels
+        _ = runs.at(rank=1).scores  # old predictions against new labels
     assert sweep(recipes, tmp_path / "others").skipped == 0
     file.write_text(original)
     assert sweep(recipes, tmp_path / "runs").skipped == 2
@@ -157,10 +159,21 @@ def test_runs_without_a_fingerprint_still_count(own_file, tmp_path):
         path.write_text(json.dumps(record))
     swap_labels(file)
     again = sweep(recipes, tmp_path)
-    assert (again.skipped, again.scores.shape) == (2, (2, 16))
+    assert (again.skipped, again.at(rank=1).scores.shape) == (2, (1, 16))
     file.write_text(file.read_text() + "".join(f"\nanother {n},good" for n in range(20)))
     with pytest.raises(Changed, match="has changed"):
-        _ = again.scores  # now the number of rows differs
+        _ = again.at(rank=1).scores  # now the number of rows differs
+
+
+def test_new_seeds_do_not_join_runs_on_other_weights(grid, tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    recipes = [replace(recipe, model=str(folder)) for recipe in grid(rank=1, lr=1e-2, steps=2)]
+    sweep(recipes, tmp_path / "runs")
+    assert sweep(recipes, tmp_path / "runs").skipped == 1
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: 1.01 * tensor for name, tensor in weights.items()}, folder / "model.safetensors")
+    with pytest.raises(Changed, match=r"model has changed"):
+        sweep([recipe.at_seed(9) for recipe in recipes], tmp_path / "runs")
 
 
 # ---- killed sweeps

@@ -199,7 +199,7 @@ def test_invalid_lora_is_refused():
     for options, message in (
         ({"rank": 0}, "rank must be an integer of at least 1, not 0"),
         ({"rank": True}, "rank must be"),
-        ({"targets": None}, "targets are roles, names or patterns, such as .q,v., not None"),
+        ({"targets": None}, "targets is empty: name at least one"),
         ({"alpha": 0}, "alpha must be a positive number, not 0"),
         ({"alpha": 1e39}, "above 1e30 it would overflow"),
         ({"alpha_pattern": {"q": -1}}, "alpha must be"),
