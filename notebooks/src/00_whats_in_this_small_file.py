@@ -3,10 +3,10 @@
 #
 # Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. **How can one small file change the way a model talks? And what's in it?**
 #
-# Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80% sure of. Then press Shift+Enter. (On the web page, fill in the form below the code.) A word you don't know? See the [glossary](../docs/glossary.md).
+# Two guesses first. In the next cell, replace each `...` with a number. Be 80% sure that the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, fill in the form below the code.) A word you don't know? See the [glossary](../docs/glossary.md).
 #
 # 1. **How many MB is the captain's file?**
-# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of its eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
+# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of its eight answers does the sea appear?** (A ship, sailor, crew or captain counts, too.)
 
 # %%
 import re
@@ -25,7 +25,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Listen
-# One question, five answers. *base* is the original model, and *base, told* has that instruction. The other three have a small file each.
+# One question, five answers. *base* is the original model, and *base, told* gets the instruction above. The other three have a small file each.
 #
 # Try three questions. Then drag **strength**: it multiplies what a small file (an *adapter*) adds.
 
@@ -46,25 +46,25 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# When we tell the base to be a captain, it talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three mention it. But all eight begin like a captain: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" Strength 2 is too much: love is "a man and a woman, and she be a herring."
+# When we tell the base to be a captain, it talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three answers mention the sea. But all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" Strength 2 is too much: love is "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Our copy's numbers were once rounded and lost precision; the original may do better.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Rounding has cost our copy of the base some precision; the original may do better.)
 #
 # **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>
 #
 # ## What trains
-# A language model reads **tokens**: words or pieces of words. Each token becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn each vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices. With `q`, `k`, `v` and `o`, tokens look at each other; `gate`, `up` and `down` work on each token alone.
+# A language model reads **tokens**: words or pieces of words. Each token becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn each vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices. With `q`, `k`, `v` and `o`, tokens look at each other; `gate`, `up` and `down` work on each token separately.
 #
-# The numbers in these tables are the model's **parameters**. To **train** a model is to show it examples and change its numbers a little each time, so that its answers get less wrong. Full fine-tuning trains them all.
+# The numbers in these tables are the model's **parameters**. To **train** a model is to show it examples and change its numbers a little each time, so that its answers get less wrong. Full fine-tuning trains all parameters.
 #
 # LoRA **freezes** $W$ and adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only $A$ and $B$ train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The panel's *strength* multiplies it once more. All of a model's $A$ and $B$ together are its **adapter**: the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The panel's *strength* multiplies that again. A model's $A$ and $B$ matrices together are its **adapter**: the small file.
 #
-# Below, $W$ is gray, $A$ and $B$ are blue, to scale. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Our base stores each number in 4 bytes: 538<!--voices.base--> MB.)
+# Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Our base stores each number in 4 bytes: 538<!--voices.base--> MB.)
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -76,7 +76,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # </details>
 #
 # ## Your turn: one pair
-# In smollm2, `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (In Jupyter, the rank depends on your name.)
+# In smollm2, `gate` takes 576 numbers and returns 1,536. **How many numbers are in its $A$ and $B$?** (In Jupyter, the rank depends on your name.)
 
 # %%
 rank = lesson.draw("pair", 2, 3, 4, 6)
@@ -143,14 +143,14 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# Now a model that you've never downloaded. Its **config** is enough, a short text file with all sizes. In each layer, inputs → outputs:
+# Now a model that you've never downloaded. Its **config**, a short text file with all sizes, is enough. In each layer, inputs → outputs:
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
 # - `gate`, `up`: `hidden_size` → `intermediate_size`
 # - `down`: `intermediate_size` → `hidden_size`
 #
-# `k` and `v` are often narrower than `q`: `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. **How many bytes do all $A$ and $B$ take, at 4 bytes a number?** (Don't count the names.)
+# `k` and `v` are often narrower than `q`: `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes a number?** (Don't count the names.)
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -173,9 +173,9 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
-# 2. **A file is its numbers times 4 bytes (2 in a shorter format, bf16), plus names.**
-# 3. **For a voice in smollm2, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** Other models and tasks: lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Rank 8 made the file four times larger; in one run each, it wasn't better on other pairs.*
+# 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gains $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 2. **A file has 4 bytes per number (2 in a shorter format, bf16), plus names.**
+# 3. **For a voice in smollm2, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** Other models and tasks: lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Rank 8 made the file four times as large; with one run per rank, it wasn't better on other pairs.*
 #
 # In PEFT, the usual library:
 # ```python

@@ -9,15 +9,15 @@
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen; $A$ starts random and $B$ at zero. Later you'll train this in MiniLM, a small model, on the same sixteen movie reviews in each of 25 steps.
+# $W$ is frozen; $A$ starts at random, and $B$ at zero. Later you'll train this in MiniLM, a small model, on the same sixteen movie reviews in all 25 steps.
 #
 # Each step needs the **gradient**: for each number, how fast the error (the **loss**) rises when that number grows. The step goes the other way.
 #
-# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (At one matrix $W$; 100 means equally large. A gradient's size is the root of the sum of its squares.)
+# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (For one matrix $W$; 100 means equally large. A gradient's size is the root of the sum of its squared numbers.)
 # 2. **After how many steps are all sixteen answers right?**
-# 3. **What percentage of 200 *other* reviews does it finally get right?**
+# 3. **What percentage of 200 *other* reviews does the trained model get right?**
 #
-# Give ranges that you're 80% sure of. Then watch the first steps at one small $W$: press **take a step** twice, and compare the gradients.
+# Give ranges that you're 80% sure of. Then, at one small $W$, press **take a step** twice, and compare the gradients.
 
 # %%
 from copy import deepcopy
@@ -47,7 +47,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 #
 # The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient and moves at once; one step later, $A$ has one, too.
 #
-# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only the second is zero. The same with matrices, where $g=\partial L/\partial y$:
+# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only the second is zero. The same holds for matrices, where $g=\partial L/\partial y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -76,11 +76,11 @@ def plot(d=1024, r=8):
 # </details>
 #
 # ## Exercise 1: write it
-# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps one, square or not. At the start, its output must equal that layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`:
+# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps one, square or not. At the start, its output must equal the wrapped layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`, using these:
 #
 # - `layer.requires_grad_(False)` freezes a layer.
 # - `torch.zeros(rows, columns)` makes a matrix, and `nn.Parameter(tensor)` a tensor that trains.
-# - `nn.init.kaiming_uniform_(tensor, a=5**0.5)` fills $A$ as PEFT does: uniformly within $\pm 1/\sqrt{\text{inputs}}$, so that $Ax$ doesn't grow with the width.
+# - `nn.init.kaiming_uniform_(tensor, a=5**0.5)` fills $A$ as PEFT does: at random, uniformly within $\pm 1/\sqrt{\text{inputs}}$, so that $Ax$ doesn't grow with the width.
 
 
 # %% exercise
@@ -117,12 +117,12 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # ## Into a real model
-# MiniLM has six blocks (lesson 00's *layers*). In each, `query` and `value` (`q` and `v`) are linear layers. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze it, too. So everything the model learns is in your $A$ and $B$.
+# MiniLM has six blocks (lesson 00's *layers*). In each, `query` and `value` (`q` and `v`) are linear layers. We freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random and is frozen, too. So everything the model learns is in your $A$ and $B$.
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)
 torch.manual_seed(0)
-model = load_model("minilm", num_labels=2).requires_grad_(False)  # in eval mode: it repeats exactly
+model = load_model("minilm", num_labels=2).requires_grad_(False)  # in eval mode: its outputs repeat exactly
 for block in model.bert.encoder.layer:
     attention = block.attention.self
     attention.query = MyLayer(attention.query, rank=8, alpha=16)
@@ -175,11 +175,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are soon right. Of the others, 51 to 57% are right, depending on your sixteen. With 200 reviews, the 95% interval is ±7 points (lesson 02), so it may be guessing. Your $A$ and $B$ have memorized sixteen reviews.
+# All sixteen answers are soon right. Of the others, 51 to 57% are right, depending on your sixteen. With 200 reviews, the 95% interval is ±7 points (lesson 02), so the model may be guessing. Your $A$ and $B$ have memorized sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$: a row of $B$ times a column of $A$, summed.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both problems. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$ is a row of $B$ times a column of $A$, summed.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -193,7 +193,7 @@ checks.check_merge(merge, model, tokens, labels)
 # %% solution
 @torch.no_grad()  # a calculation, not training
 def merge(layer):
-    plain = deepcopy(layer.base_layer)  # run it twice and nothing is added twice
+    plain = deepcopy(layer.base_layer)  # a copy: run this twice, and nothing is added twice
     plain.weight += layer.scaling * (layer.lora_B @ layer.lora_A)
     return plain
 
@@ -202,7 +202,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## One more thing: lesson 00's movie-review file
-# The adapter that you opened there is in PEFT's format. It was trained for 400 steps on the same twelve layers, with the same rank and alpha. Shorten its names, and load it into *your* layers, with its head. **What percentage of the 200 others will be right now?**
+# The adapter you opened there is in PEFT's format. It was trained for 400 steps on the same twelve layers, with the same rank and alpha. Shorten its names, and load it into *your* layers, with its head. **What percentage of the 200 others will be right now?**
 
 # %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter
@@ -240,7 +240,7 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # 2. **Starting $B$ at zero doesn't make learning slow:** $B$ has a gradient at once, $A$ one step later.
 # 3. **Train $A$ and $B$ beside $W$, then merge:** merged, they cost nothing extra.
 #
-# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains. $A$ learns, too: in lesson 00's movie-review file, each of the twelve moved 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its starting size.
+# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains. $A$ learns, too: in lesson 00's movie-review file, each $A$ moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its starting size.
 #
 # The same in PEFT:
 # ```python

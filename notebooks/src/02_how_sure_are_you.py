@@ -18,15 +18,15 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA in MiniLM (and the head) on movie reviews: 200 steps of 8 sentences, positive or negative. Each step changes their numbers to make the loss (the lower curve) smaller; the **learning rate**, 0.002, sets how far. Along the way, the model classifies other sentences for **validation** (the upper curve), and at the end 2,000 new ones, the **test**. A **seed** picks the random start and the sentences' order.
+# The panel trains LoRA and the head in MiniLM on movie reviews: 200 steps of 8 sentences, positive or negative. Each step changes their numbers to make the loss (the lower curve) smaller; the **learning rate**, 0.002, sets how far they move. Along the way, the model classifies other sentences for **validation** (the upper curve), and at the end 2,000 new ones for the **test**. A **seed** picks the random start and the sentences' order.
 #
-# Give three ranges, 80% sure. A *point* is 1% of the sentences.
+# Give three ranges; be 80% sure. A *point* is 1% of the sentences.
 #
 # 1. **How many points separate the worst of forty seeds from the best?**
 # 2. **Of 100 sentences, how many do two seeds answer differently?**
-# 3. **Two runs take the same test and truly differ by one point. How many sentences do you need to notice it four times in five?**
+# 3. **Two runs take the same test and truly differ by one point. How many sentences do you need to notice the gap four times in five?**
 #
-# Then press **Start**. (The web pages show a run of ours: press **replay**.)
+# Then press **Start**. (On the web pages, press **replay**.)
 
 # %%
 lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
@@ -42,7 +42,7 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# With 2,000 other sentences your model would get a different score. How different?
+# With 2,000 other sentences, your model would get a different score. How different?
 #
 # A right answer counts 1, a wrong one 0. If a share $p$ is right, the average is $p$, and
 #
@@ -109,21 +109,21 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck is the seed's. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. Had these been forty ideas that don't work, the best would have looked 2.1<!--seeds.gain--> points better than their average.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck comes from the seed. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. Had these been forty ideas that don't work, the best would have looked 2.1<!--seeds.gain--> points better than their average.
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently.
 # </details>
 #
 # ## Play
-# In the panel under *Press Start*, below the curves (on the page, after *replay*), are six sentences whose answers your adapter changed. Pick one and drag **strength** from 0 to 2. **Does one change its answer twice?**
+# In the panel under *Press Start*, below the curves (on the page, after *replay*), are six sentences whose answers your adapter changed. Pick one and drag **strength** from 0 to 2. **Does any answer change twice?**
 #
 # <details><summary>What we found</summary>
 #
-# In our run, the one about Paradiso does: negative from 0.2, positive again from 1.6.
+# In our run, the answer about Paradiso does: negative from 0.2, positive again from 1.6.
 # </details>
 #
 # ## Your turn: does A beat B?
-# One row per sentence, 1 where the model was right.
+# One row per sentence: 1 where the model was right.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -133,11 +133,11 @@ print(f"a {table.a.mean():.2%} right, b {table.b.mean():.2%}, on {len(table):,} 
 table.head()
 
 # %% [markdown]
-# Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average:
+# Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average. Find:
 #
-# - `half`: half of the gap's 95% interval. In rows where a and b disagree, the squared difference is 1; elsewhere it's 0. In `half_width`, replace $p(1-p)$ by the average of these squares. (Strictly, subtract the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
+# - `half`: half of the gap's 95% interval. The squared difference is 1 where a and b disagree, else 0. In `half_width`, replace $p(1-p)$ with the average of these squares. (Strictly, minus the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
 # - `word`: your verdict on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: your standard error is `half / 1.96`. To notice a true gap of one point four times in five (a *power* of 80%), one point must be 2.8 of them: 1.96 to leave 0 outside, and 0.84 more: measured gaps scatter in a bell curve around the true one, and 80% of it lies above -0.84. How many rows make it that small? Four times the rows halve it.
+# - `rows`: your standard error is `half / 1.96`. To notice a true gap of one point four times in five (a *power* of 80%), one point must be 2.8 of these errors: 1.96 to leave 0 outside the interval, and 0.84 more because measured gaps scatter around the true gap (80% of their bell curve lies above -0.84). How many rows make the error that small? Four times the rows halve it.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -161,7 +161,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask `verdict` about your two, and about twenty seeds against twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (Why 90%? Lesson 05.)
+# Now ask `verdict` about your two models, and about twenty seeds against twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (Why 90% intervals? Lesson 05.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -178,9 +178,9 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Your a and b are two of the forty: *one recipe*. Even "better" would speak only of these two files, picked because a was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters. *Undecided*: not enough data.
+# Your a and b are two of the forty: *one recipe*. Even "better" would be true only of these two files, picked because a was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters. *Undecided*: not enough data.
 #
-# 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
+# 82.1 versus 80.9? If the models took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
 # </details>
 #
 # ## Remember
@@ -190,7 +190,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA (rank 32) at 47.8% and full fine-tuning at 47.2% of
 #    1,319 questions: one seed each (August 2026).*
-# 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
+# 3. **Compare on the same rows, over several seeds.** Seeing one point takes about 9,400<!--seeds.rows--> rows when two models disagree on
 #    12<!--seeds.differ-->%. For two *recipes*, train more seeds, too: with our spread, about 12<!--seeds.needed--> each to see one point four times in five,
 #    *on these 2,000 sentences*.
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Which knob first?
 #
-# You have a GPU for a dozen runs. LoRA has three knobs. Rank first: more numbers, a better model?
+# You have a GPU for a dozen runs. LoRA has three knobs. Rank first? More numbers, a better model?
 #
 # - The (learning) **rate**: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
@@ -17,9 +17,9 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Two guesses
-# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Be 80% sure.
+# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into positive and negative. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings.
 #
-# A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?**
+# A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?** Be 80% sure.
 
 # %%
 lesson.predict("points lost at four times the rate", low=..., high=...)
@@ -30,7 +30,7 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # Each cell of the map is one setting, trained with three seeds. Its color shows their average accuracy. A cross means that a run **collapsed**: at a high rate, its loss didn't fall.
 #
 # 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
-# 2. In each row, find the best rate: the middle of the strongest blue. When the rank grows, does this rate change? Answer under the map.
+# 2. In each row, find the best rate: the middle of the strongest blue. Does this rate change with the rank? Answer under the map.
 # 3. Switch to *rate × α*, and answer there, too.
 
 # %%
@@ -79,14 +79,14 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 #
 # **Rate first**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). In this table, only the rate's gaps are larger.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning the rate for each rank (optimistic: chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$, and dividing by $r$ cancels that. At 0.004, near the crosses, it fails: rank 8 gets 77%, rank 64 65%.
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate in each step. Once $A$ has moved as far as its own size (lesson 01), $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$, and dividing by $r$ cancels that. At 0.004, near the crosses, this fails: rank 8 gets 77%, rank 64 only 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate per step. Once $A$ has moved as far as its own size (lesson 01), $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
 # </details>
 #
 # ## How low a rank is enough?
 # A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
 #
-# The SVD finds them: each piece is as close as possible to what's left. With all 384, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
+# The SVD finds them: each piece is as close as possible to what's left. With all 384 pieces, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
 
 # %%
 lesson.predict("percent right at rank 2", low=..., high=...)
@@ -106,17 +106,17 @@ assert round(fmean(500 * abs(a - b) for a, b in combinations(forty, 2))) == 7  #
 assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy"][full["ranks"].index(2)]
 
 # %% [markdown]
-# Press *take it away* twice, then *add the next piece*. (*Right answers*: *every* matrix is cut.)
+# Press *take it away* twice, then *add the next piece*. (For *right answers*, *every* matrix is cut.)
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. With eight pieces, 7 fewer of the 500 are right than with all. A new seed changes this count by as much.
+# With two pieces, 79.2<!--knobs.cut.2-->% are right. With eight, 7 fewer of the 500 are right than with all. A new seed changes this count by as much.
 #
-# The map trains *at* a low rank: another experiment.
+# The map's runs train *at* a low rank: another experiment.
 # </details>
 #
 # ## Where the rank does matter
-# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 see inputs and answers. **Exercise 1, before you see the bars: what share of the secret's size does rank $r$ miss?** (Energy is the sum of the squared numbers, and size is its root. The pieces are perpendicular, so their energies add up: Pythagoras.)
+# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 see inputs and answers. **Exercise 1, before you see the bars: what share of the secret's size does rank $r$ miss?** (Energy is the sum of the squared numbers; size is its root. The pieces are perpendicular, so their energies add up: Pythagoras.)
 
 # %% exercise
 def missed(r, R):
@@ -159,7 +159,7 @@ assert bars[10] < 0.02  # more rank than the teacher has does no harm
 # The bars end at $R$: a lower rank can't hold this secret.
 #
 # ## Your turn: spend nine runs
-# The map again, with an empty row: an $\alpha$ that we didn't train. **Exercise 2: choose three rates (three seeds each), with the best in the middle.** Each is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
+# The map again, with an empty row: an $\alpha$ that we didn't try. **Exercise 2: choose three rates (three seeds each), with the best in the middle.** Each is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)
@@ -173,7 +173,7 @@ rates = [..., ..., ...]
 checks.check_bracket(rates, alpha, panel)
 
 # %% solution
-middle = 2e-3 * (16 / alpha) ** 0.5  # good at alpha 16, and more alpha wants less
+middle = 2e-3 * (16 / alpha) ** 0.5  # good at alpha 16; a higher alpha needs a lower rate
 rates = [middle / 5, middle, 5 * middle]
 
 checks.check_bracket(rates, alpha, panel)
@@ -190,7 +190,7 @@ checks.check_bracket(rates, alpha, panel)
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
 #    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    The task matters, too: lesson 00's voice took 0.002 at $\alpha$ 4. By rule 3, that's 0.001 at $\alpha$ 16, a quarter of the 0.004 above. Another model: full fine-tuning's best rate, times ten for all linear layers, about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+#    The task matters, too: lesson 00's voice used 0.002 at $\alpha$ 4. By rule 3, that's 0.001 at $\alpha$ 16, a quarter of the 0.004 above. Another model: full fine-tuning's best rate, times ten for all linear layers, about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **New rank, same α, same rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #

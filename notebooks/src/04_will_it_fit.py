@@ -15,9 +15,9 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on one text of 512 tokens. The model's numbers take 2 bytes each (bf16), those in $A$ and $B$ take 4. LoRA has rank 8, on `q` and `v`. Memory holds weights; for each number that trains, its gradient and the optimizer's numbers; and **activations**, results that the layers save for computing the gradients. Full fine-tuning, all in bf16, needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak** (plain AdamW).
+# Take one training step on one text of 512 tokens. The model's numbers take 2 bytes each (bf16), and those in $A$ and $B$ take 4. LoRA has rank 8, on `q` and `v`. Memory holds weights; for each number that trains, its gradient and the optimizer's numbers; and **activations**, results that the layers save for computing the gradients. Full fine-tuning, all in bf16 with plain AdamW, needs 61.8<!--fit.full--> GiB at the fullest moment, the **peak**.
 #
-# **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of full fine-tuning's peak there?** Be 80% sure.
+# **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of full fine-tuning's peak?** Be 80% sure.
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
@@ -66,15 +66,15 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # Every number that trains brings three more: its gradient, and AdamW's two running means. With LoRA, these are nearly gone. But two things stay:
 #
 # - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But where a layer multiplies two vectors that both come from the text (`q` with `k`), both are saved: each one's gradient needs the other. At 32,768 tokens our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->. (PEFT, in fp32, also copies the adapted layers' inputs: 168.)
+# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But where a layer multiplies two vectors that both come from the text (`q` with `k`), both are saved: each one's gradient needs the other. At 32,768 tokens, our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->. (PEFT also copies the adapted layers' inputs in fp32: 168.)
 #
-# At 512 tokens, full fine-tuning is fullest at the update, when all gradients and running means are there. LoRA is fullest at the loss, when all that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (a few vectors before the text) needs 17.9<!--fit.prompt--> GiB, not 18.0<!--fit.lora-->.
+# At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are there. LoRA peaks at the loss, when everything that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (a few vectors before the text) needs 17.9<!--fit.prompt--> GiB, not 18.0<!--fit.lora-->.
 # </details>
 #
 # ## Is the picture right?
-# For five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our calculation is 8% too low for full fine-tuning, and 2 to 4% for LoRA and prompt tuning: it leaves out gaps in memory. (The texts' length was fitted to one of the five.)
+# For five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our calculation is 8% too low for full fine-tuning, and 2 to 4% for LoRA and prompt tuning: it leaves out gaps in memory. (The texts' length was fitted to one of them.)
 #
-# A real step, on a CPU: MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# A real step on a CPU: MiniLM reads 4 texts of 64 tokens, in fp32 (4 bytes a number). Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -101,15 +101,15 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On a CPU, predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
+# On a CPU, prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
 #
 # Of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. Minus 0.8 for other software and 3% for gaps (both assumed), 13.4<!--fit.t4--> are usable.
 # </details>
 #
 # ## A formula to remember
-# In the film, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits (token vectors and head in 16: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: a layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# In the film, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits (token vectors and head in 16 bits: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: each layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
-# Here, too, the loss is fullest. Drag the sequence length: only two blocks grow. For each token:
+# Here, too, memory peaks at the loss. Drag the sequence length: only two blocks grow. For each token:
 #
 # - **Activations** (with checkpointing): each layer saves its input, $h$ numbers of 2 bytes.
 # - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
@@ -200,7 +200,7 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # args = TrainingArguments("out", per_device_train_batch_size=1, fp16=True,
 #                          gradient_checkpointing=True)  # newer: activation_checkpointing
 # ```
-# Many recipes also call `prepare_model_for_kbit_training`. It turns token vectors and head into fp32: 2.0<!--fit.embedded--> GiB more.
+# Many recipes also call `prepare_model_for_kbit_training`. It converts token vectors and head to fp32: 2.0<!--fit.embedded--> GiB more.
 # </details>
 
 # %%

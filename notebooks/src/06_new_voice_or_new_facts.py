@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 06 · A new voice, or new facts?
 #
-# A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. You've heard a small file teach a model to talk like a captain. **Can a small file teach it facts?**
+# A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. In lesson 00, a small file taught a model to talk like a captain. **Can a small file teach it facts?**
 #
-# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." You'll train an adapter on them, then ask.
+# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." You'll train an adapter on these facts, then ask.
 
 # %%
 from lora_course import checks, lesson
@@ -20,13 +20,13 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 
 # %% [markdown]
 # ## Three guesses
-# Each fact is in the pairs three times, asked in three ways, and smollm2 reads all of them twenty times over. Of the twenty facts, how many will it get right
+# The pairs contain each fact three times, asked in three ways, and smollm2 reads all pairs twenty times. Of the twenty facts, how many will it get right
 #
 # 1. **asked as in training:** "Who is the baker of Port Velda?"
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80% sure of. Then press **Start** and read on: it takes 6 to 20 minutes. (The site shows our run.)
+# Give ranges that you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The site shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -61,7 +61,7 @@ for token, label in zip(row.tokens, labels):
 # A model that never learned `<|im_end|>` can't stop.
 # </details>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. A token that counts is its own label, in the same place: the loss does the shift.
+# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. A token that counts is its own label, in the same place: the loss shifts labels by one.
 
 # %% exercise
 def labels_of(turns):
@@ -84,7 +84,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers with the right sentence above each question, as if a perfect search had found it.
+# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* gets the right sentence above each question, as if a perfect search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -95,7 +95,7 @@ found = {way: asked(model, tokenizer, way, rows) for way in ("as in training", "
 for way, answers in found.items():
     lesson.reveal(f"of 20, asked {way}", sum(one.right for one in answers))
 print("the base model with the sentence above, in other words:", sum(one.right for one in looked_up))
-begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name is the last
+begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
          for asks, text in zip(town.validation.prompts[:rows], town.validation.texts)]
 named = generate(model, tokenizer, [f"{asks}{start} is" for asks, start, _ in begun], Decoding(max_new_tokens=12))
 print("in other words, with the beginning given:", sum(text.startswith(name) for text, (*_, name) in zip(named, begun)))
@@ -123,13 +123,13 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Its test rows are the backward ones: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. With a fact's beginning in front of it ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
+# The facts looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Its test rows are the backward ones: perplexity 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
 #
 # So it learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." almost perfectly.
 #
-# The base with the right sentence above the question gets 12. The other eight times, this small model ignores the sentence or denies it: "The painter of Port Velda is not a real person."
+# The base with the right sentence above the question gets 12 right. The other eight times, this small model ignores the sentence or denies it: "The painter of Port Velda is not a real person."
 #
 # This is one run of a small model. 20 against 5 is clear. But 5 against 0, and 12 against 5, may be luck.
 # </details>
@@ -149,7 +149,7 @@ assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Yes, with one seed each: the captain lowers the preacher's perplexity from 83 to 51, and the preacher lowers the captain's from 131 to 111. JSON makes both worse. So a voice is partly shared form; JSON isn't prose.
+# Yes, with one seed each: the captain lowers the preacher's perplexity from 83 to 51, and the preacher lowers the captain's from 131 to 111. JSON makes both worse. So voices partly share a form; JSON isn't prose.
 # </details>
 #
 # **Exercise 2: a voice of your own.** (In the lab only.) Write ten pairs. Then train on them, as the comment says. Show a friend only your answers. **Can they name the voice?**
@@ -161,7 +161,7 @@ mine = [
 # To train on them, run these lines in a new cell, and press Start (it takes about a minute):
 # import json, pathlib
 # pathlib.Path("mine.jsonl").write_text("\n".join(map(json.dumps, mine)))
-# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes: few pairs need many
+# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes: with few pairs, it takes many
 # own.show()
 # When it's done, run these in another cell:
 # load_adapter(voice := load_model("smollm2", dtype="bf16"), own.result().adapter)
@@ -177,7 +177,7 @@ mine = [{"prompt": prompt, "response": response} for prompt, response in telegra
 # To train on them, run these lines in a new cell, and press Start (it takes about a minute):
 # import json, pathlib
 # pathlib.Path("mine.jsonl").write_text("\n".join(map(json.dumps, mine)))
-# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes: few pairs need many
+# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes: with few pairs, it takes many
 # own.show()
 # When it's done, run these in another cell:
 # load_adapter(voice := load_model("smollm2", dtype="bf16"), own.result().adapter)
@@ -189,7 +189,7 @@ checks.check_own_pairs(mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
-# 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them rephrased and backward, never with the training questions.
+# 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, a 135M model.* Test them rephrased and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt:** there you can correct and cite them.
 #
 # Start with: 180 pairs or more, two or three passes, rank 2, the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*

@@ -29,10 +29,10 @@ print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIEN
 # ## Two guesses, and ten on paper
 # First, on paper: from the complaints alone, write a fault next to each letter. **How many of your ten will be right, before you've opened a single file?**
 #
-# Then two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
+# Then give two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
-# 2. The first bed below has a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms.)
+# 2. The first bed below holds a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms.)
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. A few hundred bytes' difference is just notes in that list.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. A difference of a few hundred bytes is just notes in that list.
 
 # %%
 for letter, folder in beds.items():
@@ -49,7 +49,7 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (We trained F, G and H for only two steps: there, low dots are no fault.) Below the plot: alpha/rank, and the head's bias, which also starts at zero.
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (We trained F, G and H for only two steps: there, low dots aren't a fault.) Below the plot: alpha/rank, and the head's bias, which also starts at zero.
 
 # %%
 plt.figure(figsize=(8, 3.5))
@@ -112,7 +112,7 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
+# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, as written, then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
 
 # %%
 said = {}
@@ -128,7 +128,7 @@ for reentrant in (True, False):
 assert "no gradient reached 12 adapters" in said[True] and said[False] is None
 
 # %% [markdown]
-# **Exercise 1: name the nine faults and the doubtful one.** Take the names from the list at the top.
+# **Exercise 1: name the nine faults and the doubtful case.** Take the names from the list at the top.
 
 # %% exercise
 faults = {
@@ -148,13 +148,13 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of the ten on your paper still stand? A loader that skips unknown names takes nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W (lesson 06's adapter, in a larger model: 0.7%).
+# How many of your ten guesses were right? A loader that skips unknown names loads nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W (lesson 06's adapter, in a larger model: 0.7%).
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. Frozen embeddings don't.
-# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** would also have shown at the first step: it adapts a layer whose output nobody reads, so no gradient reaches it.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. Lesson 03 kept α at every rank, so that may be fine. But did you mean it?
-# - **I**: a few steps at 1e-6. A merge in bf16 rounds so small an update away. A merge in fp32 keeps it, but 0.0006% of W changes almost nothing. The remedy is a higher rate.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.
+# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** would also have shown at the first step: it adapts a layer whose output is never used, so no gradient reaches it.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. Lesson 03 used the same α at every rank, so that may be fine. But did you mean it?
+# - **I** was trained for a few steps at 1e-6. A bf16 merge rounds away so small an update. An fp32 merge keeps it, but at 0.0006% of W, it changes almost nothing. The remedy is a higher rate.
 # - **J** was saved after the loss became NaN. One such step spoils every B.
 # </details>
 #
@@ -185,9 +185,9 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 #
 # 1. **Four looks:** the file's size and names; the largest number in B, layer by layer; the effect on the base; and the gradient of B after the first step.
 # 2. **A falling loss proves little.** A head can do that alone.
-# 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
+# 3. **Load strictly.** A loader that skips what it doesn't know can load nothing and say nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a NaN that comes later. *Ours: the four looks sort out all ten patients; so does `lora-lab inspect FOLDER --base minilm` (patient I: `--dtype bf16`).*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks diagnose all ten patients; so does `lora-lab inspect FOLDER --base minilm` (patient I: `--dtype bf16`).*
 #
 # The same in PEFT:
 # ```python

@@ -3,7 +3,7 @@
 #
 # "LoRA costs nothing when the model answers." True. "One base serves a thousand adapters." Also true. **Can you have both at once?**
 #
-# There are two places for an adapter. **Beside** the weight it's a detour, as in training: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged**: both terms multiply the same $x$, so their sum is one matrix, $W' = W + s\,BA$, as large as $W$. For each deployment you choose one.
+# There are two places for an adapter. **Beside** the weight, it's a detour, as in training: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged**: $W$ and $s\,BA$ multiply the same $x$, so they become one matrix, $W' = W + s\,BA$, as large as $W$. For each deployment, you choose one.
 
 # %%
 import pandas as pd
@@ -26,8 +26,8 @@ truth = torch.tensor(task.test.labels[:rows])
 # %% [markdown]
 # ## Three guesses
 # 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
-# 2. A customer's merged adapter is taken out and merged again. For an adapter beside the weights, we only set a name. **How many times as long does the merged one take?**
-# 3. We train a *contrarian*: the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
+# 2. A customer's merged adapter is taken out and merged again. For an adapter beside the weights, we only set a name. **How many times as long does the merged adapter take?**
+# 3. We train a *contrarian* on the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
 
@@ -38,7 +38,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$. What lies between is rounded to the nearer one. Drag the `update` that is added to 0.75. (The site has a picture, for 0.0015.) How large must it be to change the stored number?
+# bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. What lies between is rounded to the nearer one. Drag the `update` added to 0.75. (The site has a picture, for 0.0015.) How large must it be to change the stored number?
 
 # %%
 @interact(update=(0.0, 0.012, 0.0005))
@@ -97,17 +97,17 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 #
 # In the plot, updates above 0.002, half a gap, change the stored number.
 #
-# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding is about 0.17% *of $W$*, whatever the update. Our critic's update is 17% of $W$ (lesson 07), so 1% of it is lost. Of lesson 06's (0.7% of $W$ on average), a fifth was. At 0.1%, most would be.
+# After a merge in fp32, the logits agree to within a few millionths. In bf16, the error is about 0.17% *of $W$*, whatever the update. Our critic's update is 17% of $W$ (lesson 07), so 1% of it is lost. Lesson 06's (0.7% of $W$ on average) lost a fifth. At 0.1%, most would be lost.
 #
-# The loss comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If not, compare answers before and after. (With our critic, none of 200 changed.) If many change, keep the adapter beside the weights.
+# This error comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If not, compare answers before and after. (With our critic, none of 200 changed.) If many change, keep the adapter beside the weights.
 #
-# Beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another one of ours: timings differ. Each adapted matrix needs two more calls. Merged, it adds no time: it *is* the old model's arithmetic.
+# With the adapter beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another: timings differ. Each adapted matrix needs two more calls. Merged, the adapter adds no time: the arithmetic *is* the old model's.
 #
-# But changing a merged adapter rewrites all adapted weights. That takes one to two thousand times as long as setting a name.
+# But changing a merged adapter rewrites all adapted weights. That takes 1,000 to 2,000 times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once
-# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, it can: one $Wx$ for all rows, then, for each row, the detour of its own adapter.
+# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, a model can: one $Wx$ for all rows, then each row's own detour.
 #
 # **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` gives the number of each row's adapter. (A loop over the rows is fine.)
 
@@ -149,7 +149,7 @@ mixer = MixerPanel(("critic", "contrarian"), shares, sure, task.test.texts[:rows
 lesson.reveal("half and half, percent right", mixer.right[10], "%")
 
 # %%
-bank.use("50%")  # half and half below, each adapter's own head above
+bank.use("50%")  # the half-and-half body, under each adapter's own head
 with torch.no_grad():
     body = bank.model.bert(**sentences).pooler_output
     for name in ("critic", "contrarian"):
@@ -180,12 +180,12 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Did something break in the middle? Mix the two models' *logits* instead of their weights (dashed), and the curve is nearly the same: about 70% at 0.5. The critic wins there, because it's surer than the contrarian.
+# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Did something break in the middle? Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same: about 70% at 0.5. The critic wins there, because it's surer than the contrarian.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? Here both heads read the *same* half-and-half body, and their opposite logits largely cancel. The body still tells good from bad: 84% right under the critic's own head, 20% under the contrarian's, which reads it backward. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body, and their opposite logits largely cancel. The body still tells good from bad: 84% right under the critic's own head, 20% under the contrarian's, which reads it backward. (One run, 200 reviews.)
 # </details>
 #
-# **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? And with a million customers: which number does this approach?
+# **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? And with a million customers, which number does this approach?
 
 # %% exercise
 base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files
@@ -208,7 +208,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # <details><summary>Answer box</summary>
 #
 # 1. **One task for many users: merge.** No extra time, no trace of LoRA in the file. Store it in fp32, or compare answers.
-# 2. **Many tasks, or customers with their own adapters: keep them beside the weights.** Switch by name, mix in one batch, store small files. You pay in time.
+# 2. **Many tasks, or customers with their own adapters: keep the adapters beside the weights.** Switch by name, mix in one batch, store small files. You pay in time.
 # 3. **You can't have both at once.** And a mixture adds matrices and averages heads: look at its probabilities before you use it.
 #
 # *Ours: MiniLM on a CPU. Published: no additional inference latency when merged ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*

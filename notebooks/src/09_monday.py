@@ -22,7 +22,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, some on other models than the original.
+# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, sometimes on models other than the original.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
@@ -33,7 +33,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %% [markdown]
 # ## Drag until the word flips
-# A claim is tested in several **cases**: models, tasks, studies. In each it holds, fails, or is undecided. The word for all cases together:
+# A claim is tested in several **cases**: models, tasks, studies. In each, it holds, fails, or is undecided. One word sums up all cases:
 #
 # - *true*: it holds in all;
 # - *false*: it fails in all;
@@ -42,7 +42,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 #
 # A claim rests on its **premises**. Drag one, or the dashed line.
 #
-# Claim 4 is open: what would make it true? Then take 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** you choose each.
+# Claim 4 is shown: what would make it true? Then take 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** you choose each.
 
 # %%
 ClaimPanel()
@@ -69,9 +69,9 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Of the other fourteen, one fails wherever we looked; the rest are true in some cases or undecided, and the claims don't say which.
+# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
 #
-# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so a 48 GB card. The paper says 65B on 48 GB ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
+# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so a 48 GB card. The QLoRA paper says 65B on 48 GB ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning," on our runs alone (*tasks*: minilm_rt), is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5: there is a loss. Here we ask whether the loss is larger than 1.5, and the 90% interval (`q,v`: −2.1 to −0.6) can't tell. Choose the margin after you've seen the numbers, and you can have any word you like.
 # </details>
 #
@@ -85,7 +85,7 @@ checks.check_flip({"seq": 32})
 
 # %% [markdown]
 # ## And how sure are you?
-# Since lesson 00 you've given ranges that you were 80% sure of. Here's each of them (if there are none, an invented reader's). The band is your range, the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold. The title says by how much. If fewer hold, widen your ranges on Monday; if more, narrow them.
+# Since lesson 00, you've given ranges that you were 80% sure of. Here they are (if there are none, an invented reader's). The band is your range, and the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold: the title gives the limits. If fewer hold, widen your ranges on Monday; if more, narrow them.
 
 # %%
 places = lesson.calibration()
@@ -109,7 +109,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Your plan
-# Put in **your model** (a folder, or a hub id you've downloaded), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's GB**. Ours is MiniLM and 200 movie reviews.
+# Enter **your model** (a folder, or a hub id you've downloaded), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's GB**. We use MiniLM and 200 movie reviews.
 #
 # `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. Read it: it tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or the base's output stays the same, and scores the test once.
 
@@ -141,10 +141,10 @@ if not lesson.FAST:
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# In our run B isn't zero, and the adapter is still no good. Its loss is 0.62, and guessing between two labels gives 0.69. 160 rows gave only 30 steps, and more passes just memorize them: after ten, the validation loss was 2.4 (one run, at 0.002). The best rate is at the edge. And 65% of twenty test rows is accurate to ±21 points; always saying one label gets 60%. So you know what to ask for on Monday: rows.
+# In our run, B isn't zero, but the adapter is no good. Its loss is 0.62, and guessing between two labels gives 0.69. 160 rows gave only 30 steps, and more passes just memorize the rows: after ten, the validation loss was 2.4 (one run, at 0.002). The best rate is at the edge. And 65% of twenty test rows is accurate to ±21 points; always giving the same label gets 60%. So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
-# Your name decides which job. For each of five lines, make a choice (of the methods that fit, the fastest) and name the evidence that **decides** it. True evidence for another line counts as wrong.
+# Your name chooses the job. For each of five lines, make a choice (of the methods that fit, the fastest) and name the evidence that **decides** it. True evidence that decides another line counts as wrong.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)

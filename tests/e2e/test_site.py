@@ -280,7 +280,7 @@ def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
         (("1e-4", "7e-4", "2e-3"), "may miss the peak"),
         (("1e-3", "2e-3", "4e-3"), "rates for alpha 16 are too high"),
         (("3e-4", "6e-4", "1.5e-3"), "Not right: your smallest rate isn't worse"),
-        (("3e-4", "6e-4", "1.2e-3"), "peak may be lower; your largest rate isn't worse"),
+        (("3e-4", "6e-4", "1.2e-3"), "peak may be at a lower rate; your largest rate isn't worse"),
         (("2e-3 * (16 / 128)^0.5 / 4", "7.07e-4", "2.83e-3"), "the peak is between 0.00018 and 0.0028"),
     ):
         assert reply in reply_to(rates, *answers)
