@@ -7,7 +7,7 @@
 #
 # $$M = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots$$
 #
-# That's the SVD. All $u$ have length 1 and stand at right angles to each other; so do all $v$. So the **energy**, the sum of all entries squared, is also the sum of all $s_i^2$.
+# That's the SVD. All $u$ have length 1 and are at right angles to each other; so are all $v$. So the **energy**, the sum of all entries squared, is also the sum of $s_i^2$.
 #
 # ## Three guesses
 # 1. A pretrained weight of MiniLM, 384 × 384. **How many pieces hold 90% of its energy?**
@@ -61,7 +61,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936). What's lost is exactly the energy of the others. Below, we compare them with 8 random directions. Then we count the pieces of a weight, and of the same numbers *shuffled*: even noise needs only about half of its pieces for 90%.
+# **No matrix of rank r comes closer to $M$ than the first r pieces** (Eckart and Young, 1936). What's lost is the energy of the others. Below, we compare the first 8 with 8 random directions. Then we count the pieces of a weight, and of the same numbers *shuffled*. (Even noise needs only about half its pieces for 90%.)
 
 # %%
 U, s, Vt = decompose(photo)
@@ -87,7 +87,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is low-rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA never claimed that it was. But the *change* isn't either: 112 pieces. So why do two get nearly as many answers right?
+# The photograph is low-rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA never claimed it was. But the *change* isn't either: 112 pieces. So why do two pieces get nearly as many answers right?
 # </details>
 #
 # ## Take the strongest away
@@ -120,7 +120,7 @@ assert cut["energy"][2] < 0.31 and rest["right"][-1] == 265  # with only the cha
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382: 61.8<!--ranks.rest.2-->%, not far above the 53.0% with none. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without just the *one* strongest, it's 53.6<!--ranks.rest.1-->%, worse than without two. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382: 61.8<!--ranks.rest.2-->%, not far above the 53.0% with none. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (With only the strongest removed, it's 53.6<!--ranks.rest.1-->%, worse than with two. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -128,7 +128,7 @@ assert cut["energy"][2] < 0.31 and rest["right"][-1] == 265  # with only the cha
 #
 # We also take sixteen *good* reviews. **Does their gradient need more pieces, or fewer?**
 #
-# Adam then divides each number by its usual size. At the first step, only its *sign* is left.
+# Adam then divides each number by its usual size. At the first step, only the *sign* is left.
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
@@ -174,13 +174,13 @@ for k in range(1, 2 if lesson.FAST else 9):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Eight good and eight bad reviews are 431 tokens, so the sum could have rank 384. But about 12 pieces hold 90%; shuffled, 189. **Sixteen good reviews need only 5,** and `v` (every second number), after the first block, only one. All their errors push the same way: toward *good*. With both labels, these pushes mostly cancel, and the gradient of `v` is two to seven times shorter. What's left is how good and bad reviews *differ*, and that takes more pieces. (Eight other batches: 10 to 18, and 2 to 4.)
+# Eight good and eight bad reviews are 431 tokens, so the sum could have rank 384. But about 12 pieces hold 90%; shuffled, 189. **Sixteen good reviews need only 5.** After the first block, `v` (every second number) needs only one. All their errors push the same way: toward *good*. With both labels, these pushes mostly cancel, and the gradient of `v` is two to seven times shorter. What's left is how good and bad reviews *differ*, and that takes more pieces. (Eight other batches: 10 to 18, and 2 to 4.)
 #
 # Adam's signs spread the energy over some 130 pieces. Perhaps that's the part that mattered so little above.
 # </details>
 #
 # ## When it doesn't fit
-# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if its value is the one nearest to the output. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
+# A task needs a high rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if its value is nearest to the output. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
 
 # %% exercise
 from lora_course.checks.ranks import facts
@@ -214,7 +214,7 @@ assert (lesson.FAST or max(right_at_each_rank(1024)) < 0.7) and right_at_each_ra
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Rank 8 fits if the task asks for few unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256 (a value must only be nearest, so facts share pieces); for 1,024 all 128 aren't enough.*
+# 1. **Rank 8 fits if the task asks for few unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256 (a value need only be nearest, so facts share pieces); for 1,024, all 128 aren't enough.*
 # 2. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2-->% right, the other 382 only 61.8<!--ranks.rest.2-->%. *Ours: one run.*
 # 3. **Each token adds a rank-one piece to the gradient.** If many pieces align, a few directions hold most of it.
 #

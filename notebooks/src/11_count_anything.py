@@ -3,14 +3,14 @@
 #
 # "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
 #
-# By lesson 00, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
+# As lesson 00 showed, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
 #
 # ## Three guesses
-# All on the query and value matrices (`q,v`), as in the LoRA paper, and at rank 8. Ranges, 80% sure.
+# All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Ranges, 80% sure.
 #
 # 1. **Llama-3.1-405B: how many times fewer numbers does LoRA train than the model has?**
 # 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
-# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large as Mistral. **How many times as many numbers train?**
+# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
 
 # %%
 import numpy as np
@@ -51,7 +51,7 @@ assert round(total / trained) == 8024
 # %% [markdown]
 # Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that layers have in other models, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its layer `c_attn` holds query, key and value in one matrix.)
 #
-# Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
+# Now count all models without experts in our zoo, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]
@@ -85,7 +85,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would grow ten times. Real models grow in both.
+# On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow by a factor of $\sqrt{10} \approx 3.2$; if only the number of blocks grew, by ten. Real models grow in both.
 #
 # So "x times fewer" says nothing without the model, the rank and the matrices. Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
@@ -93,7 +93,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # ## Whose 10,000?
 # The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Count 2 bytes per trained number. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
 #
-# Then choose `mixtral-8x7b`: at which rank is it 10,000?
+# Then choose `mixtral-8x7b`: at which rank is it nearly 10,000?
 
 # %%
 LoRAPanel("model", ["model"], model="gpt3-175b", rank=8)
@@ -113,7 +113,7 @@ assert near[1:] == ("mixtral-8x7b", 11) and round(10_000 - near[0]) == 9967
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB. At the usual rank 8, it's 4,625 times. Mixtral gets there at rank 11 (9,967 times): *Experts*, below, says why.
+# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB. At the usual rank 8, it's 4,625 times. Mixtral gets there at rank 11 (9,967 times). *Experts*, below, says why.
 # </details>
 #
 # ## Your turn: a stranger's file
@@ -135,7 +135,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 
 # %% [markdown]
 # ## Experts, and other methods
-# Where are Mixtral's experts counted? And what do other methods train, on one small model? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
+# Where are Mixtral's experts counted? What do other methods train, on one small model? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
 
 # %%
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
@@ -156,11 +156,11 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, only because its experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Four methods train fewer than LoRA (IA3 and prefix equally many, by chance). A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
+# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no pairs. Pairs in all experts would add 33<!--count.experts--> times the adapter's numbers. Four methods train fewer than LoRA (IA3 and prefix equally many, by chance). A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
-# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or use paper. (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
+# Here's a config we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or use paper. (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
 
 # %% exercise
 which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
@@ -183,11 +183,11 @@ checks.check_audit(my_count, which, rank)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
+# 1. **Count on `meta`:** shapes are enough, so any model with a config can be counted, in a second.
 # 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B, 0.08<!--count.405b.all-->% of a 405B. *Ours: counted, 32 models.*
 # 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> becomes lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
-# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$: from there up, LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). A square $W$ breaks even at half its width (lesson 00).
+# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$. From that rank up, LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). A square $W$ breaks even at half its width (lesson 00).
 #
 # The same in PEFT:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Are four bits enough?
 #
-# Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits have only sixteen values, so nearly every weight is now wrong.
+# Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits allow only sixteen values, so nearly every weight is now wrong.
 #
 # How can that work, and what does it cost?
 
@@ -25,7 +25,7 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 # %% [markdown]
 # ## Three guesses
 # 1. We write each number of this matrix as one of sixteen values. **By what percentage is the matrix wrong then?** (Compare norms: roots of sums of squares.)
-# 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Minus: they win.)
+# 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Negative: they win.)
 # 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
 #
 # Ranges, 80% sure.
@@ -39,7 +39,7 @@ lesson.predict("% of LoRA's memory", low=..., high=...)
 # ## A block by hand
 # A weight that trains gets many small additions, and a coarse number rounds them away. A frozen weight is only *read*. So it may be coarse. Here is **NF4**, "4-bit NormalFloat":
 #
-# 1. Cut the matrix into **blocks** of 64 numbers. For each, keep **absmax**: the largest, without its sign.
+# 1. Cut the matrix into **blocks** of 64 numbers. For each, keep **absmax**: the largest absolute value.
 # 2. Divide the block by it. Now every number is between -1 and 1.
 # 3. Find the nearest of sixteen fixed **levels**. Store its index, 0 to 15: that's 4 bits.
 #
@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 spaces its levels as that curve does: close together near 0, far apart at the ends. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the levels of the lower half: **can you beat NF4?**
+# Trained weights form a bell curve. So NF4 spaces its levels to match: close together near 0, far apart at the ends. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the levels of the lower half: **can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others
@@ -118,11 +118,11 @@ def stripes(bits=4):
 
 # %% [markdown]
 # ## Train on a rounded base
-# W is dequantized on the fly, multiplied and thrown away: once forward, and once backward, for the gradients of earlier layers.
+# W is dequantized on the fly, multiplied and thrown away: once in the forward pass, once in the backward, for the gradients of earlier layers.
 #
 # - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16), one seed each.
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more points than adapters trained there, these have learned to repair.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter trained on 16 bits to rounded bases. If it loses more points than adapters trained on those bases, they have learned to repair.
 
 # %%
 store = lesson.workplace("12")
@@ -175,7 +175,7 @@ assert lesson.FAST or all(
 #
 # The matrix is off by 9.3<!--bits.nf4.wrong-->% (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs nearly nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
-# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that; why, we didn't test. Even the adapter that we moved to 4 bits (one, seed 0) loses only 0.6 points.
+# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that; we didn't test why. Even the adapter we moved to 4 bits (one, seed 0) loses only 0.6 points.
 #
 # **Does LoRA repair? Yes, if there's something to repair.** At 3 bits, the moved adapter loses about 5 points, and those trained there lose 0.8. At 2 bits, it's about 20 and 7.
 # </details>
@@ -203,7 +203,7 @@ assert (
 # </details>
 #
 # ## Your card
-# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And what's the most bits per weight that fit?
+# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And at most how many bits per weight fit?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -241,7 +241,7 @@ checks.check_card(peak, saved, fits, case)
 #
 # 1. **What is only read may be coarse.** So freeze the base in 4 bits, and keep A and B, which train, in 32.
 # 2. **It saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
-# 3. **It costs time, and an adapter belongs to the weights it was trained on.** Serve that base, or add $BA$ to the dequantized weights.
+# 3. **It costs time, and an adapter belongs to the weights it was trained on.** Serve it on that base, or add $BA$ to the dequantized weights.
 #
 # Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger). *Published, [QLoRA's scripts for its chat model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
@@ -251,7 +251,7 @@ checks.check_card(peak, saved, fits, case)
 # ```python
 # bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
 #                           bnb_4bit_use_double_quant=True,
-#                           bnb_4bit_compute_dtype=torch.bfloat16)  # T4: float16, and below
+#                           bnb_4bit_compute_dtype=torch.bfloat16)  # T4: float16, here and below
 # base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B",
 #                                             dtype=torch.bfloat16, quantization_config=bits)
 # base.gradient_checkpointing_enable({"use_reentrant": False})

@@ -23,7 +23,7 @@ placements
 
 # %% [markdown]
 # ## One budget, many ranks
-# More matrices, lower rank: each row trains equally many numbers, over six layers. (`up,down` stays 3% below.)
+# More matrices, lower rank: each row trains the same number of parameters, over six layers. (`up,down` stays 3% below.)
 #
 # **Exercise 1: do it for a larger model, chosen by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 
@@ -55,7 +55,7 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Train one yourself
-# In the LoRA paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds (too few to settle it), two minutes. Or another.
+# In the LoRA paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds (too few to settle it), two minutes. Or train another.
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
@@ -69,9 +69,9 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 # ## Tune each, then compare
 # A single rate for all could decide who wins. So each placement gets its own, chosen on *validation* sentences with the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
 #
-# Here $\alpha=2r$, as many guides say (lesson 03 would keep it), so $\alpha$ changes along with the place, from 8 to 72.
+# Here $\alpha=2r$, as many guides say (lesson 03 would keep $\alpha$ fixed), so $\alpha$ changes along with the place, from 8 to 72.
 #
-# In the picture, a dot is the difference from `q,v`, and its line the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck. So each verdict must pass a stricter test (**Holm's correction**): a line off zero can be *undecided*. Below is GPT-3 in LoRA's paper, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line is how far luck alone could move the dot (by the paper's usual spread).
+# In the picture, a dot is the difference from `q,v`, and its line is the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck. So each verdict must pass a stricter test (**Holm's correction**): even a line that misses zero can be *undecided*. Below is GPT-3 in LoRA's paper, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line shows how far luck alone could move the dot (by the paper's usual spread).
 
 # %%
 def tuned(runs):
@@ -129,9 +129,9 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # <details><summary>What we found</summary>
 #
 # - **None proved better than `q,v`.** Four are undecided, and only `q` alone is worse, by 3.1<!--place.q--> points. From worst to best: 3.3<!--place.apart--> points. (Our `k` lies further left than `q`, but with three seeds it doesn't pass Holm's stricter test.)
-# - **A rate that's too high matters more.** Twice its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy. (`v`: 0.8, but its best was the lowest tried.) Half of it costs three of them less than one.
+# - **A rate that's too high matters more.** Twice its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy. (`v`: 0.8, but its best was the lowest tried.) Half its best rate costs three of them less than one point.
 # - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Perhaps because it changes where tokens look, but not what they take. On MNLI, `q,k` does as well as `q,v`.
-# - **"Undecided" isn't "equal."** As the only comparison, all six matrices and `q,v` are *equivalent* within 1.5 points (90% interval: -1.0 to 0.6). As one of six, they're *undecided*.
+# - **"Undecided" isn't "equal."** Compared alone, all six matrices and `q,v` are *equivalent* within 1.5 points (90% interval: -1.0 to 0.6). As one of six comparisons, they're *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers train 6.2<!--place.times--> times more numbers, and need 6<!--place.memory-->% more memory (12<!--place.long-->% at 4,096 tokens; 1<!--place.checkpointing-->% with checkpointing).
 #
 # Why does everybody say "all linear layers"? Some compare at the same *rank*. Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size.
@@ -160,7 +160,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
 # 3. **Choose places by quality, not by memory.**
 #
-# Start with all linear layers at rank 8: larger models may need them. *Ours don't decide: at equal budgets, undecided against `q,v`; at equal ranks, equivalent<!--as_good.all.against-lora--> (lesson 05) or undecided, with one collapsed run (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at equal budgets ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8: larger models may need them. *Our runs don't decide: at equal budgets, undecided against `q,v`; at equal ranks, equivalent<!--as_good.all.against-lora--> (lesson 05) or undecided, with one collapsed run (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at equal budgets ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
 # The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python

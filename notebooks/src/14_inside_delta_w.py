@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody reads the 22 million numbers of MiniLM. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number:
+# Nobody reads MiniLM's 22 million numbers. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number:
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
@@ -26,13 +26,13 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. Both learned to tell good movie reviews from bad ones.
+# Our adapter sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. Adapter and head learned to tell good movie reviews from bad.
 #
 # ## Three guesses
 # Ranges, 80% sure.
 #
-# 1. We negate $B$, nothing else. **What percentage of the reviews does the model get right then?**
-# 2. We throw the model's answer away. We average $Ax$ over each review's words, and split the reviews at the median. We call one half good and the other bad, whichever way is right more often. **What percentage is right?**
+# 1. We negate $B$, nothing else. **What percentage of reviews does the model then get right?**
+# 2. We throw the model's answer away, average $Ax$ over each review's words, and split the reviews at the median. We call one half good and the other bad, whichever way is right more often. **What percentage is right?**
 # 3. Another seed starts from another random $A$. **How similar are the two trained $A$'s? (The squared cosine, as a percentage.)**
 
 # %%
@@ -42,7 +42,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# A hook keeps what comes into the layer: 384 numbers for each token. In Jupyter, put in your own sentences.
+# A hook keeps what comes into the layer: 384 numbers for each token. In Jupyter, try your own sentences.
 
 # %%
 kept = {}
@@ -77,15 +77,15 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
+# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product is unchanged.
 #
-# It uses no dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. It fails, too: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
+# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. It fails, too: in *you will not be bored*, *not* is plus again, so the adapter takes that for criticism, and *a masterpiece of boredom* for praise.
 # </details>
 #
 # ## Is that what it uses?
 # A nice picture isn't evidence: we chose the sentences. So we take validation reviews and, as a control, 100 *random* directions, each with its better sign.
 #
-# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (The nearest of 256; guessing finds 0.4%.)
+# And what did training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (The nearest of 256; guessing finds 0.4%.)
 
 # %%
 reviews = load_task("rt").validation
@@ -134,11 +134,11 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So the number's sign decides. And the number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (the nearest: a cosine of 0.16, as for a random direction). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. Shrink it to a quarter, and it's still an intruder (6.0), but most pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; no other direction shrunk.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). Whether shrinking costs right answers, 500 reviews can't tell.
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (the nearest: a cosine of 0.16, as for a random direction). That is an **intruder**. With the adapter, the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. Shrink the intruder to a quarter, and it's still one (strength 6.0), but most pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). 500 reviews can't tell whether shrinking costs right answers.
 # </details>
 #
 # ## Would another seed read the same thing?
-# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is how much of the smaller lies in the larger, 0 to 1. For two single directions it's the cosine squared.
+# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is how much of the smaller lies in the larger, 0 to 1. For two directions it's the cosine squared.
 
 # %%
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
@@ -152,7 +152,7 @@ assert phi > 200 / 384 and (lesson.FAST or round(both.item(), 2) == -0.98)
 assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A starts uniform within 1 / sqrt(384)
 
 # %% [markdown]
-# Is that much? **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
+# Is that a lot? **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -167,13 +167,13 @@ checks.check_chance(1 / 384, rank / 384, rank)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times what chance gives. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. Only the sign is free: here, they're opposite (correlation -0.98).
+# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times what chance gives. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. Only the sign is free: here, the signs are opposite (correlation -0.98).
 #
-# In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) compares adapters of ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5, and the others are nearly noise. In MiniLM, 64 *random* directions alone would give 0.17.
+# In GPT-3 ($d$ = 12,288), the [paper](https://arxiv.org/abs/2106.09685) compares adapters of ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5, and the others are nearly noise. In MiniLM, 64 *random* directions alone would give 0.17.
 # </details>
 #
 # ## A stranger
-# Somebody has negated $A$, or $B$, or both, or nothing; your name decides which. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.
+# Somebody has negated $A$, $B$, both or nothing (your name decides). **Exercise 2: what was negated? Answer "A", "B", "A and B" or "nothing".** Compare the numbers with the picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -195,9 +195,9 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 #
 # 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$, and you can print it.
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
-# 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And shared directions count only above chance, $\max(i, j)/d$.
+# 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And overlaps count only above chance, $\max(i, j)/d$.
 #
-# To read one, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of the test reviews (one run, rate not tuned), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
+# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of the test reviews (one run, rate not tuned), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
 #
 # The same in PEFT:
 # ```python

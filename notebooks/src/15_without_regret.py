@@ -24,7 +24,7 @@ names = {"full": "full fine-tuning", "LoRA r8 all-linear": "LoRA, all linear", "
 # ## The best of six
 # Each method was trained at six rates, each twice the one before. The best is probably between two: fit a parabola to the lowest loss and its neighbors.
 #
-# **Exercise 1.** The lowest loss is $b$; at half its rate it's $a$, at twice $c$. Let $x$ count doublings of the rate. The parabola is $b + px + qx^2$, with $a$ at $x=-1$ and $c$ at $x=1$. At which $x$ is it lowest? And if the lowest loss is the *last* one tried, what's the best rate: `"the last"`, `"twice the last"` or `"nan"`?
+# **Exercise 1.** The lowest loss is $b$; at half its rate it's $a$, at twice its rate $c$. Let $x$ count doublings of the rate. The parabola is $b + px + qx^2$, with $a$ at $x=-1$ and $c$ at $x=1$. At which $x$ is it lowest? If the lowest loss is the *last* one tried, what's the best rate: `"the last"`, `"twice the last"` or `"nan"`?
 
 
 # %% exercise
@@ -45,10 +45,10 @@ checks.check_lowest(lowest, at_the_last="nan")
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM, movie reviews, 200 steps of 8 rows. LoRA: rank 8, $\alpha=16$. Give ranges; be 80% sure.
+# MiniLM, movie reviews, 200 steps of 8 rows. LoRA: rank 8, $\alpha=16$. Ranges, 80% sure.
 #
 # 1. **How many times full fine-tuning's best rate is LoRA's**, on `q,v`?
-# 2. And LoRA's on **all linear layers**?
+# 2. And on **all linear layers**?
 # 3. Set $\alpha = r$, and go from rank 1 to 64. **By what factor does the best rate fall?**
 
 # %%
@@ -58,7 +58,7 @@ lesson.predict("factor by which the best rate falls, alpha = r", low=..., high=.
 
 # %% [markdown]
 # ## Look
-# Pale curves are seeds, strong ones their means. The dotted line is one rate for *both* LoRAs, 5 times full fine-tuning's best. Which LoRA pays more there? Which way would you move the line? (In Jupyter, drag `times`.) Losses are in *nats* (natural logarithms): guessing costs $\ln 2 = 0.69$.
+# Pale curves are seeds, strong ones their means. The dotted line is one rate for *both* LoRAs, 5 times full fine-tuning's best. Which LoRA loses more there? Which way would you move the line? (In Jupyter, drag `times`.) Losses are in *nats* (natural logarithms): guessing costs $\ln 2 = 0.69$.
 
 # %%
 lowest = LOWEST.judge(lowest).yours_or_ours("lowest", lowest, LOWEST.right)
@@ -101,7 +101,7 @@ def look(times=5):
 
 # %% [markdown]
 # ## And the rank?
-# We trained LoRA at four ranks, with alphas from 1 to 4,096, each at six rates with three seeds (pale dots). Left: what decides the best rate, rank or alpha? Right: is 16 the best alpha?
+# We trained LoRA at four ranks, with alphas from 1 to 4,096, each pair at six rates with three seeds (pale dots). Left: what decides the best rate, rank or alpha? Right: is 16 the best alpha?
 
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv"))
@@ -157,7 +157,7 @@ assert mean_interval(lowest_loss.loc[(1, 16)] - lowest_loss.loc[(128, 16)])[1] >
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA's best rate over full fine-tuning's (by loss; 95% intervals, three seeds; the last two rows aren't shown above):
+# LoRA's best rate divided by full fine-tuning's (by loss; 95% intervals, three seeds; the last two rows aren't shown above):
 #
 # | | `q,v` | all linear layers |
 # |---|---|---|
@@ -165,15 +165,15 @@ assert mean_interval(lowest_loss.loc[(1, 16)] - lowest_loss.loc[(128, 16)])[1] >
 # | MiniLM, tweets | **24<!--regret.tweets.qv-->** (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->) | **12<!--regret.tweets.all-->** (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->) |
 # | SmolLM2, restaurants | **32<!--regret.smollm2.qv-->** (20<!--regret.smollm2.qv.low--> to 53<!--regret.smollm2.qv.high-->) | **14<!--regret.smollm2.all-->** (13<!--regret.smollm2.all.low--> to 15<!--regret.smollm2.all.high-->) |
 #
-# **On all linear layers, ten is a good guess.** Both MiniLM intervals contain it. SmolLM2's doesn't, but at ten, its loss is only 0.01<!--regret.smollm2.ten--> nats above the lowest.
+# **On all linear layers, ten is a good guess.** Both MiniLM intervals contain it. SmolLM2's doesn't, but at ten, its loss is 0.01<!--regret.smollm2.ten--> nats above the lowest.
 #
-# **On `q,v`, ten looks low.** SmolLM2's interval excludes it. The one for tweets does, too, but not after Holm's correction (lesson 13). (One rate for both on reviews: 12 times, losing 0.02 nats in all.)
+# **On `q,v`, ten looks low.** SmolLM2's interval excludes it. So does the tweets' interval, but not after Holm's correction (lesson 13). (On reviews, one rate for both: 12 times, losing 0.02 nats in all.)
 #
-# **Too high ends in a cliff.** At half its best tried rate, LoRA on MiniLM loses at most 0.02<!--regret.half.most--> nats; at twice, up to 0.31<!--regret.twice.most--> (tweets). SmolLM2's cliff comes later: 0.01<!--regret.smollm2.twice.most--> at twice, 2.1 at four times on `q,v`. Half costs up to 0.07<!--regret.smollm2.half.most-->.
+# **Too high a rate ends in a cliff.** At half its best tried rate, LoRA on MiniLM loses at most 0.02<!--regret.half.most--> nats; at twice, up to 0.31<!--regret.twice.most--> (tweets). SmolLM2's cliff comes later: 0.01<!--regret.smollm2.twice.most--> at twice, 2.1 at four times on `q,v`; up to 0.07<!--regret.smollm2.half.most--> at half.
 #
-# **Alpha decides it: the four curves lie nearly on one line** (lesson 03 says why). With $\alpha$ fixed, twice the rank has 1.00<!--regret.fixed--> times the best rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->).
+# **Alpha decides, not rank: the four curves lie nearly on one line** (lesson 03 says why). With $\alpha$ fixed, twice the rank has 1.00<!--regret.fixed--> times the best rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->).
 #
-# **With $\alpha=r$, the best rate falls**: from rank 1 to 64, by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). Lesson 03's rule says 8.
+# **With $\alpha=r$, the best rate falls**: from rank 1 to 64, by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). Lesson 03's rule predicts 8.
 #
 # **The rank does change the loss** (right): at $\alpha=16$, rank 128 ends 0.033<!--regret.rank--> nats below rank 1 (0.013<!--regret.rank.low--> to 0.052<!--regret.rank.high-->).
 #
@@ -190,7 +190,7 @@ print(f"full fine-tuning of the layer: {found['full']['accuracy']}%, {found['ful
 pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
 
 # %% [markdown]
-# **Exercise 2.** Which is the first rank in this table that no update of the layer can have (`impossible`)? And which of these sentences do the numbers support?
+# **Exercise 2.** Which is the first rank in this table that no update of the layer can have (`impossible`)? Which of these sentences do the numbers support?
 #
 # - **a**: At this rate and length, $\alpha=r$ gave the highest accuracy beyond rank 8.
 # - **b**: Beyond rank 4, more rank gains little.
@@ -210,7 +210,7 @@ checks.check_carried(impossible=16, sentence="c", then="more rates")
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **At $\alpha=16$, start at ten times full fine-tuning's rate on all linear layers, and at about 25 times on `q,v`.** If a run collapses, halve the rate: at ten, one of five did (lesson 16). *Ours: 9 to 14 and 24 to 32, three tasks, wide intervals. Published: 9.8 at $\alpha=32$, so about 14 at 16 (LoRA Without Regret).*
+# 1. **At $\alpha=16$, start at ten times full fine-tuning's rate on all linear layers, and at about 25 times on `q,v`.** If a run collapses, halve the rate: at ten, one run of five did (lesson 16). *Ours: 9 to 14 and 24 to 32, three tasks, wide intervals. Published: 9.8 at $\alpha=32$, so about 14 at 16 (LoRA Without Regret).*
 # 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`, away from the cliff (lesson 03). With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews. On four matrices, some runs collapsed (lesson 18).*
 # 3. **A best value at the edge of what was tried isn't a finding.** Nor is a best value at a single rate.
 #

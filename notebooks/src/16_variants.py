@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month a paper says: *our variant beats LoRA*. Many train all methods at one learning rate (remember lesson 03). We tuned each one's. **Which variant is better, and what does it cost?**
+# Every month a paper says: *our variant beats LoRA*. Many train all methods at one learning rate (remember lesson 03). We tuned the rate of each. **Which variant is better, and what does it cost?**
 
 # %%
 import numpy as np
@@ -32,7 +32,7 @@ methods = pd.DataFrame(stored["methods"]).set_index("label")
 # | VeRA | one frozen random $A$ and $B$ for all layers; two vectors scale them | `VeRA()` |
 # | TinyLoRA | the small square is a sum of frozen random ones; their weights train | `TinyLoRA()` |
 #
-# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3%, LoRA with $\alpha=128$ 47.4%. Is rsLoRA better? At any single rank it *is* plain LoRA, with a different $\alpha$. Which one?
+# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At any single rank it *is* plain LoRA, with a different $\alpha$. Which $\alpha$?
 
 
 # %% exercise
@@ -52,7 +52,7 @@ checks.check_as_plain(alpha_of_plain)
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Each method's rate is the best of six (eight if it was at the edge), over three seeds. Then five new seeds are scored on 2,000 test sentences. The margin is 1.5 points. Give ranges; be 80% sure.
+# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Each method's rate is the best of six (eight if the best was at the edge), over three seeds. Then five new seeds are scored on 2,000 test sentences. The margin is 1.5 points. Ranges, 80% sure.
 #
 # 1. **How many of the eight variants are better than plain LoRA?**
 # 2. TinyLoRA trains 768 numbers and the head; LoRA trains 96 times as many. **How many points is TinyLoRA behind?**
@@ -65,7 +65,7 @@ lesson.predict("methods that win at some rate", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# The panel compares the eight, and others, with plain LoRA. Drag the margin. Then choose *memory*, and read MiB in the table below: which methods train few numbers and still need a lot of memory?
+# The panel compares the eight, and others, with plain LoRA. Drag the margin. Then choose *memory*, and read the MiB in the table below: which methods train few numbers and still need a lot of memory?
 
 # %%
 panel = ComparePanel(reference=stored)
@@ -144,7 +144,7 @@ assert all(min(methods.accuracy[label]["each"]) < 0.51 for label in ("LoRA r8 al
 assert all(len(methods.tried[label]) in (6, 8) for label in [PLAIN, *EIGHT])
 
 # %%
-# A minute: any variant, one rate of yours, one seed. Does another seed agree?
+# A minute: any variant, a rate that you choose, one seed. Does another seed agree?
 rate, rivals, store = 1e-3, {"LoRA": LoRA(), "mine": LoRA(init="pissa")}, lesson.workplace("16")
 for name, method in rivals.items():
     run = train("minilm", lesson.small("rt", store), method, lr=rate, steps=lesson.steps(200, 12), batch=8, validations=0,
@@ -152,7 +152,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then tell the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; minus if behind.)
+# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then tell the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; negative if behind.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -171,7 +171,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # - **IA3 (factors for some activations) is equivalent with a fifth of the numbers.** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step, LoRA 73<!--variant.lora.peak-->.
 # - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit (only biases) each have a collapsed run (near 50%), prompt tuning one at 54%. So BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
 #
-# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. They're 3.9 points apart; luck alone allows 3.8 (independent runs, 1,319 questions). A year earlier, the same two had 48.8 and 48.9%.
+# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. The scores are 3.9 points apart; luck alone could explain 3.8 (independent runs, 1,319 questions). A year earlier, the same two had 48.8 and 48.9%.
 # </details>
 #
 # ## Remember
@@ -179,7 +179,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 #
 # 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: six of eight undecided, two worse; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
 # 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower; DoRA's and PiSSA's are near it. Tune both methods, with the same number of tries.
-# 3. **Below LoRA's count, fewer trained numbers can save disk space, but hardly any memory.** The frozen model and its activations stay. LoRA's file is 302<!--variant.lora.file--> kB. With their frozen matrices, TinyLoRA's is 98<!--variant.tinylora.file-->, VeRA's 824<!--variant.vera.file-->.
+# 3. **Training even fewer numbers than LoRA can save disk space, but hardly any memory.** The frozen model and its activations stay. LoRA's file is 302<!--variant.lora.file--> kB. With their frozen matrices, TinyLoRA's is 98<!--variant.tinylora.file-->, VeRA's 824<!--variant.vera.file-->.
 #
 # The same in PEFT:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. There's no text to imitate, and yet models learn from it: that's *reinforcement learning*. [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is little to store. **Is rank 1 enough, and is that the reason?**
+# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. There's no text to imitate, and yet models learn from it: that's *reinforcement learning*. [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer isn't much to store. **Is rank 1 enough, and is that the reason?**
 
 # %%
 import numpy as np
@@ -29,7 +29,7 @@ lesson.start("17")
 #
 # This is a **policy gradient**, and the batch's mean reward is its **baseline**.
 #
-# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer minimizes. `log_p` holds $\log p$ of the answers, `rewards` their rewards; both are tensors. Before you run it: eight answers, all right. What's your loss?
+# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer minimizes. `log_p` holds $\log p$ of the answers, `rewards` their rewards; both are tensors. Before you run it: if all eight answers are right, what's your loss?
 
 
 # %% exercise
@@ -49,7 +49,7 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Three guesses
-# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). Give ranges; be 80% sure.
+# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). Ranges, 80% sure.
 #
 # 1. **What percentage does it get right with rewards**, at rank 1 on `q,v`?
 # 2. **How many points is full fine-tuning ahead** of it, with rewards?
@@ -84,9 +84,9 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained 
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, the best of six to eight over three seeds, then five new seeds. (We added rank 1 on all linear layers after seeing the others.) *Stored: trained on a CPU, 28 November 2026.*
+# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate (the best of six to eight over three seeds), then five new seeds. (We added rank 1 on all linear layers after seeing the others.) *Stored: trained on a CPU, 28 November 2026.*
 #
-# *Halves found* is what's left of an older skill. We cut 256 Bible passages in half. How many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before-->%.
+# *Halves found* is what's left of an older skill. We cut 256 Bible passages in half. How many first halves are nearest to their second half? The untrained MiniLM finds 22<!--reward.before-->%.
 
 # %%
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -102,7 +102,7 @@ table
 
 # %% [markdown]
 # ## As sure as it is right?
-# On the dotted line, "80%" is right in 80% of the cases.
+# On the dotted line, 80% sure means 80% right.
 
 # %%
 one, eight = "LoRA r1 q,v", "LoRA r8 q,v"
@@ -184,9 +184,9 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # - **It learns from thumbs alone.** Rank 1 on `q,v` gets 73.6<!--reward.reward.one-->% right with rewards, 76.8<!--reward.labels.one-->% with labels. Full fine-tuning gets 76.8<!--reward.reward.full--> and 78.7<!--reward.labels.full-->%.
 # - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind. (Its two best rates tied; we took the lower.)
 # - **Is it the rank? Undecided.** Rank 64 is behind, too, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->). From rank 1 to 64, the gain is 0.9<!--reward.rank--> (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->).
-# - **Is it the rewards? Undecided.** With labels, full fine-tuning is ahead, too. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). Each review was seen once: this is how fast they learn, not how good they get.
-# - **Are bits the limit? No sign of it.** Too few bits? With two classes, "wrong" names the right one, so **a reward tells as much as a label**. Full fine-tuning hears the same and learns more. Too little room? Rank 64 has 64 times the room and is behind, too. (Rank 1 heard 0.17 bits per number; lesson 19 stores about 0.25.)
-# - **What limits it, then? Not tested.** Drawing adds noise. And on average, rewards push up $p$ of the right answer, labels $\log p$: when the model is sure of a wrong answer, $p$ is near 0, and rewards teach it little.
+# - **Is it the rewards? Undecided.** With labels, full fine-tuning is ahead, too. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). Each review was seen once: this shows how fast they learn, not how good they get.
+# - **Are bits the limit? No sign of it.** Too few bits? With two classes, "wrong" names the right one, so **a reward tells as much as a label**. Full fine-tuning hears the same and learns more. Too little room? Rank 64 has 64 times the room and is behind, too. (Rank 1 heard 0.17 bits per number; in lesson 19, a number stores about 0.25.)
+# - **What limits it, then? Not tested.** Drawing adds noise. And on average, rewards push up $p$ of the right answer, labels its $\log p$. When the model is sure of a wrong answer, $p$ is near 0, and rewards teach it little.
 # - **Rewards make it too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt. With labels, it's too sure by about 4 points at most.
 # - **All of them forget.** Of the halves, rank 1 finds 10<!--reward.labels.one.found-->% after labels and 9<!--reward.reward.one.found-->% after rewards; full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found-->%.
 # </details>
@@ -195,8 +195,8 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # <details><summary>Answer box</summary>
 #
 # 1. **For rewards, rank 1 is a first try, not a law.** *Ours: 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning; a 23M encoder, 1,600 answers, five seeds. Published: as good as full fine-tuning (LoRA Without Regret). At 8B, rank 1 came within 0.002 of full fine-tuning's reward (two seeds were 0.016 apart), and rank 32 did better ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026); at 1.7B, rank 1 did as well ([a student project](https://github.com/gernim/lora-reward-density), three seeds).*
-# 2. **Compare with the batch's mean.** If all its answers get the same reward, there's nothing to learn. With several answers to one question (TRL, below), take problems that the model solves sometimes.
-# 3. **Tune the rate again** (ours came out lower), **and don't trust its probabilities.**
+# 2. **Compare with the batch's mean.** If all its answers get the same reward, there's nothing to learn. With several answers to one question (TRL, below), take problems that the model sometimes solves.
+# 3. **Tune the rate again** (ours came out lower), **and don't trust the model's probabilities.**
 #
 # The same with PEFT and TRL:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# The LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
+# The LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares LoRA with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 
 # %%
 from statistics import median
@@ -19,7 +19,7 @@ store = lesson.workplace("18")
 # %% [markdown]
 # ## Three guesses
 # 1. On three small tasks (RTE, MRPC, STS-B), LoRA started from an adapter trained on a large one, MNLI. Give both methods this start, then neither. **In how many of these six comparisons is LoRA ahead?**
-# 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By what percentage did two per layer slow a short text** in our stored run?
+# 2. A *bottleneck* is a small extra layer after one of the model's. **By what percentage did two per layer slow a short text** in our stored run?
 # 3. We retested eleven of the paper's findings on small models. **How many hold?**
 #
 # Ranges, 80% sure.
@@ -34,7 +34,7 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 # Table 2's full fine-tuning numbers are *copied*, not run. In [an issue](https://github.com/facebookresearch/fairseq/issues/1166), an author of RoBERTa said what full fine-tuning gets *with* the MNLI start; the paper's † rows have LoRA *without* it.
 
 # %%
-FT_FROM_MNLI = {"RTE": 90.97, "MRPC": 91.42, "STS-B": 92.63}  # told; RoBERTa-large
+FT_FROM_MNLI = {"RTE": 90.97, "MRPC": 91.42, "STS-B": 92.63}  # RoBERTa-large, by its author
 table2 = paper.table("table2")
 ft = table2.row(model="RoBERTa-large", method="FT")
 plain = table2.row(model="RoBERTa-large", method="LoRA", mark="†")
@@ -58,13 +58,13 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and tied, up to rounding, in one (STS-B). (The LoRA paper says full fine-tuning had the MNLI start; RoBERTa's authors, from whom it copied, say no.)
+# **In none.** The published table compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and tied, up to rounding, in one (STS-B). (The LoRA paper says full fine-tuning had the MNLI start; RoBERTa's authors, whose numbers it copied, say no.)
 #
-# This rests on one author's comment: medians of five seeds, no spreads. RTE's gap is 3.6 points. Independent scores would need 5.2 (exercise 2), the same rows perhaps less. (DeBERTa-XXL's rows start alike: LoRA leads in all three.)
+# This rests on one author's comment: medians of five seeds, no spreads. RTE's gap is 3.6 points. Independent scores would have to be 5.2 apart (exercise 2); on the same rows, perhaps less. (DeBERTa-XXL's rows start alike: LoRA leads in all three.)
 # </details>
 #
 # ## Yours
-# Table 1 times GPT-2 medium on a GPU. You time MiniLM on 1 or 4 texts of 128 tokens. LoRA is merged or *beside* the model, unmerged; a layer has one bottleneck (L, the paper's Adapter$^L$) or two (H). Each time is divided by the plain model's.
+# Table 1 shows GPT-2 medium's times on a GPU. You time MiniLM on 1 or 4 texts of 128 tokens. LoRA is merged or *beside* the model; a layer has one bottleneck (L, the paper's Adapter$^L$) or two (H). All times are divided by the plain model's.
 
 # %%
 table1 = item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 6))
@@ -116,7 +116,7 @@ assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and max(rows["fig4"]
 #
 # **Three hold, four fail, four are undecided.**
 #
-# - **Three hold, by rules written after their runs:** q and v beat q or k (Table 5; but their $\alpha/r$ was twice as large), bottlenecks slow short texts (Table 1), LoRA saves memory (section 4.2). The other eight came before the runs, but after earlier tries.
+# - **Three hold, by rules written after their runs:** q and v beat q or k (Table 5; but their $\alpha/r$ was twice as large), bottlenecks slow short texts (Table 1), LoRA saves memory (section 4.2). The other eight rules came before the runs, but after earlier tries.
 # - **Table 3 fails.** After 240 rows, each method at its tuned rate, LoRA on q,v is 0.148<!--reproduce.table3--> nats a token behind full fine-tuning (0.110<!--reproduce.table3.low--> to 0.186<!--reproduce.table3.high-->; the limit is 0.015).
 # - **Table 7 fails.** An update should amplify directions that are weak in $W$, by a factor above 1. Ours: 16 at rank 4, 0.84 at rank 64; random directions get more, 19 and 0.89.
 # - **Figure 3 fails.** Ranks 8 and 64 should share their first direction: their overlap $\phi$, 0 to 1, should be 0.5 above chance. Ours is 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v.
@@ -168,7 +168,7 @@ checks.check_published(error, points, word, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each number, and from which checkpoint.
+# 1. **Look for three numbers:** published, reported by others, yours. Ask who measured each number, and from which checkpoint.
 # 2. **Write the rule before the run:** a finding, a margin, a check that the run could have failed. *Undecided* and *not tested* are results.
 # 3. **Small test sets can't detect small gaps.** On 277 rows, two independent accuracies near 87 must be 5.6 points apart.
 #

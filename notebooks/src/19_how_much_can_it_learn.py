@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 19 · How much can it learn?
 #
-# "Rank 8 is enough." "LoRA needs little data." Both speak of *how much*: how much an adapter can hold, and how much it must see. **How many coin flips can a rank-1 adapter and its head learn by heart? And at how many labeled sentences does LoRA start to pay off?**
+# "Rank 8 is enough." "LoRA needs little data." Both are about *how much*: how much an adapter can hold, and how much it must see. **How many coin flips can a rank-1 adapter and its head learn by heart? And with how many labeled sentences does LoRA start to pay off?**
 
 # %%
 from math import log
@@ -44,7 +44,7 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train, too. They pass over 2,048 flips thirty times. Give ranges that you're 80% sure of.
+# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train, too. Training goes over 2,048 flips thirty times. Ranges, 80% sure.
 #
 # 1. **How many bits does rank 1 remember?**
 # 2. **How many times as many does rank 16 remember?** With the head, it trains 8.5 times the numbers.
@@ -101,9 +101,9 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips, the head alone remembers fewer (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048); why, we don't know.
+# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips, the head alone remembers fewer bits (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048); we don't know why.
 # - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.** Over ranks 1 to 16, twice the trained numbers remember about 1.5<!--coins.twice--> times the bits. (That's the power 0.59<!--coins.slope-->; 95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds.)
-# - **Our planned test was useless.** If every number stored equally much, that power would be 1. But there were only 2,048 flips: a rank 16 that knew them all would show 0.74<!--coins.slope.most-->.
+# - **Our planned test was useless.** If every number stored equally much, that power would be 1. But there were only 2,048 flips: a rank 16 that knew them all would show a power of 0.74<!--coins.slope.most-->.
 # - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. We didn't try more passes.
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 14). Phone numbers are coins.
@@ -178,10 +178,10 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **With 20 labels, none reaches 57%:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20-->%. LoRA's best rate was the lowest tried, so it may do better.
+# - **With 20 labels, no method reaches 57%:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20-->%. LoRA's best rate was the lowest tried, so it may do better.
 # - **With 80, it's unclear:** the probe gets 66.3<!--few.probe.80-->, LoRA 64.8<!--few.lora.80-->% (*undecided<!--few.probe.80.word-->*). LoRA's five runs (draw, start, order) differ by nine points, the probe's by two.
 # - **With 320 or more, LoRA pays off:** 74.5<!--few.lora.320-->%, the probe 70.2<!--few.probe.320-->% (*worse<!--few.probe.320.word-->*); with 1,280 it's 76.8<!--few.lora.1280--> and 73.0<!--few.probe.1280-->%.
-# - **No sign that full fine-tuning needs more labels.** Up to 320 the two are *undecided<!--few.full.320.word-->* (74.8<!--few.full.320-->%); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
+# - **No sign that full fine-tuning needs more labels.** Up to 320, the two are *undecided<!--few.full.320.word-->* (74.8<!--few.full.320-->%); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
 # - **Prompt tuning is last:** 59.9<!--few.prompt.320-->% with 320. With 160 steps for all, that may be because it needs more steps.
 #
 # **So spend the free day on labels.** At 80, the best of the other three methods was 1.5 points ahead of LoRA. The 240 labels gave LoRA 9.8 points.
