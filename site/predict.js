@@ -82,7 +82,8 @@
     if (!given[name]) return line;
     const value = Number(number.replaceAll(",", ""));
     const inside = given[name][0] <= value && value <= given[name][1];
-    first.save(name, first.value[name] ?? [...given[name], value]);
+    const elsewhere = lab.kept("results", {}).value[name]; // in another tab
+    first.save(name, elsewhere ?? first.value[name] ?? [...given[name], value]);
     return `${line.replace(/\.$/, "")}: ${inside ? "inside" : "outside"} your range, ${range(given[name])}.`;
   }
 

@@ -24,8 +24,8 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
 from lora_lab.training.text_files import csv_rows, json_rows
 
-KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "response")}
-LETTERS, TEMPLATE = 3.5, 64  # characters per token, roughly, in English; tokens for a chat template and system prompt
+KINDS = ("text", "label"), ("prompt", "response"), ("prompt", "completion")
+LETTERS, TEMPLATE = 3.5, 64  # bytes per token, roughly; tokens for a chat template and system prompt
 ALPHA, ROWS = 16, 16  # ROWS: per optimizer step
 SPARE = 0.9  # fraction of the card to plan for: PEFT copies adapter inputs to fp32, and fragmentation costs memory too
 # Settings to try, fastest first: (quantised, checkpointing, batch size).
@@ -65,11 +65,17 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     precision  half the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
-    rows, kind = read(data)
-    shape = architecture_of(model)
-    if (chat := kind == "language model") and shape.task == "encoder":
+    if not precision > 0:
+        raise BadValue(f"precision must be above 0 points, not {precision}")
+    rows, columns = read(data)
+    shape, chat = architecture_of(model), "label" not in columns
+    if chat and shape.task == "encoder":
         raise BadValue(f"{shape.name} cannot write responses: choose a causal model, or give a file with text,label")
-    lengths = sorted(sum(len(row[name]) for name in KINDS[kind][: 1 + chat]) for row in rows)
+    if shape.task == "seq2seq" or shape.experts:
+        kind = "a mixture of experts" if shape.experts else "an encoder-decoder"
+        raise BadValue(f"{shape.name} is {kind}, for which there is no script: choose another model")
+    texts = columns if chat else columns[:1]
+    lengths = sorted(sum(len(row[name].encode()) for name in texts) for row in rows)
     most = lengths[-1] / LETTERS + TEMPLATE if chat else lengths[int(0.99 * (len(lengths) - 1))] / LETTERS
     tokens = min(filter(None, (math.ceil(most / 64) * 64, longest(config_of(model)))))
     method = LoRA(16 if chat else 8, alpha=ALPHA, targets=("all-linear",))
@@ -82,8 +88,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         need = f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} is free"
         raise BadValue(f"{need}: choose a larger card or a smaller model, or shorten the rows")
     rate = (2e-3 if chat else 1e-3) if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
-    rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
     needed, tenth = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), max(1, len(rows) // 10)
+    rates, steps = [rate / 2, rate, 2 * rate], math.ceil((len(rows) - 2 * tenth) / ROWS) * 3
     half, name = 196 * math.sqrt(0.16 / tenth), "QLoRA" if quantised == "nf4" else "LoRA"
     size = f"{(n := params(model, method).trainable):,} trainable parameters; the file takes about {decimal(4 * n)}"
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
@@ -104,22 +110,32 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )
     settings = {
-        "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "OUT": out,
+        "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "COLUMNS": columns,
+        "OUT": out,
         "RANK, ALPHA": (method.rank, ALPHA), "RATES": rates, "EPOCHS": 3, "BATCH, ACCUMULATE": (batch, ROWS // batch),
         "MAX_TOKENS": tokens, "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)
 
 
-def read(data: str | Path) -> tuple[list[dict[str, Any]], str]:
-    """Return a file's rows and the kind of model. Raises: BadValue for unknown columns, or fewer than ten rows."""
-    table = json_rows(Path(data), *KINDS["language model"]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
-    rows = [{"response" if name == "completion" else name: text for name, text in row.items()} for _, row in table]
-    if len(rows) < 10:
-        raise BadValue(f"{data} has {len(rows)} rows: at least 10 are needed for training, validation and test")
+def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return a file's distinct rows, and the names of their columns.
+
+    Raises: BadValue for unknown columns, fewer than ten different rows, or fewer than two labels.
+    """
+    table = json_rows(Path(data), *KINDS[1]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
+    rows = [row for _, row in table]
     types = {"label": (str, int)}  # the others are texts
-    filled = {k for k in rows[0] if all(isinstance(row.get(k), types.get(k, str)) and row[k] != "" for row in rows)}
-    kind = next((name for name, required in KINDS.items() if {*required} <= filled), None)
-    if kind is None:
-        raise BadValue(f"{data} has {sorted(filled)} in every row: each row needs text,label or prompt,response")
-    return [{name: row[name] for name in KINDS[kind]} for row in rows], kind
+    first = rows[0] if rows else {}
+    filled = {k for k in first if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}
+    columns = next((names for names in KINDS if {*names} <= filled), None)
+    if columns is None:
+        found = ", ".join(sorted(filled)) or "nothing"
+        raise BadValue(f"{data} has {found} in every row: each row needs text,label or prompt,response")
+    rows = [{name: row[name] for name in columns} for row in rows]
+    rows = list({str(row): row for row in rows}.values())
+    if len(rows) < 10:
+        raise BadValue(f"{data} has {len(rows)} different rows: training, validation and test need at least 10")
+    if "label" in columns and len({row["label"] for row in rows}) < 2:
+        raise BadValue(f"{data} has only the label {rows[0]['label']!r}: a classifier needs at least two")
+    return rows, columns

@@ -30,6 +30,7 @@ from transformers.utils import logging
 # ---- settings
 MODEL = "a folder or a hub id"
 DATA = "rows.csv"
+COLUMNS = ("text", "label")  # or ("prompt", "response")
 OUT = "adapter"
 RANK, ALPHA = 8, 16
 RATES = [1e-4, 2e-4, 4e-4]
@@ -47,11 +48,13 @@ DTYPE = torch.bfloat16 if GPU and torch.cuda.is_bf16_supported() else torch.floa
 
 def read() -> tuple[list[dict], list[str]]:
     """Return the distinct rows of the file, shuffled, and the labels; a language model has no labels."""
+    csv.field_size_limit(2**31 - 1)  # allow long texts
     with open(DATA, newline="", encoding="utf-8-sig") as file:
         rows = list(map(json.loads, filter(str.strip, file)) if DATA.endswith(".jsonl") else csv.DictReader(file))
+    rows = [{name: row[name] for name in COLUMNS} for row in rows]
     rows = list({str(row): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)
-    return rows, sorted({row["label"] for row in rows}) if "label" in rows[0] else []
+    return rows, sorted({row["label"] for row in rows}, key=str) if "label" in COLUMNS else []
 
 
 def encode(row: dict, tokenizer, labels: list[str]) -> dict:
@@ -59,7 +62,7 @@ def encode(row: dict, tokenizer, labels: list[str]) -> dict:
     if labels:
         ids = tokenizer(row["text"], truncation=True, max_length=MAX_TOKENS)["input_ids"]
         return {"input_ids": ids, "labels": labels.index(row["label"])}
-    prompt, response = row["prompt"], row.get("response") or row["completion"]
+    prompt, response = (row[name] for name in COLUMNS)
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -69,16 +72,21 @@ def encode(row: dict, tokenizer, labels: list[str]) -> dict:
 
 
 def base_model(tokenizer, labels: list[str]):
-    """Load a fresh copy of the base. A classifier's head always starts from the same seed."""
+    """Return a fresh copy of the base, and the modules that the checkpoint lacks, such as a classifier's head.
+
+    They always start from the same seed.
+    """
     torch.manual_seed(SEED)
     options: dict = {"dtype": DTYPE, **({"num_labels": len(labels)} if labels else {})}
     if FOUR_BITS:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE
         )
-    model = (AutoModelForSequenceClassification if labels else AutoModelForCausalLM).from_pretrained(MODEL, **options)
+    kind = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    model, info = kind.from_pretrained(MODEL, output_loading_info=True, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model if FOUR_BITS else model.to("cuda" if GPU else "cpu")
+    new = {key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] for key in info["missing_keys"]}
+    return model if FOUR_BITS else model.to("cuda" if GPU else "cpu"), sorted(new)
 
 
 @torch.no_grad()
@@ -99,10 +107,14 @@ def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
 
 
 def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
-    """Train a LoRA model at this rate."""
-    kind = TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM
-    config = LoraConfig(task_type=kind, r=RANK, lora_alpha=ALPHA, target_modules="all-linear")
-    model = get_peft_model(base_model(tokenizer, labels), config)
+    """Train a LoRA model at this rate. Modules that the checkpoint lacks are trained whole, and saved."""
+    base, new = base_model(tokenizer, labels)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM, r=RANK, lora_alpha=ALPHA,
+        target_modules="all-linear", modules_to_save=new or None,
+        exclude_modules=rf"(.*\.)?({'|'.join(new)})(\..*)?" if new else None,
+    )  # fmt: skip
+    model = get_peft_model(base, config)
     model.print_trainable_parameters()
     arguments = TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
@@ -120,7 +132,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
 @torch.no_grad()
 def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
     """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or if the output is the base's."""
-    model = PeftModel.from_pretrained(base_model(tokenizer, labels), folder).eval()
+    model = PeftModel.from_pretrained(base_model(tokenizer, labels)[0], folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
         raise SystemExit(f"{folder} is useless: a B is zero or not finite; largest absolute values: {largest}")
@@ -148,6 +160,8 @@ def main() -> None:
     if cut := len(last) if labels else sum(token != tokenizer.eos_token_id for token in last):
         effect = "longer ones are cut" if labels else "their ends are cut off, so they don't teach the model to stop"
         print(f"{cut} of {len(data)} rows reach MAX_TOKENS: {effect}")
+    if not labels and any(set(row["labels"]) == {-100} for row in data):
+        raise SystemExit("a prompt fills MAX_TOKENS, so its response isn't learned: set a larger MAX_TOKENS")
     print(f"{len(training)} rows to train on, {len(validation)} for validation, {len(test)} for the test")
 
     losses = {}
@@ -164,7 +178,8 @@ def main() -> None:
     model.save_pretrained(OUT)
     loss, accuracy = evaluate(model, test, collate)  # only once
     if labels:
-        half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(test))
+        p = accuracy if 0 < accuracy < 1 else 1 / (len(test) + 1)  # a few right answers don't promise 100%
+        half = 1.96 * math.sqrt(p * (1 - p) / len(test))
         baseline = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
         print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always one label: {baseline:.1%}")
     else:

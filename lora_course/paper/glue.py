@@ -95,6 +95,6 @@ def _hub(layout: Any, file: Path) -> Iterator[tuple[int, list[Any]]]:
     for number, row in json_rows(file, *layout.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
         if missing := [name for name in layout.hub if row.get(name) is None]:
             raise BadValue(f"{file}, line {number} has no {missing[0]}; {layout.folder} needs {', '.join(layout.hub)}")
-        if str(row["label"]) == "-1":
+        if str(row["label"]) in ("-1", "-1.0"):
             raise BadValue(f"{file}, line {number}: the label is hidden, as in GLUE's test sets; pass another file")
         yield number, [row[name] for name in layout.hub]

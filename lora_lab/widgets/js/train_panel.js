@@ -2,7 +2,7 @@
 
 import TRAIN_CSS from "./train_panel.css";
 import { button, drawn, folded, letter, menu, nearest, slider, switches, table } from "./controls.js";
-import { about, count, decimal, escape, percent, plural, sum } from "./format.js";
+import { about, count, decimal, escape, percent, plain, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import { drawDial, drawMoved, drawRun } from "./train_picture.js";
 import { changedWords, countWords, dialWords, headline, statusWords, titleOf } from "./train_words.js";
@@ -177,7 +177,7 @@ function start(p) {
     }
     const shown = { ...sentence, strengths, labels: found.labels, strength };
     const [big, words] = dialWords(shown);
-    p.picture(drawDial(p.width("curve"), shown), `Probability of the answer at each strength. ${words}`, "curve");
+    p.picture(drawDial(p.width("curve"), shown), `Probability of the answer at each strength. ${plain(words)}`, "curve");
     p.fill({ ".said": big, ".turns": words });
     return `${big} at strength ${strength}. ${words}`;
   }

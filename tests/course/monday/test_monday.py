@@ -3,16 +3,19 @@ import runpy
 
 import pandas as pd
 import pytest
+import transformers
+from safetensors.torch import load_file
 
-from lora_course.monday import KINDS, plan
+from lora_course.monday import plan
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
+from lora_lab.training.models import load_tokenizer
 
 
 def rows_for(kind, folder):
     """Write 60 rows for this kind of model: a CSV as Excel saves it, or JSON Lines for a language model."""
     rows = [(f"row {n} is {('bad', 'good')[n % 2]}", ("no", "yes")[n % 2]) for n in range(60)]
-    data = pd.DataFrame(rows, columns=KINDS.get(kind, ("prompt", "response")))
+    data = pd.DataFrame(rows, columns=("text", "label") if kind == "classifier" else ("prompt", "response"))
     if kind == "classifier":
         data.to_csv(folder / "rows.csv", index=False, encoding="utf-8-sig")
         return folder / "rows.csv"
@@ -20,7 +23,7 @@ def rows_for(kind, folder):
     return folder / "rows.jsonl"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["classifier", "language model"])
 def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys):
     job = plan(tiny_encoder if kind == "classifier" else tiny_causal, rows_for(kind, tmp_path), gpu_gb=16)
     job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
@@ -37,7 +40,9 @@ def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder,
 
 
 def test_plan_cites_existing_lessons_and_fits_card_size_and_kind(tmp_path):
-    (data := tmp_path / "rows.csv").write_text("prompt,completion\n" + "why?,because\n" * 60)
+    (data := tmp_path / "rows.csv").write_text(
+        "prompt,completion\n" + "".join(f"why {n}?,because\n" for n in range(60))
+    )
     job = plan("llama-3-8b", data, gpu_gb=16)
     lessons = {path.name[:2] for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     assert all(lesson and set(re.findall(r"\d\d", lesson)) <= lessons for *_, lesson in job.lines)
@@ -59,11 +64,48 @@ def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys)
     assert f"{cut} of {len(encoded)} rows reach MAX_TOKENS: their ends are cut off" in capsys.readouterr().out
 
 
+def test_distinct_rows_of_the_needed_columns_count(tmp_path):
+    rows = pd.DataFrame({"id": range(40), "text": [f"row {n % 12}" for n in range(40)], "label": ["a", "b"] * 20})
+    rows.to_csv(data := tmp_path / "rows.csv", index=False)
+    job = plan("minilm", data, gpu_gb=8)
+    told, labels = runpy.run_path(str(job.write(tmp_path / "train.py")))["read"]()
+    assert (len(told), labels) == (12, ["a", "b"])
+    assert next(choice for what, choice, *_ in job.lines if what == "steps") == "3"  # ten rows, three times
+    pairs = rows.rename(columns={"text": "prompt"}).assign(response="yes", label=None)
+    pairs.to_json(data := tmp_path / "rows.jsonl", orient="records", lines=True)
+    job = plan("smollm2", data, gpu_gb=8)
+    told, labels = runpy.run_path(str(job.write(tmp_path / "train.py")))["read"]()
+    assert (len(told), labels) == (12, [])
+
+
+def test_what_a_checkpoint_lacks_is_saved(tmp_path, monkeypatch, capsys):
+    """PEFT's all-linear would put LoRA on DistilBERT's random pre_classifier, which no file holds."""
+    config = transformers.DistilBertConfig(
+        vocab_size=len(tokenizer := load_tokenizer("minilm")), dim=32, hidden_dim=64, n_layers=1, n_heads=2
+    )
+    transformers.DistilBertModel(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    job = plan(str(tmp_path / "base"), rows_for("classifier", tmp_path), gpu_gb=8)
+    monkeypatch.chdir(tmp_path)
+    finished = runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
+    assert "adapter saved" in capsys.readouterr().out
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
+    assert {name.rsplit(".", 2)[1] for name in names if "lora" not in name} == {"classifier", "pre_classifier"}
+    assert finished["base_model"](tokenizer, ["no", "yes"])[1] == ["classifier", "pre_classifier"]
+
+
 def test_impossible_job_is_refused(tmp_path):
+    (one := tmp_path / "one.csv").write_text("text,label\n" + "".join(f"row {n},yes\n" for n in range(20)))
+    (same := tmp_path / "same.csv").write_text("text,label\n" + "row,yes\nrow,no\n" * 20)
+    for data, message in ((one, "only the label 'yes'"), (same, "2 different rows")):
+        with pytest.raises(BadValue, match=message):
+            plan("minilm", data, gpu_gb=16)
     for model, kind, message in (
         ("minilm", "language model", "cannot write responses"),
         ("llama-2-70b", "classifier", "even QLoRA"),
         ("smollm2", "number", "each row needs"),
+        ("mixtral-8x7b", "language model", "mixture of experts"),
+        ("t5-base", "classifier", "encoder-decoder"),
     ):
         with pytest.raises(BadValue, match=message):
             plan(model, rows_for(kind, tmp_path), gpu_gb=16)
