@@ -35,7 +35,7 @@ bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m benchmarks
 
-# The reference results of `lora-lab reproduce`: takes hours, can resume. Results, pictures and report ship, but no runs.
+# The reference results of `lora-lab reproduce`: takes hours, but can resume. Results, pictures and report ship; runs don't.
 reference: fetch
 	$(BIN)/python -m lora_course reproduce --out runs/reference
 	mkdir -p data/results/reproduce
@@ -44,20 +44,20 @@ reference: fetch
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# The numbers that lessons and pages quote, from the stored runs, into data/quoted.json and the text.
+# Write the numbers that lessons and pages quote from the stored runs into data/quoted.json and the text.
 numbers: .venv/.test
 	$(BIN)/python docs/quoted.py
 
-# The reference of every name, from its docstring, into build/api.
+# Write the API reference, made from the docstrings, into build/api.
 api: .venv/.test
 	$(BIN)/python docs/api.py
 
-# The site: lessons, docs and live panels as pages that need no kernel and no network, into site/build/html.
+# Build the site in site/build/html: lessons, docs and live panels as pages that need no kernel and no network.
 site: .venv/.test
 	$(BIN)/python site/build.py
 
-# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own in build/matrix. The
-# whole suite: ROOMS=tests. One environment: MATRIX=3.11=lowest-direct. A CPU build of torch: UV_TORCH_BACKEND=cpu.
+# Test the lowest and the newest versions that pyproject.toml allows, each in its own environment in build/matrix. For
+# the whole suite: ROOMS=tests; for one environment: MATRIX=3.11=lowest-direct; for torch on a CPU: UV_TORCH_BACKEND=cpu
 matrix: .venv/.test fetch
 	@failed=; for one in $(MATRIX); do \
 	    python=$${one%=*} made=build/matrix/$${one%=*}-$${one#*=}; \

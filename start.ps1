@@ -55,7 +55,7 @@ $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
 if (-not (Test-Path -LiteralPath $Stamp)) {
     $Python = Find-Python
     if (-not $Python) {
-        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (for your own user is enough), then run this script again"
+        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (your own user account is enough), then run this script again"
         exit 1
     }
     Say "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"

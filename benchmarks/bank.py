@@ -87,7 +87,7 @@ def load_both(case: Case) -> tuple[AdapterBank, nn.Module]:
 
 @torch.inference_mode()
 def measure(case: Case, pairs: int) -> Result:
-    """Time a case. Raises: AssertionError if PEFT's mixed batch gives other logits."""
+    """Time a case. Raises: AssertionError if PEFT's mixed batch gives different logits."""
     bank, peft_model = load_both(case)
     ids = torch.randint(5, 30000, (case.rows, case.tokens), generator=torch.Generator().manual_seed(0))
     mask, generator = torch.ones_like(ids), torch.Generator().manual_seed(0)

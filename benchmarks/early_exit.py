@@ -113,7 +113,7 @@ def bound(grids: Collection[Grid]) -> float:
 
     It is the probability that the choice changes times the cost of a changed choice. The probability is the
     Clopper-Pearson limit for the share of orders that changed, summed over grids. Too few changed to estimate the cost,
-    so it is the cost under an eager rule that stops the best rate more often.
+    so the cost is that of an eager rule, which stops the best rate more often.
     """
     changed = [replay(grid).changed for grid in grids]
     with patch.object(racing, "GAP", racing.GAP / 2), patch.object(racing, "WAY", 0.0):

@@ -62,7 +62,7 @@ def report(quick: bool) -> Iterator[str]:
         f"{fitted.error(followed(fitted).reserved):+.2f}%); the other runs are predicted. PEFT's own layers are traced "
         "through the suite's loop, and the allocator is simulated; less is allocated than reserved. "
         f"accelerate predicts {peers.accelerate() / 1e9:.2f} GB for every method. The other estimators get our length, "
-        "fitcheck-llm also the one that suits it best on the fitted run. "
+        "fitcheck-llm also gets the length that fits the fitted run best. "
         f"{peers.MISSING if peers.estimator is None else f'That is {peers.fitcheck_length()}.'}"
     )
     yield table(HEAD, [line.row() for line in lines])

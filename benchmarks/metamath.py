@@ -2,7 +2,7 @@
 
 The loop is in method_comparison/MetaMathQA/run.py in PEFT's repository, at commit 5d602fd. It sorts 20 batches at a
 time from long to short, calls `torch.cuda.empty_cache()` after every 10 steps, and reports `max_memory_reserved()` of
-the whole process. So the longest batch meets an empty cache, next to the outputs and gradients of a short one. The
+the whole process. So the longest batch finds an empty cache, and a short one's outputs and gradients in memory. The
 length of the longest batch is not published; it is fitted to one run.
 """
 
@@ -26,7 +26,7 @@ HISTORY = (480, 0, 200, 150, 90, 0, LONGEST)  # of the others, only the order is
 CUT = 768  # the suite truncates rows to this length
 MISSES = {  # ranges are over random lengths of the batches before the longest one; LoRA r32 stays within 0.4%
     "full fine-tuning": "the first step puts the optimizer's states into segments of activations: 37.8 to 39.5 GB",
-    "prompt tuning": "outputs 200 tokens longer hold more of the old segments back: 24.6 to 25.3 GB",
+    "prompt tuning": "outputs that are 200 tokens longer keep more of the old segments: 24.6 to 25.3 GB",
     "prefix tuning": "evaluation, which is not simulated, makes the prefix of 50 rows in fp32 and in bf16: 3.4 GB",
 }
 CONDITIONS: dict[str, Any] = {

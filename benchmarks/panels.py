@@ -1,6 +1,6 @@
 """Time how soon the panels respond: to a slider, when they open, and when they start to train.
 
-Slider: milliseconds of script and until painted, in chromium on a page without a kernel, one step per frame. The
+Slider: milliseconds of script, and milliseconds until painted, in chromium without a kernel, one step per frame. The
 fastest of three rounds counts, because other work on the machine slows the others.
 Opening: making the panel from shipped data in a process that has imported `lora_lab`, and drawing it in chromium.
 Training: from *run these* to the first point of a curve, in a process that has trained the model before.
@@ -112,7 +112,7 @@ def report(quick: bool) -> Iterator[str]:
 
 
 def time_slider(browser: Browser, file: Path, panel: Panel, slider: str, steps: int) -> np.ndarray:
-    """Return the milliseconds of script and until painted, (2, steps)."""
+    """Return the milliseconds of script, and those until painted, (2, steps)."""
     file.write_text(page(panel.snapshot()), encoding="utf-8")
     view = browser.new_page(viewport={"width": 1024, "height": 900})
     view.goto(file.as_uri())

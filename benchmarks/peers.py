@@ -1,6 +1,6 @@
 """Ask other memory estimators about the runs of PEFT's suite, with all details that each accepts.
 
-Estimates are in bytes; an estimator without one doesn't know the method.
+Estimates are in bytes; an estimator that gives none doesn't know the method.
 """
 
 from functools import cache
@@ -52,7 +52,7 @@ def accelerate() -> int:
 
 
 def fitcheck(run: Run, seq: int) -> float:
-    """Return fitcheck-llm's total for LoRA or full fine-tuning. It calls SDPA's memory-efficient kernel flash."""
+    """Return fitcheck-llm's total for LoRA or full fine-tuning. It says flash for SDPA's memory-efficient kernel."""
     config = config_of(model())
     names = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim", "tie_word_embeddings")
     sizes = {name: config[name] for name in names}

@@ -51,7 +51,7 @@ def _followed(name: str) -> Followed:
     optimizer = torch.optim.AdamW(trained, foreach=True)
     adapted.train()
     masks = mock.patch.object(trace, "_mask", _mask)  # PEFT puts its virtual tokens in front
-    # transformers looks at the mask's values to see that rows have different lengths
+    # transformers looks at the mask's values to see whether rows have different lengths
     unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
     with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
         warnings.simplefilter("ignore")

@@ -50,7 +50,7 @@ CASES = [
 
 
 class Result(NamedTuple):
-    """Paired times of a case, and the peak bytes of a step beside the weights, ours and theirs."""
+    """Paired times of a case, and the peak bytes of a step besides the weights, ours and theirs."""
 
     case: Case
     times: Paired

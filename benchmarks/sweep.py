@@ -1,8 +1,8 @@
 """Compare three ways to train sixteen recipes: PEFT and HF Trainer one by one, our runs one by one, and our packs.
 
-Ranks 1 to 32 at two rates, 200 steps of 8 and of 16 rows, from a cold start to all test scores; nobody validates. The
+Ranks 1 to 32 at two rates, 200 steps of 8 and of 16 rows, from a cold start to all test scores, without validation. The
 report also compares a sweep of three seeds with --choose to three times HF Trainer's time, and shows how the cost of a
-step grows with the size of a pack, and how close it comes to the fastest matrix product measured on this machine.
+step grows with the size of a pack, and how close steps come to the fastest matrix product measured on this machine.
 """
 
 import tempfile
@@ -102,7 +102,7 @@ def growth(batch: int) -> Iterator[str]:
         "skips counts as done."
     )
     ratio = measured[size][0] / size / alone
-    yield goal(f"a member's step in a pack of {size}, as a sweep of 16 chooses here, against alone", ratio, 1 / 1.8)
+    yield goal(f"a member's step in a pack of {size} (chosen here by a sweep of 16) against alone", ratio, 1 / 1.8)
 
 
 def report(quick: bool) -> Iterator[str]:

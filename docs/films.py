@@ -1,7 +1,7 @@
 """Write the films of a training step that ship with the memory panel: `python docs/films.py [MODEL ...]`.
 
-A film is valid for every batch size, length and rank, so each method needs one with checkpointing and one without. It
-takes a minute or two per model.
+A film is valid for every batch size, length and rank, so each method needs one with checkpointing and one without.
+Each model takes a minute or two.
 """
 
 import json

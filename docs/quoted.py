@@ -406,10 +406,10 @@ def rewards() -> dict[str, str]:
     """Lesson 17: LoRA of ranks 1, 8 and 64, rank 1 on all linear layers, and full fine-tuning, with labels and rewards.
 
     reward.SIGNAL.NAME        accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves
-                              found, in percent; .ahead, .low, .high: points that full fine-tuning is ahead of it
+                              found, in percent; .ahead, .low, .high: points by which full fine-tuning is ahead
     reward.cost.NAME          points that rewards lose against labels
-    reward.rank               points that rank 64 is ahead of rank 1, with rewards
-    reward.wider              points that full fine-tuning's lead over rank 1 is larger with rewards than with labels
+    reward.rank               points by which rank 64 is ahead of rank 1, with rewards
+    reward.wider              points by which full fine-tuning's lead over rank 1 is larger with rewards than labels
     reward.before             halves that the untrained model finds
     """
     names = {"LoRA r1 q,v": "one", "LoRA r8 q,v": "eight", "LoRA r64 q,v": "many", "LoRA r1 all-linear": "all"}

@@ -6,8 +6,8 @@ rank     Does the best rate depend on the rank? 200 steps of 8 rows of rt; ranks
          alpha = r, 2 r and 5.66 sqrt(r). The best rate is constant under a rule for alpha if the slope of log2(best
          rate) over log2(rank) has an interval that contains 0 and stays within +-0.2. Also, alpha from 1 to 4,096 at
          rank 8: is an alpha far above 16, at its own best rate, more than 1.5 points better?
-batch    Does a large batch hurt LoRA more? rt, 1,600 rows in total, in batches of 8 and 32. It does if the loss at the
-         best rate increases more from batch 8 to 32 than it does for full fine-tuning, with an interval above 0.
+batch    Does a large batch hurt LoRA more? rt, 1,600 rows in total, in batches of 8 and 32. Yes if LoRA's loss at its
+         best rate rises more from batch 8 to 32 than full fine-tuning's, with an interval above 0.
 smollm2  How many times larger is LoRA's best rate than full fine-tuning's for a generative model, on q and v and on all
          linear layers? smollm2 on restaurants, 60 steps of 4 rows. "Ten times" is wrong if an interval excludes 10.
 

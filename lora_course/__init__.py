@@ -1,7 +1,7 @@
 """lora_course: checks, experiments, plots and panels for the lessons, paper reproduction, claims, classroom tools.
 
 The package builds on lora_lab, which does not depend on it. Importing lora_course registers the paper's data sets and
-metrics for generated text with `lora_lab.plugins`; the dependencies of these are imported on first use.
+metrics for generated text with `lora_lab.plugins`; their dependencies are imported on first use.
 """
 
 from collections.abc import Mapping

@@ -79,7 +79,7 @@ def prepare_colab() -> None:
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
-    """Return a lesson's title, its minutes (100 words each, 4 per exercise), and those of computing (None: unknown)."""
+    """Return a lesson's title, minutes (1 per 100 words, 4 per exercise), and computing minutes (None: unknown)."""
     cells = read_json(notebook)["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     exercises = sum("exercise" in cell["metadata"].get("tags", []) for cell in cells)
@@ -123,7 +123,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON; with FAST=1, one shared by all kernels of a process."""
+    """Return the folder for a lesson's runs: runs/LESSON, or, with FAST=1, one that all kernels of a process share."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())

@@ -134,7 +134,7 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
 
     A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts.
     """
-    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})", " ", text)  # of an export as JSON, such as Slack's
+    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})", " ", text)  # escapes of an export as JSON, such as Slack's
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in RECEIPT.finditer(text)]
     for start, end in pairwise([*starts, len(text)]):

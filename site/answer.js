@@ -134,7 +134,7 @@
       if (seq >= near * best) return right(fill(words.fits, { ...facts, free: binary(room - peak) }));
       return wrong(fill(words.short, { ...facts, times: (best / seq).toFixed(1), why: match.short }), parts[match.part]);
     },
-    /** Each right answer is shown something, and reveals the next field. */
+    /** After each right answer, something is shown, and the next field. */
     rounds({ fields, next, shown, why }, values) {
       const all = [...fields, ...next].map((field, at) => ({ ...field, ...judges[field.judge](field, values[at]) }));
       const missed = all.slice(0, values.length).find(({ passed }) => !passed);

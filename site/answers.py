@@ -96,8 +96,8 @@ def report() -> dict[str, Any]:
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
     right, why, share = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
     question = f"a has {accuracy[a]:.2f}% right, b {accuracy[b]:.2f}%, of n = {scores.shape[1]:,} rows. "
-    question += f"They disagree on a share of {share:.4g}: there, a squared difference is 1, elsewhere 0."
-    return ask(f"{question} Give half as a share.", right, why, sure.HINTS, sealed=True)
+    question += f"They disagree on a share of {share:.4g}: there, the squared difference is 1; elsewhere, it is 0."
+    return ask(f"{question} Give half the interval as a share.", right, why, sure.HINTS, sealed=True)
 
 
 def bracket() -> dict[str, Any]:
@@ -118,7 +118,7 @@ def rule() -> dict[str, Any]:
     rule, margin = comparing.EQUIVALENCE, 0.015
     cases = [case for case in rule.cases if case[-1] == margin]
     return mark(
-        f"Nine 90% intervals, as shares. Which lie inside a margin of {margin}? Mark every one.",
+        f"Nine 90% intervals, as shares. Which lie inside a margin of {margin}? Mark them all.",
         "equivalent",
         [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
         [rule.right(*case) for case in cases],
@@ -149,7 +149,7 @@ def row() -> dict[str, Any]:
             })  # fmt: skip
     best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
     return {
-        "told": f"Llama 3.1 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text a step.",
+        "told": f"Llama 3.1 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text per step.",
         "judge": "row",
         "fields": [plain("method", METHODS), plain("checkpointing", ("off", "on")), plain("seq", whole=True)],
         "card": CARD, "room": room, "best": best, "near": fit.NEAR, "almost": fit.ALMOST, "cases": cases,
@@ -209,7 +209,7 @@ def eleventh() -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         folder = broken.eleventh(0, f"{scratch}/K")
         names, promised, size = broken.header(folder)
-        lines = [f"The eleventh patient has {len(names)} tensors, promises {promised:,} bytes and has {size:,}."]
+        lines = [f"The eleventh patient has {len(names)} tensors. It promises {promised:,} bytes and has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
@@ -228,7 +228,7 @@ def on_card() -> dict[str, Any]:
 
 def facts() -> dict[str, Any]:
     few, share = checks.check_facts(..., 64).right.right, 100 * ranks.right_at_each_rank(256)[24]
-    question = f"64 facts need {few} pieces. About how many do 256? (24 get {share:.1f}% right; 2 either way.)"
+    question = f"64 facts need {few} pieces. About how many do 256 need (+-2)? (24 get {share:.1f}% right.)"
     right, hints = checks.check_facts(..., 256).right, {"rank": "Hint: later pieces add less"}
     return ask(question, {"rank": replace(right, within=0.07)}, f"it's {right.right}: {right.why}", hints)
 
@@ -240,7 +240,7 @@ def flip() -> dict[str, Any]:
               for name, value in changes}  # fmt: skip
     right = [change for change, result in judged.items() if result.passed]
     change = Choice(right, {change: result.words for change, result in judged.items()})
-    return ask("Choose one that makes claim 3 true.", {"change": change}, "now it holds in every case")
+    return ask("Choose a change that makes claim 3 true.", {"change": change}, "now it holds in every case")
 
 
 def job() -> dict[str, Any]:
@@ -254,8 +254,8 @@ def job() -> dict[str, Any]:
 
 
 def at_one_budget() -> dict[str, Any]:
-    question = "The highest rank on q,k,v,o (attention) and on all linear layers (everything) for what rank 32 on q,v "
-    question += "costs. In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, the MLP's gate, up and down "
+    question = "The highest rank on q,k,v,o (attention) and on all linear layers (everything) at the cost of rank 32 "
+    question += "on q,v. In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, the MLP's gate, up and down "
     question += "4096 x 14336."
     right = checks.check_ranks(..., ...).right
     return ask(question, right, placing.WHY.format(" and ".join(rank.why for rank in right.values())))
@@ -279,7 +279,7 @@ def flattered() -> dict[str, Any]:
     variant, *_ = variants.LABELS
     shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
     question = f"Your paper is on {variant}. Points ahead of plain LoRA, with one rate for both: {shared}. Which rate "
-    question += "makes it look best? In the panel above: how many points is it ahead on test, each at its own rate?"
+    question += "makes it look best? In the panel above: how many points is it ahead on test, each with its own rate?"
     right, hints = checks.check_flattered(..., ..., variant).right, verdict.texts("pages")["flattered"]
     return ask(question, right, hints=hints, sealed=True)
 
@@ -343,9 +343,9 @@ def forms() -> dict[str, dict[str, Any]]:
         "block": ask(bits.PAGE["question"], bits.PARTS, hints={name: part.hint for name, part in bits.PARTS.items()}),
         "card": on_card(),
         "facts": facts(),
-        "audit": ask(f"{counting.unseen()}. Numbers that train at rank 8:", {"numbers": checks.check_audit(...).right}),
+        "audit": ask(f"{counting.unseen()}. Trained numbers at rank 8:", {"numbers": checks.check_audit(...).right}),
         "chance": ask(
-            "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 48.",
+            "phi by chance, in 384 dimensions: of two single directions, and of 8 directions and 48.",
             {name.replace("one", "1"): part for name, part in chance.items()},
         ),
         "diagnosis": diagnosis(),
@@ -356,7 +356,7 @@ def forms() -> dict[str, dict[str, Any]]:
         "plan": plan(),
         "flattered": flattered(),
         "lowest": ask(
-            "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest at how many doublings? "
+            "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest after how many doublings? "
             "And if the lowest loss is the last one tried, the best rate is:",
             {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01), "at the last": regret.LAST},
             f"{regret.LOWEST.why}; {regret.LAST.why}",

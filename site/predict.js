@@ -1,6 +1,6 @@
 // Predictions on a page without a kernel. A cell that asks for ranges is followed by a form. Until its ranges are sealed or
-// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser, the first
-// range for each result as well: lesson 09 draws them all.
+// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser, as is the
+// first range for each result: lesson 09 draws these.
 (() => {
   const { make } = lab;
   const store = lab.kept("ranges", {});

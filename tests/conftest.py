@@ -39,7 +39,7 @@ from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat would import it for a second, see machine.py
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's import of it takes a second, see machine.py
 settings.register_profile("slow machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("slow machine")
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def loaded() -> Callable[..., nn.Module]:
-    """Return a function like `load_model` that copies models which it has loaded before."""
+    """Return a function like `load_model` that copies models that it has loaded before."""
     models: dict[tuple, nn.Module] = {}
 
     def load(name: str, num_labels: int | None = None, dtype: str = "fp32") -> nn.Module:
@@ -133,7 +133,7 @@ def with_adapter(base: nn.Module | str, method: Method, seed: int = 2) -> nn.Mod
 
 @contextmanager
 def raises_unchanged(model: nn.Module, match: str, error: type[LabError] = BadValue) -> Iterator[None]:
-    """Check that the block raises an error of one line and leaves the model as it was."""
+    """Check that the block raises a one-line error and leaves the model as it was."""
     before = snapshot(model)
     with pytest.raises(error, match=match) as caught:
         yield
@@ -179,7 +179,7 @@ def bitsandbytes():
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Use one thread: on busy cores, tiny models are 10 times slower on several."""
+    """Use one thread: on busy cores, tiny models are 10 times slower with several."""
     torch.set_num_threads(1)
 
 

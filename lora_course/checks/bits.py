@@ -53,7 +53,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the number of weights in linear layers, that of all others, and a step's bytes besides weights."""
+    """Return the number of weights in linear layers, the number of others, and a step's bytes without weights."""
     lora = LoRA(rank=8, targets=("all-linear",))
     count = params(name, lora)
     linear = sum(layer.full for layer in count.modules if layer.trained)
@@ -90,7 +90,7 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
         8 * savings / MIB: "8 bits are one byte: divide by 8",
         savings / 1e6: "those are MB: a MiB has 2**20 bytes",
         savings / GIB: "those are GiB: the answer is in MiB",
-        linear / 16 / MIB: "that is absmax without double quantization, 0.5 bits: 0.127 bits remain",
+        linear / 16 / MIB: "those are all 0.5 bits of absmax, but 0.127 of them remain: how much is saved?",
         linear * (nf4 - 4) / 8 / MIB: "that is what remains, 0.127 bits: how much is saved?",
         (needed(16) - needed(nf4)) / MIB: "that is all that NF4 saves: double quantization goes from 4.5 bits to 4.127",
     }

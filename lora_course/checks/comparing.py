@@ -30,7 +30,7 @@ EQUIVALENCE = Function(
     _inside,
     "both ends are inside. Whether 0 is inside, too, isn't the question: ask that of the 95% interval",
     {
-        "that zero is in the interval says only that no difference was found: a wide one contains zero, too": (
+        "zero in the interval says only that no difference was found: a wide interval contains zero, too": (
             lambda low, high, margin: low < 0 < high
         ),
         "the middle doesn't say how sure the estimate is: both ends count": lambda low, high, margin: (
@@ -38,7 +38,7 @@ EQUIVALENCE = Function(
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
         "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
-        "a narrow interval with its middle inside may stick out at one end: both count": lambda low, high, margin: (
+        "a narrow interval with its middle inside may stick out at an end: both ends count": lambda low, high, margin: (
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
@@ -149,7 +149,7 @@ def why_not(word: Any, right: str) -> str:
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
-        return "true, but only half of it: the 95% interval excludes 0, and the 90% interval is inside the margin"
+        return "true, but only half the answer: the 95% interval excludes 0, and the 90% interval is inside the margin"
     if {word, right} == {"equivalent", "undecided"}:
         inside = "inside" if right == "equivalent" else "not inside"
         return f"whether 0 is in an interval says nothing about equality: the 90% interval is {inside} the margin"

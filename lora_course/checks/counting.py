@@ -15,7 +15,7 @@ def unseen(which: int = 0) -> dict[str, Any]:
 
 @exercise
 def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: int = 37_868_984) -> Verdict:
-    """Lesson 11: check the rank of an fp32 adapter for llama-3.2-3b, read off the size of its file in bytes."""
+    """Lesson 11: check the rank of an fp32 adapter for llama-3.2-3b, computed from the size of its file in bytes."""
     rank_one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
     right = size // 4 // rank_one
     misconceptions = {
@@ -37,7 +37,7 @@ def check_audit(answer: int | None, which: int = 0, rank: int = 8) -> Verdict:
     attention, mlp = 2 * (d + q) + 2 * (d + kv), 3 * (d + f)
     right = row * (attention + mlp)
     misconceptions = {
-        right + rank * (d + vocabulary): "lm_head is a linear layer too, but none of the seven: leave it out",
+        right + rank * (d + vocabulary): "lm_head is a linear layer too, but not one of the seven: leave it out",
         row * (4 * d + 2 * (d + d * kv_heads // heads) + mlp): f"q has {heads} x {width} = {q:,} outputs, not {d:,}",
         row * (4 * (d + q) + mlp): f"k and v are narrow: {kv_heads} x {width} = {kv:,} outputs",
         row * attention: "gate, up and down are missing",

@@ -33,14 +33,14 @@ def teacher() -> torch.Tensor:
 
 @exercise
 def check_missed(missed: Callable[[int, int], float]) -> Verdict:
-    """Lesson 03: check f(r, R), the fraction of the norm of `teacher()`, of rank R, that a student of rank r misses."""
+    """Lesson 03: check f(r, R), the fraction of the norm of `teacher()` (of rank R) that a student of rank r misses."""
     own = draw("teacher", *RANKS)
     expected = ", ".join(f"{(1 - r / own) ** 0.5:.2f}" for r in range(1, own + 1))
     near: dict[str, Callable[[int, int], float]] = {
         "that is the fraction of the energy: a size is its square root": lambda r, R: 1 - r / R,
         "that is what the student finds: what is missing?": lambda r, R: (r / R) ** 0.5,
         "that is the energy that the student finds: what is missing, and how large is it?": lambda r, R: r / R,
-        "sizes do not add up, energies do: take the root last": lambda r, R: 1 - (r / R) ** 0.5,
+        "sizes do not add up, but energies do: take the root last": lambda r, R: 1 - (r / R) ** 0.5,
     }
     why = f"the root of (R - r) / R; in the next cell, the secret has rank {own}: expect {expected}"
     cases, fallback = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)], "of R equal pieces, R - r are missing"
@@ -84,7 +84,7 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """Return the lowest and highest rate, to two digits, that are within luck of the best, judging by the other alphas.
+    """Return the lowest and highest rate, to two digits, that are within luck of the best, judged by the other alphas.
 
     A higher alpha needs a lower rate: each row's rates are scaled by 1 / sqrt(alpha), and the losses are averaged.
     """

@@ -53,8 +53,8 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
     }
     why = (
-        f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: all {len(gaps)} of ours ask for "
-        f"{of_all} seeds, other threes for {min(others)} to {max(others)}. The luck of the sentences comes on top"
+        f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: by all {len(gaps)} of ours, "
+        f"you'd need {of_all}; by other threes, {min(others)} to {max(others)}. The luck of the sentences adds to this"
     )
     return question, Number(needed, near, why, fallback="(2.8 * standard deviation / gap) ** 2")
 

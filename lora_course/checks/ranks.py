@@ -25,7 +25,7 @@ ENERGY = Function(
         "those are sums of s: energy is the sum of s squared": lambda s, r: s[:r].sum() / s.sum(),
         "that is the energy itself: divide by the sum of all squares": lambda s, r: (s[:r] ** 2).sum(),
         "that is what is lost: take the first r, s[:r], not those after them": lambda s, r: 1 - _share(s, r),
-        "that is the energy of the r-th alone: sum the first r": lambda s, r: s[r - 1] ** 2 / (s**2).sum(),
+        "that is the energy of the r-th value alone: sum the first r": lambda s, r: s[r - 1] ** 2 / (s**2).sum(),
         "those are r + 1 values: s[:r] already ends with the r-th": lambda s, r: _share(s, r + 1),
         "that is the square root: don't take the root of the energy": lambda s, r: _share(s, r) ** 0.5,
         "return a fraction between 0 and 1, not a percentage": lambda s, r: 100 * _share(s, r),

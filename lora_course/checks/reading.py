@@ -44,7 +44,7 @@ def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
     second = zero | {
         ROWS / WIDTH: f"that's for one direction among {ROWS}; here each direction is compared with {rank}",
         ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
-        1 / WIDTH: f"that's for two single directions; compared with {rank}, each one's share is {rank} times that",
+        1 / WIDTH: f"that's for two single directions; compared with {rank}, each has {rank} times that share",
         ROWS / rank: "the space matters, too: it has 384 dimensions",
     }
     why = f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width"

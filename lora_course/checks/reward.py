@@ -16,7 +16,7 @@ LOSS = Function(
     why="if all answers are right, the loss is 0, and so is the gradient, because there is nothing to compare",
     near={
         "wrong sign: the optimizer minimizes the loss": lambda log_p, rewards: -float(reinforce(log_p, rewards)),
-        "without the baseline it's right on average, but every right answer counts as much, even if all are right: "
+        "without the baseline, the gradient is correct on average, but right answers count even if all are right: "
         "subtract the mean reward": lambda log_p, rewards: -float((rewards * log_p).mean()),
         "that's the sum over the batch: take the mean": lambda log_p, r: len(r) * float(reinforce(log_p, r)),
         "that's GRPO's scaling: here, an answer twice as far from the mean counts twice as much, so don't divide by "

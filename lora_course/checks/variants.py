@@ -48,7 +48,7 @@ def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
     words = "at {:g} the lead is {:+.1f} points: another rate flatters the variant more"
     less = {lr: words.format(lr, lead) for lr, lead in shared.items() if lr != best}
-    points_ahead = {shared[best]: "that is with one rate for both: take each one's own rate, and test"}
+    points_ahead = {shared[best]: "that is with one rate for both: use each one's own rate, and the test scores"}
     points_ahead |= {-fair: "wrong sign: subtract plain LoRA's points from the variant's"} if fair else {}
     why = f"with one rate for both, the lead is {shared[best]:+.1f} points; with each one's own rate, {fair:+.1f}"
     return parts({"rate": Number(best, less), "points": Number(fair, points_ahead, why)}, (rate, points))

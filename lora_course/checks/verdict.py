@@ -252,7 +252,7 @@ def parts(
     right: Mapping[str, Right], answers: Sequence[Any], hint: str = "replace each ... with a number", why: str = "",
     hints: Mapping[str, str] = {},
 ) -> Verdict:  # fmt: skip
-    """Judge the parts of an answer in the order of `right`: return the verdict on the first wrong part or the last.
+    """Judge an answer's parts in the order of `right`: return the verdict on the first wrong part, or else on the last.
 
     hint    the reply while a part is unsolved
     why     the reply if all parts are right, instead of the last part's

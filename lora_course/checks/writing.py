@@ -57,7 +57,7 @@ def _judge(layer: Any) -> Verdict:
     if isinstance(y := attempt(lora, x), Verdict):
         return y
     if (shape := tuple(getattr(y, "shape", ()))) != (2, 5, high):
-        return Verdict(False, f"for x of (2, 5, {wide}), the output must be (2, 5, {high}), not {shape}")
+        return Verdict(False, f"for x of shape (2, 5, {wide}), the output must be (2, 5, {high}), not {shape}")
     if error := _wrong_start(a, b, torch.allclose(y, base(x), atol=1e-5)):
         return Verdict(False, error)
     with torch.no_grad():

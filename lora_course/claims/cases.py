@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """If the verdict is "depends": the setting that explains all outcomes, else those that change one alone."""
+        """If the verdict is "depends": the setting that explains all outcomes, else each that alone changes one."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]

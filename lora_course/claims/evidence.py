@@ -21,7 +21,7 @@ from lora_lab.training.assets import shipped
 Stored = str | Path | None  # a folder of runs; None for the lab's own runs
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # runs are compared only if these are equal
 NORMAL_95 = 1.96
-TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label of plain LoRA
+TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label for plain LoRA
 RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds
 RATES_OF_RUNS = "data/results/rates.csv"  # the runs that docs/rates.py trains
 VARIANTS = {  # the variants' labels in TUNED
@@ -49,7 +49,7 @@ class Interval:
         return Case(settings, holds, f"{words}: {self}", self.would_tell, span)
 
     def no_worse(self, margin: float) -> bool | None:
-        """Return whether a is at most the margin worse than b: by the whole interval, or else None (undecided)."""
+        """Return whether a is no worse than b by more than the margin; None if the interval leaves this undecided."""
         return True if self.low > -margin else False if self.high < -margin else None
 
     def __neg__(self) -> Self:
@@ -191,7 +191,7 @@ class Cells:
         kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
         frame = frame[kinds == kinds.mode().iloc[0]]
         same_dtype = frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(frame["run_dtype"].mode()[:1])]
-        self.others = len(frame) - len(same_dtype)  # recipes without a dtype may have run in several
+        self.others = len(frame) - len(same_dtype)  # recipes without a dtype may have run in several dtypes
         metric = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
         scores = same_dtype.get(metric, pd.Series(math.nan, index=same_dtype.index))  # nan: not validated
         self.frame = same_dtype.assign(validation_score=-scores if metric == "validation_loss" else scores)

@@ -136,7 +136,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
         i.case({"task": task}, f"rank {rank} minus rank {other}", i.no_worse(margin))
         for task, (other, i) in rivals.items()
     ]
-    for update_rank in (other for other in needed if other > rank):  # a lower rank is no test
+    for update_rank in (other for other in needed if other > rank):  # a lower rank tests nothing
         missing = math.sqrt(max(0, update_rank - rank) / update_rank)
         found = f"rank {rank} misses at least {missing:.0%} of the update"
         cases.append(Case({"task": f"an update of rank {update_rank}"}, missing <= 0.05, found))
@@ -170,7 +170,7 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 
 
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
-    """At equal budgets and each at its own rate, is no other choice of matrices better by the margin or more?
+    """Is no other choice of matrices better by the margin or more, at equal budgets and each at its own rate?
 
     Each study is one case: "no better" must hold for all its choices and tasks, and "better" after Holm's correction.
     reported: count reports without numbers as undecided cases.
@@ -208,7 +208,7 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
 
 
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
-    """Is a method at most the margin worse than full fine-tuning?
+    """Is a method no worse than full fine-tuning by more than the margin?
 
     tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). With a store, only its runs count.
     """
@@ -235,7 +235,7 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
 
 
 def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
-    """Is a variant better than plain LoRA by a 95% interval? The claim fails if a gain of the margin is ruled out.
+    """Is a variant better than plain LoRA (95% interval)? The claim fails if a gain of the margin is ruled out.
 
     In our comparison, each has its own rate. one_rate: also count PEFT's suite (at one rate) if it has the variant.
     """
@@ -254,7 +254,7 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
 
 
 def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
-    """Trained on "rewards" or "labels" (lesson 17), is LoRA at most the margin worse than full fine-tuning?"""
+    """Trained on "rewards" or "labels" (lesson 17), is LoRA no worse than full fine-tuning by more than the margin?"""
     check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
     check_known([rank], (1, 8, 64), "the ranks")
     cases = []
@@ -314,7 +314,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to 32, does LoRA's lowest loss grow more than full fine-tuning's, by more than `by` nats (95%)?"""
+    """From batch 8 to 32, does LoRA's lowest loss rise more than full fine-tuning's, by more than `by` nats (95%)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)

@@ -89,7 +89,7 @@ def cells_of(path: Path) -> list[Any]:
     if not path.is_file():
         raise NotFound(f"there is no notebook {path}: pass the path of an .ipynb file")
     if path.stat().st_size > LARGEST:
-        raise BadValue(f"{path.name} is {path.stat().st_size / 2**20:.0f} MiB large: clear its outputs and try again")
+        raise BadValue(f"{path.name} is {path.stat().st_size / 2**20:.0f} MiB: clear its outputs and try again")
     try:
         cells = [SimpleNamespace(**cell) for cell in read_json(path)["cells"]]
         for cell in cells:
@@ -100,7 +100,7 @@ def cells_of(path: Path) -> list[Any]:
 
 
 def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
-    """Return the lesson that shares the most cells with a notebook, or else the lesson whose name the file has."""
+    """Return the lesson that shares the most cells with a notebook, or else the lesson that the file is named after."""
     texts = _texts(cells)
     best = max(known, key=lambda lesson: len(lesson.texts & texts), default=None)
     return best if best and best.texts & texts else next((lesson for lesson in known if lesson.name in name), None)
@@ -112,7 +112,7 @@ def _texts(cells: Iterable[Any]) -> set[str]:
 
 
 def _calls(cell: Any) -> list[ast.Call]:
-    """Find the calls to checks in a cell, also after %time; return [] if the cell isn't Python, or IPython's."""
+    """Find the calls to checks in a cell, also after %time; return [] if the cell is neither Python nor IPython."""
     source = re.sub(r"^( *)%(%\w+.*|time(it)? (?! *-))", r"\1", cell.source, flags=re.MULTILINE) if cell.code else ""
     try:
         nodes = list(ast.walk(ast.parse(TransformerManager().transform_cell(source))))

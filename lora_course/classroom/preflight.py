@@ -38,7 +38,7 @@ SYNCED = r"onedrive|dropbox|google ?drive|icloud|mobile documents|nextcloud|box 
 PACKAGES = "import torch, transformers, jupyterlab, ipywidgets, anywidget, matplotlib; print(torch.__version__)"
 TRAINING = "from lora_course.classroom.preflight import train; train(10)"
 LONGEST = 15 * 60  # maximum seconds for the course's usual run of 400 steps
-PYTHON = "install Python 3.11 or 3.12 (64-bit, for yourself only: no admin rights are needed) and use that one"
+PYTHON = "install Python 3.11 or 3.12 (64-bit, for yourself only: no admin rights are needed) and use it"
 HUB = "use another machine, or JupyterHub, Binder or Colab in a browser (docs/install.md)"
 AGAIN = "install the lab again (start.sh, start.ps1, make lab, or the wheelhouse's install.py)"
 SEND = "send the file to your teacher: it contains the error"
@@ -62,7 +62,7 @@ class Finding:
 
 
 def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
-    """Gather facts about this machine and an installation folder, using the standard library (and psutil, if any)."""
+    """Gather facts about this machine and an installation folder, using the standard library (and psutil, if found)."""
     system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     total, free = memory()
     existing = next((path for path in (folder, *folder.parents) if path.is_dir()), folder)
@@ -241,7 +241,7 @@ def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the files sent back, by name, red ones first; a damaged file is red. Raises: NotFound without any."""
+    """Read the files sent back, by name, red ones first; a damaged file is red. Raises: NotFound if there are none."""
     letters = {}
     for path in folder.glob("*.json"):
         try:

@@ -153,7 +153,7 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
 def class_(file: IO[bytes], as_json: bool) -> None:
     """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
 
-    Prints students by lesson, the most-missed exercises and predictions, results, and how many ranges held the result.
+    Prints students by lesson, the most-missed exercises and predictions, results, and how many predictions held.
     """
     content = file.read()
     encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8"  # Notepad, PowerShell's >

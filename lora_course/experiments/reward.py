@@ -28,7 +28,7 @@ def reinforce(log_p: Tensor, rewards: Tensor) -> Tensor:
 
 
 class Rewarded(Pack):
-    """A pack whose members see rewards and never labels. `rewards` has each member's mean reward at each step.
+    """A pack whose members see rewards but never labels. `rewards` has each member's mean reward at each step.
 
     loss   computes the loss of a batch, see `reinforce`
     """
@@ -57,7 +57,7 @@ class Rewarded(Pack):
 
 @torch.inference_mode()
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
-    """Return the fraction of kjv passages whose two halves are nearest, by the cosine of mean embeddings.
+    """Return the fraction of kjv passages whose first half finds its second, by the cosine of mean embeddings.
 
     The pretrained MiniLM was made for such matching. The classification head is not used.
     """

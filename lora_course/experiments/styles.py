@@ -17,7 +17,7 @@ KEYS = ("topic", "answer", "steps", "certainty")
 
 
 def misfit(text: str) -> str:
-    """Return why an answer isn't JSON of the schema, or "" if it is."""
+    """Return why an answer isn't JSON that follows the schema, or "" if it is."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The directions along which a matrix acts, and how much of these two matrices have in common.
+"""The directions along which a matrix acts, and how far those of two matrices overlap.
 
     phi(i, j) = ||U1[:, :i]^T U2[:, :j]||_F^2 / min(i, j)     0: orthogonal, 1: one subspace contains the other
 

@@ -24,7 +24,7 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 
 
 class ClassPanel(SweepPanel, file="sweep_panel.js"):
-    """A class's results, in large letters. The button Refresh reads the runs that have arrived since.
+    """A class's results, in large letters. The Refresh button reads newly arrived runs.
 
     folder    contains a folder for each student; a single store works, too
     into      store that all runs are copied into; the default is FOLDER-collected

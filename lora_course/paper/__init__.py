@@ -145,7 +145,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def _figure(value: Cell, column: Sequence[Cell]) -> str:
-    """Format a number with the most decimals that its column uses: 2.4 becomes 2.40 below 2.47."""
+    """Format a number with the most decimals that its column uses: 2.4 becomes 2.40 in a column with 2.47."""
     if not isinstance(value, float):
         return "" if value is None else str(value)
     floats = [v for v in column if isinstance(v, float)]

@@ -78,7 +78,7 @@ def _label(layout: Any, text: str, where: str) -> float:
 
 
 def _tsv(layout: Any, file: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the cells of tab-separated lines; a first line with the column names is a header."""
+    """Yield the cells of tab-separated lines; a first line that has the column names is a header."""
     places = list(layout.places)
     for number, line in enumerate(text_of(file).split("\n"), 1):
         cells = line.split("\t")

@@ -84,7 +84,7 @@ def test_prediction_equals_the_trace(fields, method, options):
         ("minilm", FULL, {"dropout": 0.1}),
         ("gpt2", LORA, {"seq": 8, "dtype": "bf16"}),
         ("smollm2", PROMPT, {"seq": 8, "dtype": "bf16", "checkpointing": True}),
-        # With a single short row, the optimizer's step makes the peak.
+        # With a single short row, the peak is in the optimizer's step.
         *(
             (LLAMA, m, {"batch": 1, "seq": 8, "optimizer": o})
             for m in (FULL, ALL)
@@ -175,7 +175,7 @@ def test_sharding_divides_the_states():
 
 
 def test_allocator_reserves_what_pytorch_would():
-    """Segments have 2 MiB for small tensors, 20 MiB for those below 10 MiB, and their own size for larger ones."""
+    """A segment has 2 MiB for small tensors, 20 MiB for others below 10 MiB, and a larger tensor's own size."""
     mib = 2**20
     assert reserved([(0, 1)]) == 2 * mib
     assert reserved([(i, 512) for i in range(4096)]) == 2 * mib

@@ -32,7 +32,7 @@ OFFICIAL = {
     "gemma-2-2b": 2_614_341_888, "gemma-2-9b": 9_241_705_984, "gemma-2-27b": 27_227_128_320,
     "smollm2": 134_515_008, "smollm2-360m": 361_821_120, "smollm2-1.7b": 1_711_376_384,
     "gpt-oss-20b": 20_914_757_184, "gpt-oss-120b": 116_829_156_672,
-    # The next three are published only rounded: 22.7 million, 1.57 billion and 222.9 million.
+    # The next three are published only as rounded numbers: 22.7 million, 1.57 billion and 222.9 million.
     "minilm": 22_713_216, "deberta-v2-xxlarge": 1_564_549_632, "t5-base": 222_903_552,
     # The official 671,026,419,200 counts 58 x 256 biases of the router, which transformers keeps as a buffer.
     "deepseek-v3": 671_026_419_200 - 58 * 256,
@@ -48,7 +48,7 @@ def test_description_equals_the_real_model(case, labels):
     config = small_config(case)
     model, architecture = real_model(config, labels), described(config, labels)
     counts: Counter[str] = Counter()
-    for module in architecture.modules:  # experts and sinks count for the module that holds them
+    for module in architecture.modules:  # experts and sinks count toward the module that holds them
         counts[module.name.split(".*")[0].removesuffix(".sinks")] += module.parameters * module.count
     named = [name.rpartition(".")[0].removesuffix(".sinks") for name, _ in model.named_parameters()]
     sizes = [parameter.numel() for parameter in model.parameters()]  # a tied weight counts where it occurs first

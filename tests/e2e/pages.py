@@ -64,7 +64,7 @@ def panel_of(page: Any, number: int = 0) -> Locator:
 
 
 def move(panel: Locator, slider: str, position: int) -> None:
-    """Drag a slider to a position. The panel has been drawn again on return."""
+    """Drag a slider to a position; the panel is drawn again before this returns."""
     panel.get_by_role("slider", name=slider).evaluate(MOVE, position)
 
 

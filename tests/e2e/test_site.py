@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(browser: Browser, site: Path) -> Iterator[Visit]:
-    """Opens a page in a fresh browser profile and draws its panels. A request elsewhere or an error fails the test."""
+    """Opens a page in a fresh browser profile and draws its panels. An error or a request elsewhere fails the test."""
     page, problems, own = browser.new_page(reduced_motion="reduce"), list[str](), ["data:"]
     record_problems(page, problems, own)
 
@@ -320,7 +320,7 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
     assert "To both: better or worse, but within the margin" in reply
     expect(form.get_by_role("textbox")).to_be_disabled()
     expect(form.get_by_role("combobox")).to_be_focused()
-    assert "only half of it" in reply_to(form, "worse")
+    assert "only half the answer" in reply_to(form, "worse")
     page.reload()
     assert "Which sentence can you write?" in reply_to(form, "worse but within the margin")
     page.reload()

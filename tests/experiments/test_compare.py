@@ -99,7 +99,7 @@ def test_methods_are_tuned_and_scored_on_equal_terms(compared):
         runs = [Store(out / "runs").read(name) for name in row["runs"]]
         assert set(row) >= set(reference["methods"][0])
         assert (row["error"], row["accuracy"]["n"]) == (None, 2)
-        assert len(row["tried"]) == 3  # both of two values are ends, so a third is added
+        assert len(row["tried"]) == 3  # with two values, both are ends, so a third is added
         assert tuned == ({"l2"} if row["method"] == "probe" else {"lr"})
         assert {row["lr"], row["settings"].get("l2")} & {tried[name] for tried in row["tried"] for name in tuned}
         assert [run.metrics["accuracy"] for run in runs] == row["accuracy"]["each"]

@@ -190,7 +190,7 @@ sweep(Grid(rank=[1, 4], lr=[1e-2, 3e-3], seed=[0, 1]), sys.argv[1], model=sys.ar
 def kill_repeatedly(folder: Path, model: str, task: str, steps: int, kills: int, seed: int) -> int:
     """Start the same sweep repeatedly and kill it at a random moment; return the number of kills.
 
-    The first process is suspended before, as when a laptop's lid is closed: it keeps its store, and it continues.
+    Before that, the first process is suspended, as when a laptop's lid is closed: it keeps its store and continues.
     """
     rng, done = random.Random(seed), 0
     while done < kills:

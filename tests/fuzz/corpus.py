@@ -45,7 +45,7 @@ def base(kind: str) -> nn.Module:
 
 
 def adapters(place: Path) -> None:
-    """Write an adapter of each of METHODS, and those of PEFT's also without our header, with the large one in bf16."""
+    """Write an adapter of each of METHODS, and PEFT's methods also without our header (the large one in bf16)."""
     for name, (kind, method) in METHODS.items():
         model = base(kind)
         method.attach(model)

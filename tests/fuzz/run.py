@@ -1,4 +1,4 @@
-"""The fuzzer: a sequence of cases, each determined by the seed and its number, and what reading one does.
+"""The fuzzer: a sequence of cases, each determined by the seed and its number, and the effects of reading one.
 
 Memory is the growth of the peak resident size, which Linux can reset. An audit hook reports files that Python writes.
 """

@@ -115,7 +115,7 @@ def test_unknown_names_and_missing_devices_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("writable", [True, False])
 def test_timings_are_measured_once(fake_timings, tmp_path, writable):
-    """In a read-only home they are kept in memory; otherwise packs of one sweep might differ in dtype."""
+    """With a read-only home, they are kept in memory, so that packs of one sweep can't differ in dtype."""
     if not writable:
         (tmp_path / "cache").write_text("not a folder")
     calls = fake_timings(SLOW_BF16)

@@ -1,6 +1,6 @@
 """Reproduce the paper's tables and figures on a laptop: `item("table6")` returns one item, `run.reproduce` runs items.
 
-expected   choose the steps, seeds, ... that fit the time budget, by this machine's speed alone; `plan`: by real steps
+expected   choose the steps, seeds, ... that fit the time budget, by this machine's speed alone; `plan` times real steps
 measured   return rows (every seed) and verdicts on `pairs`, by name; finished runs in the item's folder are reused
 judged     decide by the item's rule whether the paper's finding holds, fails, is undecided, or was not tested
 
@@ -161,7 +161,7 @@ def verdict_record(found: Verdict) -> dict[str, Any]:
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
-    """Judge whether a verdict agrees with a finding. It fails only if the whole interval lies beyond the margin.
+    """Judge whether a verdict agrees with a finding, which fails only if the whole interval is beyond the margin.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin

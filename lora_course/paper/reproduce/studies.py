@@ -27,7 +27,7 @@ from lora_lab.training.tasks import load_task, typical_tokens
 LAYER = 12 * 384**2  # parameters in the matrices of the timed layer
 BESIDES = 1.6  # time of a whole step (with head, embeddings, optimizer and gaps) over that of its layers, measured
 FULL = 1.5  # three products per matrix instead of two
-LOAD, WRITING = 5.0, 2.0  # approximate seconds to load a pack; for a small language model to write an answer
+LOAD, WRITING = 5.0, 2.0  # approximate seconds: to load a pack; for a small language model to write an answer
 PACK = 8  # maximum number of recipes timed side by side
 
 

@@ -4,7 +4,7 @@ The other modules of this folder list the answers:
 
     RIGHT      [(check, arguments)]
     WRONG      [(check, arguments, part of the reply)]
-    UNSOLVED   the same, besides a placeholder for the first argument
+    UNSOLVED   the same; placeholders are tested for every check
 """
 
 import math

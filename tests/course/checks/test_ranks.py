@@ -10,7 +10,7 @@ WRONG = [
     ("energy", (lambda s, r: s[:r].sum() / s.sum(),), "s squared"),
     ("energy", (lambda s, r: (s[:r] ** 2).sum(),), "divide by"),
     ("energy", (lambda s, r: (s[r:] ** 2).sum() / (s**2).sum(),), "what is lost"),
-    ("energy", (lambda s, r: s[r - 1] ** 2 / (s**2).sum(),), "r-th alone"),
+    ("energy", (lambda s, r: s[r - 1] ** 2 / (s**2).sum(),), "r-th value alone"),
     ("energy", (lambda s, r: np.sqrt((s[:r] ** 2).sum() / (s**2).sum()),), "square root"),
     ("energy", (lambda s, r: 100 * (s[:r] ** 2).sum() / (s**2).sum(),), "not a percentage"),
     ("energy", (lambda s, r: (s[: r + 1] ** 2).sum() / (s**2).sum(),), "r + 1 values"),

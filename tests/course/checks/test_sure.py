@@ -9,7 +9,7 @@ from lora_course.checks.sure import half_width_or_ours
 
 
 def table(n: int, only_a: int, only_b: int) -> pd.DataFrame:
-    """Return n rows: this many right in one model alone, and 70% right in both."""
+    """Return n rows: this many are right in one model alone, and 70% in both."""
     counts = {(1, 0): only_a, (0, 1): only_b, (1, 1): int(0.7 * n)}
     rows = [pair for pair, count in counts.items() for _ in range(count)]
     return pd.DataFrame(rows + [(0, 0)] * (n - len(rows)), columns=["a", "b"])

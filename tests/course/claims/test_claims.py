@@ -86,7 +86,7 @@ def test_study_counts_as_one_case():
     cases = judge("q_and_v").cases
     assert len({case.settings["study"] for case in cases}) == len(cases) == 4
     assert [case.holds for case in cases] == [True, True, None, None]  # a report without numbers decides nothing
-    assert len(judge("q_and_v", place="all-linear").cases) == 1  # table 5 lacks it, and no report speaks against it
+    assert len(judge("q_and_v", place="all-linear").cases) == 1  # table 5 lacks it, and no report contradicts it
 
 
 def test_invalid_premise_is_refused():

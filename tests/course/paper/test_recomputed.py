@@ -1,4 +1,4 @@
-"""Tests of data/paper/recomputed.yaml: each formula gives the stored number, and the printed digits its verdict."""
+"""Tests of data/paper/recomputed.yaml: each formula gives the stored number; the printed digits give its verdict."""
 
 from functools import cache
 from math import ceil  # noqa: F401  # the formulas call it
