@@ -1,4 +1,4 @@
-"""The base class of all adapters, which wrap a frozen layer, and functions to find that layer."""
+"""The base class of all adapters, each of which wraps a frozen layer, and functions that find that layer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class AdapterLayer(nn.Module):
 
 
 def has_hook(layer: nn.Module) -> bool:
-    """Return whether a hook, of the layer or of all modules, may keep the layer's output."""
+    """Return whether a hook, on this layer or on all modules, may keep the layer's output."""
     return bool(layer._forward_hooks or _global_forward_hooks)
 
 

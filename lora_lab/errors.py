@@ -1,4 +1,4 @@
-"""Errors and warnings, each one sentence that names the fix. For an error, the command line exits with code 1 or 2."""
+"""Errors and warnings; each is one sentence that names the fix. After an error, the command line exits with 1 or 2."""
 
 import os
 import sys

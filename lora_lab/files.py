@@ -76,14 +76,14 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
                 elif name not in replaced:
                     (folder / name).unlink(missing_ok=True)
             raise
-        for name in new:  # also remove what killed calls left behind
+        for name in new:  # also remove what killed processes left behind
             for path in folder.glob(f".{escape(name)}.*.earlier"):
-                with suppress(OSError):  # the file may be open on Windows; the new files are in place
+                with suppress(OSError):  # on Windows, the file may be open; the new files are in place
                     path.unlink()
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Rename a file; retry, since Windows refuses while a reader or a virus scanner has either file open."""
+    """Rename a file; retry, since Windows refuses as long as a reader or a virus scanner has either file open."""
     for seconds in (0.02, 0.1, 0.5):
         with suppress(PermissionError):
             return os.replace(old, new)
@@ -125,7 +125,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
                 target.replace(earlier)
             try:
                 folder.replace(target)
-            except OSError:  # a file may be open on Windows
+            except OSError:  # on Windows, a file may be open
                 if earlier.exists():
                     earlier.replace(target)
                 raise
@@ -134,14 +134,14 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Check a target folder. Raises: BadValue if it is a file, or has files that the marker does not list."""
+    """Check a target folder. Raises: BadValue if it is a file or contains files that the marker does not list."""
     if target.exists() and not target.is_dir():
         raise BadValue(f"{target} is a file: choose another folder")
     present = {path.name for path in target.iterdir()} if target.is_dir() else set()
     listed = read_json(target / marker).get("files") if marker in present else []
     expected = {marker, *(listed if isinstance(listed, list) else [])}
     if foreign := sorted(present - expected):
-        raise BadValue(f"the folder {target} is not empty: it has {foreign[0]}; choose another folder")
+        raise BadValue(f"the folder {target} is not empty: it contains {foreign[0]}; choose another folder")
 
 
 def cached_json(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

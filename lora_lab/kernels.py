@@ -1,7 +1,7 @@
 """Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (Linux).
 
 A kernel that imports torch and transformers itself takes seconds to start, and 0.3 GB that no other process shares. A
-forked kernel has both imported already, and shares their memory with its parent until either writes to it. The parent
+forked kernel inherits both, and shares their memory with its parent until either process writes to it. The parent
 imports the libraries but not the lab, so a restarted kernel runs the lab's code as it is on disk.
 
 For each connection file, Jupyter starts `python kernels.py SOCKET FILE`, a small process that asks the forking process
@@ -43,14 +43,14 @@ LIBRARIES = (
 def forked_kernels() -> Iterator[dict[str, str]]:
     """Start the forking process; yield the environment that makes Jupyter use its kernels: empty, except on Linux.
 
-    The kernels end with the context, or with the process that entered it.
+    The kernels end when the context ends, or the process that entered it.
     """
     if sys.platform != "linux":  # macOS has fork, but its libraries don't survive a fork
         yield {}
         return
     with (
         tempfile.TemporaryDirectory(prefix="kernels-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        socket.socket(socket.AF_UNIX) as listening,  # a socket's path has at most 107 bytes: use /tmp
+        socket.socket(socket.AF_UNIX) as listening,  # a socket's path is limited to 107 bytes, so use /tmp
     ):
         spec, address = Path(folder, "kernels", "python3", "kernel.json"), f"{folder}/socket"
         shutil.copytree(Path(str(files("ipykernel")), "resources"), spec.parent)  # the logos
@@ -67,7 +67,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
             try:
                 yield {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))}
             finally:
-                server.terminate()  # the server may still be importing; closing its stdin, next, ends its kernels
+                server.terminate()  # the server may still be importing; closing its stdin (next) ends its kernels
 
 
 def serve(number: str) -> None:

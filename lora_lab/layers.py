@@ -56,7 +56,7 @@ class LoRALinear(AdapterLayer):
         y: Tensor = self.base_layer(tokens)  # (tokens, out)
         a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): the bottleneck
-        # Add in place to save a copy of y, unless a hook may keep y, or y is a view, which backward would copy.
+        # Add in place, which avoids a copy of y, unless a hook may keep y or y is a view, which backward would copy.
         out_of_place = y._is_view() or has_hook(self.base_layer)
         if self.out_slice:
             y = y.clone() if out_of_place else y
@@ -82,8 +82,8 @@ class LoRALinear(AdapterLayer):
 def init_A(lora_A: Tensor, init: str = "kaiming") -> None:
     """Fill A (rank, in) in place.
 
-    kaiming: uniform in +-1/sqrt(in), so that |A x| does not grow with the width of the layer. It matches
-    `kaiming_uniform_(a=sqrt(5))` in loralib and PEFT, whose bound is sqrt(6 / ((1 + a^2) in)).
+    kaiming: uniform in +-1/sqrt(in), so that |A x| does not grow with the width of the layer. This
+    matches `kaiming_uniform_(a=sqrt(5))`, used by loralib and PEFT: its bound is sqrt(6 / ((1 + a^2) in)).
     gaussian: normal with standard deviation 1/rank, as in PEFT; the paper says only "random Gaussian".
     """
     rank, in_features = lora_A.shape

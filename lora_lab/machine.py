@@ -1,6 +1,6 @@
 """The memory of this machine or container, its free ports, and the command for a Jupyter server.
 
-The installer uses this module before any package is installed, so the standard library must be enough.
+The installer uses this module before any package is installed, so it imports only the standard library.
 """
 
 import os
@@ -43,7 +43,7 @@ def container() -> tuple[int | None, int]:
 
 
 def free_port(first: int) -> int:
-    """Return the first free port from `first` on, or any free port for 0. Raises: BadValue if PORTS ports are taken."""
+    """Return the first free port, starting at `first`, or any for 0. Raises: BadValue if PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:
@@ -55,6 +55,6 @@ def free_port(first: int) -> int:
 
 
 def jupyter_app(module: str) -> list[str]:
-    """Return the command for a Jupyter application, without jsonschema's check of IRIs: importing it takes a second."""
+    """Return the command for a Jupyter application, without jsonschema's check of IRIs, whose import takes a second."""
     code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
     return [sys.executable, "-c", code]

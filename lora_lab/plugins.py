@@ -5,7 +5,7 @@ A package registers its hooks on import and declares an entry point in its pypro
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-The lab imports it once, when it meets an unknown task or scores generated text. Commands need no hook: a package adds
+The lab imports the package once, for an unknown task or to score generated text. Commands need no hook: a package adds
 them to `lora_lab.cli.commands`.
 """
 
@@ -21,7 +21,7 @@ GROUP = "lora_lab.plugins"
 class Scores:
     """Scores of generated texts.
 
-    metrics   over all texts
+    metrics   scores over all texts
     details   other values to store for all texts
     each      values to store for each text
     """

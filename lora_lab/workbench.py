@@ -83,7 +83,7 @@ def serving(
     app: str, command: list[str], environment: dict[str, str], port: int, say: Callable[[str], None], goodbye: str, *,
     quiet: bool,
 ) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
-    """Start a Jupyter server, wait for its port, and stop it after the block, which Ctrl+C ends.
+    """Start a Jupyter server, wait for its port, and stop it when the block ends, or at Ctrl+C.
 
     Raises: Failed if it does not start within 90 s.
     """

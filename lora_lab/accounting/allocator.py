@@ -1,4 +1,4 @@
-"""Simulate PyTorch's caching allocator: the GPU memory that it reserves, not just allocates, for given tensors.
+"""Simulate PyTorch's caching allocator to find the GPU memory that it reserves, not just allocates, for tensors.
 
 The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to 512 bytes. A tensor of up to 1 MiB comes
 from a 2 MiB segment, one below 10 MiB from a 20 MiB segment; a larger one gets its own segment, rounded up to 2 MiB.
@@ -15,9 +15,9 @@ Block = tuple[bool, int, int]  # whether it is in the small pool, and its first 
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes; an event is (storage number, bytes, or 0 when freed), or EMPTY_CACHE."""
+    """Return the peak reserved bytes; an event is (storage number, bytes), with 0 bytes when freed, or EMPTY_CACHE."""
     segments, blocks = list[Block](), dict[int, Block]()
-    pools: tuple[dict[int, int], ...] = ({}, {})  # large and small: the free blocks' ends by start
+    pools: tuple[dict[int, int], ...] = ({}, {})  # large, small: each free block's end by its start
     total = peak = 0
 
     def release(small: bool, start: int, end: int) -> None:

@@ -1,6 +1,6 @@
 """Compute a step's exact memory for any batch, length and rank from a few traces of a shallow model.
 
-Between two operations the live bytes are a polynomial in batch b and tokens t,
+Between two operations, the live bytes are a polynomial in batch b and tokens t,
 
     live = c0 + c1 b + c2 t + c3 bt + c4 bt^2 + c5 t^2
 
@@ -90,7 +90,7 @@ class Fit:
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop every moment that another moment of its phase dominates at any batch, length, rank and sharding."""
+        """Drop every moment that another moment of its phase dominates at every batch, length, rank and sharding."""
         kept: list[int] = []
         counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
         totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then undivided
@@ -143,7 +143,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     if (depth := trace.depth_of(config)) is None:
         raise NoFit("the layers do not repeat, or form two stacks")
     layers, irregular, period = depth
-    # Two depths, one period apart, that end like the model, and a deeper one to check; or only a shallow model's own.
+    # Trace two depths, one period apart, that end like the model, and check a deeper one; a shallow model has just one.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
@@ -158,7 +158,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
         raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will show
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
-    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # to add
+    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # how many to add
     moments, coefficients = list[tuple[str, str]](), []
     for phase in PHASES:
         curves = [_curve(run, phase, labels, basis) for run in runs]
@@ -183,7 +183,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
 
 
 # A phase's operations (name, module with * for the layer index, changes at the first point), and coefficients (moments,
-# labels + 1, monomials). The column after the labels is the layer index, which grows with depth as bytes do.
+# labels + 1, monomials). The column after the labels is the layer index, which, like bytes, grows with depth.
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 

@@ -1,6 +1,6 @@
 """Cards to train on: their memory, their peak speed, and how much memory is left for a training step.
 
-The figures in `cards.json` are data-sheet values quoted from memory; none has been verified.
+The figures in `cards.json` are remembered data-sheet values; none has been verified.
 """
 
 from collections.abc import Mapping

@@ -26,7 +26,7 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Within the block, and in this thread only, run masks, expert products and quantized weights without values.
+    """Within the block, and in this thread only, compute masks, expert products and quantized weights without values.
 
     With `cuda`, attention and dropout save for backward what they save on a GPU. Functions are patched because
     checkpointing calls them again during backward, where function modes are not active.

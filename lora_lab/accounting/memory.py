@@ -1,7 +1,7 @@
 """Predict the memory of a training step, and when in the step it peaks, by interpolating traces.
 
-`memory` uses a fit (see `fit.py`) from presets/, which `python docs/presets.py` writes, or from the user's cache; or it
-makes one; or, if no fit is possible, it traces the step.
+`memory` uses a fit (see `fit.py`) from presets/, which `python docs/presets.py` writes, or from the user's cache. If
+neither has one, it makes a fit or, where none is possible, traces the step.
 """
 
 import gzip
@@ -186,7 +186,7 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
 
 
 def trained_by(method: Any, model: Any) -> int:
-    """Return an upper bound on the elements that a method trains or adds, at least 5% of the base if not LoRA."""
+    """Return an upper bound on the elements that a method trains or adds; except for LoRA, at least 5% of the base."""
     a = architecture_of(model)
     if isinstance(method, LoRA | FullFineTuning):
         return params(a, method).trainable
@@ -296,7 +296,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
 
 @lru_cache(maxsize=256)
 def _fit_of(text: str, regime: Regime) -> Fit:
-    """Parse a stored fit. Raises: the reason that is stored instead."""
+    """Parse a stored fit. Raises: BadValue or NoFit, if a reason is stored instead."""
     data = json.loads(text)
     if "error" in data:
         raise BadValue(data["error"])
@@ -376,14 +376,14 @@ def largest(
 
     estimated  estimates the memory of a setup
     limit      the most tokens per row; see `longest`
-    Raises: BadValue for "seq" of a model whose steps cannot be interpolated: the time of a trace may grow with it.
+    Raises: BadValue for "seq" of a model whose steps cannot be interpolated: tracing longer rows may take longer.
     """
 
     def fits(n: int) -> bool:
         changes: dict[str, Any] = {field: n}
         step = estimated(replace(setup, **changes))
         if step.mode == "traced" and field == "seq" and n >= SHORT:
-            raise BadValue("this model's steps cannot be interpolated, and tracing many lengths takes long: try a few")
+            raise BadValue("this model's steps cannot be interpolated, and tracing many lengths is slow: try a few")
         return step.peak <= available
 
     least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # avoid tracing shorter rows
@@ -401,11 +401,11 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
-    """Predict the memory while generating the last token of `seq` for `batch` rows, with the adapter unmerged.
+    """Predict the memory while generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, including a soft prompt or prefix, or of those in the window of a
-    layer with a sliding window. The logits of one token, B V b, also exist in fp32.
-    Raises: BadValue for a model that does not generate or keeps another state, or for an option without effect.
+    The cache holds the keys and values of all tokens, including a soft prompt or prefix; a layer with a sliding window
+    keeps only those in the window. The logits of one token, B V b, also exist in fp32.
+    Raises: BadValue for a model that does not generate or keeps any other state, or for an option without effect.
     """
     from lora_lab.accounting import trace  # imports torch
 

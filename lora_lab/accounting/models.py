@@ -140,7 +140,7 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
 
     model   a zoo name, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or a
             transformers model, which is described as it is
-    With `num_labels`, a named model is the one for sequence classification, including its head.
+    With `num_labels`, describe a named model as a sequence classifier, including its head.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
     if isinstance(model, Architecture):
@@ -159,7 +159,7 @@ def _built(name: str, num_labels: int | None, config: str) -> Architecture:
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """Return the config fields of a named or loaded model, as in its config.json; fields are returned as they are.
+    """Return the config fields of a named or loaded model, as in its config.json; return given fields as they are.
 
     Raises: NotFound for an unknown name; BadValue for a damaged file or a model without a config.
     """
@@ -346,7 +346,7 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
 def _modules(model: nn.Module) -> Iterator[Module]:
     """Yield each module's own parameters: a weight together with its bias, any other parameter by itself.
 
-    Experts that share a tensor are counted as their authors count them: gate, up and down of each expert.
+    Experts that share a tensor are counted as models' authors count them: gate, up and down of each expert.
     """
     from lora_lab.adapter_layer import out_by_in
     from lora_lab.methods.attach import site_kind

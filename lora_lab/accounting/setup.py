@@ -121,7 +121,7 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
 
     weights   (elements, bytes per element, count) in the model's order
     For each parameter, PyTorch's AdamW makes two temporaries while one of the previous parameter is still live. With
-    foreach it makes one per parameter of a dtype; fused makes none. Master weights first cast all gradients to fp32.
+    foreach, it makes one per parameter of a dtype; with fused, none. Master weights first cast all gradients to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]

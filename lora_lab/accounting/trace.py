@@ -59,7 +59,7 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
 
 
 def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
-    """Attach the method, set the adapters' dtype and checkpointing; return the part of the model of each tensor."""
+    """Attach the method, set the adapters' dtype and checkpointing; return each tensor's part of the model."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
@@ -214,7 +214,7 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 
 def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """Return (layers, irregular, period): after the first `irregular` layers, they repeat with this period.
+    """Return (layers, irregular, period): the layers after the first `irregular` ones repeat with this period.
 
     Returns None for several stacks, or if the layers are not in a ModuleList.
     """

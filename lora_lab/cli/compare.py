@@ -17,7 +17,7 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @recipe_options(without=FIXED)
 @click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v.")
 @click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method.")
-@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best rate is at an end.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best one is at either end.")
 @click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning.")
 @click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method.")
 @click.option("--steps", type=int, default=None, help="Steps per run; 400 by default.")
@@ -31,7 +31,7 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @DOWNLOAD
 @JSON
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
-    """Compare methods fairly: tune each learning rate, run several seeds, score the test split once, give verdicts.
+    """Compare methods fairly: tune each learning rate, run several seeds, score the test split once, and give verdicts.
 
     You can stop or kill it at any time; run the same command to resume.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GRID = ("rank", "alpha", "targets", "lr", "seed", "validations")  # options of its own
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
-CHOOSE = "Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested."
+CHOOSE = "Find the best configuration: weak ones stop early, and only the best and its rivals are tested."
 KIND = ("model", "task", "steps", "batch")  # only runs that agree in these settings are comparable
 
 

@@ -135,7 +135,7 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
     """
     check_installed()
     sacrebleu, nist = import_module("sacrebleu"), import_module("nltk.translate.nist_score")
-    streams = [list(stream) for stream in zip_longest(*references)]  # all first ones, all second ones; None if missing
+    streams = [list(stream) for stream in zip_longest(*references)]  # all first references, all second; None if missing
     scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
     pairs = zip(references, texts, strict=True)
     closest = [scorer.score_multi(list(own), text)["rougeL"].fmeasure for own, text in pairs]
@@ -153,7 +153,7 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
 
 
 def check_installed() -> None:
-    """Check that the scoring packages are installed. Raises: BadValue with the pip extra if one is missing."""
+    """Check that the scoring packages are installed. Raises: BadValue, which names the pip extra, if one is missing."""
     if missing := missing_packages():
         raise BadValue(f"scoring generated text needs {missing[0]}: pip install 'lora-lab[metrics]'")
 

@@ -59,7 +59,7 @@ NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised for a co
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 TIMED, WARM = 8, 2  # steps to time, and how many of these are warmup
 FEWEST = 10  # steps; fewer make a comparison meaningless
-SAFE = 0.8  # fraction of the time to plan for: smaller packs and rare shapes are slower
+SAFE = 0.8  # fraction of the time to plan for, since smaller packs and rare shapes are slower
 FEW = 4  # prompts for timing generation
 
 
@@ -128,7 +128,7 @@ class Comparison:
     """All methods under the same terms.
 
     about   the JSON of the comparison without its methods
-    rows    each method's part of the JSON; its `error` says why it is empty or runs are missing
+    rows    each method's part of the JSON; its `error` says why it is empty or lacks runs
     runs    {label: finished runs by seed}
     """
 
@@ -231,7 +231,7 @@ def compare(
 def _result(
     terms: Terms, metric: str, base: float | None, out: Path, options: dict[str, Any], method: Method, say: Say
 ) -> tuple[dict[str, Any], list[Run], float]:
-    """Tune, train and score one method; return its row, runs and seconds, on an error as far as it came."""
+    """Tune, train and score one method; return its row, runs and seconds; after an error, those so far."""
     name, axis, runs, seconds = label(method), axis_of(method), list[Run](), 0.0
     row: dict[str, Any] = {
         **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
@@ -296,7 +296,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def costs_of(recipe: Recipe) -> dict[str, Any]:
     """Return the memory costs of a single run in bytes; omit those that are not covered or cannot be measured.
 
-    A stored run's `peak_bytes` is that of a process that trains a whole pack. The one here is that of a real step on
+    A stored run's `peak_bytes` is the peak of a process that trains a whole pack. Here, it is that of a real step on
     the longest batch, tracked tensor by tensor, for comparison with the prediction for that step.
 
     adapter_bytes     size of the adapter file, from the architecture
@@ -337,14 +337,14 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return the steps with which a comparison takes about `minutes` here; cached. Raises: BadValue below FEWEST.
+    """Return how many steps make a comparison take about `minutes` here; cached. Raises: BadValue below FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-    `step` is the time of one step per run, in a pack of the size used for tuning; a few real steps of each are timed.
+    `step` is the time of one step per run, in a pack of the size used for tuning; some real steps per method are timed.
     """
 
     def compute() -> dict[str, int]:
@@ -396,7 +396,7 @@ def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
 
     with TemporaryDirectory() as folder:
         swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
-    if len(stamps) <= WARM + 1:  # the method does not train in steps, or took too few
+    if len(stamps) <= WARM + 1:  # the method does not train in steps, or took too few steps
         return Timing(swept.seconds / len(pack), 0.0, 0.0)
     spans = [b - a for a, b in pairwise(stamps)]
     step = median(spans[WARM:-1] or spans[-1:])

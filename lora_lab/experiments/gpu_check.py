@@ -1,6 +1,6 @@
 """Check the lab's predictions on a GPU: `lora-lab gpu-check` writes one file to send back.
 
-    memory    peak and reserved bytes of real steps on random weights, relative to a trace; at most 1.02 and 1.03
+    memory    peak and reserved bytes of real steps on random weights, relative to a trace; limits: 1.02 and 1.03
     step      milliseconds of a training step, ours and PEFT's, if PEFT is installed
     packs     seconds per run, by the number of runs that train side by side
     runs      a run, a comparison and generation, end to end
@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 ROOM = 0.9  # fraction of free memory that a measured step may need
 BATCH, SEQ = 4, 512  # of a measured step
-TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps beside PEFT
+TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps to time, ours and PEFT's
 PACKS, TASK, STEPS = (1, 4, 16, 64), "rt", 100
 Row = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Judge a comparison at every margin in advance, so that a panel only looks up results in the browser.
+"""Judge a comparison at every margin in advance, so that, in the browser, a panel only looks up results.
 
     shown(comparison)  what `ComparePanel` draws from the JSON of `lora-lab compare`
     judged(scores)     {rival: {method: intervals, and a letter for each margin}}
@@ -61,7 +61,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
 
     difference, low, high   the difference and its 95% interval
     within                  90% intervals, [[index, low, high], ...], each valid from that index in `margins`
-    outcomes, together      a letter for each margin; without, and with Holm's correction over this rival's methods
+    outcomes, together      a letter for each margin: without and with Holm's correction over this rival's methods
     more                    for each undecided outcome, the [seeds, rows] that would decide it
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}

@@ -225,7 +225,7 @@ def shown(
     """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and POINTS bytes per run.
 
     ranks, alphas, rates   more values for the axes, whose cells have no runs yet
-    Fractions such as accuracy are in percent. Two cells may differ by `luck` by chance, see `_luck`.
+    Fractions such as accuracy are in percent. By chance alone, two cells may be `luck` apart; see `_luck`.
     """
     results, metric, (top, losses) = playground.results, metric_of(playground.metric), _curves(playground.results)
     runs, seeds = defaultdict[Cell, list[int]](list), defaultdict[Cell, list[float]](list)
@@ -322,7 +322,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
 
 
 def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
-    """Fit the line that loses the least, given rows of (column, mean), (rates, 2). slope: columns per doubling of y."""
+    """Fit the line that loses the least, given rows (rates, 2) of column and mean. slope: columns per doubling of y."""
     shifts = {y: slope * math.log2(y) for y in rows}
     low = min(row[0, 0] + shifts[y] for y, row in rows.items())
     positions = np.arange(low, max(row[-1, 0] + shifts[y] for y, row in rows.items()) + 0.02, 0.02)

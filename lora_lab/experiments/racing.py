@@ -55,7 +55,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
 
 class Race:
-    """Decide which runs of a sweep with `choose` train next, and which stop. Raises: BadValue if they don't compare."""
+    """Decide which runs of a sweep with `choose` train next, and which stop. Raises: BadValue for incomparable runs."""
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         self.steps, self.recipes = recipes[0].steps, {recipe: replace(recipe, seed=0) for recipe in recipes}
@@ -112,9 +112,9 @@ class Race:
                 member.end("stopped")
 
     def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
-        """Return what `lora-lab sweep --choose` adds to its JSON; chosen has the best mean on validation.
+        """Return what `lora-lab sweep --choose` adds to its JSON; `chosen` has the best mean on validation.
 
-        `behind` in stopped is the hash of a leading run; saved compares with training and scoring all runs.
+        `behind` in `stopped` is the hash of a leading run; `saved` is relative to training and scoring all runs.
         """
         groups: dict[Recipe, list[Run]] = {recipe: [] for recipe in self.configurations}
         for run in sorted(runs, key=lambda run: run.recipe.seed):

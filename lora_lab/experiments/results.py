@@ -148,7 +148,7 @@ class Runs:
     def scores(self) -> np.ndarray:
         """Scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, the negative loss.
 
-        Raises: BadValue for a run without stored predictions, and if no run finished.
+        Raises: BadValue for a run without stored predictions, or if no run finished.
         """
         if not (runs := self._by_seed()):
             raise BadValue(f"none of these {len(self)} runs finished, so nothing can be compared; see their `error`")
@@ -221,8 +221,8 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores under the folders, and in zip files there, into one.
 
     If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
-    without any. Also skip runs whose data file differs from that of the target store's runs or, if that store has no
-    run on this file, from that of most other runs. Warn if runs of one recipe were trained in different dtypes.
+    without any. Also skip runs that used another version of a data file than the target store's runs or, if it has none
+    on that file, than most other runs. Warn if runs of one recipe were trained in different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, taken, repeated = Store(into), 0, 0

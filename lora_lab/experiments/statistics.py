@@ -34,7 +34,7 @@ Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
 MARGIN = 0.015  # of equivalence: 1.5 points of accuracy; 0.015 nats per token for language models
-POWER = 0.8  # the probability of a decision with as much more data as "would show it"
+POWER = 0.8  # the probability of a decision, given the extra data that "would show it" names
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
 OPEN = "far more rows and seeds would be needed to decide"
@@ -198,7 +198,7 @@ class Pair:
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int, margin: float) -> float:
-        """Return the factor for the error if fewer rows differ than a difference as large as the margin requires."""
+        """Return the factor for the error if fewer rows differ than a difference of size `margin` needs."""
         return math.sqrt(max(1.0, (margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:
@@ -221,7 +221,7 @@ class Pair:
 
     def decided(self, rows: int, more: int, level: float) -> float:
         """Return the probability that this many rows and `more` seeds lead to a decision, if the estimates are true."""
-        if (size := (rows, more, level)) not in self._drawn:  # asked for at many margins
+        if (size := (rows, more, level)) not in self._drawn:  # the same size is asked for at many margins
             variance, freedom = self.parts(rows, more)
             drawn = variance[:, None] * 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
             wide, narrow = (_quantile(tail, drawn, freedom) * np.sqrt(drawn.sum(0)) for tail in (level / 2, level))

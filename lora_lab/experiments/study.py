@@ -78,7 +78,7 @@ class Study:
         return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
-        """Return {name: verdict} for {name: (label, label)}, for the seeds that both finished, Holm-corrected."""
+        """Return {name: verdict} for {name: (label, label)}, on seeds that both finished, with Holm's correction."""
         sides = {}
         for name, (first, second, *_) in pairs.items():
             a, b = self.groups[first], self.groups[second]

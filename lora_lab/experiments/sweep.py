@@ -57,7 +57,7 @@ Results = list[tuple[Run, dict[str, bytes]]]  # from a worker: runs, each with i
 
 @dataclass(frozen=True)
 class Swept(Runs):
-    """The runs of all recipes, in the order of the recipes; `seconds` is wall time, `choice` that of `Race.choice`."""
+    """The runs of all recipes, in the order of the recipes; `seconds` is wall time; for `choice`, see `Race.choice`."""
 
     packs: tuple[int, ...] = ()
     skipped: int = 0
@@ -152,7 +152,7 @@ class Sweep:
         with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
             self._done = self._kept(wanted)
             sizes, skipped, choice = list[int](), len(self._done), None
-            if self.lock:  # what a killed process was writing; a checkpoint of full fine-tuning takes gigabytes
+            if self.lock:  # delete what a killed process was writing; a full fine-tuning checkpoint takes gigabytes
                 for file in (store.folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
                     file.unlink(missing_ok=True)
             for run in self._done.values():
@@ -331,7 +331,7 @@ class Sweep:
 
 
 def locked(folder: Path) -> AbstractContextManager[Any]:
-    """Lock a store until the end of a `with` block. Raises: BadValue if it is not writable, or another sweep's."""
+    """Lock a store until the end of a `with` block. Raises: BadValue if not writable, or in use by another sweep."""
     Store(folder).check_writable()
     try:
         return FileLock(folder / LOCK).acquire(timeout=0)

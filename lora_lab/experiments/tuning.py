@@ -3,7 +3,7 @@
 A method with another method's rate, or with fewer tries, looks worse than it is. So every method has a geometric grid
 around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that end are tried. If
 the best rate is still at that end, it is marked as an edge: a better rate may lie beyond.
-Tuning seeds are not among the final seeds, so a lucky choice is not scored again. The test split is never used.
+Tuning seeds are not among the final seeds, so luck in tuning is not scored again. The test split is never used.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def axis_of(method: Method) -> Axis:
 
 
 class Tried(NamedTuple):
-    """One value and its runs' mean validation metric and loss, None and inf if a run failed; `each` has all runs'."""
+    """One value, the mean validation metric and loss of its runs (None, inf if one failed), and those of `each` run."""
 
     value: float
     validation: float | None = None
@@ -91,7 +91,7 @@ class Tuning(NamedTuple):
 
     @property
     def edge(self) -> bool:
-        """Whether the best value is the lowest or highest tried; next to a failed value, it isn't."""
+        """Whether the best value is the lowest or highest tried, failed ones included."""
         return self.best in (self.tried[0], self.tried[-1])
 
 

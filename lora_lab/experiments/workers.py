@@ -1,6 +1,6 @@
 """Run work in parallel processes, each with its share of the cores.
 
-torch splits every operation across its threads and waits for the slowest. Two processes with one core each run about
+torch splits every operation across its threads and waits for the slowest. Two processes, with one core each, run about
 1.4 times as many steps per second as one process with both cores.
 """
 
@@ -71,7 +71,7 @@ def in_processes(
 
 
 def process_count(recipes: Sequence[Recipe], steps: int) -> int:
-    """Return how many processes pay off for so many steps in total, given cores and free memory; 1 on a GPU."""
+    """Return how many processes pay off for this total of steps, given cores and free memory; 1 on a GPU."""
     if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
     try:
@@ -86,7 +86,7 @@ def _begin(messages: Any, threads: int, environment: dict[str, str]) -> None:
     """Set up a new process: limit its threads, and make it end with its parent."""
     global _messages
     _messages = messages
-    os.environ |= environment  # a fork server has the environment of its start
+    os.environ |= environment  # a fork server keeps the environment it started with
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     warnings.showwarning = lambda message, category, *_, **__: (
         messages.put(f"warning: {message}") if issubclass(category, LabWarning) else None

@@ -76,8 +76,8 @@ class TrainedCopy(AdapterLayer):
 class PooledHead(TrainedCopy):
     """Compute fp32 logits W z + b, (rows, classes), from the mean hidden state z (rows, d). W and b start at zero.
 
-    Hooks the base model, since BERT's own head receives only the first token, and those of GPT-2 and Llama every token:
-    if `every_token`, logits are (rows, tokens, classes), the same for all tokens.
+    Hooks the base model, since BERT's own head receives only the first token. GPT-2's and Llama's receive every token
+    (`every_token`), so their logits are (rows, tokens, classes), the same for all tokens.
     """
 
     unmergeable = "reads the mean of all tokens, which no head in transformers does"
@@ -227,7 +227,7 @@ def _do_nothing(*_: object) -> None:  # not a lambda, so that models can be pick
 
 
 def train_heads(model: nn.Module) -> None:
-    """Replace each task head with a trainable copy, unless the method has replaced one itself.
+    """Replace each task head with a trainable copy, unless the method has replaced heads itself.
 
     Warn about other layers outside the base model, which stay frozen and may be random.
     """
@@ -344,7 +344,7 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Count a model's parameters; a quantized weight counts with its original size."""
+    """Count a model's parameters; a quantized weight counts at its original size."""
     return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 

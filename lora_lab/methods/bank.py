@@ -198,7 +198,7 @@ class AdapterBank:
         """Within the block, use a different adapter for each row of a batch; None means the base alone.
 
         names   one per row, in order; with beam search, one per beam
-        Raises: NotFound for an unknown name; BadValue for no names, or from the model for another batch size.
+        Raises: NotFound for an unknown name; BadValue for no names and, when the model runs, for another batch size.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")

@@ -1,7 +1,7 @@
 """The base class of methods and their reports. Most methods adapt single layers; see `layer_method.py`.
 
-Methods can be created, hashed and listed without importing torch: they import torch, and modules that need it, lazily
-from here.
+Methods can be created, hashed and listed without importing torch: their modules import torch, and modules that need it,
+lazily through this one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Method:
     """Base class of fine-tuning methods, which are frozen dataclasses.
 
     name          name on the command line and in files
-    allowed       the lowest value of options that are integers, and the choices of options that are one of several
+    allowed       for integer options, the lowest value; for options with fixed choices, those choices
     can_pack      whether several runs can train in one pack, on one frozen base
     may_differ    settings that may differ within a pack
     trains_base   whether the base's own weights train
@@ -243,7 +243,7 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is an int or a float, and not a bool."""
+    """Return whether a value is an int or a float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -59,7 +59,7 @@ Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are
 class TargetMethod(LayerMethod):
     """Base class of methods that adapt linear layers named by `targets` and write files in PEFT's layout.
 
-    `start` gets the option `rows`, the adapted outputs, and `empty`, True if the values will be loaded from a file.
+    `start` gets two options: `rows`, the adapted outputs, and `empty`, True if the values will be loaded from a file.
 
     in_peft     maps PEFT's options to ours; a file's config and header must agree on them
     always      PEFT options with fixed values

@@ -144,7 +144,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
-            # An untied checkpoint needs a copy per layer: in BART, four layers share a weight, in BERT, two a bias.
+            # An untied checkpoint needs a copy per layer: four layers of BART share a weight, two of BERT a bias.
             if p is not None and id(p) in seen:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))

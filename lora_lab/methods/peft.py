@@ -55,16 +55,16 @@ def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
 
 
 def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
-    """Return a warning if PEFT takes the dense layers that a LoRA file adapts for the model's experts, otherwise "".
+    """Return a warning if PEFT confuses the dense layers that a LoRA file adapts with the model's experts, else "".
 
     PEFT 0.21 does so for most models whose experts share a tensor, because transformers 4 had a layer per expert.
     """
     dense = [t for t in config.get("target_modules") or () if t.endswith(("gate_proj", "up_proj", "down_proj"))]
     experts = any(name.endswith("experts.down_proj") for name, _ in model.named_parameters())
-    kind = getattr(getattr(model, "config", None), "model_type", "qwen2_moe")  # for which PEFT is right
+    kind = getattr(getattr(model, "config", None), "model_type", "qwen2_moe")  # the kind that PEFT reads correctly
     if config["peft_type"] != "LORA" or not dense or not experts or kind == "qwen2_moe":
         return ""
-    message = f"PEFT may take {dense[0]} for this model's experts and drop what was trained: load this file with"
+    message = f"PEFT may mistake {dense[0]} for this model's experts and drop what was trained: load this file with"
     return f"{message} load_adapter, merge it with merge_for_good, or adapt no layer of the MLPs"
 
 

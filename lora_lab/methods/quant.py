@@ -226,7 +226,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
-    """Replace every linear layer of a plain model, except its head, by a `QuantizedLinear`; return their count.
+    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`; return their count.
 
     As in bitsandbytes, embeddings, norms, biases, the head and BERT's pooler are unchanged. The model keeps the
     fingerprint of its original weights, so adapters recognize their base in any format.

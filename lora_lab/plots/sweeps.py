@@ -34,7 +34,7 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return, by name, each picture whose axes vary among these runs.
+    """Return, by name, each picture with axes along which these runs differ.
 
     Runs that differ in a setting that a picture does not show get separate pictures, with the setting in title and
     name; the picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
@@ -148,7 +148,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
 
 
 def against_rank(frame: pd.DataFrame) -> Picture:
-    """Draw each seed as a dot against rank, and lines of means; if rates vary, each rank's best one on validation."""
+    """Draw each seed as a dot against rank, and lines of means; if rates vary, use each rank's best on validation."""
     picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame

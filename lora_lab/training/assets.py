@@ -44,7 +44,7 @@ class Asset:
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: this takes 30 s once, a load 0.1 s."""
+    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: this takes 30 s once, each load 0.1 s."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))

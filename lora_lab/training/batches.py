@@ -88,7 +88,7 @@ class Batch:
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
 
-    Issues a LabWarning if answers are cut, since a model that learns them never learns to stop.
+    Issues a LabWarning if answers are cut, since a model that learns from them never learns to stop.
     Raises: BadValue if a prompt leaves no room for an answer.
     """
     length = task.max_length
@@ -101,7 +101,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
         pieces = zip(prompts, answers, strict=True)
         rows = [Row([*p, *answer, end][:length], None, place, len(p)) for place, (p, answer) in enumerate(pieces)]
         if any(row.tokens[-1] != end for row in rows):
-            warn(f"{task.name}: answers beyond max_length {length} are cut and never end: pass a larger max_length")
+            warn(f"{task.name}: answers beyond max_length {length} are cut and lack an end: pass a larger max_length")
         return rows
     pairs = [list(split.seconds)] if split.seconds else []
     encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=length)
@@ -129,7 +129,7 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield batches with every row once, longest first, so that memory runs out early if it does."""
+    """Yield batches with every row once, longest first, so that memory, if it runs out, does so early."""
     return (collate(chunk, pad) for chunk in _chunks(sorted(rows, key=len)[::-1], batch))
 
 

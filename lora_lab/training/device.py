@@ -38,7 +38,7 @@ MOST = 4  # maximum number of parts of a pack: with more, threads wait for the i
 ROUNDED = "fp32 by bf16"  # timings of fp32 tensors with bf16 matrix products
 CPU_FACTS = Path("/proc/cpuinfo")
 Out = TypeVar("Out")
-_timed: dict[Path, dict[str, Any]] = {}  # this process's timings by cache file, for a cache that is read-only
+_timed: dict[Path, dict[str, Any]] = {}  # this process's timings by cache file, in case the cache is read-only
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def available_devices() -> list[str]:
 
 
 def describe(device: str) -> str:
-    """Describe this machine, with what its speed depends on: on Linux, processors of one name may differ in bf16."""
+    """Describe this machine and what its speed depends on: on Linux, processors of the same name may differ in bf16."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))
@@ -238,7 +238,7 @@ def module_of(device: str) -> Any:
 def rounded_products(dtype: str) -> Iterator[None]:
     """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, inside the block.
 
-    Sums, weights, gradients and updates stay fp32. A processor with bf16 matrix products takes a third of the time. The
+    Sums, weights, gradients and updates stay fp32. On hardware with bf16 products, this takes a third of the time. The
     setting is process-wide, so other threads' products are rounded too.
     """
     before = torch.get_float32_matmul_precision()

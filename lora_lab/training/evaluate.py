@@ -62,8 +62,8 @@ def learned_tokens(labels: Tensor) -> Tensor:
 
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the loss of each next token, (rows, tokens); 0 where that is padding, a prompt's, or past the end."""
-    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # logits stay as they are: a slice would be a copy
+    """Return the loss of each next token, (rows, tokens); 0 if that token is padding, in a prompt, or past the end."""
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # pad labels: slicing the logits would copy them
     losses = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none", label_smoothing=smoothing)
     return losses.view(labels.shape)
 
@@ -83,7 +83,7 @@ def evaluate(
 def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """Like `evaluate`, for a model that computes several members at once; each member scores all rows."""
+    """Like `evaluate`, but for a model that computes several members at once; each member scores all rows."""
     if rows[0].label is None:  # the longest rows' logits stay below LOGITS
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
         at_once = max(1, min(ROWS, LOGITS // (vocabulary * max(map(len, rows)))) // members)
@@ -152,7 +152,7 @@ def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, flo
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     metrics = {"pearson": 0.0, "spearman": 0.0, "loss": float(((predicted - true) ** 2).mean())}
-    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, 0.1 minus its mean may not be exactly 0
+    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, value - mean may not be exactly 0
         for name, ranks in (("pearson", np.asarray), ("spearman", rankdata)):
             metrics[name] = float(np.nan_to_num(np.corrcoef(ranks(predicted), ranks(true))[0, 1]))
     return metrics

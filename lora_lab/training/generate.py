@@ -74,7 +74,7 @@ def generate(
     if len(order) > rows:  # several batches
         order.sort(key=lambda place: -len(ids[place]))  # similar lengths together
 
-    def texts_of(found: Any) -> list[str]:  # after the prompts, of `width` tokens
+    def texts_of(found: Any) -> list[str]:  # the text after the first `width` tokens, the prompt
         return [text.strip() for text in tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)]
 
     def ended(found: Any, scores: Any) -> Any:

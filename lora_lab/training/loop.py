@@ -55,7 +55,7 @@ def fit(
 ) -> None:
     """Train all members, one batch per member per step, until the batches run out or the last member has ended.
 
-    model       computes all members' rows, concatenated in one batch; for a run alone, its member's own model
+    model       computes all members' rows, concatenated in one batch; for a single run, its member's own model
     batches     the remaining steps: (step, batch)
     validate    returns each member's metrics of the validation split
     leave       called with members that ended while others continue; returns the remaining model and members

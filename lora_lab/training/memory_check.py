@@ -73,7 +73,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
         options.append(f"max_length {steps * STEP} at batch {setup.batch}")
     fix = f"this would fit: {' or '.join(options)}; or" if options else "use a smaller model,"
     raise BadValue(
-        f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB is free; {fix} close other programs, "
+        f"this run may need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB is free; {fix} close other programs, "
         f"or set {SWITCH}=1 to train anyway"
     )
 

@@ -6,7 +6,7 @@ A merged checkpoint loads without lora_lab:
     out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
     out/lora_lab_merge.json                   what was merged, the rounding error, and the names of all these files
 
-The checkpoint is written to a temporary folder, renamed once plain transformers loads it with the same outputs.
+The checkpoint is written to a temporary folder, which is renamed once plain transformers returns the same outputs.
 """
 
 from collections.abc import Mapping
@@ -94,7 +94,7 @@ def write_merged(
     """Merge a saved adapter, ours or PEFT's, into its base, write a checkpoint to the folder `out`, and describe it.
 
     Return what MARKER holds; difference is ||merged - unmerged|| / ||unmerged|| of the logits in plain transformers on
-    a fixed batch, merged and words are the `MergeReport`.
+    a fixed batch; merged and words come from the `MergeReport`.
 
     base    the base model; by default the one that the adapter names
     dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes
@@ -114,7 +114,7 @@ def write_merged(
     report = merge_for_good(model)
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     tokenizer = None
-    with suppress(LabError):  # a base may have none; a classifier's needs padding, a language model's stays unchanged
+    with suppress(LabError):  # a base may lack a tokenizer; a classifier's needs padding, a language model's is kept
         tokenizer = load_tokenizer(name, download=download, as_it_came=labels is None)
     with whole_folder(target, MARKER) as folder:
         with quiet():

@@ -103,7 +103,7 @@ class Pack:
         self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
-        if self.task.test.prompts:  # one may be too long, which must not be noticed only after training
+        if self.task.test.prompts:  # one may be too long: raise before training, not after it
             self.rows_of("test")
         self.model: nn.Module = self.members[0].model
         if self.size > 1:

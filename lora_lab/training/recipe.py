@@ -17,7 +17,7 @@ from lora_lab.methods.lora import LoRA
 
 # Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
-LIMITS = {"warmup": 1, "label_smoothing": 1}  # of numbers; the others have none
+LIMITS = {"warmup": 1, "label_smoothing": 1}  # upper limits; other numbers have none
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Recipe:
             if kind == "bool" and value not in (False, True):
                 hint = "; pass a rate to the method: LoRA(dropout=0.1)" if name == "dropout" else ""
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
-            if kind in ("str", "bool"):  # so that a Path and its text have the same hash, and 1 and True
+            if kind in ("str", "bool"):  # so that a Path and its text have the same hash, as do 1 and True
                 object.__setattr__(self, name, str(value) if kind == "str" else bool(value))
         if self.subset and not self.examples:
             raise BadValue(f"subset {self.subset} needs a number of examples too, such as examples=50")
@@ -131,7 +131,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": main settings of LoRA, non-defaults of others."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, others' non-default ones."""
     if isinstance(method, LoRA):
         size = f"rank {method.rank}, alpha {method.alpha:g}"
         return ", ".join([method.name, size, "+".join(method.targets), *method.variants])

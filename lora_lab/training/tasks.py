@@ -273,7 +273,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters`; 600 are more than 128 tokens of English."""
+    """Split text at paragraph breaks into pieces of at least `characters`; 600 English ones are over 128 tokens."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()

@@ -109,7 +109,7 @@ class Background:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.stamps = deque[float](maxlen=1000)  # times when the last steps ended; a sleep before them doesn't count
+        self.stamps = deque[float](maxlen=1000)  # when the last steps ended; an earlier sleep doesn't count
 
     def start(self) -> None:
         """Start the work in a thread and return at once."""
@@ -205,7 +205,7 @@ class LivePanel(Panel):
 
     def _update(self, work: Background) -> None:
         with self.lock, self.hold_sync():
-            busy = work.alive  # read before the results: once the work is not busy, they are complete
+            busy = work.alive  # read first: the results are complete once the work is not busy
             more = self._paint(work, busy)
             self.live = {"state": work.doing, "busy": busy, "error": work.error, **more}
 

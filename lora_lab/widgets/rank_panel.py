@@ -26,7 +26,7 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
     rank    number of pieces added at first, at most 64
-    Raises: NotFound for an unknown name; BadValue for a value that is no matrix or too large, or too high a rank.
+    Raises: NotFound for an unknown name; BadValue for a non-matrix, too large a matrix, or too high a rank.
     """
 
     data = T.Dict().tag(sync=True)  # {source: `matrices.packed`} for the matrices viewed so far

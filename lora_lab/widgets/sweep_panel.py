@@ -78,7 +78,7 @@ class LiveSweep(Background):
 
 
 class SweepPanel(LivePanel, file="sweep_panel.js"):
-    """A map of runs: learning rate across, rank or alpha down. Untried cells can be trained from it.
+    """A map of runs: learning rate across, rank or alpha down. Its untried cells can be trained.
 
         SweepPanel()                  the runs that ship with the lab, and your runs of the same kind in `into`
         SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run

@@ -220,7 +220,7 @@ def test_warning_about_dense_layers_that_peft_takes_for_experts(targets, tmp_pat
     ours = with_adapter(copy.deepcopy(base), LoRA(rank=2, targets=targets))
     with warnings.catch_warnings(record=True) as caught:
         save_adapter(ours, tmp_path)
-    assert [str(warning.message)[:23] for warning in caught] == ["PEFT may take down_proj"] * (targets == "down")
+    assert [str(warning.message)[:26] for warning in caught] == ["PEFT may mistake down_proj"] * (targets == "down")
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path)).eval()
     assert torch.allclose(logits(theirs), logits(ours), **CLOSE) == (targets == "q")
 

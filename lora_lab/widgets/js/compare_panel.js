@@ -1,4 +1,4 @@
-// Methods compared: seeds and costs above, differences from a rival at a margin below. Python ran every test; see
+// Methods compared: above, seeds and costs; below, differences from a rival at a margin. Python ran every test; see
 // experiments/margins.py for what it sends. This file looks up outcomes and draws them.
 
 import COMPARE_CSS from "./compare_panel.css";

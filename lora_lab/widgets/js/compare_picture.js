@@ -66,7 +66,7 @@ export function drawSeeds(width, { data, axis, method, rival }) {
     const wide = entry.name.length * LETTER * (strong ? 1.06 : 1);
     const box = place(wide, cx, mean, boxes, [left, right, top, bottom - 15], strong); // above the crosses
     if (!box) continue; // its name would cover other marks
-    boxes.push(box, box, box); // so that another name covers dots instead
+    boxes.push(box, box, box); // weighted, so that other names would rather cover dots
     parts.push(text(box[0], box[3] - 3, escape(entry.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
   }
   const at = (px, py) => {
@@ -77,7 +77,7 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   return { svg: parts.join(""), height: bottom + 40, at };
 }
 
-/** Where a name covers nothing near its mean, or, if it `must` be shown, the least: [left, top, right, bottom]. */
+/** A place near its mean where a name covers nothing, or little if it `must` be shown: [left, top, right, bottom]. */
 function place(wide, cx, mean, boxes, [left, right, top, bottom], must) {
   const sides = [cx + 17, cx - 9 - wide, cx - wide / 2].map((side) => clamp(side, left, right + 12 - wide));
   const tops = [0, -16, 16, ...(must ? [-32, 32, -48, 48] : [])].map((shift) => clamp(mean + shift - 8, top - 8, bottom - 16));

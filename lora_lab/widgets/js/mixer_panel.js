@@ -7,7 +7,7 @@ import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
-const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, and a pile's width; texts quoted of those that change
+const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, a pile's width; number of changing texts to quote
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
 const positive = (row) => sum(row.map((z) => z > 0)) / row.length;
 const BODY = `<header><div class="title"></div></header>

@@ -43,7 +43,7 @@ function add({ rows, columns }, { column, row, scale }, times, sum) {
   }
 }
 
-/** Update the sum to a rank the shorter way: from the current rank, or from zero. */
+/** Update the sum to a given rank, from the current rank or from zero, whichever is closer. */
 export function bring(matrix, rank) {
   if (rank < matrix.rank - rank) {
     matrix.sum.fill(0);

@@ -6,7 +6,7 @@ import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossCh
 const [HIGH, LOW] = [190, 92]; // heights of the metric chart and the loss chart, in pixels
 const MEAN = 25; // steps averaged in each point of the smoothed loss
 const ALONE = 8; // up to this many other seeds get a line each
-const TEST = 84; // room for the test rows right of the curves, in pixels
+const TEST = 84; // room for the test rows to the right of the curves, in pixels
 
 /** The last value of [[step, value], ...] up to a step. */
 const valueAt = (checks, step) => (checks.findLast(([at]) => at <= step) ?? checks[0])[1];
