@@ -131,7 +131,7 @@ def workplace(lesson: str) -> Path:
 
 
 def small(task: str, folder: Path, rows: int = 300) -> str:
-    """Return the task, or with FAST=1 a CSV of its first `rows` training texts, because scoring takes the most time."""
+    """Return the task or, with FAST=1, a CSV of its first `rows` training texts, so that scoring takes less time."""
     if not FAST:
         return task
     import pandas as pd

@@ -102,7 +102,7 @@ class Number(Right):
     right           accepted within a relative error `within`, or rounded to the answer's digits; the reply is `why`
     misconceptions  {wrong number: reply} for answers within a relative error `slack` of a wrong number, unless `right`
                     is closer; for other answers, the reply is `fallback`, or how far off the answer is
-    hint            the reply while there is no answer
+    hint            the reply until there is an answer
     """
 
     right: float

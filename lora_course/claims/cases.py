@@ -1,7 +1,7 @@
 """An experiment tests a claim in several cases. In each, the claim holds, fails, or is undecided. The verdict is
 
 true         if the claim holds in every case
-false        if it fails in every case; if it is about *any* case, one failure is enough
+false        if it fails in every case; if it must hold in all, one failure is enough
 depends      if it holds in some cases and fails in others; the verdict names the settings that make the difference
 undecided    otherwise; the verdict says what would decide the claim
 """
@@ -51,7 +51,7 @@ class Finding:
     evidence  what was counted, measured or read, with source, date and machine
     axis      what `Case.span` measures, with its unit; `log`: whether its scale is logarithmic
     limits    the values on this axis at which the outcome changes
-    always    whether the claim is about any case, so that one failure refutes it
+    always    whether the claim covers every case, so that one failure refutes it
     figures   the main numbers by name
     """
 
@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """If the verdict is "depends": the setting that explains all outcomes, else each that alone changes one."""
+        """For "depends": the setting that explains all outcomes, else each that by itself changes an outcome."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]

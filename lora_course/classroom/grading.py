@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 
 class Ended(BaseException):
-    """A student's process has ended, with a status and words. Not an Exception, so that no check catches it."""
+    """A student's process ended, with a status and a message. Not an Exception, so that no check catches it."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _texts(cells: Iterable[Any]) -> set[str]:
 
 
 def _calls(cell: Any) -> list[ast.Call]:
-    """Find the calls to checks in a cell, also after %time; return [] if the cell is neither Python nor IPython."""
+    """Find the calls to checks in a cell, even after %time; return [] if the cell is neither Python nor IPython."""
     source = re.sub(r"^( *)%(%\w+.*|time(it)? (?! *-))", r"\1", cell.source, flags=re.MULTILINE) if cell.code else ""
     try:
         nodes = list(ast.walk(ast.parse(TransformerManager().transform_cell(source))))

@@ -91,7 +91,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         raise BadValue(f"{folder} is not a wheelhouse: it has no {MANIFEST}; build one with: lora-lab wheelhouse")
     manifest = read_json(folder / MANIFEST)
     if not manifest.get("targets") or not manifest.get("files"):
-        raise BadValue(f"{folder} is unfinished: run lora-lab wheelhouse for it again")
+        raise BadValue(f"{folder} is unfinished: rerun lora-lab wheelhouse for it")
     return manifest
 
 

@@ -131,7 +131,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
 
 @torch.no_grad()
 def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
-    """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or if the output is the base's."""
+    """Load the adapter into a fresh base. Exit if a B is zero or not finite, or if the output is the base's."""
     model = PeftModel.from_pretrained(base_model(tokenizer, labels)[0], folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):

@@ -376,7 +376,7 @@ def largest(
 
     estimated  estimates the memory of a setup
     limit      the most tokens per row; see `longest`
-    Raises: BadValue for "seq" of a model whose steps cannot be interpolated: tracing longer rows may take longer.
+    Raises: BadValue for "seq" if the model's steps cannot be interpolated: tracing many lengths is slow.
     """
 
     def fits(n: int) -> bool:
@@ -401,7 +401,7 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
-    """Predict the memory while generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
+    """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
     The cache holds the keys and values of all tokens, including a soft prompt or prefix; a layer with a sliding window
     keeps only those in the window. The logits of one token, B V b, also exist in fp32.

@@ -60,7 +60,7 @@ class Module:
         return int(match.group()) if (match := LAYER.search(self.name)) else None
 
     def frozen_bytes(self, setup: Setup) -> int:
-        """Bytes if frozen: the setup quantizes the matrices in layers."""
+        """Bytes if frozen; a setup quantizes only matrices in layers."""
         if setup.quantised == "none" or self.layer is None or self.kind != "linear":
             return self.count * self.parameters * setup.width
         matrix = self.in_features * self.out_features

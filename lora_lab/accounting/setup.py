@@ -45,7 +45,7 @@ class Setup:
     batch, seq      rows, and tokens per row including padding: the longest batch sets the peak
     dtype           of the base's weights and the activations: fp32, bf16, fp16
     adapter_dtype   of the adapters on a frozen base. auto: fp32, multiplied in the base's dtype, as this lab does;
-                    bf16: all in bf16; fp32: also multiplied in fp32, as PEFT does, which copies each adapted input
+                    bf16: all in bf16; fp32: multiplied in fp32 too, as in PEFT, copying each adapted input
     optimizer       adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
                     adamw-8bit (bitsandbytes), sgd (without momentum)
     checkpointing   save only each block's input, and rerun the block in backward
@@ -120,7 +120,7 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
     """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
     weights   (elements, bytes per element, count) in the model's order
-    For each parameter, PyTorch's AdamW makes two temporaries while one of the previous parameter is still live. With
+    For each parameter, PyTorch's AdamW makes two temporaries while one for the previous parameter is live. With
     foreach, it makes one per parameter of a dtype; with fused, none. Master weights first cast all gradients to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]

@@ -5,8 +5,8 @@
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
 A pack is a group of recipes that can share a base. It grows as long as memory allows and speed improves.
-On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Start workers with one thread each, since
-a process trains one pack at a time; if one dies, the scheduler reruns its pack elsewhere.
+On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one thread each, since a
+process trains one pack at a time; if a worker dies, the scheduler reruns its pack.
 """
 
 import tempfile
@@ -115,7 +115,7 @@ class Sweep:
     room       fraction of free memory that a pack may use
     scored     if False, only validate: don't compute test scores or save adapters
     download   allow access to the model hub
-    pack       the class of packs, such as a subclass that measures more
+    pack       `Pack`, or a subclass that measures more
     lock       False if the caller already holds the store's lock
     """
 

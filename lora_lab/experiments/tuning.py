@@ -33,7 +33,7 @@ class Axis:
     name: str = "lr"
 
     def grid(self, n: int, *, below: int = 0, above: int = 0) -> list[float]:
-        """Return n values centered on the middle of the first four, and more at either end, rounded to two digits."""
+        """Return n values, centered like the first four, plus `below` and `above` more, rounded to two digits."""
         first = (RATES - n) // 2
         return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first - below, first + n + above)]
 
@@ -68,7 +68,7 @@ def axis_of(method: Method) -> Axis:
 
 
 class Tried(NamedTuple):
-    """One value, the mean validation metric and loss of its runs (None, inf if one failed), and those of `each` run."""
+    """One value, its runs' mean validation metric and loss (None and inf if one failed), and those of `each` run."""
 
     value: float
     validation: float | None = None
@@ -77,7 +77,7 @@ class Tried(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """All tried values in ascending order, the metric that chooses, and the seconds of all runs."""
+    """All tried values, ascending; the metric that ranks them; the total seconds of all runs."""
 
     tried: tuple[Tried, ...]
     metric: str

@@ -35,7 +35,7 @@ SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp
 
 @dataclass(frozen=True)
 class Rounding:
-    """The effect of rounding on one tensor: counts and norms; `relative` is rounding / update, or 0 without update."""
+    """The effect of rounding on one tensor: counts and norms; `relative` is rounding / update, or 0 without one."""
 
     module: str
     dtype: str
@@ -308,7 +308,7 @@ def _swap(part: AdapterLayer) -> None:
 
 
 def _set_tied(model: nn.Module, tied: bool) -> None:
-    """Record tying in the config; otherwise transformers would tie untied layers again when loading a checkpoint."""
+    """Record `tied` in the config; otherwise transformers would retie untied layers when loading a checkpoint."""
     config: Any = getattr(model, "config", None)
     for c in (config, config.get_text_config()) if config is not None else ():
         c.tie_word_embeddings = tied

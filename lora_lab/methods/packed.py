@@ -84,7 +84,7 @@ def has_dropout(member: nn.Module) -> bool:
 class Packed(AdapterLayer):
     """One adapter layer for all members: x (K*n, ...) -> y (K*n, ...).
 
-    parts     each member's adapter of this layer, or None; the first is the template that vmap calls
+    parts     each member's adapter for this layer or None; the first is the template that vmap calls
     stacked   the template's parameters by name, stacked: (K, *shape)
     """
 

@@ -93,8 +93,8 @@ def write_merged(
 ) -> dict[str, Any]:
     """Merge a saved adapter, ours or PEFT's, into its base, write a checkpoint to the folder `out`, and describe it.
 
-    Return what MARKER holds; difference is ||merged - unmerged|| / ||unmerged|| of the logits in plain transformers on
-    a fixed batch; merged and words come from the `MergeReport`.
+    Return MARKER's fields; `difference` is ||merged - unmerged|| / ||unmerged|| of the logits in plain transformers on
+    a fixed batch; `merged` and `words` come from the `MergeReport`.
 
     base    the base model; by default the one that the adapter names
     dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes

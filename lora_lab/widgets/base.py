@@ -176,7 +176,7 @@ class LivePanel(Panel):
         return self
 
     def run(self) -> None:
-        """Start the work unless it is in progress; with LORA_LAB_HEADLESS=1, wait for its end."""
+        """Start the work unless it is running; with LORA_LAB_HEADLESS=1, wait for it to end."""
         raise NotImplementedError
 
     def stop(self) -> None:

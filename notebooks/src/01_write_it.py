@@ -72,7 +72,7 @@ def plot(d=1024, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At width 16: $2dr=d^2$ if $d=2r$. LoRA saves numbers only in wider matrices.
+# At width 16: $2dr=d^2$ if $d=2r$. LoRA is smaller only for wider matrices.
 # </details>
 #
 # ## Exercise 1: write it

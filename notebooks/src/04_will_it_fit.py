@@ -15,7 +15,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on one text of 512 tokens. The model's numbers take 2 bytes each (bf16), and those in $A$ and $B$ take 4. LoRA has rank 8, on `q` and `v`. Memory holds weights; for each number that trains, its gradient and the optimizer's numbers; and **activations**, results that the layers save for computing the gradients. Full fine-tuning, all in bf16 with plain AdamW, needs 61.8<!--fit.full--> GiB at the fullest moment, the **peak**.
+# Take one training step on one text of 512 tokens. The model's numbers take 2 bytes each (bf16), and those in $A$ and $B$ take 4. LoRA has rank 8, on `q` and `v`. Memory holds weights; **activations**, results that the layers save for computing the gradients; and for each number that trains, its gradient and the optimizer's numbers. Full fine-tuning, all in bf16 with plain AdamW, needs 61.8<!--fit.full--> GiB at the fullest moment, the **peak**.
 #
 # **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of full fine-tuning's peak?** Be 80% sure.
 
@@ -103,7 +103,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #
 # On a CPU, prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
 #
-# Of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. Minus 0.8 for other software and 3% for gaps (both assumed), 13.4<!--fit.t4--> are usable.
+# Of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. Less 0.8 for other software and 3% for gaps (both assumed), 13.4<!--fit.t4--> is left.
 # </details>
 #
 # ## A formula to remember

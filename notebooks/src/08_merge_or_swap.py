@@ -38,7 +38,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. What lies between is rounded to the nearer one. Drag the `update` added to 0.75. (The site has a picture, for 0.0015.) How large must it be to change the stored number?
+# bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. Anything between rounds to the nearer one. Drag the `update` added to 0.75. (The site has a picture, for 0.0015.) How large must it be to change the stored number?
 
 # %%
 @interact(update=(0.0, 0.012, 0.0005))

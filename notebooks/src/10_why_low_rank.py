@@ -174,7 +174,7 @@ for k in range(1, 2 if lesson.FAST else 9):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Eight good and eight bad reviews are 431 tokens, so the sum could have rank 384. But about 12 pieces hold 90%; shuffled, 189. **Sixteen good reviews need only 5.** After the first block, `v` (every second number) needs only one. All their errors push the same way: toward *good*. With both labels, these pushes mostly cancel, and the gradient of `v` is two to seven times shorter. What's left is how good and bad reviews *differ*, and that takes more pieces. (Eight other batches: 10 to 18, and 2 to 4.)
+# The sixteen reviews have 431 tokens, so the sum could have rank 384. But about 12 pieces hold 90%; shuffled, 189. **Sixteen good reviews need only 5.** After the first block, `v` (every second number) needs only one. All their errors push the same way: toward *good*. With both labels, these pushes mostly cancel, and the gradient of `v` is two to seven times shorter. What's left is how good and bad reviews *differ*, and that takes more pieces. (Eight other batches: 10 to 18, and 2 to 4.)
 #
 # Adam's signs spread the energy over some 130 pieces. Perhaps that's the part that mattered so little above.
 # </details>
@@ -214,7 +214,7 @@ assert (lesson.FAST or max(right_at_each_rank(1024)) < 0.7) and right_at_each_ra
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Rank 8 fits if the task asks for few unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256 (a value need only be nearest, so facts share pieces); for 1,024, all 128 aren't enough.*
+# 1. **Rank 8 fits a task of only a few unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256 (a value need only be nearest, so facts share pieces); for 1,024, all 128 aren't enough.*
 # 2. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2-->% right, the other 382 only 61.8<!--ranks.rest.2-->%. *Ours: one run.*
 # 3. **Each token adds a rank-one piece to the gradient.** If many pieces align, a few directions hold most of it.
 #

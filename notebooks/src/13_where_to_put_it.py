@@ -23,7 +23,7 @@ placements
 
 # %% [markdown]
 # ## One budget, many ranks
-# More matrices, lower rank: each row trains the same number of parameters, over six layers. (`up,down` stays 3% below.)
+# More matrices, lower rank: each row trains the same number of parameters, over six layers. (`up,down` is 3% below.)
 #
 # **Exercise 1: do it for a larger model, chosen by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 
@@ -71,7 +71,7 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 #
 # Here $\alpha=2r$, as many guides say (lesson 03 would keep $\alpha$ fixed), so $\alpha$ changes along with the place, from 8 to 72.
 #
-# In the picture, a dot is the difference from `q,v`, and its line is the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck. So each verdict must pass a stricter test (**Holm's correction**): even a line that misses zero can be *undecided*. Below is GPT-3 in LoRA's paper, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line shows how far luck alone could move the dot (by the paper's usual spread).
+# In the picture, a dot is the difference from `q,v`, and its line is the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck. So each verdict must pass a stricter test (**Holm's correction**): even a line that misses zero can be *undecided*. Below: GPT-3 in the LoRA paper, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line shows how far luck alone could move the dot (by the paper's usual spread).
 
 # %%
 def tuned(runs):
@@ -156,7 +156,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At the same *rank*, all linear layers train 4 to 8 times more than `q,v`.
+# 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At the same *rank*, all linear layers train 4 to 8 times the numbers of `q,v`.
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
 # 3. **Choose places by quality, not by memory.**
 #

@@ -26,7 +26,7 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# Our adapter sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. Adapter and head learned to tell good movie reviews from bad.
+# Our adapter sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. The adapter and head learned to tell good reviews from bad.
 #
 # ## Three guesses
 # Ranges, 80% sure.
@@ -134,7 +134,7 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So the number's sign decides. And the number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (the nearest: a cosine of 0.16, as for a random direction). That is an **intruder**. With the adapter, the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. Shrink the intruder to a quarter, and it's still one (strength 6.0), but most pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). 500 reviews can't tell whether shrinking costs right answers.
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (the nearest: a cosine of 0.16, as for a random direction). That is an **intruder**. With the adapter, the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. At a quarter, the intruder is still one (strength 6.0), but most lost pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). 500 reviews can't tell whether shrinking costs right answers.
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -197,7 +197,7 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
 # 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And overlaps count only above chance, $\max(i, j)/d$.
 #
-# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of the test reviews (one run, rate not tuned), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
+# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of test reviews right (one run, untuned rate), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
 #
 # The same in PEFT:
 # ```python

@@ -102,8 +102,8 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # <details><summary>What we found</summary>
 #
 # - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips, the head alone remembers fewer bits (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048); we don't know why.
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.** Over ranks 1 to 16, twice the trained numbers remember about 1.5<!--coins.twice--> times the bits. (That's the power 0.59<!--coins.slope-->; 95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds.)
-# - **Our planned test was useless.** If every number stored equally much, that power would be 1. But there were only 2,048 flips: a rank 16 that knew them all would show a power of 0.74<!--coins.slope.most-->.
+# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.** Over ranks 1 to 16, doubling the numbers gives about 1.5<!--coins.twice--> times the bits. (That's a power of 0.59<!--coins.slope-->; 95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds.)
+# - **Our planned test was useless.** If every number stored the same, that power would be 1. But there were only 2,048 flips: even knowing them all, rank 16 would show only 0.74<!--coins.slope.most-->.
 # - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. We didn't try more passes.
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 14). Phone numbers are coins.
