@@ -136,10 +136,13 @@ def _logged(what: str) -> list[tuple[float | None, float | None]]:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Read all logs in a folder, recursively, skipping unreadable lines; add file and attempt to each line."""
-    rows = []
+    rows, seen = [], set[str]()
     for path in sorted(folder.rglob(FILE)):
         name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, ...]]()
         for row in lines(path):
+            if row["at"] and json.dumps(row) in seen:  # from an earlier copy of the log
+                continue
+            seen.add(json.dumps(row))
             question = (key_of(row["student"]), row["lesson"], row["what"])
             attempts[question] += 1
             rows.append({**row, "file": name, "attempt": attempts[question]})

@@ -89,10 +89,14 @@ def serve(number: str) -> None:
 
 def run(connection: socket.socket) -> None:
     """Run the kernel that the process at the other end asks for, until that process or the server's stdin ends."""
+    import numpy
+    import torch
     from ipykernel.kernelapp import IPKernelApp
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()  # interrupts are for this kernel alone
+    numpy.random.seed()  # otherwise, unseeded draws would be the same in all kernels
+    torch.seed()
     asked = json.loads(connection.makefile().readline())
     os.chdir(asked["folder"])
     os.environ.clear()

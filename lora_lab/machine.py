@@ -27,7 +27,7 @@ def memory() -> tuple[int | None, int | None]:
         return limit, max(0, min(machine.available, limit - used))
     with suppress(ValueError, OSError, AttributeError):  # psutil isn't installed yet; Windows has no sysconf
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return total, total
+        return total, None
     return None, None
 
 

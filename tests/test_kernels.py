@@ -70,6 +70,8 @@ def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner: psutil.
     assert not psutil.pid_exists(first)
 
     second, its_client = start(tmp_path)
+    draw = "import numpy, torch; print(numpy.random.rand(), torch.rand(1).item())"
+    assert not {*printed(client, draw).split()} & {*printed(its_client, draw).split()}
     os.kill(int(printed(its_client, pid)), signal.SIGSEGV)
     while second.is_alive():  # until Jupyter notices
         time.sleep(0.05)

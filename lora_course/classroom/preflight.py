@@ -73,10 +73,11 @@ def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
              "total": total, "free": free, "container": container()[0] == total, "folder": str(folder),
              "disk": shutil.disk_usage(existing).free, "needed": needed, "write": "", "port": port, "other_port": None,
              "drives": [os.environ[name] for name in os.environ if name.startswith("OneDrive")]}  # fmt: skip
-    try:
-        tempfile.TemporaryFile(dir=existing, prefix=".lora-lab-").close()
-    except OSError as error:
-        facts["write"] = error.strerror or str(error)
+    for place in (existing, Path.home()):  # Jupyter writes into the home folder
+        try:
+            tempfile.TemporaryFile(dir=place, prefix=".lora-lab-").close()
+        except OSError as error:
+            facts["write"] = f"{place}: {error.strerror or error}"
     with suppress(BadValue):
         facts["other_port"] = free_port(port)
     return facts
@@ -86,8 +87,9 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
     """Judge a machine's `facts`, one finding per part; a red one names the first fault."""
     m = SimpleNamespace(**seen)
     version = [int(part) for part in re.findall(r"\d+", m.version)] or [0]
-    total, free, disk = (f"{(size or 0) / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))
-    known, lowercase = m.total is not None, m.folder.lower()
+    total, free, disk = ("unknown" if size is None else f"{size / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))
+    known, scarce = m.total is not None, m.free is not None and m.free < FREE_MEMORY
+    lowercase = m.folder.lower()
     instead = f"; lora-lab takes {m.other_port} instead" if m.other_port else ""
     synced = re.search(SYNCED, lowercase) or any(d and lowercase.startswith(d.lower()) for d in m.drives)
     found = {
@@ -112,7 +114,7 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
          "ask the hub's administrator for a larger limit (c.Spawner.mem_limit, docs/install.md)"),
         ("memory", known and not m.container and m.total < MEMORY, "the lessons need 8 GB",
          "share a neighbor's machine, or use a hub"),
-        ("memory", known and m.free < FREE_MEMORY, f"the largest lesson needs {FREE_MEMORY / GIB:.1f} GiB free",
+        ("memory", scarce, f"the largest lesson needs {FREE_MEMORY / GIB:.1f} GiB free",
          "close other programs and browser tabs, or restart the machine before the course"),
         ("disk", m.disk < m.needed, f"the lab needs {m.needed / GIB:.1f} GiB",
          f"free {(m.needed - m.disk) / GIB:.1f} GiB more, or choose another disk (for models and data: LORA_LAB_HOME)"),
@@ -243,13 +245,14 @@ def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the files sent back, by name, red ones first; a damaged file is red. Raises: NotFound if there are none."""
     letters = {}
-    for path in folder.glob("*.json"):
+    for path in folder.rglob("*.json"):
+        name = path.relative_to(folder).as_posix()
         try:
-            letters[path.name] = read_json(path)
-            json.dumps(letters[path.name], allow_nan=False)
-            summary(letters[path.name])
+            letters[name] = read_json(path)
+            json.dumps(letters[name], allow_nan=False)
+            summary(letters[name])
         except (BadValue, KeyError, TypeError, ValueError):  # truncated, or edited by hand
-            letters[path.name] = {"green": False, "system": "cannot be read: ask for it again", "findings": []}
+            letters[name] = {"green": False, "system": "cannot be read: ask for it again", "findings": []}
     if not letters:
         raise NotFound(f"{folder} has no file from lora-lab doctor --preflight: pass the folder of returned files")
     return {name: letters[name] for name in sorted(letters, key=lambda name: (bool(letters[name]["green"]), name))}

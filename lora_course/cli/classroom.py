@@ -1,6 +1,5 @@
 """The commands for a class: `doctor --preflight`, `wheelhouse`, `show`, `grade`, `predictions` and `class`."""
 
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import asdict
@@ -155,9 +154,8 @@ def class_(file: IO[bytes], as_json: bool) -> None:
 
     Prints students by lesson, the most-missed exercises and predictions, results, and how many predictions held.
     """
-    content = file.read()
-    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8"  # Notepad, PowerShell's >
-    receipts, damaged = read(content.decode(encoding, errors="replace"))
+    content = file.read().replace(b"\0", b"")  # receipts are ASCII, perhaps in UTF-16, as by PowerShell's >
+    receipts, damaged = read(content.decode("utf-8", errors="replace"))
     for line in damaged:
         say(line)
     if not receipts:

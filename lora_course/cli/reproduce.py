@@ -51,6 +51,8 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
         raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add --scale {other}, or leave it out")
     for name in _given(options, UNPLANNED) if dry_run else ():
         raise BadValue(f"--{name.replace('_', '-')} doesn't change the plan: leave it out, or leave out --dry-run")
+    if not (options["minutes"] or 1) < 1e6:
+        raise BadValue(f"--minutes must be a time for each item, such as 30, not {options['minutes']}")
     result, words = run(names, dry_run, options)
     tell({"scale": scale, **result} if as_json else words)
     if "report" in result and all(item["error"] for item in result["items"]):

@@ -72,12 +72,12 @@ def encode(row: dict, tokenizer, labels: list[str]) -> dict:
 
 
 def base_model(tokenizer, labels: list[str]):
-    """Return a fresh copy of the base, and the modules that the checkpoint lacks, such as a classifier's head.
+    """Return a fresh copy of the base, and the modules to train whole: heads, and what the checkpoint lacks.
 
-    They always start from the same seed.
+    What is new always starts from the same seed.
     """
     torch.manual_seed(SEED)
-    options: dict = {"dtype": DTYPE, **({"num_labels": len(labels)} if labels else {})}
+    options: dict = {"dtype": DTYPE, **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {})}
     if FOUR_BITS:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE
@@ -85,8 +85,10 @@ def base_model(tokenizer, labels: list[str]):
     kind = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
     model, info = kind.from_pretrained(MODEL, output_loading_info=True, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
-    new = {key.removeprefix(f"{model.base_model_prefix}.").split(".")[0] for key in info["missing_keys"]}
-    return model if FOUR_BITS else model.to("cuda" if GPU else "cpu"), sorted(new)
+    body = f"{model.base_model_prefix}."
+    whole = {key.removeprefix(body).split(".")[0] for key in info["missing_keys"]}
+    whole |= {name.split(".")[0] for name, _ in model.named_parameters() if labels and not name.startswith(body)}
+    return model if FOUR_BITS else model.to("cuda" if GPU else "cpu"), sorted(whole)
 
 
 @torch.no_grad()
@@ -107,12 +109,12 @@ def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
 
 
 def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
-    """Train a LoRA model at this rate. Modules that the checkpoint lacks are trained whole, and saved."""
-    base, new = base_model(tokenizer, labels)
+    """Train a LoRA model at this rate; see `base_model` for what is trained whole."""
+    base, whole = base_model(tokenizer, labels)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM, r=RANK, lora_alpha=ALPHA,
-        target_modules="all-linear", modules_to_save=new or None,
-        exclude_modules=rf"(.*\.)?({'|'.join(new)})(\..*)?" if new else None,
+        target_modules="all-linear", modules_to_save=whole or None,
+        exclude_modules=rf"(.*\.)?({'|'.join(whole)})(\..*)?" if whole else None,
     )  # fmt: skip
     model = get_peft_model(base, config)
     model.print_trainable_parameters()

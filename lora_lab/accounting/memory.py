@@ -317,8 +317,9 @@ def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
     versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
-    with suppress(OSError):
-        return file.read_text("utf-8")
+    with suppress(OSError, ValueError):
+        if (text := file.read_text("utf-8")).endswith(("}", "]")):  # otherwise it is damaged, and made again
+            return text
     text = compact(make())
     with suppress(BadValue):
         write_atomically(file, text.encode())

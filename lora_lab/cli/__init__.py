@@ -7,6 +7,7 @@ import atexit
 import gc
 import io
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -33,6 +34,7 @@ def main() -> None:
     warnings.showwarning = _warn
     if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot encode every character
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end with the command
     try:
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except (KeyboardInterrupt, click.Abort):

@@ -278,9 +278,10 @@ def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
         from lora_lab.experiments.results import unlike
 
         warn(unlike(runs))
-    if hasattr(a, "finished") and hasattr(b, "finished"):  # seed i of both is a pair, so both need it
+    if hasattr(a, "finished") and hasattr(b, "finished"):
         first, second = ({run.recipe.seed for run in side.finished.runs} for side in (a, b))
-        if both := first & second:
+        if (both := first & second) and first != second and len(first) == len(second):  # unlike seeds would be paired
+            warn(f"seeds that only one side has are left out: {len(both)} of {len(first | second)} remain")
             a, b = (type(a)(tuple(run for run in side.runs if run.recipe.seed in both)) for side in (a, b))
     return Pair(_runs(a, names[0]), _runs(b, names[1]), margin)
 

@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lora_lab.accounting.memory import trained_by
-from lora_lab.errors import BadValue, LabError, OutOfMemory, in_a_sentence, warn
+from lora_lab.errors import BadValue, Changed, Failed, LabError, OutOfMemory, in_a_sentence, warn
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Race
 from lora_lab.experiments.results import Runs, unlike
@@ -190,9 +190,9 @@ class Sweep:
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
         """Return stored runs that need no training, by hash. Raises: Changed if the data or model has changed."""
-        fingerprints = {name: fingerprint(name) for name in {n for r in wanted for n in (r.task, r.model)}}
+        self._fingerprints = {name: fingerprint(name) for name in {n for r in wanted for n in (r.task, r.model)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        own = any(fingerprints.values())  # then new seeds mustn't join runs on old files: all runs are checked
+        own = any(self._fingerprints.values())  # then new seeds mustn't join runs on old files: all runs are checked
         for run in self._store.runs() if own else filter(None, map(self._store.find, wanted)):
             reusable = {
                 **dict.fromkeys(FINISHED, True),
@@ -201,7 +201,7 @@ class Sweep:
                 BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
             }.get(run.status, False)
             if reusable:
-                check_unchanged(run.recipe, run.environment, fingerprints)
+                check_unchanged(run.recipe, run.environment, self._fingerprints)
                 if run.recipe.hash in hashes:
                     kept[run.recipe.hash] = run
         return kept
@@ -271,10 +271,17 @@ class Sweep:
         settings = [[recipe.settings() for recipe in pack] for pack in packs]
         futures = dict(zip(self.client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
         for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+            if future.status == "cancelled" and not self._stop.is_set():
+                raise Failed("the Dask cluster has ended: start it and run the same command again, which resumes")
             results: Results = [] if future.status in ("cancelled", "error") else future.result()
             if future.status == "error":
                 results = [(failed(recipe, in_a_sentence(future.exception())), {}) for recipe in futures[future]]
             for run, files in results:
+                try:
+                    check_unchanged(run.recipe, run.environment, self._fingerprints)
+                except Changed:
+                    reason = "a worker has another version of the data or the model: copy this one there"
+                    run, files = failed(run.recipe, reason), {}
                 folder = self._store.adapter_folder(run.recipe)
                 if files:
                     write_together(folder, files)
@@ -334,7 +341,7 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
     """Lock a store until the end of a `with` block. Raises: BadValue if not writable, or in use by another sweep."""
     Store(folder).check_writable()
     try:
-        return FileLock(folder / LOCK).acquire(timeout=0)
+        return FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
 

@@ -118,9 +118,8 @@ class Method:
             elif option.type == "bool" and not isinstance(value, bool):
                 raise BadValue(f"{option.name} must be True or False, not {value!r}")
         for name, values in self.allowed.items():
-            if (value := getattr(self, name)) == getattr(type(self), name):
-                continue  # the default, which may be None
-            whole(name, value, values) if isinstance(values, int) else one_of(name, value, values)
+            if (value := getattr(self, name)) is not None or getattr(type(self), name) is not None:
+                whole(name, value, values) if isinstance(values, int) else one_of(name, value, values)
 
     @property
     def added_tokens(self) -> int:

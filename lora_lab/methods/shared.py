@@ -115,7 +115,7 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """Train a small square matrix R between frozen A and B. PEFT reads the file as a plain LoRA with A and B R.
+    """Train a small square matrix R between frozen A and B. PEFT reads the file as a LoRA with matrices A and B R.
 
     Raises: BadValue for an invalid value, or a rank above what a layer can hold.
     """

@@ -117,9 +117,9 @@ def asset_path(name: str) -> Path:
 def problem_with(name: str, *, hashes: bool = False) -> str:
     """Return what is wrong with an asset, or "". Check file sizes and, with `hashes`, file contents."""
     folder = home() / name
-    if not (folder / MANIFEST).is_file():
-        return "is missing"
     try:
+        if not (folder / MANIFEST).is_file():
+            return "is missing"
         manifest = read_json(folder / MANIFEST)
         locked = lock()[ASSETS[name].package]
         if manifest["lock"] != locked:
@@ -132,6 +132,8 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
                 return f"is damaged ({file} has changed)"
     except (BadValue, KeyError, TypeError, AttributeError):
         return f"is damaged ({MANIFEST})"
+    except OSError as error:
+        return f"cannot be read ({error.strerror}: ask the owner of {home()}, or set LORA_LAB_HOME)"
     return ""
 
 
@@ -170,7 +172,9 @@ def shipped(path: str) -> Path:
 
 def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> None:
     asset, locked = ASSETS[name], lock()[ASSETS[name].package]
-    home().mkdir(parents=True, exist_ok=True)
+    if not home().exists():
+        home().mkdir(parents=True)
+        home().chmod(0o755)  # readable by all, since a class may share the folder
     for leftover in home().glob(".fetch-*"):  # from downloads killed more than an hour ago
         if time.time() - leftover.stat().st_mtime > 3600:
             shutil.rmtree(leftover, ignore_errors=True)
@@ -198,7 +202,7 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         manifest = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
         write_json(folder / MANIFEST, {"lock": locked, "files": manifest})
-        for path in (folder, *folder.iterdir()):  # readable by all, since a class may share the folder
+        for path in (folder, *folder.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(home() / name, ignore_errors=True)  # remove a damaged copy
         folder.replace(home() / name)

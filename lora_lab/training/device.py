@@ -181,7 +181,7 @@ def available_devices() -> list[str]:
 
 
 def describe(device: str) -> str:
-    """Describe this machine and what its speed depends on: on Linux, processors of the same name may differ in bf16."""
+    """Describe this machine, including bf16 support on Linux, where processors of the same name may differ."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))

@@ -3,7 +3,7 @@
 #
 # "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
 #
-# As lesson 00 showed, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
+# As lesson 00 showed, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count those of whole models, and see how they grow.
 #
 # ## Three guesses
 # All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Ranges, 80% sure.

@@ -199,7 +199,7 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share-->%. Only the weights shrink, from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: embeddings and head stay. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
+# Not a quarter: 48<!--bits.llama.share-->%. Only the layers shrink, from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: embeddings and head don't. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card

@@ -266,12 +266,16 @@ def test_quick_estimate_is_an_upper_bound(own_cache):
         assert trace.peak <= bound.peak <= 2.5 * trace.peak, (fields, method)
 
 
-def test_fit_is_cached(own_cache, monkeypatch):
+def test_fit_is_cached(own_cache, tmp_path, monkeypatch):
     gpt2 = small_config("gpt2")
     first = memory(gpt2, LoRA(rank=2), batch=2, seq=64)
-    monkeypatch.setattr(accountant, "fit", None)
+    with monkeypatch.context() as patched:
+        patched.setattr(accountant, "fit", None)
+        assert memory(gpt2, LoRA(rank=2), batch=2, seq=64).terms == first.terms
+        assert memory(gpt2, LoRA(rank=5, alpha=3), batch=7, seq=96).mode == "predicted"
+    for file in tmp_path.rglob("*.json"):
+        file.write_text(file.read_text()[:50])  # damaged: made again
     assert memory(gpt2, LoRA(rank=2), batch=2, seq=64).terms == first.terms
-    assert memory(gpt2, LoRA(rank=5, alpha=3), batch=7, seq=96).mode == "predicted"
 
 
 # ---- FLOPs

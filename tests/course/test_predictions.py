@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +58,11 @@ def test_logs_of_a_class_are_read_and_summarized(tmp_path: Path):
         ("ada", 1, 80), ("ada", 2, 82), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 4), ("eve", 1, 60),
         ("eve", 1, 60), ("eve", 1, None)]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
+    shutil.copytree(tmp_path / "bob", tmp_path / "bob again")  # without times, lines may be equal by chance
+    assert len(predictions.read(tmp_path)) == len(rows) + 3
+    (tmp_path / "bob" / predictions.FILE).write_text(line(at="2026-11-30T09:00:00"))
+    shutil.copy(tmp_path / "bob" / predictions.FILE, tmp_path / "bob again")
+    assert len(predictions.read(tmp_path)) == len(rows) - 3 + 1
     assert predictions.summary(rows).splitlines() == [
         "04: accuracy: 3 of 4 gave a range, and 2 of these contain the result; the result was 82.5%",
         "04: changed: 1 of 1 gave a range, and 1 of these contain the result; the result was 5%",

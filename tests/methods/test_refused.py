@@ -215,6 +215,9 @@ def test_invalid_lora_is_refused():
     ):
         with pytest.raises((BadValue, NotFound), match=message):
             LoRA(**options).place(SITES)
+    for cls, option in ((lab.PromptTuning, "tokens"), (lab.VeRA, "rank"), (lab.Bottleneck, "size")):
+        with pytest.raises(BadValue, match=rf"{option} must be an integer of at least 1, not \d+\.0"):
+            cls(**{option: float(getattr(cls, option))})  # equals the default
     gates = [Site(f"layer.{n}.shared_expert_gate", "other", 32, 1) for n in (0, 1)]
     with pytest.raises(BadValue, match='shared_expert_gate": 1'):  # all layers at once
         LoRA(targets="all-linear").place(gates)

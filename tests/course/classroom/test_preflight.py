@@ -127,15 +127,16 @@ def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(green, lor
 
 def test_collect_lists_red_and_damaged_files_first(lora_lab: Callable, tmp_path: Path):
     write_letter([Finding("python", True, "3.11")], tmp_path / "ann.json")
-    write_letter([Finding("disk", False, "\x1b[2J 0.5 GiB free", "free some")], tmp_path / "bob.json")
+    (tmp_path / "bob").mkdir()
+    write_letter([Finding("disk", False, "\x1b[2J 0.5 GiB free", "free some")], tmp_path / "bob" / "bob.json")
     damaged = ['{"findings": [', '{"findings": [{"green": false}], "system": "Linux"}', '{"findings": [3]}',
                '{"findings": [], "green": true, "system": "Linux", "peak": NaN}']  # fmt: skip
     for number, text in enumerate(damaged):
         (tmp_path / f"eve{number}.json").write_text(text)
     lines = lora_lab("doctor", "--collect", str(tmp_path)).stdout.splitlines()
-    assert lines[0].startswith("bob.json   RED")
+    assert lines[0].startswith("bob/bob.json  RED")
     assert lines[0].endswith("disk ( [2J 0.5 GiB free)")
-    assert lines[1:5] == [f"eve{number}.json  RED  cannot be read: ask for it again" for number in range(4)]
+    assert lines[1:5] == [f"eve{number}.json     RED  cannot be read: ask for it again" for number in range(4)]
     assert lines[5].endswith(platform.machine())
     assert lines[6] == "1 of 6 are ready"
     files = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]

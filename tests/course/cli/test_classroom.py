@@ -50,6 +50,8 @@ def test_class_summarizes_receipts(lora_lab: Callable, tmp_path: Path):
     chat.write_text("\n".join(receipt.line() for receipt in three), encoding="utf-16")  # as Notepad's "Unicode"
     rows = re.findall(r"^(.*\S) +2/2 +(\S+)$", lora_lab("class", str(chat)).stdout, re.M)
     assert rows == [("(no name, 2)", "-"), ("Otter 2", "2/2")]
+    chat.write_bytes(chat.read_bytes() + f"\n{Receipt('02', 'Ada', checks).line()}".encode())  # files joined
+    assert "Ada" in lora_lab("class", str(chat)).stdout
 
 
 def test_grade_writes_json_and_a_table(lora_lab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -75,14 +77,15 @@ def test_grade_writes_json_and_a_table(lora_lab: Callable, tmp_path: Path, monke
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_path: Path):
     (tmp_path / "ada.ipynb").write_text("no JSON {")
-    hand_in(tmp_path, "bob", ["import time\ntime.sleep(60)"])
+    hand_in(tmp_path, "bob", ["import time\ntime.sleep(600)"])
     options = ["--lesson", handed_out(tmp_path / "solutions"), "--csv", tmp_path / "class.csv", "--json"]
     command, pipe = [sys.executable, "-m", "lora_course", "grade", tmp_path, *options], subprocess.PIPE
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         assert process.stderr.readline().startswith("ada.ipynb: not graded")
         process.send_signal(signal.SIGINT)  # while bob's notebook runs
-        assert [row["file"] for row in json.loads(process.stdout.read())["notebooks"]] == ["ada.ipynb"]
+        output, _ = process.communicate(timeout=30)
+        assert [row["file"] for row in json.loads(output)["notebooks"]] == ["ada.ipynb"]
     assert process.returncode == 130
     assert [line["file"] for line in rows_of(tmp_path / "class.csv")] == ["ada.ipynb"]
 

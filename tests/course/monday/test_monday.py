@@ -78,12 +78,15 @@ def test_distinct_rows_of_the_needed_columns_count(tmp_path):
     assert (len(told), labels) == (12, [])
 
 
-def test_what_a_checkpoint_lacks_is_saved(tmp_path, monkeypatch, capsys):
-    """PEFT's all-linear would put LoRA on DistilBERT's random pre_classifier, which no file holds."""
+@pytest.mark.parametrize("head", [None, 2, 3])
+def test_heads_are_trained_whole_and_saved(head, tmp_path, monkeypatch, capsys):
+    """PEFT's all-linear would put LoRA on DistilBERT's pre_classifier, which may be random."""
     config = transformers.DistilBertConfig(
         vocab_size=len(tokenizer := load_tokenizer("minilm")), dim=32, hidden_dim=64, n_layers=1, n_heads=2
     )
-    transformers.DistilBertModel(config).save_pretrained(tmp_path / "base")
+    config.num_labels = head or 2
+    kind = transformers.DistilBertForSequenceClassification if head else transformers.DistilBertModel
+    kind(config).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     job = plan(str(tmp_path / "base"), rows_for("classifier", tmp_path), gpu_gb=8)
     monkeypatch.chdir(tmp_path)
