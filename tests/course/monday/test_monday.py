@@ -89,6 +89,7 @@ def test_heads_are_trained_whole_and_saved(head, tmp_path, monkeypatch, capsys):
     kind(config).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     job = plan(str(tmp_path / "base"), rows_for("classifier", tmp_path), gpu_gb=8)
+    job.settings["RATES"] = [1e-3]
     monkeypatch.chdir(tmp_path)
     finished = runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
     assert "adapter saved" in capsys.readouterr().out
