@@ -37,7 +37,7 @@ NOTES = (
     "for eager PyTorch with transformers models; compile, autocast, offload and chunked losses are not covered",
     "counts live tensors only; on a GPU add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
-EXPERTS = "experts stay in 16 bits: this lab and bitsandbytes quantize linear layers, not tensors of experts"
+EXPERTS = "experts are not quantized: this lab and bitsandbytes quantize linear layers, and experts are plain tensors"
 EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory

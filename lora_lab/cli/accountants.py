@@ -1,7 +1,7 @@
 """`lora-lab params` and `lora-lab memory`: count parameters and predict memory without loading weights."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -29,12 +29,13 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
         tell(count.to_json())
         return
     lines, rest = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]], 0
-    for name, role, *numbers, rank in (astuple(row) for row in count.modules):
-        *_, full, trained = numbers
-        if rank or trained:
-            lines.append([name, role, *(f"{n:,}" for n in numbers), "" if rank is None else f"{rank:,.1f}"])
+    for row in count.modules:
+        if row.break_even_rank or row.trained:
+            numbers = (row.in_features, row.out_features, row.count, row.full, row.trained)
+            rank = "" if row.break_even_rank is None else f"{row.break_even_rank:,.1f}"
+            lines.append([row.name, row.role, *(f"{n:,}" for n in numbers), rank])
         else:
-            rest += full
+            rest += row.full
     lines.append(["norms and others", "", "", "", "", f"{rest:,}", "0", ""])
     head = f", and {count.head:,} in the task's head" if count.head else ""
     totals = [

@@ -146,9 +146,8 @@ def _table(done: pd.DataFrame) -> str:
     for cell, values in done.groupby(keys, dropna=False, sort=False)[metric]:
         scores = factor(metric) * values
         settings = ["-" if v in (None, "") or v != v else f"{v:g}" if isinstance(v, float) else str(v) for v in cell]
-        lines.append(
-            [*settings, str(len(scores)), f"{scores.mean():.1f}", " ".join(f"{score:.1f}" for score in scores)]
-        )
+        each = " ".join(f"{score:.1f}" for score in scores)
+        lines.append([*settings, str(len(scores)), f"{scores.mean():.1f}", each])
     return "\n".join(aligned(lines, "<" * len(keys) + "><<"))
 
 

@@ -78,7 +78,8 @@ def write(pack: Pack, path: Path) -> None:
         record = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
         members.append(record | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
-    header = {"version": VERSION, "step": pack.step, "members": members, **pack.fingerprints, "seconds": seconds}
+    header = {"version": VERSION, "step": pack.step, "members": members, "seconds": seconds}
+    header |= {"data": pack.task.data, "weights": pack.fingerprints[pack.members[0].recipe.model]}
     write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
 
 
@@ -91,7 +92,7 @@ def restore(pack: Pack, *paths: Path) -> None:
     pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)
-        check_unchanged(pack.members[0].recipe, header, pack.now)
+        check_unchanged(pack.members[0].recipe, header, pack.fingerprints)
         for record in header["members"]:
             if member := pending.pop(record["hash"], None):
                 names = [f"{record['hash']}.{n}." for n in range(len(member.trained))]

@@ -79,8 +79,7 @@ class Pack:
         self.task = task_of(first, download)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
-        self.fingerprints = {"data": self.task.data, "weights": fingerprint(first.model)}
-        self.now = dict(zip((first.task, first.model), self.fingerprints.values(), strict=True))
+        self.fingerprints = {first.task: self.task.data, first.model: fingerprint(first.model)}  # see `check_unchanged`
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
         self.device = self.choice.device
         draws = {r.subset: chosen_rows(self.task, r.examples, r.subset) for r in recipes}
@@ -230,6 +229,7 @@ class Pack:
         """Return a member's record. `seconds` is the member's share of the pack's time."""
         report: Report = member.model.lora_lab_report  # type: ignore[assignment]
         environment = device.environment(self.choice) | {"pack": self.size}
+        files = {"data": self.task.data, "weights": self.fingerprints[member.recipe.model]}
         return Run(
             recipe=member.recipe,
             metrics=score.metrics if score else {},
@@ -239,7 +239,7 @@ class Pack:
             total=report.total,
             seconds=(time.perf_counter() - self.started) / self.size,
             peak_bytes=self.peak_bytes or device.used_bytes(self.device),  # a probe takes no steps
-            environment=environment | {key: value for key, value in self.fingerprints.items() if value},
+            environment=environment | {name: value for name, value in files.items() if value},
             status=member.status,
             error=member.error,
             warnings=list(member.warnings),

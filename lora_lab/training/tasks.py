@@ -195,10 +195,7 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
 
 
 def fingerprint(name: str) -> str | None:
-    """Return a hash, sixteen hex digits, of a user's data file, or of 1 MB from each file of a model folder's weights.
-
-    None for any other task or model.
-    """
+    """Return a hash of a user's data file, or of samples of a model folder's weights; None for any other name."""
     path = Path(name).expanduser()
     if path.suffix.lower() in (".csv", ".txt", *JSON_LINES) and path.is_file():
         return sha256(path.read_bytes()).hexdigest()[:16]

@@ -69,9 +69,9 @@ def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | 
     Failed if training diverges, after the failure is recorded.
     """
     (member,) = pack.members
-    for other in store.runs() if store is not None and any(pack.now.values()) else ():
+    for other in store.runs() if store is not None and any(pack.fingerprints.values()) else ():
         if other.recipe != member.recipe and other.status in FINISHED:
-            check_unchanged(other.recipe, other.environment, pack.now)
+            check_unchanged(other.recipe, other.environment, pack.fingerprints)
     try:
         (run,) = pack.run(stop=stop)
         if run.error:
