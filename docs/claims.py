@@ -7,7 +7,7 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 INTRODUCTION = """# What people say about LoRA
 
-Each claim is a card in `data/claims`, which states who says it and where, what an experiment must find if the claim is
+Each claim is a card in `data/claims`. A card states who says it and where, what an experiment must find if the claim is
 right, and the premises that the claim depends on. The cards store no verdicts: experiments compute the verdicts from
 the premises. Change a premise, and the verdict can flip:
 

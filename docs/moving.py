@@ -17,7 +17,7 @@ from lora_lab import SweepPanel
 from lora_lab.widgets.base import page
 
 PICTURE = Path(__file__).with_name("pictures") / "playground.webp"
-WIDTH, SCALE = 860, 1.25  # the panel's width in CSS pixels, and picture pixels per CSS pixel
+WIDTH, SCALE = 860, 1.0  # the panel's width in CSS pixels, and picture pixels per CSS pixel
 FRAME, REST = 60, 1100  # milliseconds per frame, and for the last frame of a drag
 CURSOR = """() => {
     document.body.insertAdjacentHTML('beforeend', `<svg width="22" style="position: fixed; pointer-events: none">

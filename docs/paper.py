@@ -24,7 +24,7 @@ paper.recomputed("table3")                           # every number that follows
 
 VERDICTS = ("exact", "rounded", "does not follow")
 RECOMPUTED = """Counts come from `lora_lab.params`, given a model's config and a method; the rest is arithmetic on other
-printed numbers. *Exact*: equal to the printed number after rounding. *Rounded*: truncated, rounded to fewer digits
+printed numbers. *Exact* means equal to the printed number after rounding; *rounded*, truncated, rounded to fewer digits
 than are printed, or covered by an "about". If the paper states no size, we used the one that fits best."""
 
 

@@ -1,7 +1,7 @@
 """Write the numbers that text quotes from stored runs: `make numbers`, or `python docs/quoted.py`.
 
 Text names each quoted number in a comment right after it: `80.9<!--compare.lora-->`. Pages don't show these comments.
-The script writes data/quoted.json and replaces what precedes each comment. `tests/docs/test_quoted.py` checks both.
+The script writes data/quoted.json and replaces what precedes each comment. `tests/docs/test_sources.py` checks both.
 """
 
 import json
@@ -263,7 +263,7 @@ def bits() -> dict[str, str]:
     matrix = load_model("minilm").encoder.layer[2].attention.self.query.weight.detach()
     error = (quantize(matrix, "nf4").dequantized() - matrix).norm() / matrix.norm()
     return {
-        **{f"bits.{dtype.partition('+')[0]}": f"{100 * scores.mean():.1f}" for dtype, scores in right.items()},
+        **{f"bits.{dtype.partition('+')[0]}": f"{100 * scores.mean():.2f}" for dtype, scores in right.items()},
         **fixed("bits.nf4", 1, low=100 * nf4.low, high=100 * nf4.high, wrong=100 * error),
         "bits.llama.16": f"{sixteen.peak / 2**30:.1f}",
         "bits.llama.share": f"{100 * quantized.peak / sixteen.peak:.0f}",

@@ -6,7 +6,7 @@ The file contains records and predictions, but no adapters. The same runs give t
 import io
 import sys
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+from zipfile import ZIP_LZMA, ZipFile, ZipInfo
 
 from lora_lab.files import write_atomically
 from lora_lab.training.runs import is_record
@@ -20,7 +20,7 @@ def study(folder: Path) -> bytes:
             for file in (record, *sorted(record.with_suffix("").glob("*.npy"))):
                 info = ZipInfo(file.relative_to(folder).as_posix())  # without a date
                 info.create_system = 3  # the same on every system
-                archive.writestr(info, file.read_bytes(), ZIP_DEFLATED, 9)
+                archive.writestr(info, file.read_bytes(), ZIP_LZMA)
     return content.getvalue()
 
 

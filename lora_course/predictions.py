@@ -67,20 +67,23 @@ def _seal(what: str, low: float | None, high: float | None) -> str:
 def reveal(what: str, found: float, unit: str = "") -> None:
     """Print the result next to the sealed range, and log both; without a range, show it only in headless mode."""
     guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
-    result = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
+    found = float(f"{finite(found, what):.12g}")  # 76.8 - 73.6 is 3.2
+    result = f"{what}: it is {in_full(found)}{unit if unit == '%' else f' {unit}'.rstrip()}"
     if guess is None:
         sealed = f'"{what}" stays sealed: give your range above first, or call lesson.skip("{what}")'
         print(f"{result}." if headless() else sealed)
         return
-    guess.found = finite(found, what)
-    if (guess.low, guess.high) not in _logged(what):
-        log(what, guess.low, guess.high, guess.found, unit)
+    logged, own = _logged(what), (guess.low, guess.high)
+    guess.found = next(n for n in (logged.get(own), guess.found, found) if n is not None)  # the first result counts
+    if own not in logged:
+        log(what, *own, guess.found, unit)
     outcome = "you made no prediction"
     if guess.low is not None and guess.high is not None:
-        miss = max(guess.low - guess.found, guess.found - guess.high)
-        outcome = "inside your range" if guess.held else f"outside your range, by {in_full(miss, 3)}"
+        miss = max(guess.low - found, found - guess.high)
+        outcome = "inside your range" if miss <= 0 else f"outside your range, by {in_full(miss, 3)}"
         outcome += f" ({in_full(guess.low)} to {in_full(guess.high)}, {in_full(guess.high - guess.low, 3)} wide)"
     note = f" This is attempt {guess.attempt}: only the first counts." if guess.attempt > 1 else ""
+    note += f" The first result counts: {in_full(guess.found)}." * (guess.found != found)
     print(f"{result}; {outcome}.{note}")
 
 
@@ -128,10 +131,11 @@ def _lesson() -> str:
     return CURRENT.lesson or Path(os.environ.get("JPY_SESSION_NAME", "")).stem  # the notebook, if no lesson was started
 
 
-def _logged(what: str) -> list[tuple[float | None, float | None]]:
-    """Return this student's logged ranges for a question of this lesson; a range is logged with its result."""
+def _logged(what: str) -> dict[tuple[float | None, float | None], float | None]:
+    """Return the results of this student's logged ranges for a question of this lesson."""
     key = (_lesson(), what, key_of(student()))
-    return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], key_of(r["student"])) == key]
+    rows = [r for r in lines(Path(FILE)) if (r["lesson"], r["what"], key_of(r["student"])) == key]
+    return {(r["low"], r["high"]): r["found"] for r in rows}
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -157,9 +161,10 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
             with path.open("rb") as file:
                 file.seek(begin)
                 content = file.read(LARGEST)
-    for line in content.split(b"\n"):  # not splitlines: it also splits at U+2028, which JSON strings may contain
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # saved by an editor on Windows
+    for line in content.decode(encoding, "replace").split("\n"):  # not splitlines: JSON strings may contain U+2028
         with suppress(ValueError, TypeError, RecursionError):
-            if isinstance(row := json.loads(line.decode(errors="replace")), dict):
+            if isinstance(row := json.loads(line), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}
                 numbers: dict[str, float | None] = dict.fromkeys(NUMBERS)
                 for name in NUMBERS:

@@ -46,7 +46,7 @@ class AdapterLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen layer's weight; T5 reads its dtype."""
+        """The frozen layer's weight. T5's code reads its dtype."""
         return innermost(self).weight  # type: ignore[return-value]
 
     @property

@@ -20,8 +20,10 @@ from lora_lab.errors import BadValue
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see either the old or the new content, even after a power failure.
 
-    Raises: BadValue if the folder cannot be written to.
+    Raises: BadValue if the folder cannot be written to, or if `path` is a folder.
     """
+    if path.is_dir():
+        raise BadValue(f"{path} is a folder: add the name of a file in it")
     with _written(path.parent, {path.name: content}) as new:
         _replace(new[path.name], path)
 

@@ -1,8 +1,8 @@
 """Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (Linux).
 
-A kernel that imports torch and transformers itself takes seconds to start, and 0.3 GB that no other process shares. A
-forked kernel inherits both, and shares their memory with its parent until either process writes to it. The parent
-imports the libraries but not the lab, so a restarted kernel runs the lab's code as it is on disk.
+A kernel that imports torch and transformers itself takes seconds to start, and uses 0.3 GB that no other process
+shares. A forked kernel inherits these libraries and shares their memory with its parent until either process writes to
+it. The parent imports the libraries but not the lab, so a restarted kernel runs the lab's code as it is on disk.
 
 For each connection file, Jupyter starts `python kernels.py SOCKET FILE`, a small process that asks the forking process
 (`python kernels.py NUMBER`) for a kernel and exits when that kernel does. If the forking process doesn't answer, the
@@ -41,9 +41,9 @@ LIBRARIES = (
 
 @contextlib.contextmanager
 def forked_kernels() -> Iterator[dict[str, str]]:
-    """Start the forking process; yield the environment that makes Jupyter use its kernels: empty, except on Linux.
+    """Start the forking process; yield the environment variables that make Jupyter use its kernels (on Linux only).
 
-    The kernels end when the context ends, or the process that entered it.
+    The kernels end when the context, or the process that entered it, ends.
     """
     if sys.platform != "linux":  # macOS has fork, but its libraries don't survive a fork
         yield {}

@@ -45,7 +45,7 @@ class LoRALinear(AdapterLayer):
         fp32: Any = {"dtype": torch.float32, "device": weight.device}
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, **fp32))
-        # Stored as (rank, out): with many tokens, computing its gradient is then up to four times faster on a CPU.
+        # B is stored as (rank, out): with many tokens, its gradient is then computed up to four times faster on a CPU.
         self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, **fp32).t())
         init_A(self.lora_A, init)
 

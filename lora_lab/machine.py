@@ -6,12 +6,14 @@ The installer uses this module before any package is installed, so it imports on
 import os
 import socket
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 from lora_lab.errors import BadValue
 
 CGROUPS = Path("/sys/fs/cgroup")
+BUILDING = threading.RLock()  # held while transformers builds a model, which changes state of the whole process
 PORTS = 50  # number of ports to try, starting with the requested one
 
 
@@ -43,7 +45,7 @@ def container() -> tuple[int | None, int]:
 
 
 def free_port(first: int) -> int:
-    """Return the first free port, starting at `first`, or any for 0. Raises: BadValue if PORTS ports are taken."""
+    """Return the first free port, starting at `first`; 0 means any. Raises: BadValue if PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:

@@ -34,7 +34,7 @@ OVERRIDES = {
 def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callable[[str], None]) -> None:
     """Copy the lessons, start JupyterLab on 127.0.0.1 with a token, and wait until it exits.
 
-    With `check`, only start it, check that it serves the first lesson, and stop it.
+    If `check`, only start the server, check that it serves the first lesson, and stop it.
     Raises: BadValue for a folder that cannot be written to; Failed if the server does not start.
     """
     root = Path(folder).expanduser().resolve()
@@ -68,7 +68,8 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
         with serving("JupyterLab", command, environment, port, say, "closing the workbench", quiet=check) as server:
             say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
             if not check:
-                server.wait()
+                if code := server.wait():
+                    raise Failed(f"JupyterLab exited with {code}; if the port was taken meanwhile, try another --port")
                 return
             request = urllib.request.Request(
                 f"{address}/api/contents/{FIRST}", None, {"Authorization": f"token {token}"}
@@ -110,15 +111,15 @@ def serving(
 
 
 def copy_lessons(folder: Path) -> list[str]:
-    """Copy new lessons and update those that the user has not changed. Return messages for the user."""
+    """Copy new lessons and the glossary; update those that the user has not changed. Return messages for the user."""
     source = shipped("notebooks")
     try:
         copied: dict[str, str] = read_json(folder / COPIED)
     except BadValue:
         copied = {}
     messages = []
-    for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb")]):
-        name = lesson.relative_to(source).as_posix()
+    for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb"), source / "../docs/glossary.md"]):
+        name = lesson.relative_to(source).as_posix().removeprefix("../")  # to JupyterLab, its root is its own parent
         target = folder / name
         content = lesson.read_bytes()
         new = sha256(content).hexdigest()

@@ -147,6 +147,7 @@
       if (!(points > 0)) return wrong(asked.none);
       if (points < asked.limits[0]) return wrong(fill(asked.little, { margin: points }));
       if (points > asked.limits[1]) return wrong(asked.much);
+      if (margin !== points) return wrong("give tenths of a point, such as 1.5");
       const verdict = asked.cases.findLast(({ from }) => from <= margin);
       const named = (words) => fill(words, { margin, word: verdict.word, seen: verdict.seen });
       if (word === undefined) return { words: `${named(asked.sealed_at)}\n${asked.rule}`, next: asked.next[0] };

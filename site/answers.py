@@ -209,7 +209,7 @@ def eleventh() -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         folder = broken.eleventh(0, f"{scratch}/K")
         names, promised, size = broken.header(folder)
-        lines = [f"The eleventh patient has {len(names)} tensors. It promises {promised:,} bytes and has {size:,}."]
+        lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…), promises {promised:,} bytes, has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
@@ -227,8 +227,9 @@ def on_card() -> dict[str, Any]:
 
 
 def facts() -> dict[str, Any]:
-    few, share = checks.check_facts(..., 64).right.right, 100 * ranks.right_at_each_rank(256)[24]
-    question = f"64 facts need {few} pieces. About how many do 256 need (+-2)? (24 get {share:.1f}% right.)"
+    few, shares = checks.check_facts(..., 64).right.right, ranks.right_at_each_rank(256)
+    known = ", ".join(f"{100 * shares[rank]:.0f}% with {rank}" for rank in (12, 16, 20, 24))
+    question = f"64 facts need {few} pieces. Of 256, so many are right: {known}. How many pieces get 95% (+-2)?"
     right, hints = checks.check_facts(..., 256).right, {"rank": "Hint: later pieces add less"}
     return ask(question, {"rank": replace(right, within=0.07)}, f"it's {right.right}: {right.why}", hints)
 

@@ -33,7 +33,7 @@ from lora_lab.widgets import base
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 OUT = SITE / "build" / "html"
-SCALE, WIDE = 1.5, 500  # picture pixels per CSS pixel in a notebook; wider ones scroll on a phone
+SCALE, WIDE = 1.25, 750  # pixels of a panel's picture per CSS pixel; pixels above which a picture scrolls on a phone
 
 FACES = (
     ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-Regular.ttf", ""),
@@ -82,8 +82,9 @@ def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
         if snapshot.get("panel") == "TrainPanel":
             snapshot["state"]["at"] = 0  # a replay starts before its first step, to hide the result
         markup = place_panel(snapshot, source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
-        width, height = (round(side / SCALE) for side in struct.unpack(">II", image[16:24]))
-        size = f'<img class="lab-picture{" wide" * (width > WIDE)}" loading="lazy" width="{width}" height="{height}"'
+        wide = " wide" * (struct.unpack(">I", image[16:20])[0] > WIDE)
+        width, height = (round(n / (SCALE if snapshot else 1)) for n in struct.unpack(">II", image[16:24]))
+        size = f'<img class="lab-picture{wide}" loading="lazy" width="{width}" height="{height}"'
         return {**output, "data": {"text/html": markup.replace("<img", size)}, "metadata": {}}
     if "<table" in (markup := "".join(data.get("text/html", ""))):
         return {**output, "data": {"text/html": f'<div class="table-wrapper">{markup}</div>'}}

@@ -1,6 +1,6 @@
 // Predictions on a page without a kernel. A cell that asks for ranges is followed by a form. Until its ranges are sealed or
 // skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser, as is the
-// first range for each result: lesson 09 draws these.
+// first range for each result, empty if it was skipped: lesson 09 draws these.
 (() => {
   const { make } = lab;
   const store = lab.kept("ranges", {});
@@ -29,14 +29,17 @@
     }
 
     const answer = (rangeOf) => {
-      for (const row of rows) store.save(row.name, rangeOf(row));
+      for (const row of rows) {
+        store.save(row.name, rangeOf(row));
+        if (!given[row.name]) first.save(row.name, first.value[row.name] ?? []); // its result opens: no later range counts
+      }
       update();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const filled = ({ ends }) => ends.filter((end) => end.value).length;
       const half = rows.find((row) => filled(row) === 1);
-      const numbers = ({ ends }) => ends.map((end) => lab.number(end.value.replace(/[−–]/g, "-").replace(/[\s%]/g, "")));
+      const numbers = ({ ends }) => ends.map((end) => lab.number(end.value.replace(/[−–]/g, "-").replace(/[\s%'’]/g, "")));
       const odd = rows.find((row) => filled(row) && !numbers(row).every(Number.isFinite));
       const swapped = rows.find((row) => numbers(row)[0] > numbers(row)[1]);
       if (!rows.some(filled)) status.textContent = "No range yet: fill in a row, or press Skip.";
@@ -99,7 +102,7 @@
   /** Show the reader's own ranges, of all lessons, in place of the made-up example. */
   function drawRanges(cell) {
     const own = lab.all("results").flatMap(([page, results]) =>
-      Object.entries(results).map(([name, [low, high, value]]) => ({
+      Object.entries(results).filter(([, kept]) => kept.length).map(([name, [low, high, value]]) => ({
         words: `${page.slice(0, 2)} ${name}: ${value}, your range ${range([low, high])}`,
         place: (value - low) / (high - low || 1e-9),
         held: low <= value && value <= high,

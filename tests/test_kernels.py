@@ -14,7 +14,6 @@ from jupyter_client.manager import KernelManager
 
 from lora_lab.kernels import forked_kernels
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 OWNER = "from lora_lab.kernels import forked_kernels as f\nwith f() as e: print(e['JUPYTER_PATH'], flush=True); input()"
 
 
@@ -47,6 +46,7 @@ def printed(client: BlockingKernelClient, code: str) -> str:
     return "".join(texts).strip()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner: psutil.Process, tmp_path: Path):
     manager, client = start(tmp_path)
     code = "import os, sys; print('torch' in sys.modules, 'lora_lab' in sys.modules, os.getcwd(), os.getenv('{}'))"

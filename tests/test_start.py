@@ -112,37 +112,20 @@ def test_old_python_is_skipped_and_none_or_a_failing_step_is_an_error(clone: Pat
     assert start(clone).returncode == 7
 
 
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+WITHOUT_PIP = 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac'
+ENVIRONMENT = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/python\nchmod +x .venv/bin/python\n"
 
 
-@pytest.fixture
-def made_clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile and a Python that creates a working environment."""
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(("python", "creates"), [(None, True), ("exit 1", True), (WITHOUT_PIP, False)])
+def test_make_creates_a_missing_or_broken_environment_and_adds_pip(tmp_path: Path, python: str | None, creates: bool):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    environment = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/python\nchmod +x .venv/bin/python\n"
-    write_program(tmp_path / "python", f'echo "$@" >> calls\n{environment}')
-    return tmp_path
-
-
-def make(made_clone: Path) -> str:
-    done = subprocess.run(["make", "demo", "PYTHON=./python"], cwd=made_clone, capture_output=True, text=True)
+    write_program(tmp_path / "python", f'echo "$@" > calls\n{ENVIRONMENT}')
+    if python:
+        write_program(tmp_path / ".venv/bin/python", python)
+    done = subprocess.run(["make", "demo", "PYTHON=./python"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (made_clone / ".venv" / ".lab").is_file()
-    return (made_clone / "calls").read_text() if (made_clone / "calls").exists() else ""
-
-
-@needs_make
-@pytest.mark.parametrize("broken", [True, False])
-def test_broken_or_missing_environment_is_created(made_clone: Path, broken: bool):
-    if broken:
-        write_program(made_clone / ".venv/bin/python", "exit 1")
-    assert make(made_clone) == "-m venv --clear .venv\n"
-
-
-@needs_make
-def test_environment_without_pip_gets_it(made_clone: Path):
-    script = 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac'
-    write_program(made_clone / ".venv/bin/python", script)
-    assert make(made_clone) == ""
-    assert (made_clone / "pip").exists()
+    assert (tmp_path / ".venv" / ".lab").is_file()
+    assert [(tmp_path / name).exists() for name in ("calls", "pip")] == [creates, python == WITHOUT_PIP]
+    assert not creates or (tmp_path / "calls").read_text() == "-m venv --clear .venv\n"

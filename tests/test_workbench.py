@@ -21,8 +21,10 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a lesson and its solution, in place of those that ship."""
-    folder = tmp_path / "shipped"
+    folder = tmp_path / "shipped" / "notebooks"
     (folder / "solutions").mkdir(parents=True)
+    (folder.parent / "docs").mkdir()
+    (folder.parent / "docs" / "glossary.md").write_text("words")
     (folder / "00_start_here.ipynb").write_text("version 1")
     (folder / "solutions" / "00_start_here.ipynb").write_text("solved 1")
     monkeypatch.setattr(workbench, "shipped", lambda path: folder)
@@ -34,6 +36,7 @@ def test_lessons_are_copied_once_and_changed_ones_not_overwritten(shipped: Path,
     assert workbench.copy_lessons(copy.parent) == []
     assert "version 1" in copy.read_text()
     assert "solved 1" in (copy.parent / "solutions" / copy.name).read_text()
+    assert (copy.parent / "docs" / "glossary.md").read_text() == "words"  # JupyterLab finds ../docs of its root there
     modified = copy.stat().st_mtime_ns
     assert workbench.copy_lessons(copy.parent) == []
     assert copy.stat().st_mtime_ns == modified
@@ -117,3 +120,6 @@ def test_installed_wheel_serves_the_lessons_and_finds_the_course(installed: Path
     assert str(installed) in done.stdout  # not the clone
     assert "NotFound: GLUE has no task 'nothing'" in done.stderr
     assert "verdict" in run(next(installed.glob("[bS]*/lora-lab*")), "claims", "gpt3_memory", "--help").stdout
+
+
+# ---- forked kernels

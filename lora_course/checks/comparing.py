@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Choice, Function, Verdict, exercise, texts, unsolved
+from lora_course.checks.verdict import Choice, Function, Verdict, exercise, letters, texts, unsolved
 from lora_course.receipts import CURRENT
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
@@ -64,6 +64,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         return Verdict(None, asked(pair))
     if error := no_margin(margin):
         return Verdict(False, error)
+    margin = float(margin)
     # The grader judges many notebooks in one process, which has started no lesson and keeps no receipt.
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100) if CURRENT.lesson else margin / 100
     if margin / 100 != sealed:
@@ -86,7 +87,7 @@ def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
     """Judge a word and a sentence; `told` is shown before the question about the word."""
     if unsolved(word):
         return Verdict(None, f"{told}\n{TEXTS['rule']}\nThe words: {', '.join(WORDS)}")
-    if str(word).replace(",", "") != right.word:
+    if (word := letters(str(word))) != right.word:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
         options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
@@ -138,7 +139,7 @@ def defense(pair: str, margin: float) -> Defense:
 
 def no_margin(margin: Any) -> str:
     """Return why this is not a margin in points, or "" if it is one."""
-    if not isinstance(margin, int | float):
+    if not isinstance(margin, int | float | np.number):
         return f"a margin is a number of points, not {type(margin).__name__}"
     problem = "none" if not margin > 0 else "little" if margin < LEAST else "much" if margin > MOST else ""
     return str(TEXTS["margins"][problem]).format(margin=f"{margin:g}") if problem else ""

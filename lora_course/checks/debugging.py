@@ -18,7 +18,7 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
     """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer."""
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
         return Verdict(False, 'write the name of a fault for each letter: {"A": "truncated file", ...}')
-    if unsolved(diagnosis) or not diagnosis or any(unsolved(given) for given in diagnosis.values()):
+    if unsolved(diagnosis) or not diagnosis or {*PATIENTS} - {*diagnosis} or any(map(unsolved, diagnosis.values())):
         return Verdict(None, "name the fault for each letter; the names are in the list above")
     names = {name.lower(): name for name in NAMES}
     for letter, given in diagnosis.items():

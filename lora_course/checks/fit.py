@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from lora_course.checks.verdict import Function, Verdict, exercise, texts, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, plain, texts, unsolved
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
 from lora_lab.accounting.memory import Estimate, estimate, largest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary
-from lora_lab.errors import LabError
 from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
@@ -67,13 +66,10 @@ def check_longest_row(
     method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(str(method), method)  # as in the panel
     if not isinstance(checkpointing, bool):
         return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
-    try:
-        setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=batch, seq=seq)
-        if seq < SHORTEST:
-            return Verdict(False, f"seq must be at least {SHORTEST} tokens, not {seq}", HINTS["seq"])
-        needed, room = step(method, setup), usable(card_of(card))
-    except LabError as error:
-        return Verdict(False, str(error))
+    setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=plain(batch), seq=plain(seq))
+    if seq < SHORTEST:
+        return Verdict(False, f"seq must be at least {SHORTEST} tokens, not {seq}", HINTS["seq"])
+    needed, room = step(method, setup), usable(card_of(card))
     values, free = {"size": binary(needed.peak), "at": needed.at, "card": card}, room - needed.peak
     part = wrong_part(method, setup)
     if free < 0:
@@ -81,9 +77,8 @@ def check_longest_row(
         return Verdict(False, ROW["over"].format(**values, more=binary(-free), why=why), HINTS[part])
     if seq >= NEAR * (best := longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), card)):
         return Verdict(True, ROW["fits"].format(**values, seq=f"{seq:,}", free=binary(free)))
-    return Verdict(
-        False, ROW["short"].format(**values, times=f"{best / seq:.1f}", why=short(method, setup)), HINTS[part]
-    )
+    why = short(method, setup)
+    return Verdict(False, ROW["short"].format(**values, times=f"{best / seq:.1f}", why=why), HINTS[part])
 
 
 def wrong_part(method: str, setup: Setup) -> str:

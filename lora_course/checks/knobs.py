@@ -1,15 +1,15 @@
-"""Exercises for lesson 03 (knobs): how much of a teacher a rank misses, and three learning rates around the best."""
+"""Exercises for lesson 03 (knobs): how much a rank misses of its teacher, and three learning rates around the best."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from lora_course.checks.verdict import Function, Verdict, exercise, texts, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, plain, texts, unsolved
 from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
@@ -48,12 +48,13 @@ def check_missed(missed: Callable[[int, int], float]) -> Verdict:
 
 
 @exercise
-def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
+def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
     """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
 
     Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows decide.
     """
-    if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
+    rates = [plain(rate) for rate in rates] if isinstance(rates, Iterable) else []
+    if not rates or any(map(unsolved, rates)):
         return Verdict(None, "replace each ... with a rate, smallest first")
     if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
         return Verdict(None, "give three numbers above zero, such as [1e-5, 3e-5, 1e-4]")
@@ -77,9 +78,8 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
         worse = [score < scores[1] - LUCK for score in (scores[0], scores[2])]
     if all(worse):
         return Verdict(True, f"{words}; {WORDS['peak'].format(low=f'{low:.2g}', high=f'{high:.2g}')}")
-    sides = [
-        side for side, outside in zip((WORDS["lower"] + carried, WORDS["higher"]), worse, strict=True) if not outside
-    ]
+    replies = zip((WORDS["lower"] + carried, WORDS["higher"]), worse, strict=True)
+    sides = [reply for reply, enough in replies if not enough]
     return Verdict(False, "; ".join([words, *sides]))
 
 

@@ -19,6 +19,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
         return y
     if getattr(y, "shape", None) != (6, 5):
         return Verdict(False, f"y must have shape (rows, out), (6, 5), not {getattr(y, 'shape', type(y).__name__)}")
+    y = torch.as_tensor(y).float()
     update = torch.stack([b[n] @ (a[n] @ row) for n, row in zip(which, x, strict=True)])
     first = torch.stack([b[0] @ (a[0] @ row) for row in x])
     near = {

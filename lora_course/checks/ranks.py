@@ -20,7 +20,7 @@ def _share(s: Any, r: int) -> float:
 ENERGY = Function(
     cases=[(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 3), (np.array([2.0, 2.0]), 2)],
     right=_share,
-    why="the first r squares over all squares, both summed: for 3, 2, 1 and r = 1, that is 9 / 14",
+    why="the first r squares over all squares, both summed: for 5, 4, 2, 1 and r = 2, that is 41 / 46 = 0.89",
     near={
         "those are sums of s: energy is the sum of s squared": lambda s, r: s[:r].sum() / s.sum(),
         "that is the energy itself: divide by the sum of all squares": lambda s, r: (s[:r] ** 2).sum(),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Choice, Function, Number, Right, Verdict, exercise, parts, texts
+from lora_course.checks.verdict import Choice, Function, Number, Right, Verdict, attempt, exercise, parts, texts
 
 POINT = 0.01
 WORDS = ("better", "worse", "undecided")
@@ -43,7 +43,7 @@ def check_half_width(half: Callable[[float, int], float]) -> Verdict:
 
 def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
     """Return the student's function if it passes the check of exercise 1; otherwise ours."""
-    return HALF_WIDTH.judge(half).yours_or_ours("half_width", half, HALF_WIDTH.right)
+    return attempt(HALF_WIDTH.judge, half).yours_or_ours("half_width", half, HALF_WIDTH.right)
 
 
 def report(table: Any) -> tuple[dict[str, Right], str, float]:

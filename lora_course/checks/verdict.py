@@ -11,6 +11,7 @@ is also on the site is a `Number`, a `Choice` or a `Function`, which `site/answe
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache, wraps
@@ -20,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import yaml
 
 from lora_course.receipts import CURRENT, Check
+from lora_lab.errors import LabError
 from lora_lab.training.assets import shipped
 
 Given = ParamSpec("Given")
@@ -61,7 +63,7 @@ def exercise(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
 
     @wraps(check)
     def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Verdict:
-        verdict = check(*args, **kwargs)
+        verdict: Verdict = attempt(lambda: check(*args, **kwargs))  # what no check expects raises: that's a reply, too
         record = CURRENT.checks.setdefault(name, Check())
         if not record.passed:
             record.passed, record.tries = bool(verdict.passed), record.tries + (verdict.passed is not None)
@@ -108,7 +110,7 @@ class Number(Right):
     right: float
     misconceptions: Mapping[Any, str]
     why: str = ""
-    within: float = 1e-6
+    within: float = 1e-9
     fallback: str = ""
     hint: str = "replace the ... with a number"
     slack: float = 0.02
@@ -123,7 +125,7 @@ class Number(Right):
             return Verdict(None, self.hint)
         if not isinstance(answer, Real):
             return Verdict(False, f"give a number, not {type(answer).__name__}")
-        given, right = _as_float(answer), self.right
+        given, right = float(answer), self.right
         if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
             return Verdict(True, self.why)
         near = [key for key in self.misconceptions if math.isclose(given, key, rel_tol=self.slack)]
@@ -131,13 +133,6 @@ class Number(Right):
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
         return Verdict(False, self.fallback or _how_far(given, right))
-
-
-def _as_float(number: Real) -> float:
-    try:
-        return float(number)
-    except OverflowError:  # Python's integers are unbounded
-        return math.inf
 
 
 def _rounding(given: float) -> float:
@@ -168,16 +163,20 @@ class Choice(Right):
     def compare(self, answer: Any) -> Verdict:
         if unsolved(answer):
             return Verdict(None, "replace the ... with a word")
-        options = {_letters(option): option for option in (*self.replies, *self.right)}
-        given = options.get(_letters(str(answer)))
+        options = {letters(option): option for option in (*self.replies, *self.right)}
+        given = options.get(letters(str(answer)))
         if given in self.right:
             return Verdict(True, self.why)
         other = f"answer with one of {', '.join(sorted(options.values()))}, not {answer!r}"
         return Verdict(False, other if given is None else self.replies[given])
 
 
-def _letters(text: str) -> str:
-    return text.strip(" .,:;()'\"").lower()
+def letters(text: str) -> str:
+    """Return what all spellings of an answer have in common: "Worse, but ..." and "worse but ...", 2e-4 and 0.0002."""
+    word = text.strip(" .,:;()'\"").lower().replace(",", "")
+    with suppress(ValueError):
+        return str(float(word))
+    return word
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ class Function(Right):
 
         def same(function: Callable[..., float]) -> bool:
             pairs = zip(values, (function(*case) for case in self.cases), strict=True)
-            return all(isinstance(v, Real) and math.isclose(_as_float(v), f, rel_tol=self.within) for v, f in pairs)
+            return all(isinstance(v, Real) and math.isclose(float(v), f, rel_tol=self.within) for v, f in pairs)
 
         return matched(same, self.right, self.near, self.why, self.fallback)
 
@@ -228,7 +227,8 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
     try:
         value = given(*arguments)
     except Exception as error:
-        return Verdict(False, f"your code raises {type(error).__name__}: {error}{_hint(error)}")
+        raised = f"your code raises {type(error).__name__}: {error}{_hint(error)}"
+        return Verdict(False, str(error) if isinstance(error, LabError) else raised)
     if unsolved(value):
         return Verdict(None, "the function returns nothing yet")
     return plain(value)

@@ -21,7 +21,7 @@ class LoRALinear(layers.LoRALinear):
 
 def layer_or_ours(layer: Any) -> Any:
     """Return the student's layer if it passes the check of exercise 1; otherwise ours."""
-    return _judge(layer).yours_or_ours("LoRALinear", layer, LoRALinear)
+    return attempt(_judge, layer).yours_or_ours("LoRALinear", layer, LoRALinear)
 
 
 @exercise
@@ -56,8 +56,10 @@ def _judge(layer: Any) -> Verdict:
         return Verdict(False, f"{', '.join(sorted(more))} would train too: base_layer.requires_grad_(False) freezes it")
     if isinstance(y := attempt(lora, x), Verdict):
         return y
-    if (shape := tuple(getattr(y, "shape", ()))) != (2, 5, high):
-        return Verdict(False, f"for x of shape (2, 5, {wide}), the output must be (2, 5, {high}), not {shape}")
+    shape, dtype = tuple(getattr(y, "shape", ())), getattr(y, "dtype", None)
+    if (shape, dtype) != ((2, 5, high), x.dtype):
+        right = f"the output must be (2, 5, {high}) in {x.dtype}, not {shape} in {dtype}"
+        return Verdict(False, f"for x of shape (2, 5, {wide}), {right}")
     if error := _wrong_start(a, b, torch.allclose(y, base(x), atol=1e-5)):
         return Verdict(False, error)
     with torch.no_grad():
@@ -72,7 +74,11 @@ def _judge(layer: Any) -> Verdict:
             "that is rank-stabilized LoRA (alpha / sqrt(rank)); here, alpha / rank": plain + alpha / rank**0.5 * update,
         }
         why = f"it starts as the layer it wraps; {rank * (wide + high):,} numbers train beside {high * wide:,} in W"
-        return _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
+        verdict = _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
+    gradients = torch.autograd.grad(lora(x).sum() + 0 * (a.sum() + b.sum()), (a, b))
+    if verdict.passed and not all(map(torch.any, gradients)):
+        return Verdict(False, "no gradient reaches A or B: leave out .data, detach and no_grad")
+    return verdict
 
 
 def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
@@ -108,12 +114,12 @@ def check_merge(
             return linear
         if not torch.equal(inner.weight, base.weight):
             return Verdict(False, "base_layer itself has changed, so a second call would add the update twice: copy it")
-        if isinstance(linear, Tensor):
-            return Verdict(False, "return the plain layer, not only its matrix: the model needs a layer to call")
+        if not isinstance(linear, nn.Module):
+            return Verdict(False, f"return an nn.Linear, not {type(linear).__name__}: the model needs a layer to call")
         if any(hasattr(module, "lora_B") for module in linear.modules()):
             return Verdict(False, "A and B are still beside W: return an nn.Linear, which has only one matrix")
         x, own = torch.randn(5, 20), base.bias if getattr(linear, "bias", None) is None else linear.bias
-        plain, update = base(x), x @ layer.lora_A.T @ layer.lora_B.T
+        y, plain, update = linear(x), base(x), x @ layer.lora_A.T @ layer.lora_B.T
         wrong = {
             "that is W alone: add scaling * B A to its weight": plain,
             "the update is not multiplied by the scaling": plain + update,
@@ -122,7 +128,7 @@ def check_merge(
             "the matrix is right, but the bias is new: copy base_layer's": plain - base.bias + own + 3 * update,
             "you subtract the update: that would undo a merge": plain - 3 * update,
         }
-        if not (verdict := _judge_output(linear(x), plain + 3 * update, "", wrong)).passed:
+        if not (verdict := _judge_output(y, plain + 3 * update, "", wrong)).passed:
             return verdict
         merged = deepcopy(model)
         names = [name for name, module in model.named_modules() if hasattr(module, "lora_B")]

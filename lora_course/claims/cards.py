@@ -94,7 +94,7 @@ class Verdict(Finding):
 
 @cache
 def load_cards() -> dict[str, Card]:
-    """Load the cards of data/claims, by id and in numerical order."""
+    """Load the cards of data/claims, keyed by id, in numerical order."""
     files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in shipped("data/claims").glob("*.yaml")]
     cards = {}
     for values in sorted(files, key=lambda values: int(values["number"])):
@@ -130,6 +130,8 @@ def judge(of: str, *, store: str | Path | None = None, **changed: Any) -> Verdic
         n: _parsed(p.value, changed.get(n, p.value), f"the premise '{n}' of claim {claim.id}")
         for n, p in defaults.items()
     }
+    if not 0 < (margin := premises.get("margin", 1)) < 100:
+        raise BadValue(f"the premise 'margin' of claim {claim.id} needs points: 0 to 100, such as 1.5, not {margin}")
     run = vars(experiments)[claim.experiment]
     reads_runs = STORE in signature(run).parameters
     if store is not None and not reads_runs:

@@ -210,7 +210,7 @@ class Cells:
         return frame
 
     def best(self, **wanted: Any) -> tuple[float, Any]:
-        """Return the rate with the best validation score, of those with the most seeds, and its runs."""
+        """Among the rates with the most seeds, return the one with the best validation score, and its runs."""
         from lora_lab.experiments.results import Runs, settings_in
 
         if (key := str(wanted)) in self._best:

@@ -172,8 +172,8 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """Is no other choice of matrices better by the margin or more, at equal budgets and each at its own rate?
 
-    Each study is one case: "no better" must hold for all its choices and tasks, and "better" after Holm's correction.
-    reported: count reports without numbers as undecided cases.
+    Each study is one case: "no better" must hold for all its choices and tasks, and "better" must survive Holm's
+    correction. `reported`: count reports without numbers as undecided cases.
     """
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
     best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.frame["targets"], chosen}}

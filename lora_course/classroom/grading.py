@@ -30,7 +30,7 @@ import psutil
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lora_course import checks, predictions
-from lora_course.checks.verdict import Verdict
+from lora_course.checks.verdict import Verdict, attempt
 from lora_course.classroom.kernel import REFUSED, pack, unpack
 from lora_lab.errors import BadValue, LabError, NotFound, printable
 from lora_lab.files import read_json
@@ -218,11 +218,12 @@ class Kernel:
         if answer is None:
             return {}
         check = getattr(checks, _name(call))
-        try:
+
+        def judged() -> Verdict:
             arguments, keywords = unpack(answer, self.function)
-            verdict = getattr(check, "__wrapped__", check)(*arguments, **keywords)  # the wrapper counts tries
-        except Exception as error:  # the check doesn't expect this kind of answer
-            verdict = Verdict(False, f"the check fails with {type(error).__name__}: {str(error)[:200]}")
+            return getattr(check, "__wrapped__", check)(*arguments, **keywords)  # the wrapper counts tries
+
+        verdict = attempt(judged)
         return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]}
 
 

@@ -37,7 +37,7 @@ def pack(value: Any) -> Any:
     if isinstance(value, (Sequence, Set)):
         return {"kind": "tuple" if isinstance(value, tuple) else "list", "of": [pack(item) for item in value]}
     if hasattr(value, "detach"):
-        return {"kind": "tensor", "of": value.detach().cpu().tolist(), "dtype": str(value.dtype)}
+        return {"kind": "tensor", "of": value.tolist(), "dtype": str(value.dtype), "grad": value.requires_grad}
     if hasattr(value, "columns"):
         return {"kind": "frame", "of": pack(value.to_dict("list"))}
     if hasattr(value, "tolist"):  # numpy's and pandas' own types
@@ -62,7 +62,8 @@ def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
     if kind == "tensor":
         import torch
 
-        return torch.tensor(content, dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
+        dtype = getattr(torch, value["dtype"].removeprefix("torch."))
+        return torch.tensor(content, dtype=dtype, requires_grad=value["grad"] is True)
     if kind == "frame":
         import pandas as pd
 

@@ -19,19 +19,21 @@ from lora_lab.files import write_atomically
 @click.command()
 @click.option("--preflight", is_flag=True, help="Check if this machine is ready for a course; say how to fix it.")
 @click.option("--out", default=None, help="With --preflight: the file to send to your teacher.")
-@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: your folder for the lab.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="--preflight: the port.")
+@click.option("--dir", "folder", default=None, help="With --preflight: your folder for the lab; default: .")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="With --preflight: the port; default: 8888.")
 @click.option("--collect", default=None, help="Print one table of the --preflight files in this folder.")
 @JSON
-def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
+def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) -> None:
     """Show what this machine has and how the lab will use it."""
     from lora_course.classroom import preflight as course
 
+    if collect if preflight else any(options.values()):
+        raise BadValue("--out, --dir and --port go with --preflight, and --collect without it")
     if preflight:
-        findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
+        findings = course.preflight(Path(options["folder"] or "").expanduser().absolute(), options["port"] or 8888, say)
         if not as_json:
             tell(course.words(findings))  # first: writing the file may fail
-        letter = course.write_letter(findings, path := Path(out or course.FILE).expanduser().absolute())
+        letter = course.write_letter(findings, path := Path(options["out"] or course.FILE).expanduser().absolute())
         tell(letter if as_json else f"send your teacher this file (without names): {path}")
         if count := sum(not finding.green for finding in findings):
             raise Failed(f"{count} of {len(findings)} checks are red: follow the arrows above, then run this again")
@@ -167,14 +169,13 @@ def class_(file: IO[bytes], as_json: bool) -> None:
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
     """Summarize exercises and first predictions, most-missed first, and results; the `std` of one value is None."""
     guesses = [(r.lesson, guess) for r in receipts for guess in r.ranges]
-    first = ((lesson, g.what, g.held) for lesson, g in guesses if g.attempt == 1 and g.held is not None)
     checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
     results = _grouped((r.lesson, name, value) for r in receipts for name, value in r.notes.items())
     missed = [
         {"lesson": lesson, "check": name, "missed": sum(not check.passed for check in group), "of": len(group),
          "tries": mean(check.tries for check in group)} for (lesson, name), group in checks.items()
     ]  # fmt: skip
-    ranges = _grouped(first)
+    ranges = _grouped((n, g.what, g.held) for n, g in guesses if g.attempt == 1 and g.held is not None)
     held = [{"lesson": lesson, "what": what, "held": sum(g), "of": len(g)} for (lesson, what), g in ranges.items()]
     return {
         "receipts": [asdict(receipt) for receipt in receipts],
@@ -201,7 +202,8 @@ def _in_words(receipts: list[Receipt], summary: dict[str, Any]) -> str:
     for number, receipt in enumerate(receipts, 1):
         name = receipt.student or f"(no name, {number})"
         row = students.setdefault((key_of(receipt.student), 0 if receipt.student else number), {"": name})
-        row[receipt.lesson] = f"{sum(check.passed for check in receipt.checks.values())}/{len(receipt.checks)}"
+        passed = sum(check.passed for check in receipt.checks.values())
+        row[receipt.lesson] = f"{passed}/{max(len(r.checks) for r in receipts if r.lesson == receipt.lesson)}"
     tables = {
         "Exercises passed": [["student", *lessons]]
         + [[row.get(column, "-") for column in ("", *lessons)] for _, row in sorted(students.items())],

@@ -171,11 +171,11 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
 def header(folder: str | Path, read: str = "") -> Any:
     """Return an adapter file's header: ({name: shape}, the size in bytes that it promises, the size of the file).
 
-    read   the end of a vector's name; if given, return that vector's numbers instead, to four decimals
+    read   the end of a vector's name: return that vector's numbers instead, to four decimals, or [] if it's missing
     """
     file = Path(folder) / WEIGHTS
     if read:
-        numbers = next(t for key, t in load_file(file).items() if key.endswith(read))
+        numbers = next((t for key, t in load_file(file).items() if key.endswith(read)), torch.empty(0))
         return [round(number, 4) for number in numbers.tolist()]
     content = file.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])

@@ -97,7 +97,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
     ask = "a tenth of yours, for the perplexity; then ask in other words yourself: the script doesn't"
     lines = (
-        ("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
+        ("method", name, "LoRA fits, so QLoRA isn't needed" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
         ("rank", str(method.rank), size + ("; for a voice, 2 will do" if chat else "; plus head and pooler"), "00, 03"),
         ("alpha", str(ALPHA), "keep it when you change the rank", "03"),

@@ -4,11 +4,8 @@ FOLDER/ada/runs/3f2a9c1b77e0.json     a student's store, copied from a laptop
 FOLDER/ada/guess.json                 {"name": "Ada", "guess": 81}
 """
 
-import json
-import math
 import os
 from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -16,9 +13,11 @@ from typing import Any
 
 import traitlets as T
 
-from lora_lab import NotFound, SweepPanel
+from lora_course.receipts import finite
+from lora_lab import BadValue, NotFound, SweepPanel
 from lora_lab.experiments import playground
 from lora_lab.experiments.results import collect
+from lora_lab.files import read_json
 from lora_lab.metrics import factor
 from lora_lab.training.runs import FINISHED, dtype_of, stores
 
@@ -49,6 +48,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
         unreadable = {} if single else collect([self.folder], self.store.folder).unreadable
         records = list(playground.records(self.folder, unreadable))
         gathered = playground.gathered(records)
+        values = [[name, self._scaled(guess)] for name, guess in guesses(self.folder, unreadable)]
         left_out = [why if file in why else f"{file}: {why}" for file, why in unreadable.items()]
         with self.hold_sync():
             measured = None
@@ -70,7 +70,6 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
                 if best := [r for r in finished if playground.cell_of(r["recipe"]) == self.best]:
                     measured = self._scaled(fmean(record["metrics"][metric] for record in best))
             message = f"Left out: {'; '.join(left_out)}.".replace(f"{self.folder}{os.sep}", "") if left_out else ""
-            values = [[name, self._scaled(guess)] for name, guess in guesses(self.folder)]
             self.classroom = {"left_out": message, "guesses": values, "measured": measured}
             self.live = {"state": "ready", "read": self.live.get("read", 0) + 1}  # the browser waits for a change
 
@@ -87,11 +86,13 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
         return factor(self.playground.metric) * value if abs(value) <= 1 else value
 
 
-def guesses(folder: Path) -> list[tuple[str, float]]:
-    """Return everyone's name and guess, from each guess.json in a folder; files without a finite number are skipped."""
+def guesses(folder: Path, unreadable: dict[str, str]) -> list[tuple[str, float]]:
+    """Return everyone's name and guess, from each guess.json; add to `unreadable` why a file was skipped."""
     entries = []
     for file in sorted(folder.rglob("guess.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            entry = json.loads(file.read_text(encoding="utf-8"))
-            entries.append((str(entry.get("name") or file.parent.name), float(entry["guess"])))
-    return [(name, guess) for name, guess in entries if math.isfinite(guess)]
+        try:
+            entry = read_json(file)
+            entries.append((str(entry.get("name") or file.parent.name), finite(entry.get("guess"), "guess")))
+        except BadValue as error:
+            unreadable[str(file)] = str(error)
+    return entries

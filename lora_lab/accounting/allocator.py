@@ -1,21 +1,21 @@
-"""Simulate PyTorch's caching allocator to find the GPU memory that it reserves, not just allocates, for tensors.
+"""Simulate PyTorch's caching allocator to find how much GPU memory it reserves, which is more than it allocates.
 
 The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to 512 bytes. A tensor of up to 1 MiB comes
-from a 2 MiB segment, one below 10 MiB from a 20 MiB segment; a larger one gets its own segment, rounded up to 2 MiB.
-The allocator takes the smallest free block that fits from the small or the large pool, and splits off the remainder if
-it is at least 512 bytes (small) or more than 1 MiB (large). A freed block merges with its free neighbors.
+from a 2 MiB segment, and a tensor below 10 MiB from a 20 MiB segment. A larger tensor gets its own segment, rounded up
+to 2 MiB. From the small or the large pool, the allocator takes the smallest free block that fits. It splits off a
+remainder of at least 512 bytes (small) or more than 1 MiB (large). A freed block merges with its free neighbors.
 """
 
 from collections.abc import Iterable
 
 from lora_lab.accounting.units import MIB
 
-EMPTY_CACHE = (-1, 0)  # in a history, a call of torch.cuda.empty_cache()
+EMPTY_CACHE = (-1, 0)  # the event of a call to `torch.cuda.empty_cache()`
 Block = tuple[bool, int, int]  # whether it is in the small pool, and its first and last address
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes; an event is (storage number, bytes), with 0 bytes when freed, or EMPTY_CACHE."""
+    """Return the peak reserved bytes. Events are (storage number, bytes), where 0 bytes mean freed, or EMPTY_CACHE."""
     segments, blocks = list[Block](), dict[int, Block]()
     pools: tuple[dict[int, int], ...] = ({}, {})  # large, small: each free block's end by its start
     total = peak = 0

@@ -1,7 +1,7 @@
 """A training step as a film: the live bytes at every moment, by category, in a few kilobytes of JSON.
 
-A film is a table of changes and the order in which they occur, with repeats folded. Changes are polynomials, as in a
-`Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
+A film holds a table of changes, and the order in which they occur, with repeats folded. The changes are polynomials, as
+in a `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
 """
 
 import json
@@ -19,7 +19,7 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "tem
 
 
 def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
-    """Return the film of a step from the user's cache, or make it, showing a progress bar, and cache it.
+    """Return the film of a step from the user's cache; if it is missing, make it with a progress bar, and cache it.
 
     A case that cannot be interpolated is traced: see `of_estimate`. Raises: see `memory`.
     """
@@ -36,11 +36,11 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
 
 
 def film(step: Fit) -> dict[str, Any]:
-    """Return the film of a fit with every layer, as JSON values.
+    """Return the film of a fit that covers every layer, as JSON values.
 
     parts     [phase, path of a part of the model with * for the layer index]
     changes   [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...]
-    moments   the index of a change for each moment; [times, ...] for repeats
+    moments   for each moment, the index of its change; a repeat becomes [times, ...]
     trained   see `Fit`
     ranked, low, high    see `Regime`
     """

@@ -1,4 +1,4 @@
-"""Compute a step's exact memory for any batch, length and rank from a few traces of a shallow model.
+"""Compute a step's exact memory for any batch size, length, and rank from a few traces of a shallow model.
 
 Between two operations, the live bytes are a polynomial in batch b and tokens t,
 
@@ -8,8 +8,8 @@ whose coefficients are linear in the number of layers and in the rank. Each addi
 block of operations into each phase. So six points (b, t), at two depths and two ranks, determine every coefficient,
 and the peak is the maximum over all moments.
 
-A fit holds within one regime: batch 1 skips a few operations, and so do rows shorter than a sliding window. It is
-accepted only if a held-out trace (another batch, length and rank, two periods deeper) agrees at every moment.
+A fit is valid in one regime: a batch of 1 skips a few operations, and so do rows shorter than a sliding window. It is
+accepted only if it agrees with a held-out trace (other batch, length and rank, two periods deeper) at every moment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lora_lab.errors import LabError
 if TYPE_CHECKING:
     from lora_lab.accounting.trace import Point, Trace
 
-PERIODS = 4  # in the shallowest trace: the first and last period differ, so two identical ones lie between them
+PERIODS = 4  # in the shallowest trace: the first and last period differ, and two identical periods lie between them
 RANKS = (2, 4, 3)  # two for the fit, one held out
 NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # the layer index in a module path
 
@@ -39,7 +39,7 @@ class NoFit(Exception):  # not an error: the caller traces the case itself
 
 @dataclass(frozen=True)
 class Regime:
-    """The range of a fit: one or several rows, lengths `low` to `high` (0: no limit), any rank or only the method's."""
+    """Range of a fit: one row or several, lengths from `low` to `high` (0: no limit), any rank or the method's own."""
 
     one_row: bool
     low: int
@@ -47,7 +47,7 @@ class Regime:
     ranked: bool = False
 
     def points(self) -> tuple[list[Point], Point]:
-        """Return the points to trace, and one held out. Kernels for padded rows round lengths up to multiples of 32."""
+        """Return the points to trace and a held-out one. Kernels of padded rows round lengths up to multiples of 32."""
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
@@ -59,7 +59,7 @@ class Regime:
         return [(*shape, rank) for rank in ranks for shape in shapes], (b, t, last)
 
     def vector(self, point: Point) -> np.ndarray:
-        """Return the monomials of this regime; with ranks, followed by the same monomials times the rank."""
+        """Return the monomials of this regime; if it is `ranked`, the same monomials times the rank follow."""
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
@@ -67,7 +67,7 @@ class Regime:
 
 @dataclass
 class Fit:
-    """One step of a model, method and setup as polynomials: coefficients for `Regime.vector`.
+    """One step of a model, method and setup as polynomials, with a coefficient for each entry of `Regime.vector`.
 
     moments        (phase, module path)
     coefficients   (moments, labels, monomials): live bytes, excluding what the optimizer adds
@@ -131,7 +131,7 @@ def plain(value: float) -> float:
 
 
 def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, every_layer: bool = False) -> Fit:
-    """Trace with a progress bar, interpolate, and check against a held-out trace.
+    """Trace a shallow model with a progress bar, interpolate, and check the fit against a held-out trace.
 
     every_layer   also insert the moments of the layers between the traced ones, which never hold the peak
     Raises: NoFit if the order of operations depends on b, t or the rank, or if the held-out trace disagrees; BadValue
@@ -143,7 +143,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     if (depth := trace.depth_of(config)) is None:
         raise NoFit("the layers do not repeat, or form two stacks")
     layers, irregular, period = depth
-    # Trace two depths, one period apart, that end like the model, and check a deeper one; a shallow model has just one.
+    # Trace two depths, one period apart, that end like the model, and check a third. A shallow model has only one.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
@@ -155,10 +155,10 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     except LabError as error:
         if not regime.ranked:
             raise
-        raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will show
+        raise NoFit(str(error)) from error  # the method's own rank may still work, as a trace of it will show
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
-    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # how many to add
+    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # periods to add
     moments, coefficients = list[tuple[str, str]](), []
     for phase in PHASES:
         curves = [_curve(run, phase, labels, basis) for run in runs]
@@ -182,8 +182,8 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, periods), flops.tolist())
 
 
-# A phase's operations (name, module with * for the layer index, changes at the first point), and coefficients (moments,
-# labels + 1, monomials). The column after the labels is the layer index, which, like bytes, grows with depth.
+# Curve: a phase's operations (name, module with * for the layer index, changes at the first point) and its coefficients
+# (moments, labels + 1, monomials). The column after the labels is the layer index, which, like bytes, grows with depth.
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 
@@ -233,9 +233,9 @@ def _common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: int) -> list[list[int]]:
-    """Return the trainable tensors of a model with `periods` more periods of layers than the first run's.
+    """Return the trainable tensors of a model that has `periods` more periods of layers than the first run.
 
-    The last tensor of a kind represents those in the added layers.
+    The last tensor of each kind also represents those in the added layers.
     """
     step, lowest = points[-1][2] - points[0][2] or 1, points[0][2]
     kinds = []

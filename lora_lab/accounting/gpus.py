@@ -1,11 +1,12 @@
 """Cards to train on: their memory, their peak speed, and how much memory is left for a training step.
 
-The figures in `cards.json` are remembered data-sheet values; none has been verified.
+The figures in `cards.json` are data-sheet values that were written down from memory; none of them has been verified.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB //
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU (`device` cuda) or a laptop's CPU (cpu).
+    """A GPU (`device` is "cuda") or a laptop's CPU (`device` is "cpu").
 
     memory   nominal size in bytes: 24 * 2**30 for an RTX 4090 with 24 GB
     seen     bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`
@@ -56,13 +57,13 @@ def cards() -> tuple[Card, ...]:
 
 def of_size(gigabytes: float) -> Card:
     """Make a card from its nominal memory: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
-    if not 0 < gigabytes <= 10**6:
+    if not (isinstance(gigabytes, Real) and 0 < gigabytes <= 10**6):
         raise BadValue(f"a card's memory must be more than 0 GB and at most 1,000,000, not {gigabytes!r}")
     return _card(f"{gigabytes:g} GB card", gigabytes)
 
 
 def usable(card: Card) -> int:
-    """Return the bytes left for a step: seen - context - 3% for gaps; on a CPU, seen - system - Python with torch."""
+    """Return the bytes left for a step: `seen` minus context and 3% for gaps; on a CPU, minus system and Python."""
     lost = SYSTEM + PROCESS if card.device == "cpu" else CONTEXT + int(FRAGMENTATION * card.seen)
     return max(0, card.seen - lost)
 
@@ -80,7 +81,8 @@ def card(name: str) -> Card:
     matches = [card for card in cards() if wanted and wanted <= words(card.name)]
     matches = [card for card in matches if wanted == words(card.name)] or matches  # prefer an exact match
     if not matches:
-        raise NotFound(f"no card '{name}'; nearest: {nearest(name, [card.name for card in cards()])}; or use --gpu-gb")
+        names = [card.name for card in cards()]
+        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; or, if the command has it, use --gpu-gb")
     if len(matches) > 1:
         raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; be more specific")
     return matches[0]

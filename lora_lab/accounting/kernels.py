@@ -1,8 +1,8 @@
-"""Emulate what GPU kernels save for backward, on a machine without a GPU: a trace needs only shapes.
+"""Emulate what GPU kernels save for backward on a machine without a GPU, since a trace needs only shapes.
 
 On a GPU, attention is one kernel that saves q, k, v, its output and one logarithm per row, and dropout saves one byte
-per element. CPU kernels save far more when dropout is on: the activations of GPT-2 at 4 x 1024 in bf16 take 9.1 GiB
-with CPU kernels and 2.1 GiB with these.
+per element. CPU kernels save far more when dropout is on: with 4 rows of 1,024 tokens, GPT-2's activations in bf16 take
+9.1 GiB with CPU kernels and 2.1 GiB with GPU kernels.
 """
 
 import threading
@@ -26,9 +26,9 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Within the block, and in this thread only, compute masks, expert products and quantized weights without values.
+    """In a `with` block, and only in this thread, compute masks, expert products and quantized weights without values.
 
-    With `cuda`, attention and dropout save for backward what they save on a GPU. Functions are patched because
+    If `cuda`, attention and dropout save for backward what they save on a GPU. The functions are patched because
     checkpointing calls them again during backward, where function modes are not active.
     """
     thread = threading.get_ident()
@@ -72,7 +72,7 @@ def _attention(
 
 
 def _codes(weight: Tensor, name: str) -> Quantized:
-    """Allocate what `quantize` fills with codes and scales."""
+    """Allocate the tensors that `quantize` would fill with codes and scales."""
     blocks = -(-weight.numel() // BLOCK)
     codes = weight.new_empty(blocks * BLOCK * QUANTISED_BITS[name] // 8, dtype=torch.uint8)
     if name.endswith("-single"):
@@ -87,7 +87,7 @@ def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> 
 
 
 class _GroupedProduct(torch.autograd.Function):
-    """Multiply rows, sorted by expert, by their expert's matrix: (rows, in) x (experts, in, out) -> (rows, out).
+    """Multiply rows (sorted by expert) by the matrix of their expert: (rows, in) x (experts, in, out) -> (rows, out).
 
     PyTorch has this product only in bf16. A product with a single expert's matrix has the same shape and FLOPs.
     """

@@ -1,7 +1,7 @@
 """Predict the memory of a training step, and when in the step it peaks, by interpolating traces.
 
 `memory` uses a fit (see `fit.py`) from presets/, which `python docs/presets.py` writes, or from the user's cache. If
-neither has one, it makes a fit or, where none is possible, traces the step.
+neither has a fit, `memory` makes one or, where that is impossible, traces the step.
 """
 
 import gzip
@@ -64,7 +64,7 @@ class Estimate:
     moments   (phase, running module)
     labels    (category, module that allocated the storage)
     live      (moments, labels)
-    formulas  of the labels at the peak, if known
+    formulas  the formula of each label at the peak, if known
     flops     FLOPs of the step's matrix products, or None if not counted
     reserved  bytes reserved by PyTorch's caching allocator: simulated by a trace, measured on a GPU
     """
@@ -80,7 +80,7 @@ class Estimate:
 
     @cached_property
     def top(self) -> int:
-        """The index of the peak's moment."""
+        """The index of the moment with the most live bytes."""
         return int(self.live.sum(axis=1).argmax())
 
     @property
@@ -135,7 +135,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Est
 
     model   see `params`
     trace   trace this exact step on tensors without data, which takes seconds instead of microseconds
-    setup   the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
+    setup   the fields of `Setup`: `batch`, `seq`, `dtype`, `optimizer`, `checkpointing`, `quantised`, ...
     Raises: NotFound or BadValue, see `params` and `Setup`; BadValue for a step that cannot be traced.
     """
     known = Setup.__dataclass_fields__
@@ -159,9 +159,10 @@ def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> E
 def quick(model: Any, method: Any, setup: Setup) -> Estimate:
     """Estimate from a stored fit, or else return an upper bound; nothing is traced.
 
-    bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits, with
-    T (b (10 d + 6 f) + 16 d) bytes per layer, more than any common model family keeps, and 12 T V for the loss.
-    Without a fused attention kernel, each layer also keeps scores: B heads S^2 (4 + b) bytes, or 12 with dropout.
+    bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits. For T tokens in B
+    rows of length S, b bytes per number, width d, MLP width f and vocabulary V, a layer of any common model family
+    keeps less than T (b (10 d + 6 f) + 16 d) bytes, and the loss keeps 12 T V. Without fused attention, each layer also
+    keeps B heads S^2 (4 + b) bytes of scores, or 12 instead of 4 + b with dropout.
     Raises: see `memory`, except for steps that cannot be traced.
     """
     config = checked(model, method, setup)
@@ -186,7 +187,7 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
 
 
 def trained_by(method: Any, model: Any) -> int:
-    """Return an upper bound on the elements that a method trains or adds; except for LoRA, at least 5% of the base."""
+    """Return an upper bound on the elements that a method trains or adds; for LoRA, return their exact number."""
     a = architecture_of(model)
     if isinstance(method, LoRA | FullFineTuning):
         return params(a, method).trainable
@@ -199,7 +200,7 @@ def _trained(method: Any, config: str, classify: bool) -> int:
 
 
 def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
-    """Return a model's config, including its EDGES. Raises: BadValue for an impossible step."""
+    """Return a model's config, including the fields in `EDGES`. Raises: BadValue for an impossible step."""
     check_method(method)
     if setup.device == "mps":
         raise BadValue("Apple's kernels are not covered: measure a step on the Mac, or use device cpu")
@@ -209,7 +210,7 @@ def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
         classes = [auto._model_mapping[type(model.config)] for auto in autos]
         if not isinstance(model, tuple(classes)):
             kind, known = type(model).__name__, " or ".join(cls.__name__ for cls in classes)
-            raise BadValue(f"the memory of a {kind} is unknown; use a {known}, or give its config.json")
+            raise BadValue(f"the memory of a {kind} is unknown; use a {known}, or pass a config.json")
     limit, prompt = longest(config, method), positions_of(method, config)
     if limit is not None and setup.seq > limit:
         after = f" after a prompt of {prompt}" if prompt else ""
@@ -223,7 +224,7 @@ def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _check_placement(name: str, method: Any) -> None:
-    """Check that the model has LoRA's targets and ranks. Raises: see `LoRA.place`."""
+    """Check that the model has LoRA's targets and allows its ranks. Raises: see `LoRA.place`."""
     if isinstance(method, LoRA):
         method.place(list(architecture_of(name).sites))
 
@@ -237,7 +238,7 @@ def zoo_name(config: Mapping[str, Any]) -> str:
 
 
 def predicted(config: Mapping[str, Any], method: Any, setup: Setup, make: bool = True) -> Estimate:
-    """Estimate from a shipped or cached fit, or with `make` from a new one. Raises: NoFit if there is none."""
+    """Estimate from a shipped or cached fit or, if `make`, from a new one. Raises: NoFit if there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime)
 
@@ -285,7 +286,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
     """Return the conditions of a fit as JSON: everything but batch, length, rank, optimizer and sharding."""
     free = (*FREE, "rank") if regime.ranked else FREE
     options = {name: value for name, value in method.settings().items() if name not in free}
-    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # equally wide
+    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # both are equally wide
     values = ((field.name, getattr(setup, field.name), field.default) for field in fields(setup))
     conditions = {name: value for name, value, default in values if name not in OPEN and value != default}
     for given in (options, conditions):
@@ -339,7 +340,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
     states = list(enumerate((size for n, w, _ in sizes for size in optimizer_states(n, w, setup)), FAR))
     temporaries = list(enumerate(filter(None, optimizer_temporaries(sizes, setup)), 2 * FAR))
     frees = [(number, 0) for number, _ in temporaries]
-    # Two steps: in the first, the optimizer allocates its states.
+    # Simulate two steps, because the optimizer allocates its states in the first.
     held = reserved([*weights, *passes, *states, *temporaries, *frees, *freed, *passes, *temporaries])
     step = of_moments(run.moments, "traced", flops=run.flops, reserved=held)
     return sharded(with_optimizer(step, [[n, 0, width, 1] for n, width in run.trained], 0, setup), config, setup)
@@ -353,7 +354,7 @@ def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
 
 
 def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
-    """Return the estimate for each of the setup's devices, without formulas."""
+    """Return the estimate for one of the setup's devices, without formulas."""
     kind, _, devices = setup.shard.partition(":")
     if not kind:
         return step
@@ -375,7 +376,7 @@ def largest(
 ) -> int | None:
     """Return the largest "batch" or "seq" whose step fits, or None if even 1 row or 8 tokens do not fit.
 
-    estimated  estimates the memory of a setup
+    estimated  a function that estimates the memory of a setup
     limit      the most tokens per row; see `longest`
     Raises: BadValue for "seq" if the model's steps cannot be interpolated: tracing many lengths is slow.
     """
@@ -405,8 +406,8 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
     The cache holds the keys and values of all tokens, including a soft prompt or prefix; a layer with a sliding window
-    keeps only those in the window. The logits of one token, B V b, also exist in fp32.
-    Raises: BadValue for a model that does not generate or keeps any other state, or for an option without effect.
+    keeps only those in the window. The logits of one token take B V b bytes, and there is also an fp32 copy.
+    Raises: BadValue for a model that cannot generate or that keeps any other state, or for an option without effect.
     """
     from lora_lab.accounting import trace  # imports torch
 

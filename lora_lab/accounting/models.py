@@ -3,7 +3,7 @@
     config.json  ->  the model on torch's "meta" device (shapes, no data)  ->  Architecture
 
 `zoo.json` holds the configs of well-known models. Their descriptions are in `zoo_modules.json`, written by
-`python docs/zoo.py`, so looking one up does not import torch. Nothing is downloaded.
+`python docs/zoo.py`, so looking up a model does not import torch. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
+from lora_lab.machine import BUILDING
 from lora_lab.methods.base import whole
 from lora_lab.methods.targets import HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
-MOST = 10**4  # layers, or experts per layer: each becomes an object
+MOST = 10**4  # maximum number of layers, or of experts per layer, since each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
 LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "deberta-v2", "gpt2", "opt")  # types with a table of positions
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
@@ -42,7 +43,7 @@ class Module:
 
     name         its path in transformers' model; * stands for the expert index
     role         q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
-    kind         linear or embedding: can be adapted; expert: counted as if it could be; other
+    kind         linear or embedding (can be adapted), expert (counted as if it could be adapted), or other
     parameters   weight and bias of one module; a tied weight counts only in the first module that has it
     """
 
@@ -56,11 +57,11 @@ class Module:
 
     @property
     def layer(self) -> int | None:
-        """Index of its layer, or None outside the layers."""
+        """Index of the module's layer, or None outside the layers."""
         return int(match.group()) if (match := LAYER.search(self.name)) else None
 
     def frozen_bytes(self, setup: Setup) -> int:
-        """Bytes if frozen; a setup quantizes only matrices in layers."""
+        """Bytes of the module if it is frozen. A setup quantizes only the matrices inside layers."""
         if setup.quantised == "none" or self.layer is None or self.kind != "linear":
             return self.count * self.parameters * setup.width
         matrix = self.in_features * self.out_features
@@ -77,8 +78,8 @@ class Module:
 class Architecture:
     """The dimensions of a model and its modules, in transformers' order.
 
-    `task` is encoder, causal or seq2seq. `positions` is the longest input given in the config (0: none), `experts` the
-    number per layer (0: dense), `widths` the outputs of each role in a fused layer ({}: order unknown).
+    `task` is encoder, causal or seq2seq. `positions` is the config's longest input (0: none), `experts` is the number
+    per layer (0: dense), and `widths` is the number of outputs of each role in a fused layer ({}: unknown).
     """
 
     name: str
@@ -195,10 +196,11 @@ def positions_of(method: Any, config: Mapping[str, Any]) -> int:
 
 
 def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
-    """Return the longest row that a table of learned positions leaves to the method, or None without such a table.
+    """Return the longest row that the model's learned positions allow, or None if the model has none.
 
-    Rotary positions have no limit: a model trained on 8,192 tokens also runs on longer rows, but badly.
-    Raises: BadValue for a method whose prompt leaves no position.
+    The positions that the method takes are subtracted. Rotary positions have no limit: a model trained on 8,192 tokens
+    also runs on longer rows, but badly.
+    Raises: BadValue for a method whose prompt leaves no position for text.
     """
     kind = str(config.get("model_type"))
     if kind not in LEARNED_POSITIONS:
@@ -224,7 +226,7 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
 
 
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None, name: str = "") -> nn.Module:
-    """Build transformers' model of a config on the meta device: shapes without data.
+    """Build the transformers model of a config on the meta device, which has shapes but no data.
 
     model   a name as in `architecture_of`, or the fields of a config.json;  name   for error messages
     With `num_labels`, build a sequence classifier; otherwise a language model, or an encoder without a head.
@@ -249,16 +251,14 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
 def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
     """Return transformers' config object for the fields of a config.json, with defaults filled in.
 
-    Raises: BadValue for a model_type that transformers does not know or a value that it rejects.
+    Raises: BadValue for a `model_type` that transformers does not know or a value that it rejects.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     family = values.get("model_type")
     if not isinstance(family, str) or family not in CONFIG_MAPPING:
         similar = nearest(str(family), CONFIG_MAPPING)
-        raise BadValue(
-            f"unknown model_type {family!r} in the config of {name}; nearest that transformers knows: {similar}"
-        )
+        raise BadValue(f"unknown model_type {family!r} in the config of {name}; transformers knows {similar}")
     for field, value in values.items():
         if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
             raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has that many")
@@ -304,7 +304,7 @@ def _in_one_sentence(name: str) -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with BUILDING, warnings.catch_warnings(action="ignore"):
             yield
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -379,7 +379,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             role = "router"
         bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counted with the weight
         for name, p in new.items():
-            main = name == "weight"  # of a norm, a router, a convolution or a special embedding
+            main = name == "weight"  # the weight of a norm, a router, a convolution or a special embedding
             part = path if main else f"{path}.{name}".removeprefix(".")
             outputs = p.shape[0] if p.dim() else 1
             yield Module(

@@ -35,8 +35,8 @@ FP32 = 4  # bytes per number in an adapter file, whatever the base's precision
 class Row:
     """All `count` modules of one kind, or one slice of a fused kind.
 
-    `full` is the number of their parameters in the model, 0 for what a method adds, such as a soft prompt; `trained`
-    is how many the method trains. `break_even_rank` has two decimals and is None if the parameter is not a matrix.
+    `full` is the number of their parameters in the model, or 0 for what a method adds, such as a soft prompt. `trained`
+    is how many the method trains. `break_even_rank` has two decimals, or is None if the row is not a matrix.
     """
 
     name: str
@@ -80,7 +80,7 @@ def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str
     stored = "transformers 5 stores a layer's experts in one tensor, which this lab does not adapt"
     if experts and method.name in ("lora", "ia3"):
         counted = f"{experts:,} of these parameters are in experts, one adapter per expert"
-        yield f"{counted}; {stored}; PEFT 0.21 adapts the whole tensor and counts more"
+        yield f"{counted}, because {stored}; PEFT 0.21 adapts the whole tensor and counts more"
     elif a.experts and ALL_LINEAR in method.settings().get("targets", ()):
         yield f"all-linear leaves out experts and routers: {stored}; PEFT 0.21 adapts both and counts more"
     if method.name == "full":
@@ -199,7 +199,7 @@ def _file_shapes(method: LoRA, placements: Sequence[Placement], a: Architecture)
 
 
 def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
-    """Return the size of a safetensors file with these fp32 tensors: 8 bytes of header length, the header, the data.
+    """Return the size of a safetensors file with these fp32 tensors: 8 bytes of length, the header, and the data.
 
     The header is JSON with each tensor's dtype, shape and offsets, sorted by name and padded to a multiple of 8 bytes.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import is_number, one_of, whole
+from lora_lab.methods.base import is_number, make_plain, one_of, whole
 from lora_lab.methods.targets import QUANTISED_BITS
 
 STEP = "the optimizer's step"
@@ -43,9 +43,9 @@ class Setup:
     """One training step: forward, loss, backward, optimizer step.
 
     batch, seq      rows, and tokens per row including padding: the longest batch sets the peak
-    dtype           of the base's weights and the activations: fp32, bf16, fp16
-    adapter_dtype   of the adapters on a frozen base. auto: fp32, multiplied in the base's dtype, as this lab does;
-                    bf16: all in bf16; fp32: multiplied in fp32 too, as in PEFT, copying each adapted input
+    dtype           dtype of the base's weights and of the activations: fp32, bf16, fp16
+    adapter_dtype   dtype of adapters on a frozen base. auto: stored in fp32, multiplied in the base's dtype, as in this
+                    lab; bf16: all in bf16; fp32: also multiplied in fp32, which copies each adapted input, as in PEFT
     optimizer       adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
                     adamw-8bit (bitsandbytes), sgd (without momentum)
     checkpointing   save only each block's input, and rerun the block in backward
@@ -54,9 +54,9 @@ class Setup:
                     nf3, nf2 (with)
     padded          rows of unequal length: attention gets a mask, which changes its kernel
     outputs_kept    the loop holds the model's outputs (logits, keys and values) during backward and step
-    device          which kernels: cuda (flash or memory-efficient attention, 1-byte dropout masks) or cpu; a step on
-                    mps can only be measured
-    shard           "" or kind:n, such as fsdp:8: weights, gradients and optimizer split over n devices
+    device          the device whose kernels run: cuda (flash or memory-efficient attention, 1-byte dropout masks) or
+                    cpu; a step on mps can only be measured
+    shard           "" or kind:n, such as fsdp:8, which splits weights, gradients and optimizer over 8 devices
     master_weights  the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
     num_labels      number of classes of an encoder's head
     Raises: BadValue for an invalid value.
@@ -78,6 +78,7 @@ class Setup:
     num_labels: int = 2
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name in ("batch", "seq", "num_labels"):
             whole(name, getattr(self, name))
         for name, choices in KNOWN.items():
@@ -104,8 +105,8 @@ class Setup:
 def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
     """Return the bytes of each optimizer state for a weight of `numbers` elements of `width` bytes.
 
-    AdamW keeps two moments and a step counter. bitsandbytes' AdamW uses one byte per moment and an fp32 scale per 256
-    elements, but has fp32 moments for tensors of fewer than 4,096 elements. Master weights add an fp32 copy.
+    AdamW keeps two moments and a step counter. bitsandbytes' AdamW stores moments in one byte, with an fp32 scale per
+    256 elements; the moments of tensors below 4,096 elements stay in fp32. Master weights add an fp32 copy.
     """
     copy = [4 * numbers] if setup.master_weights and width < 4 else []
     width = 4 if copy else width
@@ -120,8 +121,8 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
     """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
     weights   (elements, bytes per element, count) in the model's order
-    For each parameter, PyTorch's AdamW makes two temporaries while one for the previous parameter is live. With
-    foreach, it makes one per parameter of a dtype; with fused, none. Master weights first cast all gradients to fp32.
+    For each parameter, PyTorch's AdamW makes two temporaries while one for the previous parameter is live. The foreach
+    version makes one per parameter of a dtype, and the fused version none. Master weights first cast gradients to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]

@@ -20,17 +20,18 @@ from lora_lab.accounting.models import auto_class, known_config
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
+from lora_lab.machine import BUILDING
 from lora_lab.methods.quant import quantize_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # of keys and values only
+CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # caches of keys and values only
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own rank
 
 
 class Trace(NamedTuple):
-    """Forward and backward at one point.
+    """The forward and backward passes at one point.
 
     trained   elements and bytes per element of each trainable tensor
     events    those of `Tracker`, in three lists: creating the weights, the two passes, and freeing the gradients
@@ -52,14 +53,15 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     full_config.num_labels = setup.num_labels
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
-    model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
+    with BUILDING:
+        model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
     return model
 
 
 def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
-    """Attach the method, set the adapters' dtype and checkpointing; return each tensor's part of the model."""
+    """Attach the method, set the adapters' dtype and checkpointing, and return the part that each tensor belongs to."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
@@ -79,7 +81,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
     """Attach the method, take two steps, and track the second, because the optimizer has no states before the first.
 
-    optimizer   makes an optimizer from the trainable parameters
+    optimizer   a function that makes an optimizer from the trainable parameters
     """
     parts = prepare(model, method, setup)
     with Tracker() as tracker:
@@ -103,7 +105,7 @@ def without_data(
     """Build and track a model without data; kernels save for backward what they would save on the setup's device.
 
     Yields the model with the method attached, its tracker, and its trainable parameters.
-    Raises: BadValue for a model that needs values.
+    Raises: BadValue for a model whose step depends on the values of tensors.
     """
     cuda = setup.device == "cuda"
     # A fake tensor knows that it is on a CPU and selects CPU kernels; meta tensors are twice as fast.
@@ -127,7 +129,7 @@ def without_data(
 
 
 def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point]) -> list[Trace]:
-    """Trace forward and backward of one model at each point, without data and without an optimizer."""
+    """Trace the forward and backward passes of one model at each point, without data and without an optimizer."""
     traces = []
     for rank, same_rank in groupby(points, key=lambda point: point[2]):
         ranked = replace(method, rank=rank) if rank else method
@@ -207,7 +209,7 @@ def _set_adapters(model: nn.Module, dtype: str) -> None:
 
 
 def _in_fp32(layer: Any, x: Tensor) -> Tensor:
-    """Run an adapted layer as PEFT does on a half-precision base: the adapter in fp32, the sum cast back."""
+    """Run an adapted layer as PEFT does on a half-precision base: with the adapter in fp32, and the sum cast back."""
     y: Tensor = layer.base_layer(x)
     h = nn.functional.linear(layer.dropout(x.to(torch.float32)), layer.lora_A)
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)

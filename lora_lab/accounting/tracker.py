@@ -1,7 +1,7 @@
-"""Track which bytes are live and what they are for, exactly, with real tensors or with tensors without data.
+"""Track exactly which bytes are live and what they are for, with real tensors or with tensors that have no data.
 
 The tracker sees every operation, follows the storages of its outputs (several tensors may share one), and learns from a
-weak reference when each one is freed. So it counts the bytes that an allocator allots, without rounding or caching.
+weak reference when each one is freed. So it counts the bytes requested from an allocator, without rounding or caching.
 """
 
 import re
@@ -46,7 +46,7 @@ class Tracker(TorchDispatchMode):
         self._paths: list[str] = [""]  # paths of modules whose forward is running, innermost last
         self._path_of: dict[int, str] = {}  # autograd sequence number -> path of the module that made the node
         self._path, self._changed, self._allocated = "", False, 0
-        self._layouts: dict[Any, Any] = {}  # of the outputs of operations without data
+        self._layouts: dict[Any, Any] = {}  # layouts of the outputs of operations without data
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = self._run(func, args, kwargs or {})
@@ -66,7 +66,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation. If an equal one ran without data, only allocate the output: computing a layout is slow."""
+        """Call an operation, or only allocate its output if it ran before, without data: computing a layout is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):
@@ -90,7 +90,7 @@ class Tracker(TorchDispatchMode):
         self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors. Tensors from before the tracker's start count from now on."""
+        """Label tensors. A tensor that was made before the tracker started counts from now on."""
         for tensor in tensors:
             self._follow(tensor, (category, where))
         self._note("claim")

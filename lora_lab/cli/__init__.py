@@ -1,6 +1,6 @@
 """The command line. With --json, stdout holds exactly one JSON object; progress goes to stderr.
 
-Exit codes: 0 success; 2 bad input, with one sentence on stderr; 1 any other failure. Imports are deferred.
+The exit code is 0 for success, 2 for bad input (with one sentence on stderr) and 1 otherwise. Imports are deferred.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
 
-SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "device")  # recipe options of `evaluate`
+RECORDED = {"task", "max_length", "text_column", "label_column", "dtype"}  # `evaluate` takes them from the run's record
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         sys.exit(1)
 
 
-lab_options = together(  # of the workbench, with or without the `lab` command
+lab_options = together(  # options of the workbench, with or without the `lab` command
     click.option("--no-browser", is_flag=True, help="Only start the server and print its address."),
     click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
     click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
@@ -98,7 +98,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--out", default="gpu-check.json", show_default=True, help="The file to send back.")
 @JSON
 def gpu_check(out: str, as_json: bool) -> None:
-    """Check the lab's predictions on this machine's GPU, and write a file to send back. Takes 10 to 30 minutes."""
+    """Check the lab's predictions on this machine's GPU, and write a file to send back. This takes 10 to 30 minutes."""
     from lora_lab.experiments import gpu_check as check
     from lora_lab.files import write_json
 
@@ -142,28 +142,28 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 
 @commands.command()
 @click.argument("adapter")
-@click.option("--task", default="rt", show_default=True)
 @click.option("--model", default=None, help="The base model; by default the one named in the adapter.")
-@recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
+@recipe_options(without={"method", *RECIPE} - RECORDED - {"attention", "device"}, unset=RECORDED)
 @DOWNLOAD
-@click.option("--prompts", default=64, show_default=True, help="Answers to generate, in tasks such as restaurants.")
+@click.option("--prompts", default=64, show_default=True, help="Answers to generate for tasks such as restaurants.")
 @click.option(
-    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as used for E2E."
+    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as in the paper."
 )
 @JSON
-def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score a saved adapter, from lora-lab or PEFT, on a task's test split."""
+def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
+    """Score an adapter on a test split, by default with the task, columns, length and dtype of its run, or on rt."""
     from lora_lab import plugins
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter
 
     prompts, settings = options.pop("prompts"), PAPER if decoding == "paper" else GREEDY
-    opened, answers = open_adapter(adapter, task, device_name=device, **options), dict[str, Any]()
+    opened, answers = open_adapter(adapter, device_name=device, **options), dict[str, Any]()
     if opened.task.test.references:
         answers = score_answers(opened.model, opened.tokenizer, opened.task, prompts, settings)
     metrics = opened.score().metrics | {name: n for name, n in answers.items() if isinstance(n, int | float)}
-    tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))
+    lines = [f"{opened.task.name}: {_metrics(metrics)}", *plugins.notes(opened.task.name, metrics)]
+    tell({"task": opened.task.name, "metrics": metrics} if as_json else "\n".join(lines))
 
 
 @commands.command()
@@ -206,6 +206,6 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print the lab's warnings as one sentence; drop others, which are for developers."""
+    """Print the lab's warnings as one sentence; drop all others, which are for developers."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")

@@ -65,8 +65,8 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'.")
 @click.option("--gpu-gb", type=float, default=None, help="A card's memory in GB, instead of --gpu.")
 @click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default.")
-@click.option("--trace", is_flag=True, help="Trace this exact step without data; takes seconds.")
-@click.option("--inference", is_flag=True, help="Predict memory for generation instead: weights, KV cache.")
+@click.option("--trace", is_flag=True, help="Trace this exact step without data; this takes seconds.")
+@click.option("--inference", is_flag=True, help="Predict memory for generation instead: weights and KV cache.")
 @JSON
 def memory(
     model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,

@@ -16,12 +16,12 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @click.command()
 @recipe_options(without=FIXED)
 @click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v.")
-@click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method.")
-@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best one is at either end.")
+@click.option("--rates", type=int, default=4, show_default=True, help="Number of rates to try for each method.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is at either end.")
 @click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning.")
 @click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method.")
 @click.option("--steps", type=int, default=None, help="Steps per run; 400 by default.")
-@click.option("--minutes", type=float, default=None, help="Total time, instead of --steps.")
+@click.option("--minutes", type=float, default=None, help="Total time in minutes, instead of --steps.")
 @click.option("--margin", type=float, default=0.015, show_default=True, help="Equivalence margin.")
 @click.option("--forgetting", default=None, help="Also measure perplexity on this text, e.g. shakespeare.")
 @click.option("--prompts", type=int, default=0, help="Number of answers to generate and score.")
@@ -33,7 +33,7 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: tune each learning rate, run several seeds, score the test split once, and give verdicts.
 
-    You can stop or kill it at any time; run the same command to resume.
+    You can stop or kill the command at any time; run it again to resume.
     """
     from lora_lab.experiments.compare import compare as run
 
@@ -70,12 +70,12 @@ def describe(comparison: dict[str, Any]) -> str:
         for name, value in row.items():
             if isinstance(value, dict) and "each" in value and name != metric:
                 lines.append(f"{row['label']}: {name} {' '.join(f'{v:.4g}' for v in value['each'])}")
-    basis = "; verdicts compare right and wrong answers, in points of accuracy" * (metric == "matthews")
+    basis = ". Verdicts compare right and wrong answers, in points of accuracy" * (metric == "matthews")
     lines.append(
-        f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows; "
-        f"rates tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, adding up to "
-        f"{comparison['growth']} rates at an end of the grid; {len(comparison['seeds'])} other seeds scored once on "
-        f"the test split; s per run is a run's share of its pack's time; {comparison['seconds']:.0f} s in total{basis}"
+        f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows. "
+        f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, adding up to "
+        f"{comparison['growth']} rates at an end of the grid. {len(comparison['seeds'])} other seeds were scored once "
+        f"on the test split. 's per run' is a share of a pack's time. All took {comparison['seconds']:.0f} s{basis}"
     )
     cells = [_cells(row, metric) for row in methods]
     table = aligned([list(cells[0]), *(list(row.values()) for row in cells)])

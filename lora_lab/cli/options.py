@@ -15,19 +15,19 @@ from lora_lab.methods import REGISTRY, Method, method_from
 if TYPE_CHECKING:
     from lora_lab.accounting.models import Architecture
 
-FIELDS: dict[str, dict[str, Field[Any]]] = {}  # of the methods: {field name: {method name: field}}
+FIELDS: dict[str, dict[str, Field[Any]]] = {}  # fields of the methods: {field name: {method name: field}}
 for _name, _method in REGISTRY.items():
     for _field in fields(_method):  # type: ignore[arg-type]
         FIELDS.setdefault(_field.name, {})[_name] = _field
 OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` uses --dropout for the model's dropout
 HELP = {
-    "rank": "Columns of B, rows of A",
+    "rank": "Number of columns of B and rows of A",
     "alpha": "scaling = alpha / rank",
     "targets": "Roles, names or patterns, separated by commas",
     "dropout": "Dropout on the adapter's input",
     "rslora": "scaling = alpha / sqrt(rank)",
-    "rank_pattern": "Different ranks for some layers: q=4,down=16",
-    "alpha_pattern": "Different alphas for some layers: q=4,down=16",
+    "rank_pattern": "Other ranks for some layers: q=4,down=16",
+    "alpha_pattern": "Other alphas for some layers: q=4,down=16",
     "init": "Initialization",
     "dora": "DoRA: also train the norm of each row of the weight",
     "lr_ratio": "LoRA+: ratio of B's learning rate to A's",
@@ -59,8 +59,8 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
     "clip": (float, 1.0, "Maximum gradient norm; 0 for no clipping."),
     "patience": (int, 0, "Stop after this many validations without improvement; 0 for never."),
     "max_length": (int, None, "Truncate texts to this many tokens."),
-    "text_column": (str, "text", "Column in your own file."),
-    "label_column": (str, "label", "Column in your own file."),
+    "text_column": (str, "text", "Column of the texts in your own file."),
+    "label_column": (str, "label", "Column of the labels in your own file."),
     "dtype": (str, "auto", "The frozen base's dtype: fp32, bf16 or fp16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
     "attention": (str, "auto", "eager or sdpa."),
     "device": (str, "auto", "cuda, mps or cpu."),
@@ -68,11 +68,12 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
 }
 
 
-def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Add the options of a recipe and its method, except those named."""
+def recipe_options(without: Collection[str] = (), unset: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Add the options of a recipe and its method, except those in `without`; those in `unset` have no default."""
+    defaults = {name: None if name in unset else default for name, (_, default, _) in RECIPE.items()}
     options = [
-        click.option(f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=text)
-        for name, (kind, default, text) in RECIPE.items()
+        click.option(f"--{name.replace('_', '-')}", type=kind, default=defaults[name], show_default=True, help=text)
+        for name, (kind, _, text) in RECIPE.items()
         if name not in without
     ]
     return together(*options, *([] if "method" in without else [method_options(without)]))
@@ -142,5 +143,5 @@ def _default_targets(architecture: Architecture) -> str:
     leaves = {module.name.rpartition(".")[2] for module in architecture.modules}
     projections = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
     targets = ",".join(projections) or "all-linear"
-    say(f"{architecture.name} has no separate q and v layers; counting --targets {targets}")
+    say(f"{architecture.name} has no separate q and v layers; counting with --targets {targets}")
     return targets

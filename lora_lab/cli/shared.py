@@ -32,7 +32,7 @@ def say(message: str) -> None:
 
 
 def tell(answer: dict[str, Any] | str) -> None:
-    """Print the answer on stdout: a dictionary as one JSON object, text without control characters."""
+    """Print the answer on stdout: a dictionary as one JSON object, and text without control characters."""
     print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else printable(answer, "\n"))
 
 

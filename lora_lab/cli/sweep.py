@@ -16,7 +16,7 @@ from lora_lab.errors import BadValue, Failed, printable
 if TYPE_CHECKING:
     import pandas as pd
 
-GRID = ("rank", "alpha", "targets", "lr", "seed", "validations")  # options of its own
+GRID = ("rank", "alpha", "targets", "lr", "seed", "validations")  # options that `sweep` defines itself
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
 CHOOSE = "Find the best configuration: weak ones stop early, and only the best and its rivals are tested."
 KIND = ("model", "task", "steps", "batch")  # only runs that agree in these settings are comparable
@@ -44,9 +44,9 @@ def sweep(
     out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train every combination of learning rates and seeds (for lora also ranks, alphas and targets) in packs.
+    """Train every combination of learning rates and seeds (for lora, also of ranks, alphas and targets) in packs.
 
-    You can stop or kill it at any time; run the same command to resume.
+    You can stop or kill the command at any time; run it again to resume.
     """
     from lora_lab.experiments import grid
     from lora_lab.experiments.sweep import Sweep, Swept

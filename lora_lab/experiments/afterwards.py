@@ -9,7 +9,7 @@ Answers are scored by plugins' scorers, and by similarity to references with the
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ, so scores are comparable within the
 lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need Java tools. Of the
-papers above, Papineni et al. was read; the others were not read here.
+papers above, we read only Papineni et al.; the others were not read here.
 """
 
 import time
@@ -48,7 +48,7 @@ def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: st
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
-    """Return the untrained base model's perplexity on another task, in the recipe's dtype; cached in `folder`."""
+    """Return the untrained base model's perplexity on another task, in the recipe's dtype; cache it in `folder`."""
 
     dtype, text = recipe.computed["dtype"], fingerprint(forgetting) or forgetting
     key = digest(recipe.model, dtype, recipe.device, recipe.attention, text)
@@ -104,7 +104,7 @@ def score_answers(
 ) -> dict[str, Any]:  # fmt: skip
     """Generate answers to the first `prompts` meaning representations of the test split, and score them.
 
-    Return the results of `text_scores` and plugins' scorers, n (number of texts), and texts: [{meaning, text, ...}].
+    Return `n` (the number of texts), `texts`: [{meaning, text, ...}], and the results of `text_scores` and of plugins.
     Raises: BadValue for a task without meaning representations, fewer than one prompt, or a missing package.
     """
     check_scorable(task)
@@ -131,11 +131,11 @@ def check_scorable(task: Task) -> None:
 def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return all scores of `texts`, each of which has one or more references. Raises: BadValue for a missing package.
 
-    rouge_l is the mean over texts; nist counts shorter n-grams if all texts have fewer than five words.
+    `rouge_l` is the mean over texts; `nist` counts shorter n-grams if all texts have fewer than five words.
     """
     check_installed()
     sacrebleu, nist = import_module("sacrebleu"), import_module("nltk.translate.nist_score")
-    streams = [list(stream) for stream in zip_longest(*references)]  # all first references, all second; None if missing
+    streams = [list(stream) for stream in zip_longest(*references)]  # first references, second ones, ...; or None
     scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
     pairs = zip(references, texts, strict=True)
     closest = [scorer.score_multi(list(own), text)["rougeL"].fmeasure for own, text in pairs]

@@ -1,13 +1,13 @@
-"""Compare methods on equal terms: each at its own tuned rate, several seeds, test scored once, and a verdict.
+"""Compare methods on equal terms: each has its own tuned rate and several seeds, and is scored once on the test split.
 
     for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
                       n seeds at that rate, scored on the test split   OUT/runs
                       its costs, and what it forgot                    OUT/costs, OUT/afterwards
     then              a verdict on each against full fine-tuning and the probe, with Holm's correction
 
-All methods share the model, data, data order per seed, steps, batch size and head; the last checkpoint counts. A frozen
-base computes in this machine's fastest dtype; trainable base weights are fp32. A comparison can be killed at any time:
-the same call resumes it, with the same result.
+All methods share the model, data, data order per seed, steps, batch size and head, and the last checkpoint is scored. A
+frozen base computes in this machine's fastest dtype, while trainable base weights are fp32. A comparison can be killed
+at any time: the same call resumes it and gives the same result.
 """
 
 import json
@@ -39,7 +39,7 @@ from lora_lab.experiments.sweep import ROOM, Sweep, locked, packs
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import cached_json, write_json
-from lora_lab.methods.base import Method, whole
+from lora_lab.methods.base import Method, make_plain, whole
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
@@ -55,7 +55,7 @@ UNSET = (  # keys of a row that are None until the method has runs
     "adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens", "lr", "edge", "trainable",
     "head", "file_bytes", "dtype", "products", "seconds", "answers", "error",
 )  # fmt: skip
-NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised for a cost that is not covered
+NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised if a cost cannot be computed
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 TIMED, WARM = 8, 2  # steps to time, and how many of these are warmup
 FEWEST = 10  # steps; fewer make a comparison meaningless
@@ -65,7 +65,7 @@ FEW = 4  # prompts for timing generation
 
 @dataclass(frozen=True)
 class Terms:
-    """The settings that all methods share; `fields` are additional recipe fields, such as max_length.
+    """The settings that all methods share; `fields` are additional recipe fields, such as `max_length`.
 
     Raises: BadValue for an invalid value.
     """
@@ -84,6 +84,7 @@ class Terms:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        make_plain(self)
         ends = (("rates", 1, 50), ("growth", 0, 50), ("tuning_seeds", 1, 100), ("seeds", 1, SEED), ("prompts", 0, 1e6))
         for name, low, high in ends:
             if whole(name, getattr(self, name), low) > high:
@@ -177,10 +178,10 @@ def compare(
     store    folder for tuning, runs, and comparison.json
     say      called with progress messages
     again    retry failed runs
-    stop     set it to end after the current step; the same call resumes
+    stop     set it to end after the current step; the same call resumes the comparison
     note     called after each method with the comparison so far
-    workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. More than
-             1 excludes `stop`, and needs `if __name__ == "__main__":` in a script, since new processes import it.
+    workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. A number
+             above 1 excludes `stop`; a script then needs `if __name__ == "__main__":`, since new processes import it.
     pack     class of packs, such as a subclass with another loss
     terms    fields of `Terms` and of the recipes
     Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
@@ -231,7 +232,7 @@ def compare(
 def _result(
     terms: Terms, metric: str, base: float | None, out: Path, options: dict[str, Any], method: Method, say: Say
 ) -> tuple[dict[str, Any], list[Run], float]:
-    """Tune, train and score one method; return its row, runs and seconds; after an error, those so far."""
+    """Tune, train and score one method. Return its row, runs and seconds, or those from before an error."""
     name, axis, runs, seconds = label(method), axis_of(method), list[Run](), 0.0
     row: dict[str, Any] = {
         **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
@@ -296,8 +297,8 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def costs_of(recipe: Recipe) -> dict[str, Any]:
     """Return the memory costs of a single run in bytes; omit those that are not covered or cannot be measured.
 
-    A stored run's `peak_bytes` is the peak of a process that trains a whole pack. Here, it is that of a real step on
-    the longest batch, tracked tensor by tensor, for comparison with the prediction for that step.
+    A stored run's `peak_bytes` is the peak of a process that trains a whole pack. Here, `peak_bytes` is the peak of a
+    real step on the longest batch, tracked tensor by tensor, to compare it with the prediction for that step.
 
     adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
@@ -326,7 +327,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
 
 
 class Timing(NamedTuple):
-    """One method's times in seconds: to set up a pack, and per run for a step and a validation."""
+    """One method's times in seconds: for setting up a pack and, per run, for a step and for a validation."""
 
     load: float
     step: float
@@ -337,14 +338,14 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return how many steps make a comparison take about `minutes` here; cached. Raises: BadValue below FEWEST.
+    """Return and cache the steps per run for a comparison of about `minutes` here. Raises: BadValue below FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-    `step` is the time of one step per run, in a pack of the size used for tuning; some real steps per method are timed.
+    `step` is the time per step and run in a pack of the size used for tuning; a few real steps per method are timed.
     """
 
     def compute() -> dict[str, int]:
@@ -381,7 +382,7 @@ def steps_within(
     key = [minutes, asdict(replace(terms, steps=1)), [label(method) for method in methods]]
     file = out / "budget" / f"{digest(json.dumps(key, sort_keys=True))}.json"
     steps = int(cached_json(file, compute)["steps"])
-    say(f"{steps} steps each, about {minutes:g} minutes in total")
+    say(f"{steps} steps per run, about {minutes:g} minutes in total")
     return steps
 
 

@@ -41,7 +41,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "QLoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True, "quantised": "nf4"}),
 }
 ROOM = 0.9  # fraction of free memory that a measured step may need
-BATCH, SEQ = 4, 512  # of a measured step
+BATCH, SEQ = 4, 512  # size of a measured step
 TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps to time, ours and PEFT's
 PACKS, TASK, STEPS = (1, 4, 16, 64), "rt", 100
 Row = dict[str, Any]
@@ -85,7 +85,7 @@ def memory_rows(where: str) -> Iterator[Row]:
 
 
 def step_rows(where: str) -> Iterator[Row]:
-    """Yield milliseconds of a bf16 step of 8 x 64 tokens, ours and PEFT's, alternating. Raises: ImportError."""
+    """Yield the milliseconds of our step and PEFT's, timed in turn, in bf16 on 8 x 64 tokens. Raises: ImportError."""
     import peft
 
     for name in TIMED:

@@ -15,7 +15,7 @@ from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.tasks import TASKS
 
 Values = Sequence[Any] | Any
-MAX_VALUES = 1_000  # on one axis
+MAX_VALUES = 1_000  # maximum number of values on one axis
 RULES = ("fixed", "rank", "2rank", "sqrt")
 DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # for rules given without a number: alpha 16 at rank 8
 
@@ -23,8 +23,8 @@ DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # for rules given without
 def alpha_of(rule: str, rank: int) -> float:
     """Return a rule's alpha for a rank: "fixed:16", "rank", "2rank", "sqrt" or "sqrt:4" (alpha = 4 sqrt(rank)).
 
-    fixed:16 keeps alpha constant, rank and 2rank keep alpha / rank constant, sqrt:c keeps alpha / sqrt(rank) constant
-    (Kalajdzievski 2023). Raises: BadValue for an unknown rule.
+    "fixed:16" keeps alpha constant, "rank" and "2rank" keep alpha / rank constant, and "sqrt:c" keeps alpha /
+    sqrt(rank) constant (Kalajdzievski 2023). Raises: BadValue for an unknown rule.
     """
     name, _, number = rule.partition(":")
     if name not in RULES or (number and name not in DEFAULTS):
@@ -42,7 +42,7 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   a method; supplies the rank, alpha or targets that are not given; only lora's can vary
+    method   the method, which supplies the rank, alpha or targets that are not given; only LoRA can have several
     Raises: BadValue for an empty list or an invalid value, and for ranks, alphas or targets with another method.
     """
 
@@ -57,7 +57,7 @@ class Grid:
         make_plain(self)
 
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
-        """Return the recipes, seeds innermost; all share `fields`. Raises: see `Recipe`.
+        """Return the recipes, which all share `fields`; seeds vary fastest. Raises: see `Recipe`.
 
         `validations` defaults to 1 (at the end, enough for choosing), or to 8 with patience.
         """

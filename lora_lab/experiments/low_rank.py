@@ -2,8 +2,8 @@
 
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
-The first r terms are the best rank-r approximation. Its squared error is the sum of the remaining s_i^2, the tail of
-the energy; the sum of all s_i^2 is the sum of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
+The energy of W is the sum of its squared entries and equals the sum of all s_i^2. The first r terms are the best rank-r
+approximation, whose squared error is the energy of the others (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def rank_for_energy(s: np.ndarray, share: float) -> int:
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the same entries in random order: equal energy, no structure. A baseline for claims of low rank."""
+    """Return the same entries in random order: equal energy, no structure. It is a baseline for claims of low rank."""
     return np.random.default_rng(seed).permutation(np.ravel(matrix)).reshape(np.shape(matrix))
 
 

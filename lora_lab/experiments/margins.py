@@ -4,8 +4,8 @@
     judged(scores)     {rival: {method: intervals, and a letter for each margin}}
     resampled(a, b)    studies resampled from two methods' answers, to see how often intervals miss
 
-A letter is an outcome: b better, w worse, e equivalent, u undecided, B or W better or worse but within the margin,
-- unknown, for a comparison without stored answers.
+A letter stands for an outcome: b (better), w (worse), e (equivalent), u (undecided), B or W (better or worse, but
+within the margin), or - (unknown, in a comparison without stored answers).
 """
 
 import base64

@@ -93,7 +93,7 @@ class Playground:
         return _kinds(records).get(_kind(self.recipe), [])
 
     def plus(self, records: Iterable[Record]) -> "Playground":
-        """Return the playground with the runs of those records that belong on this map."""
+        """Return the playground, plus the runs of those records that belong on its map."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine metric and provenance
             return gathered(same) or self
@@ -110,7 +110,7 @@ def curve(losses: Sequence[float], steps: int) -> list[float]:
 
 
 def read(folder: str | Path) -> Playground | None:
-    """Read the runs of a store, or of all stores under a folder; return None without a validated LoRA run.
+    """Read the runs of a store, or of all stores under a folder; return None if no LoRA run was validated.
 
     If the runs differ in model, task or length, use the largest group of comparable runs.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
@@ -209,7 +209,7 @@ def load() -> Playground:
 
 
 def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
-    """Return the highest loss that curves can show, and POINTS bytes per run: 0 to 254 up to that loss, 255 if none."""
+    """Return the highest loss that curves can show, and POINTS bytes per run: 254 is that loss, 255 a missing point."""
     top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
     points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
     scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
@@ -225,7 +225,7 @@ def shown(
     """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and POINTS bytes per run.
 
     ranks, alphas, rates   more values for the axes, whose cells have no runs yet
-    Fractions such as accuracy are in percent. By chance alone, two cells may be `luck` apart; see `_luck`.
+    Fractions such as accuracy are in percent. By chance alone, two cells may differ by `luck`; see `_luck`.
     """
     results, metric, (top, losses) = playground.results, metric_of(playground.metric), _curves(playground.results)
     runs, seeds = defaultdict[Cell, list[int]](list), defaultdict[Cell, list[float]](list)
@@ -283,7 +283,7 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
-    """Return (start, width, rates, columns): columns `width` octaves apart, the first at 2^start; a rate per column."""
+    """Return (start, width, rates, columns): columns are `width` octaves apart from 2^start on; one rate for each."""
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
     for cell in cells:
@@ -305,8 +305,8 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     """Return, for each part of the map, the cost of following each family of lines instead of tuning every row.
 
     {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
-    2^(start + width * at) / y^k. A row loses the difference between its best mean and the mean at that rate,
-    interpolated between tried rates. `lost` is the mean over rows with at least 3 rates, `worst` the maximum, at `row`.
+    2^(start + width * at) / y^k. A row loses the difference between its best mean and the interpolated mean at that
+    rate. `lost` is the mean over rows with at least 3 rates, and `worst` is the maximum, at `row`.
     """
     result: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
     for view, families in FAMILIES.items():

@@ -4,7 +4,7 @@
     -> choose the best mean on validation -> score the chosen configuration and its rivals on the test rows
 
 A configuration is a recipe without its seed; its seeds stop together. Runs with the same seed see the same rows at each
-step, so their training losses are paired; and on rows not seen before, training loss is as good as validation loss.
+step, so their training losses are paired. On rows not seen before, training loss is as good as validation loss.
 Source: racing, Maron and Moore 1994 (not read here). The thresholds come from benchmarks/early_exit.py.
 """
 
@@ -38,9 +38,9 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
     curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
 
-    From halfway on, compare the means of the last 25 losses every 10 steps. Once the lowest is LED below the start (the
-    mean of the first ten losses), a configuration stops if it exceeds the lowest by more than GAP and by more than the
-    fraction WAY of the lowest's progress since the start, or if it is within FLAT of the start.
+    From halfway on, compare the means of the last 25 losses every 10 steps. The start is the mean of the first ten
+    losses. Once the lowest mean is LED below the start, two kinds of configurations stop: those above the lowest by
+    more than GAP and by more than the fraction WAY of its progress since the start, and those within FLAT of the start.
     """
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
@@ -94,7 +94,7 @@ class Race:
                 yield stage
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End runs of configurations that are behind others, in this or another pack; or pause halfway."""
+        """End the runs of configurations that are behind others, in this or another pack, or pause all runs halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}

@@ -39,8 +39,8 @@ ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "h
 def row(record: Mapping[str, Any]) -> dict[str, Any]:
     """Make a row of the frame from a run's JSON: settings, costs, test metrics, and metrics of the last validation.
 
-    `dropout` is the adapter's, `base_dropout` the base model's; `dtype` is the recipe's, `run_dtype` the run's.
-    Each option of a method is a column.
+    `dropout` is that of the adapter, and `base_dropout` that of the base model. `dtype` is the recipe's setting, and
+    `run_dtype` is the dtype that the run used. Each option of a method is a column.
     """
     recipe, method = record["recipe"], record["recipe"]["method"]
     validated = record["history"]["validation"]
@@ -131,7 +131,7 @@ class Runs:
         for name in wanted:
             if rows and not any(name in values for values in rows):
                 raise NotFound(f"runs have no setting '{name}'; nearest: {nearest(name, rows[0])}")
-        plain = {name: ",".join(v) if isinstance(v, tuple | list) else v for name, v in wanted.items()}
+        plain = {name: ",".join(map(str, v)) if isinstance(v, tuple | list) else v for name, v in wanted.items()}
         pairs = zip(self.runs, rows, strict=True)
         selected = tuple(run for run, values in pairs if all(values.get(k) == v for k, v in plain.items()))
         if not selected:
@@ -141,8 +141,11 @@ class Runs:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy of each finished run, by seed."""
-        return np.array([run.metrics["accuracy"] for run in self._by_seed()])
+        """Test accuracy of each finished run, by seed. Raises: BadValue if the task has none."""
+        for run in (runs := self._by_seed()):
+            if "accuracy" not in run.metrics:
+                raise BadValue(f"{run.recipe.task} has no accuracy, only {', '.join(run.metrics)}: see `frame`")
+        return np.array([run.metrics["accuracy"] for run in runs])
 
     @property
     def scores(self) -> np.ndarray:
@@ -158,7 +161,7 @@ class Runs:
         warn(mixed_dtypes(run.dtype for run in self.finished.runs))
         runs = sorted(self.finished.runs, key=lambda run: run.recipe.seed)
         for a, b in pairwise(runs):
-            if a.recipe.seed == b.recipe.seed:  # not two seeds, though a verdict would count them as such
+            if a.recipe.seed == b.recipe.seed:  # these are not two seeds, though a verdict would count them as such
                 two = f"{a.recipe.describe()} and {b.recipe.describe()}"
                 raise BadValue(f"these runs have more than one setting ({two}): select one, as in at(rank=8, lr=1e-3)")
         return runs
@@ -218,19 +221,18 @@ class Collected(NamedTuple):
 
 
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
-    """Merge all stores under the folders, and in zip files there, into one.
+    """Merge all stores in the folders, and in zip files inside them, into one.
 
     If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
-    without any. Also skip runs that used another version of a data file than the target store's runs or, if it has none
-    on that file, than most other runs. Warn if runs of one recipe were trained in different dtypes.
+    without runs. Also skip runs on a different version of a data file than the target store's runs or, if none of these
+    use the file, than most others. Warn if runs of one recipe were trained in different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, taken, repeated = Store(into), 0, 0
     sources = {folder: stores(folder) for folder in map(Path, folders)}
     unreadable = {str(folder): "it has no runs" for folder, paths in sources.items() if not paths}
     if len(unreadable) == len(sources):
-        listed = ", ".join(unreadable)
-        raise NotFound(f"there are no runs below {listed}: pass the folders that sweeps have written")
+        raise NotFound(f"there are no runs below {', '.join(unreadable)}: pass the folders that sweeps have written")
     for folder in sources:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} is inside {folder}, one of the sources: choose another folder")

@@ -6,15 +6,15 @@
     V_R = var_r(mean_s d) / N - noise / (S N) + 1 / N^2                   N - 1; V_S already includes the noise
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
-Simpler methods fail: a bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
-sign (25% of the time if seeds dominate), and t with Satterthwaite's degrees of freedom still does so in 7.5% of cases.
-Cochran's weighted t stays under 5% throughout.
+Simpler methods fail. A bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
+sign, which is 25% of the time if seeds dominate. A t-test with Satterthwaite's degrees of freedom still does so in 7.5%
+of cases. Cochran's weighted t stays under 5% throughout.
 
 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, at least that
 fraction of the rows disagrees; if fewer rows do, equivalence is tested with a proportionally larger variance (a score
-test). So 100 rows without any disagreement do not show equivalence within 1.5 points; 240 do. Equivalence uses two
-one-sided tests at 5%: the 90% interval is inside the margin. With one run each, the test is McNemar's exact test
-(binomial over the rows that disagree), and the interval uses V_R alone.
+test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240 rows do. Equivalence uses
+two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per method, the test is
+McNemar's exact test (binomial over the rows that disagree), and the interval uses V_R alone.
 """
 
 import math
@@ -33,7 +33,7 @@ Answers = Any  # an array of answers, or an object whose `scores` is one, such a
 Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
-MARGIN = 0.015  # of equivalence: 1.5 points of accuracy; 0.015 nats per token for language models
+MARGIN = 0.015  # margin of equivalence: 1.5 points of accuracy, or 0.015 nats per token for language models
 POWER = 0.8  # the probability of a decision, given the extra data that "would show it" names
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
@@ -61,7 +61,7 @@ class Verdict:
     margin: float
     p_difference: float
     p_equivalence: float
-    seeds: int  # of `a`
+    seeds: int  # seeds of `a`
     seeds_b: int
     rows: int
     more_seeds: int | None
@@ -107,10 +107,10 @@ class Verdict:
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     """Compare `a` with `b` on the same test rows; return the verdict on `a`. Fix the margin of equivalence in advance.
 
-    Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order: bool or 0/1 for right and
-    wrong answers, else float scores, higher is better. Each may also be the `Runs` of a sweep. If both have the same
-    number of seeds, seed i of both is a pair (same data order). Otherwise seeds are taken to vary independently, and a
-    single seed to vary as much as the other side's seeds.
+    Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order. They hold bool or 0/1 for
+    wrong or right answers, or else float scores (higher is better). `a` and `b` may also be `Runs`. If both
+    have the same number of seeds, seed i of both is a pair (same data order). Otherwise seeds are taken to vary
+    independently, and a single seed to vary as much as the other side's seeds.
     Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, a margin of 0.
     Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
@@ -122,8 +122,8 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
     """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all pairs.
 
-    Tests of differences are one family, tests of equivalence another. Intervals are not corrected; more_seeds and
-    more_rows assume 5% / pairs, Holm's strictest level. Raises: BadValue, see `verdict`, and for an unknown `against`.
+    Tests of differences are one family, tests of equivalence another. Intervals aren't corrected. `more_seeds` and
+    `more_rows` assume the level 5% / pairs. Raises: BadValue, see `verdict`, and for an unknown `against`.
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and at least one other method are needed; given: {', '.join(named) or 'none'}")
@@ -142,7 +142,7 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct n p-values (Holm 1979, not read here): the smallest times n, the next times n - 1, ..., monotonic."""
+    """Correct n p-values (Holm 1979, not read here): multiply them by n, n - 1, ..., but keep their order."""
     # equal to statsmodels' `multipletests`, which takes 0.2 s with torch loaded
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)
@@ -198,7 +198,7 @@ class Pair:
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int, margin: float) -> float:
-        """Return the factor for the error if fewer rows differ than a difference of size `margin` needs."""
+        """Return the factor by which the error grows if fewer rows differ than a difference of `margin` requires."""
         return math.sqrt(max(1.0, (margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:

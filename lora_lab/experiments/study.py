@@ -18,7 +18,7 @@ from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, plain
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, changed
 from lora_lab.training.runs import FINISHED, Run, Store
@@ -50,11 +50,12 @@ class Study:
         fields    recipe fields that all groups share; `validations` defaults to 0
         Raises: BadValue for an invalid value.
         """
-        groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
+        groups, numbers = {}, range(seeds) if isinstance(seeds := plain(seeds), int) else list(seeds)
         for label, given in methods.items():
-            settings = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
+            own = given if isinstance(given, Mapping) else {"method": given}
+            settings = {"model": model, "task": task, "validations": 0, **fields, **own}
             (method,) = contenders([settings.pop("method")])
-            groups[label] = [Recipe(model, task, method, **settings).at_seed(seed) for seed in numbers]
+            groups[label] = [Recipe(method=method, **settings).at_seed(seed) for seed in numbers]
         return cls(groups, margin)
 
     @property
@@ -108,14 +109,14 @@ def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
     methods = [_method(item) if isinstance(item, str) else item for item in items]
     if not methods:
         raise BadValue("name at least one method to compare, for example lora,full")
-    for method in methods:
-        if methods.count(method) > 1:
-            raise BadValue(f"{label(method)} is named twice: name each method once, or with different settings")
+    for name in (names := [label(method) for method in methods]):  # which shows six digits of a number
+        if names.count(name) > 1:
+            raise BadValue(f"{name} is named twice: name each method once, or with settings that differ more")
     return methods
 
 
 def label(method: Method) -> str:
-    """Return a short name that is unique to a method's settings: "LoRA r8 q,v", "prompt tokens 10"."""
+    """Return a short name of a method and its settings: "LoRA r8 q,v", "prompt tokens 10"."""
     name, settings = method.name, changed(method, ",")
     if isinstance(method, LoRA):
         name = f"LoRA r{method.rank} {','.join(method.targets)}"
@@ -127,8 +128,7 @@ def _method(text: str) -> Method:
     """Parse one method, such as "prompt:tokens=10:init=random"."""
     name, *options = (part.strip() for part in text.split(":"))
     if name == "qlora":  # LoRA on all linear layers by default
-        has_targets = any(option.startswith("targets") for option in options)
-        lora = ":".join(["lora", *options, *([] if has_targets else ["targets=all-linear"])])
+        lora = ":".join(["lora", *options, *([] if ":targets" in text.replace(" ", "") else ["targets=all-linear"])])
         raise BadValue(f"a comparison uses one dtype for all frozen bases: write {lora} and --dtype nf4")
     settings: dict[str, Any] = {"name": name}
     for setting in options:

@@ -48,7 +48,7 @@ LOCK = ".sweep.lock"
 LEAST, MOST = 8, 32  # runs per pack: LEAST runs always pay off if they fit; more than MOST gain nothing
 TOKENS = 2048  # per core per step; beyond that, tokens do not get cheaper
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
-UNKNOWN = 4  # runs per pack without a memory estimate; rarely too many
+UNKNOWN = 4  # runs per pack if memory cannot be estimated; this is rarely too many
 ROOM = 0.8  # fraction of free memory that a pack may use
 TIMEOUT = 5  # seconds to wait for a Dask scheduler
 Note = Callable[[str, dict[str, Any]], None]
@@ -57,7 +57,7 @@ Results = list[tuple[Run, dict[str, bytes]]]  # from a worker: runs, each with i
 
 @dataclass(frozen=True)
 class Swept(Runs):
-    """The runs of all recipes, in the order of the recipes; `seconds` is wall time; for `choice`, see `Race.choice`."""
+    """The runs of all recipes, in the order of the recipes. `seconds` is wall time; for `choice`, see `Race.choice`."""
 
     packs: tuple[int, ...] = ()
     skipped: int = 0
@@ -77,7 +77,7 @@ class Swept(Runs):
 
 
 def sweep(
-    what: Grid | Iterable[Recipe],
+    what: Grid | Recipe | Iterable[Recipe],
     store: Store | str | Path = "runs",
     *,
     choose: bool = False,
@@ -90,7 +90,7 @@ def sweep(
 ) -> Swept:
     """Train all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
-    what     a grid, whose recipes share `fields` (model and task default to minilm and rt); or recipes
+    what     a recipe, recipes, or a grid whose recipes share `fields` (model and task default to minilm and rt)
     choose   find the best configuration: from halfway on, stop those that fall behind; score only the best one and its
              rivals on the test rows, see `experiments/racing.py`
     again    retry failed runs
@@ -99,18 +99,19 @@ def sweep(
     stop     set it to end after the current step; finished runs are kept, and the same call resumes
     note     called with ("pack", {recipes}), ("step", {recipe, progress}) and ("run", {run})
     Raises, before any training: BadValue, NotFound for an impossible grid, or a store that is in use or not writable;
-    Changed if a data file has changed since the store's runs were trained on it.
+    Changed if a data file, model or `start` has changed since the store's runs were trained on it.
     """
     if isinstance(what, Grid):
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
     elif fields:
         raise BadValue(f"{', '.join(fields)} applies only to a grid; these recipes already have their own")
-    return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(what, choose)
+    recipes = [what] if isinstance(what, Recipe) else what
+    return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(recipes, choose)
 
 
 @dataclass
 class Sweep:
-    """Trains the runs of a sweep. Options in addition to those of `sweep`:
+    """Train the runs of a sweep, with these options in addition to those of `sweep`:
 
     room       fraction of free memory that a pack may use
     scored     if False, only validate: don't compute test scores or save adapters
@@ -190,9 +191,9 @@ class Sweep:
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
         """Return stored runs that need no training, by hash. Raises: Changed if the data or model has changed."""
-        self._fingerprints = {name: fingerprint(name) for name in {n for r in wanted for n in (r.task, r.model)}}
+        self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        own = any(self._fingerprints.values())  # then new seeds mustn't join runs on old files: all runs are checked
+        own = any(self._fingerprints.values())  # if so, check all runs: new seeds mustn't join runs on old files
         for run in self._store.runs() if own else filter(None, map(self._store.find, wanted)):
             reusable = {
                 **dict.fromkeys(FINISHED, True),
@@ -207,7 +208,7 @@ class Sweep:
         return kept
 
     def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
-        """Yield packs to train, each with the checkpoints to resume from; interrupted packs first, grouped by step."""
+        """Yield packs to train, each with checkpoints to resume from; interrupted packs come first, grouped by step."""
         new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path | None]]()
         unfinished = checkpoint.unfinished(self._store.folder) if self.client is None else []
         for saved in sorted(unfinished, key=lambda saved: -saved.step):
@@ -266,21 +267,25 @@ class Sweep:
 
     def _train_on_cluster(self, packs: Sequence[Sequence[Recipe]]) -> None:
         """Send packs to the cluster as plain settings, and store the runs and adapter files that come back."""
-        from dask.distributed import as_completed
+        from dask.distributed import CancelledError, as_completed
 
         settings = [[recipe.settings() for recipe in pack] for pack in packs]
         futures = dict(zip(self.client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
         for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
-            if future.status == "cancelled" and not self._stop.is_set():
-                raise Failed("the Dask cluster has ended: start it and run the same command again, which resumes")
-            results: Results = [] if future.status in ("cancelled", "error") else future.result()
-            if future.status == "error":
-                results = [(failed(recipe, in_a_sentence(future.exception())), {}) for recipe in futures[future]]
+            try:
+                results: Results = future.result()
+            except CancelledError as error:
+                if not self._stop.is_set():
+                    ended = "the Dask cluster has ended: start it and run the same command again to resume"
+                    raise Failed(ended) from error
+                results = []
+            except Exception as error:
+                results = [(failed(recipe, in_a_sentence(error)), {}) for recipe in futures[future]]
             for run, files in results:
                 try:
                     check_unchanged(run.recipe, run.environment, self._fingerprints)
                 except Changed:
-                    reason = "a worker has another version of the data or the model: copy this one there"
+                    reason = "a worker has another version of the data or the model: copy this machine's"
                     run, files = failed(run.recipe, reason), {}
                 folder = self._store.adapter_folder(run.recipe)
                 if files:
@@ -338,7 +343,7 @@ class Sweep:
 
 
 def locked(folder: Path) -> AbstractContextManager[Any]:
-    """Lock a store until the end of a `with` block. Raises: BadValue if not writable, or in use by another sweep."""
+    """Lock a store for a `with` block. Raises: BadValue if it is not writable or in use by another sweep."""
     Store(folder).check_writable()
     try:
         return FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder

@@ -26,7 +26,7 @@ RATES, GROWTH = 4, 2  # rates in a grid, and rates that may be added at one end
 
 @dataclass(frozen=True)
 class Axis:
-    """The setting to tune: the recipe's "lr", or an option of the method. Values are lowest * factor^k."""
+    """The setting to tune: the recipe's "lr", or an option of the method. Its values are `lowest` * `factor`^k."""
 
     lowest: float
     factor: float = 2.0
@@ -68,7 +68,7 @@ def axis_of(method: Method) -> Axis:
 
 
 class Tried(NamedTuple):
-    """One value, its runs' mean validation metric and loss (None and inf if one failed), and those of `each` run."""
+    """One value, the mean validation metric and loss of its runs (None and inf if one failed), and both for `each`."""
 
     value: float
     validation: float | None = None
@@ -77,7 +77,7 @@ class Tried(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """All tried values, ascending; the metric that ranks them; the total seconds of all runs."""
+    """All tried values in ascending order, the metric that ranks them, and the total seconds of all runs."""
 
     tried: tuple[Tried, ...]
     metric: str
@@ -91,7 +91,7 @@ class Tuning(NamedTuple):
 
     @property
     def edge(self) -> bool:
-        """Whether the best value is the lowest or highest tried, failed ones included."""
+        """Whether the best value is the lowest or the highest of all tried values, including those that failed."""
         return self.best in (self.tried[0], self.tried[-1])
 
 
@@ -102,7 +102,7 @@ def tune(
 
     rates     number of values in the grid
     growth    number of values to add if the best is at an end
-    seeds     runs per value; values are chosen by their mean
+    seeds     number of runs per value; their mean decides
     options   options of `Sweep`
     Raises: see `sweep`; Failed if every value failed.
     """

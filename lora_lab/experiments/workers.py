@@ -1,7 +1,7 @@
 """Run work in parallel processes, each with its share of the cores.
 
-torch splits every operation across its threads and waits for the slowest. Two processes, with one core each, run about
-1.4 times as many steps per second as one process with both cores.
+torch splits every operation across its threads and waits for the slowest one. Two processes, with one core each, run
+about 1.4 times as many steps per second as one process with both cores.
 """
 
 import multiprocessing
@@ -39,7 +39,7 @@ def in_processes(
 ) -> Iterator[tuple[int, Out]]:
     """Yield (index, work(item, say)) as items finish; run `count` at once in processes, or 1 in this process.
 
-    work    a function; it, the items and the results must be picklable
+    work    a function; the function, the items and the results must be picklable
     long    selects items to start first, so that no long item is left to the end
     Raises: the errors of `work`; Failed if a process was killed.
     """

@@ -46,7 +46,7 @@ class MethodLayer(AdapterLayer):
 
 
 class Frozen(nn.Module):
-    """Frozen tensors, left out of the state dict. Several layers may share an instance."""
+    """Frozen tensors, which are left out of the state dict. Several layers may share an instance."""
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
@@ -76,8 +76,8 @@ class TrainedCopy(AdapterLayer):
 class PooledHead(TrainedCopy):
     """Compute fp32 logits W z + b, (rows, classes), from the mean hidden state z (rows, d). W and b start at zero.
 
-    Hooks the base model, since BERT's own head receives only the first token. GPT-2's and Llama's receive every token
-    (`every_token`), so their logits are (rows, tokens, classes), the same for all tokens.
+    It hooks the base model, since BERT's own head receives only the first token. The heads of GPT-2 and Llama receive
+    every token (`every_token`), so their logits are (rows, tokens, classes), the same for all tokens.
     """
 
     unmergeable = "reads the mean of all tokens, which no head in transformers does"
@@ -92,7 +92,7 @@ class PooledHead(TrainedCopy):
         self.hook = model.base_model.register_forward_hook(self.capture, with_kwargs=True)
 
     def capture(self, base: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """Store the hidden states and mask; a forward hook of the base model."""
+        """Store the hidden states and the mask. This is a forward hook of the base model."""
         if self.active:
             self.captured = (output[0], kwargs.get("attention_mask"))
 
@@ -262,6 +262,7 @@ def restore_on_error(model: nn.Module) -> Iterator[None]:
 
 def remove_adapters(model: nn.Module) -> None:
     """Remove everything that a method added to a model, including the report."""
+    model = inside(model)
     while parts := list(adapter_layers(model)):
         path, part = parts[0]  # outer adapters come first
         if isinstance(part, Ahead):
@@ -270,8 +271,7 @@ def remove_adapters(model: nn.Module) -> None:
             model.set_submodule(path, part.base_layer)
         if hook := getattr(part, "hook", None):
             hook.remove()
-    if hasattr(model, "lora_lab_report"):
-        del model.lora_lab_report
+    vars(model).pop("lora_lab_report", None)
 
 
 # ---- inspecting a model
@@ -306,7 +306,7 @@ def is_adapted(model: nn.Module) -> bool:
 
 def report_of(model: nn.Module) -> Any:
     """Return the `Report` of a model's adapter. Raises: BadValue if the model has none, or a bank of them."""
-    if hasattr(model, "lora_lab_report"):
+    if hasattr(model := inside(model), "lora_lab_report"):
         return model.lora_lab_report
     if is_adapted(model):
         raise BadValue("this model has a bank of adapters: bank.save(name, folder) saves one, bank.close() removes all")
@@ -334,7 +334,7 @@ def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield the path, name and value of every trainable parameter added outside heads; a shared one only once."""
+    """Yield the path, name and value of every trainable parameter outside the heads; each comes only once."""
     seen = set[int]()
     for path, part in adapter_layers(model):
         for name, p in () if part.head else own_parameters(part):

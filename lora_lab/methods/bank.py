@@ -57,7 +57,7 @@ class AdapterBank:
 
     @property
     def used(self) -> Name | tuple[Name, ...]:
-        """The adapter in use, or None for the base alone; within `mixed`, a tuple with one per row."""
+        """The adapter in use, or None for the base alone; within `mixed`, a tuple with one name per row."""
         return self._choice.used  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
@@ -197,7 +197,7 @@ class AdapterBank:
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
         """Within the block, use a different adapter for each row of a batch; None means the base alone.
 
-        names   one per row, in order; with beam search, one per beam
+        names   one name per row, in order; with beam search, one per beam
         Raises: NotFound for an unknown name; BadValue for no names and, when the model runs, for another batch size.
         """
         if isinstance(names, str) or not names:

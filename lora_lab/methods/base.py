@@ -1,19 +1,20 @@
 """The base class of methods and their reports. Most methods adapt single layers; see `layer_method.py`.
 
-Methods can be created, hashed and listed without importing torch: their modules import torch, and modules that need it,
-lazily through this one.
+Methods can be created, hashed and listed without importing torch. Their modules get torch (and modules that need it)
+from this module, which imports them lazily.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lora_lab.errors import BadValue, printable
 from lora_lab.lazy import Lazy, Tensor, nn
-from lora_lab.methods.targets import PREFIX, Site
+from lora_lab.methods.targets import PREFIX, ROLES, Site
 
 if TYPE_CHECKING:
     from lora_lab import adapter_layer as adapter_layer
@@ -39,7 +40,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Report:
-    """What a method added to a model. Counts are of trainable parameters.
+    """What a method added to a model. All counts are numbers of trainable parameters.
 
     placements         where LoRA was added
     heads, parts       (path, count) of each task head, and of every other trainable part that has no rank
@@ -169,7 +170,7 @@ class Method:
         return report
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the adapter file's tensors by key and adapter_config.json, without heads and common fields."""
+        """Return the file's tensors by key, and the fields of adapter_config.json, without heads and common fields."""
         heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
         named = ((name, p) for name, p in model.named_parameters() if p.requires_grad and not name.startswith(heads))
         return {PREFIX + name: p for name, p in named}, {"peft_type": OURS, "method": self.settings()}
@@ -197,7 +198,7 @@ M = TypeVar("M", bound=Method)
 
 
 def register(method: type[M]) -> type[M]:
-    """Class decorator that makes a method available to the command line, recipes and files."""
+    """Make a method available to the command line, recipes and files (as a class decorator)."""
     REGISTRY[method.name] = method
     return method
 
@@ -206,9 +207,10 @@ def register(method: type[M]) -> type[M]:
 
 
 def plain(value: Any) -> Any:
-    """Convert NumPy values to Python values, including inside lists, tuples and mappings."""
+    """Convert NumPy values, paths and iterators to Python values, including inside lists, tuples and mappings."""
     if hasattr(value, "tolist"):
         return value.tolist()
+    value = str(value) if isinstance(value, PurePath) else list(value) if isinstance(value, Iterator) else value
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
@@ -232,7 +234,7 @@ def whole(name: str, value: object, minimum: int = 1) -> int:
 def check_method(value: object) -> None:
     """Check that a value is a method. Raises: BadValue."""
     if not isinstance(value, Method):
-        raise BadValue(f"method must be one such as LoRA(rank=8), not {value!r}")
+        raise BadValue(f"method must be a method such as LoRA(rank=8), not {value!r}")
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -247,9 +249,10 @@ def is_number(value: object) -> bool:
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """Convert targets such as "k,v" or ("k", "v") to a tuple. Raises: BadValue."""
+    """Convert targets such as "v,q" or ("q", "v") to a tuple, roles first and in one order. Raises: BadValue."""
     try:
-        items = value.split(",") if isinstance(value, str) else value
-        return tuple(word.strip() for word in items if word.strip())
+        items = value.split(",") if isinstance(value, str) else sorted(value) if isinstance(value, Set) else value
+        names = dict.fromkeys(word.strip() for word in items if word.strip())
+        return tuple(sorted(names, key=lambda name: ROLES.index(name) if name in ROLES else len(ROLES)))
     except (TypeError, AttributeError):
         raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {value!r}") from None

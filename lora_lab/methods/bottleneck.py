@@ -29,7 +29,7 @@ PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}
 @register
 @dataclass(frozen=True)
 class Bottleneck(LayerMethod):
-    """Bottlenecks of width `size` in the top `layers` layers of the model, or in all if None.
+    """Bottlenecks of width `size` in the top `layers` layers of the model, or in all layers if it is None.
 
     Raises: BadValue for an invalid value.
     """

@@ -49,10 +49,10 @@ class HeadOnly(Method):
 @register
 @dataclass(frozen=True)
 class Probe(Method):
-    """Logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses; l2 is the only hyperparameter.
+    """Logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses. `l2` is the only hyperparameter.
 
     scikit-learn's C is 1 / l2, or 2 / l2 for two classes, for which scikit-learn has one row of W instead of two.
-    A recipe's rate, steps, batch, clip and seed have no effect. Raises: BadValue for an l2 that is not above 0.
+    A recipe's `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
     """
 
     name = "probe"

@@ -1,10 +1,10 @@
 """IA3: learned factors that rescale the keys, the values and the hidden activations of the feed-forward block.
 
-    y = W (l * x) + b        l (in), scales the input of layers in `feedforward`
-    y = l * (W x + b)        l (out), scales the output of the others, or of a slice of a fused layer
+    y = W (l * x) + b        l (in) scales the input of layers in `feedforward`
+    y = l * (W x + b)        l (out) scales the output of the other layers, or of a slice of a fused layer
 
 All factors start at 1, so the output is initially unchanged. Liu et al. 2022, arXiv:2205.05638.
-Files: base_model.model.<path>.ia3_l, (1, in) or (out, 1); outputs that are not adapted have the factor 1.
+Files hold base_model.model.<path>.ia3_l, (1, in) or (out, 1). Outputs that are not adapted have the factor 1.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 
     The file holds all trainable parameters: after full fine-tuning, the whole model. An existing adapter is replaced
     atomically.
-    Raises: BadValue if the model has no adapter, if the adapter is merged or at another strength, or if the folder
-    cannot be written.
+    Raises: BadValue if the model has no adapter, if the adapter is merged or at a strength other than 1, or if the
+    folder cannot be written.
     """
     model = attach.inside(model)
     report, folder = attach.report_of(model), Path(path)
@@ -72,7 +72,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
     """Return the tensors and metadata of `adapter_model.safetensors`, and the config.
 
-    The metadata, which PEFT ignores, holds values that have no field in PEFT's config. The model may be on meta.
+    PEFT ignores the metadata, which holds values without a field in PEFT's config. The model may be on the meta device.
     """
     method, heads, name = report.method, [head for head, _ in report.heads], type(model).__name__
     header = {"method": method.settings(), "base_fingerprint": report.base_fingerprint}
@@ -241,7 +241,7 @@ def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: se
         if actual != needed:
             dim = 1 if key.endswith(("lora_A.weight", "lora_embedding_A")) else 0  # the one that is not the rank
             only_rank = ".lora_" in key and len(actual) == len(needed) == 2 and actual[dim] == needed[dim]
-            message = f"the adapter in {file.path}: {key} has shape {actual}, this model needs {needed}"
+            message = f"the adapter in {file.path}: {key} has shape {actual}, but this model needs {needed}"
             raise Refused(message, faults.SETTINGS if only_rank else faults.WRONG_BASE)
     file.check_finite()
 
@@ -249,7 +249,7 @@ def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: se
 def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
     """Return the keys of frozen tensors that PEFT copied into the file, in case the vocabulary has grown.
 
-    Raises: BadValue if one differs from the model's.
+    Raises: BadValue if such a tensor differs from the model's.
     """
     keys = set[str]()
     for path in [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]:
@@ -361,7 +361,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
-    """Read the first bytes of a regular file; pipes may block, and devices never end. Raises: NotFound, BadValue."""
+    """Read the first bytes of a regular file: pipes may block, and devices never end. Raises: NotFound, BadValue."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
         raise NotFound(f"{folder} is not an adapter: it has no {name}")

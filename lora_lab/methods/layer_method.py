@@ -63,7 +63,7 @@ class TargetMethod(LayerMethod):
 
     in_peft     maps PEFT's options to ours; a file's config and header must agree on them
     always      PEFT options with fixed values
-    by_output   maps names in files to ours, for parameters that files hold for all outputs, not only for `rows`
+    by_output   maps names in files to our names, for parameters that files hold for all outputs, not only for `rows`
     """
 
     can_pack, unmergeable = True, ""

@@ -10,8 +10,8 @@ Files use PEFT's layout. Besides heads, they hold:
     base_model.model.<path>.lora_embedding_A        (rank, vocabulary), and lora_embedding_B (d, rank)
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
-PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros
-in the k rows of B, so files hold more numbers than are trained. PiSSA is saved as a rank-2r LoRA on the original base.
+PEFT cannot adapt slices of a fused layer. So q and v of one c_attn are saved as one adapter of rank r_q + r_v, whose B
+has zeros in the k rows, and files hold more numbers than are trained. PiSSA is saved as a rank-2r LoRA on the base.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class LoRA(Method):
     """Train W + scaling * B A on the chosen layers and freeze everything else.
 
     rank            rows of A and columns of B; from 1 to min(in, out) of each layer
-    alpha           scaling = alpha / rank, or alpha / sqrt(rank) with rslora=True
+    alpha           scaling = alpha / rank, or alpha / sqrt(rank) with `rslora=True`
     targets         roles ("q", "v"), "all-linear", names ("query") or patterns ("*.0.*.query")
-    dropout         on the adapter's input, while training
-    init            of A: "kaiming" or "gaussian", with B zero; or "pissa": A and B start as the leading singular
+    dropout         dropout probability for the adapter's input during training
+    init            initial A: "kaiming" or "gaussian", with B zero; or "pissa": A and B start as the leading singular
                     components of W, which are subtracted from the frozen weight
     rank_pattern    {target: rank} for layers whose rank differs; the first match wins
-    alpha_pattern   {target: alpha} likewise
+    alpha_pattern   {target: alpha} for layers whose alpha differs; the first match wins
     dora            DoRA: the norm of each row of the weight is learned separately from its direction
-    lr_ratio        LoRA+: B's learning rate is lr_ratio times that of A and of the head
+    lr_ratio        LoRA+: B's learning rate is `lr_ratio` times that of A and of the head
     freeze_a        LoRA-FA: A keeps its random initial values, and only B trains
     Raises: BadValue for an invalid value.
     """
@@ -70,13 +70,15 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rank_pattern", "alpha_pattern"):
-            object.__setattr__(self, name, _pairs(getattr(self, name)))
+            pairs = _pairs(getattr(self, name))
+            if len(of_target := dict(pairs)) < len(pairs):
+                raise BadValue(f"{name} names a target twice: {pairs!r}; keep one of its values")
+            object.__setattr__(self, name, tuple(sorted(pairs)) if of_target.keys() <= {*ROLES} else pairs)
         for rank in (self.rank, *dict(self.rank_pattern).values()):
             whole("rank", rank)
         for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
             if not (is_number(alpha) and 0 < alpha <= 1e30):  # fp32 ends at 3.4e38
-                message = f"alpha must be a positive number, not {alpha!r}"
-                raise BadValue(f"{message}: it scales the update by alpha / rank, and above 1e30 it would overflow")
+                raise BadValue(f"alpha must be a positive number, not {alpha!r}; above 1e30 it would overflow")
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         if not (is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
@@ -98,9 +100,8 @@ class LoRA(Method):
 
     def settings(self) -> dict[str, Any]:
         """Return JSON-compatible settings: {"name": "lora", "rank": 8, ...}."""
-        values = super().settings()
-        values |= {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
-        return {name: value for name, value in values.items() if value != LATER.get(name)}
+        patterns = {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
+        return {name: value for name, value in (super().settings() | patterns).items() if value != LATER.get(name)}
 
     def file_rank(self, rank: int) -> int:
         """Return the rank in files: 2r for PiSSA, whose file includes its initial A and B."""
@@ -109,23 +110,22 @@ class LoRA(Method):
     def place(self, sites: Sequence[Site], *, to_fill: bool = False) -> tuple[Placement, ...]:
         """Choose among a model's sites, and return the chosen sites with the rank and scaling of each.
 
-        to_fill   values will be loaded from a file, whose rank may exceed what the layer can use
+        to_fill   if True, values will be loaded from a file, whose rank may exceed what the layer can use
         Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
         """
         chosen, placements = choose(self.targets, sites), list[Placement]()
         ranks = _by_site(self.rank_pattern, chosen, self.rank)
         alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
         for site in chosen:
-            rank, most = int(ranks[site]), min(site.in_features, site.out_features)  # beyond it, B A expresses no more
+            rank, most = int(ranks[site]), min(site.in_features, site.out_features)  # a higher rank adds nothing to B A
             if rank > most and not (to_fill and self.init != "pissa"):
                 shape = f"{site.in_features} x {site.out_features}"
-                target = site.role if site.role in ROLES else site.name.split(".")[-1]  # in every layer
+                target = site.role if site.role in ROLES else site.name.split(".")[-1]  # a name that fits every layer
                 message = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {most}"
                 raise BadValue(f'{message}; give it a lower rank with rank_pattern={{"{target}": {most}}}')
-            linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
-            if site.kind == "embedding" and linear_only:
-                message = f"{linear_only[0]} is for linear layers"
-                raise BadValue(f"{message}: leave the embedding {site.name} out of the targets")
+            linear = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
+            if site.kind == "embedding" and linear:
+                raise BadValue(f"{linear[0]} is for linear layers: leave the embedding {site.name} out of the targets")
             if site.out_slice is not None and self.dora:
                 leaf = site.module.split(".")[-1]
                 raise BadValue(f"dora adapts a fused layer as a whole: use {leaf} as a target, not {site.role}")

@@ -1,4 +1,4 @@
-"""LoRA layers for embeddings, DoRA and PiSSA. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`."""
+"""DoRA, PiSSA, and LoRA layers for embeddings. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class DoRALinear(LoRALinear):
     def row_norms(self, weight: Tensor) -> Tensor:
         """Return the norm of each row of W + s B A, (out,), in fp32."""
         total = weight.to(torch.float32, copy=True)
-        # In place, since autocast would compute a new tensor in half precision.
+        # Add in place, since autocast would compute a new tensor in half precision.
         return total.addmm_(self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
 
     def delta_weight(self) -> Tensor:
@@ -151,7 +151,7 @@ def _float_weight(layer: LoRALinear) -> Tensor:
 
 # ---- files in PEFT's layout
 
-Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file; our tensor; its index and factor in the file's
+Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file, our tensor, its index and factor there
 
 
 def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:

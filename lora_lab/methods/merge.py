@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer, is_conv1d, out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import TrainedCopy, adapter_layers, plain_path, put, remove_adapters, report_of
+from lora_lab.methods.attach import TrainedCopy, adapter_layers, inside, plain_path, put, remove_adapters, report_of
 from lora_lab.methods.base import is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
@@ -35,7 +35,7 @@ SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp
 
 @dataclass(frozen=True)
 class Rounding:
-    """The effect of rounding on one tensor: counts and norms; `relative` is rounding / update, or 0 without one."""
+    """The effect of rounding on one tensor: counts and norms; `relative` is rounding / update (0 if there is none)."""
 
     module: str
     dtype: str
@@ -118,8 +118,8 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     stays beside the frozen one, at no cost. Layers that are already merged are left alone.
 
     fp32    convert the model to fp32 first, so that rounding does not lose updates; `unmerge` leaves it in fp32
-    Raises: BadValue if there is no adapter, if it is disabled or at another strength, if no weight can hold the update
-    (prompts, bottlenecks), or if the result would not be finite. Nothing is merged then.
+    Raises: BadValue if there is no adapter, if it is disabled or at a strength other than 1, if no weight can hold the
+    update (prompts, bottlenecks), or if the result would not be finite. Nothing is merged then.
     """
     return _merge(model, fp32, keep=True)
 
@@ -129,7 +129,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
     This cannot be undone. For options and errors, see `merge`.
     """
-    report = _merge(model, fp32, keep=False)
+    report, model = _merge(model, fp32, keep=False), inside(model)
     before, heads, tied = _bytes(model), list[Rounding](), False
     for path, part in adapter_layers(model):
         tied |= part.tied
@@ -155,7 +155,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
 def unmerge(model: nn.Module) -> None:
     """Restore the original layer of every merged adapter. Raises: BadValue if there is no adapter or it's disabled."""
-    _refuse_disabled(model)
+    _refuse_disabled(model := inside(model))
     for _, part in adapter_layers(model):
         part.merged = False
         if part.original:
@@ -177,7 +177,7 @@ def detach(model: nn.Module) -> None:
 
 @contextmanager
 def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
-    """Disable the adapter within the block, and the trained head too unless `keep_head`.
+    """Disable the adapter, and also the trained head unless `keep_head`, in a `with` block.
 
     Raises: BadValue if the base itself was trained.
     """
@@ -201,8 +201,8 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
 def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """Within the block, compute y = W x + strength * scaling * B A x; 0 gives the base. A trained head stays enabled.
 
-    Raises: BadValue for a strength that is not a finite number, and for one other than 0 and 1 unless the adapter is
-    plain LoRA and not merged.
+    Raises: BadValue for a strength that is not a finite number, and for a strength other than 0 and 1 unless the
+    adapter is plain LoRA and not merged.
     """
     if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
         raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")
@@ -231,7 +231,7 @@ def _refuse_disabled(model: nn.Module) -> None:
 
 
 def _refuse_trained_base(model: nn.Module) -> None:
-    report: Any = getattr(model, "lora_lab_report", None)
+    report: Any = getattr(inside(model), "lora_lab_report", None)
     if report and report.method.trains_base:
         raise BadValue(f"{report.method.name} trained the base's own weights, which cannot be undone; reload the base")
 
@@ -239,7 +239,7 @@ def _refuse_trained_base(model: nn.Module) -> None:
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     """Compute and check each merged tensor, then recompute and store each, so that only one is in memory at a time."""
-    _refuse_disabled(model)
+    _refuse_disabled(model := inside(model))
     if keep and any(part.strength != 1 for _, part in adapter_layers(model)):
         raise BadValue("the merge would keep this strength: leave the at_strength block first, or call merge_for_good")
     method = report_of(model).method.name

@@ -48,7 +48,7 @@ def share(model: nn.Module) -> nn.Module:
 
 
 def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
-    """Build a model that computes for all members. Return it, the table of parameters (K, N), and its gradients.
+    """Build and return a model that computes for all members, the table of parameters (K, N), and its gradients.
 
     base      the plain model from which every member was made with `share`
     members   models with the same method attached (`can_pack`); ranks, scalings, targets and dropout may differ

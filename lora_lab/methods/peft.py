@@ -97,7 +97,7 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 
 
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
-    """Return the modules that PEFT would select by target_modules, exclude_modules and layers_to_transform.
+    """Return the modules that PEFT would select by `target_modules`, `exclude_modules` and `layers_to_transform`.
 
     Raises: BadValue if there are no targets; NotFound if they match nothing.
     """

@@ -39,7 +39,7 @@ HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536
 def levels_of(name: str) -> Tensor:
     """Return the sorted values that a format's codes represent: at most 2^bits, from -1 to 1, fp32.
 
-    int: evenly spaced. nf: 0, 2^(bits-1) positive quantiles and one fewer negative, all divided by the largest. Their
+    int: evenly spaced. nf: 0, 2^(bits-1) positive and one fewer negative quantiles, all divided by the largest. Their
     probabilities are evenly spaced from 1/2 to 1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2 (0.9677083 for 4 bits).
     """
     half = 2 ** (QUANTISED_BITS[name] - 1)
@@ -82,7 +82,7 @@ class Quantized:
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
         """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
-        With `fast`, use bitsandbytes' kernel, which gives the same values, if it is installed and supports the weight.
+        With `fast`, use bitsandbytes' kernel, which gives the same values if it is installed and supports the weight.
         """
         device = self.packed.device
         if self.scales is None or self.offset is None:
@@ -165,14 +165,14 @@ def import_bitsandbytes() -> ModuleType | None:
     try:
         with warnings.catch_warnings(action="ignore"):
             return import_module("bitsandbytes")
-    except Exception:  # for example a build for another CUDA version
+    except Exception:  # the build may be for another CUDA version
         return None
 
 
 class QuantizedLinear(nn.Module):
     """y = W x + b with a quantized, frozen W; x (..., in_features) -> y (..., out_features), computed in x's dtype.
 
-    Converts an `nn.Linear` or GPT-2's `Conv1D`. Dequantizes with bitsandbytes if it is installed.
+    It replaces an `nn.Linear` or GPT-2's `Conv1D`, and dequantizes with bitsandbytes if that is installed.
     Raises: see `quantize`.
     """
 
@@ -187,7 +187,7 @@ class QuantizedLinear(nn.Module):
         self.numbers = self.out_features * self.in_features
         for field in ("packed", "absmax", "scales", "offset"):
             values = getattr(quantized, field)
-            # Stored as bytes because model.to(bfloat16) casts floating-point buffers, which would round the scales.
+            # Store bytes, because model.to(bfloat16) casts floating-point buffers, which would round the scales.
             self.register_buffer(field, None if values is None else values.reshape(-1).view(torch.uint8))
         self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
 

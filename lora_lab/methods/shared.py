@@ -55,7 +55,7 @@ class FrozenPair(TargetMethod):
 class VeRA(FrozenPair):
     """One frozen random pair A, B for the whole model; each layer trains a factor for each row of A and of B.
 
-    rank              rows of A; can be much higher than in LoRA, because each adds only one trainable parameter
+    rank              rows of A; there can be many more than in LoRA, because each adds only one trainable parameter
     d_initial         initial value of the factors d of A's rows
     projection_seed   seed of A and B
     save_projection   whether files hold A and B; without them files are small, but loading samples A and B again, and
@@ -156,9 +156,9 @@ class LoRAXS(FrozenPair):
 class TinyLoRA(FrozenPair):
     """LoRA-XS whose square matrix is a weighted sum of frozen random matrices; only the weights v train.
 
-    rank              rank of the square matrices; lower in layers too small for it
+    rank              rank of the square matrices; it is lower in layers that are too small for it
     u                 length of v
-    weight_tying      0: each layer has its own v; 0.5: two layers share one; 1: one v for the whole model
+    weight_tying      0: each layer has its own v; 0.5: two layers share one v; 1: one v for the whole model
     projection_seed   seed of the first layer's P, plus 1 for each following layer
     save_projection   whether files hold P, as in VeRA
     Raises: BadValue for an invalid value.

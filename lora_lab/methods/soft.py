@@ -119,14 +119,14 @@ class Soft(Method):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if hasattr(model, "score") and cls.name != "prefix":
-            warn("padded rows will be scored as if alone; PEFT reads the last padding token, so its results may differ")
+            warn("padded rows are scored as if alone; PEFT reads the last padding token, so its results may differ")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
 
 @register
 @dataclass(frozen=True)
 class PromptTuning(Soft):
-    """Train `tokens` input embeddings, initialized from random tokens ("vocabulary") or at random ("random").
+    """Train `tokens` input embeddings, initialized from random tokens ("vocabulary") or random numbers ("random").
 
     Hu et al. call it PreEmbed (section 5.1). Raises: BadValue for an invalid value.
     """
@@ -202,7 +202,7 @@ class PTuning(Soft):
 @register
 @dataclass(frozen=True)
 class PrefixTuning(Soft):
-    """Train `tokens` keys and values before every layer: layers x tokens x 2 x kv_heads x head_dim parameters.
+    """Train `tokens` keys and values in every layer: layers x tokens x 2 x kv_heads x head_dim parameters.
 
     The model receives the prefix in the cache used for generation, like keys and values of earlier tokens. In causal
     models, the text's positions continue after the prefix, as in PEFT. In an encoder, positions are unchanged, since

@@ -1,6 +1,6 @@
 """Sites for adapters: a model's layers by name, shape and *role*, and how targets select them.
 
-A role says what a layer does, whatever its name, so that `targets=("q", "v")` means the same for BERT ("query",
+A role says what a layer does, whatever its name. So `targets=("q", "v")` means the same for BERT ("query",
 "value"), Llama ("q_proj", "v_proj") and GPT-2, where q, k and v are three slices of one "c_attn".
 
     target       matches
@@ -123,8 +123,9 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     matches = [site for site in sites if _matches(target, site, slices)]
     if not matches:
         names = [site.module.rpartition(".")[2] for site in sites]
-        fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+")]
-        candidates = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
+        fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+") != [target]]
+        layers = {site.module for site in sites if site.role == target}  # such as BERT's pooler
+        candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
         hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
         if fused:
             hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: name '{fused[0]}' instead"

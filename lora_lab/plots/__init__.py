@@ -1,4 +1,4 @@
-"""Draw runs as matplotlib figures: no pyplot, no global state, opaque backgrounds that stay readable in dark themes."""
+"""Draw runs as matplotlib figures, without pyplot or global state, on opaque backgrounds that suit dark themes too."""
 
 import io
 from typing import Any
@@ -60,7 +60,7 @@ class Picture(Figure):
 
 
 def new_axes(width: float, height: float, *grid: int, **options: Any) -> tuple[Picture, Any]:
-    """Return a picture, with its size in inches, and its axes; `grid` and options are those of `subplots`."""
+    """Return a picture of this size in inches, and its axes; `grid` and options are those of `subplots`."""
     picture = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
     return picture, picture.subplots(*grid, **options)
 

@@ -1,6 +1,6 @@
 """Pictures of many runs: heat maps, quality against learning rate, accuracy against rank, quality against parameters.
 
-Every seed is drawn, not only the mean. `pictures` passes each function only runs that differ in what it shows.
+Every seed is drawn, not only the mean. In `pictures`, each function gets only runs that differ in what it draws.
 """
 
 import math
@@ -34,10 +34,10 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return, by name, each picture with axes along which these runs differ.
+    """Return, by name, each picture that has axes along which these runs differ.
 
     Runs that differ in a setting that a picture does not show get separate pictures, with the setting in title and
-    name; the picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
+    name. The picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
     few share their settings. Return no picture if rates vary but no run was validated: test rows must not choose rates.
     """
     pictures: dict[str, Picture] = {}
@@ -148,7 +148,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
 
 
 def against_rank(frame: pd.DataFrame) -> Picture:
-    """Draw each seed as a dot against rank, and lines of means; if rates vary, use each rank's best on validation."""
+    """Draw each seed as a dot against rank, and lines of means; if rates vary, use each rank's best rate."""
     picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame

@@ -44,7 +44,7 @@ class Asset:
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: this takes 30 s once, each load 0.1 s."""
+    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: this takes 30 s once; loads take 0.1 s."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))
@@ -55,7 +55,7 @@ def gguf_to_safetensors(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
         model.float().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    del model  # it may still map the file
+    del model  # the model may still map the file
     file.unlink()
 
 

@@ -51,8 +51,8 @@ class Row:
 class Batch:
     """Padded rows as tensors.
 
-    Shapes: input_ids, attention_mask and token_type_ids (None without pairs) are (rows, tokens); labels are (rows,),
-    or (rows, tokens) with -100 at padding and prompts.
+    Shapes: `input_ids`, `attention_mask` and `token_type_ids` (None without pairs) are (rows, tokens); `labels` are
+    (rows,), or (rows, tokens) with -100 at padding and prompts.
     """
 
     input_ids: Tensor
@@ -73,7 +73,7 @@ class Batch:
         return self._map(lambda t: t[part.start * rows : part.stop * rows])
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the keyword arguments for `model`; token types only if it has an embedding for them."""
+        """Return the keyword arguments for `model`; include token types only if it has an embedding for them."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
@@ -86,9 +86,9 @@ class Batch:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
+    """Tokenize a split. Texts are truncated to the task's `max_length`, and each answer gets its end token.
 
-    Issues a LabWarning if answers are cut, since a model that learns from them never learns to stop.
+    Issue a LabWarning if answers are cut, since a model that learns from them never learns to stop.
     Raises: BadValue if a prompt leaves no room for an answer.
     """
     length = task.max_length
@@ -129,7 +129,7 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield batches with every row once, longest first, so that memory, if it runs out, does so early."""
+    """Yield batches with every row once, longest first, so that any out-of-memory error comes early."""
     return (collate(chunk, pad) for chunk in _chunks(sorted(rows, key=len)[::-1], batch))
 
 
@@ -156,13 +156,13 @@ def _chunks(rows: list[Row], batch: int) -> list[list[Row]]:
 def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
     """Check that a model can train on a task.
 
-    Raises: BadValue for an encoder in language modeling, or if max_length exceeds the model's positions minus those
+    Raises: BadValue for an encoder in language modeling, or if `max_length` exceeds the model's positions minus those
     that a soft prompt takes.
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
     virtual = method.positions(causal=not is_encoder(model))
-    padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # its first positions
+    padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # takes the first positions
     positions = getattr(model.config, "max_position_embeddings", None)
     limit = max(0, positions - padding - virtual) // STEP * STEP if positions else math.inf
     if task.max_length > limit:

@@ -78,8 +78,7 @@ def write(pack: Pack, path: Path) -> None:
         record = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
         members.append(record | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
-    header = {"version": VERSION, "step": pack.step, "members": members, "seconds": seconds}
-    header |= {"data": pack.task.data, "weights": pack.fingerprints[pack.members[0].recipe.model]}
+    header = {"version": VERSION, "step": pack.step, "members": members, "seconds": seconds, **pack.files}
     write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
 
 
@@ -108,7 +107,7 @@ def restore(pack: Pack, *paths: Path) -> None:
                 member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
-        pack.random = tensors["random"].clone()  # no view, as above
+        pack.random = tensors["random"].clone()  # not a view, as above
     if pending:
         raise BadValue(f"{paths[0]} has no run {min(pending)}: remove the file to start the run over")
 

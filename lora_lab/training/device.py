@@ -70,7 +70,7 @@ def split_dtype(dtype: str) -> tuple[str, str]:
 
 
 def dtype_to_train(dtype: str) -> str:
-    """Return the dtype of trained weights for a base in `dtype`: fp32, or `dtype` itself if "auto" or unknown."""
+    """Return the dtype of trained weights for a base in `dtype`: fp32, or `dtype` itself if it is "auto" or unknown."""
     quantised, compute_dtype = split_dtype(dtype)
     return "fp32" if quantised or compute_dtype in DTYPES else dtype
 
@@ -82,7 +82,7 @@ def choose(
 
     Values other than "auto" are kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION replace "auto".
     The dtype "nf4" means a 4-bit base that computes in the fastest dtype; with "nf4+fp32", it computes in fp32. With
-    products "auto", matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16 and
+    `products="auto"`, matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16 and
     rounding are chosen only if they save more than a tenth of the time.
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
     """
@@ -120,9 +120,9 @@ def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[s
 
 
 def measured(device: str) -> dict[str, float]:
-    """Return the seconds per step of one layer by "dtype/attention/tokens". Timed once per machine, then cached."""
+    """Return the seconds per step of one layer by "dtype/attention/tokens". It is timed once per machine."""
     cache, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
-    # No fp16: without loss scaling, its gradients underflow.
+    # fp16 is left out: without loss scaling, its gradients underflow.
     bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
     kinds = ["fp32", *(["bf16"] if bf16 else []), *([ROUNDED] if device == "cpu" else [])]
     cases = {key(*case): case for case in product(kinds, ATTENTIONS, LENGTHS)}
@@ -236,7 +236,7 @@ def module_of(device: str) -> Any:
 
 @contextmanager
 def rounded_products(dtype: str) -> Iterator[None]:
-    """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, inside the block.
+    """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, in a `with` block.
 
     Sums, weights, gradients and updates stay fp32. On hardware with bf16 products, this takes a third of the time. The
     setting is process-wide, so other threads' products are rounded too.
@@ -253,7 +253,7 @@ def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step instead of returning it to Linux.
 
     Otherwise the kernel maps and zeroes tensors of a few MiB hundreds of times per step, which takes an eighth of a
-    pack's time. Does nothing on other systems.
+    pack's time. This does nothing on other systems.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

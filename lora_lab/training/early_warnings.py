@@ -23,7 +23,7 @@ def rate_warning(recipe: Recipe) -> str | None:
     low, high = USUAL.get(recipe.method.name, USUAL_FEW)
     if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
         return None
-    side, end = ("above", "it may diverge") if recipe.lr > high else ("below", "it may learn nothing")
+    side, end = ("above", "the run may diverge") if recipe.lr > high else ("below", "the run may learn nothing")
     return f"lr {recipe.lr:g} is far {side} the usual range for {recipe.method.name}, {low:g} to {high:g}: {end}"
 
 
@@ -39,6 +39,6 @@ def gradient_warning(model: nn.Module) -> str | None:
         return None
     reason = "the model does not use their outputs, so leave these layers out of the targets"
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        reason = "gradient checkpointing cuts it: pass use_reentrant=False, or call model.enable_input_require_grads()"
+        reason = "checkpointing cuts it, so pass use_reentrant=False, or call model.enable_input_require_grads()"
     plural = "s" if len(silent) > 1 else ""
     return f"no gradient reached {len(silent)} adapter{plural} ({few(silent)}), which will not learn: {reason}"

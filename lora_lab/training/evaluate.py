@@ -33,7 +33,7 @@ class Score:
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """Return whether each row is predicted correctly, (rows,); for language models, negative losses; else None."""
+        """Return which rows are predicted correctly, (rows,); in language modeling, the negative losses; else None."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None
@@ -71,11 +71,11 @@ def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 def evaluate(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu", judged_by: Sequence[str] = ()
 ) -> Score:
-    """Score a model on rows in eval mode, then restore its mode.
+    """Score a model on rows in eval mode, then restore its mode. The metrics are, by kind of task:
 
-    Classification: accuracy, macro_f1 (the mean F1 over classes), loss in nats per row. Language modeling: loss in nats
-    per token over all tokens, perplexity = exp(loss). Regression: pearson, spearman, and mean squared error as loss.
-    `judged_by` names additional metrics of a classification task.
+    classification     `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and those in `judged_by`
+    language modeling  `loss` (nats per token, over all tokens) and `perplexity` = exp(loss)
+    regression         `pearson`, `spearman`, and `loss` (the mean squared error)
     """
     return evaluate_members(model, rows, pad, device, 1, judged_by)[0]
 
@@ -83,7 +83,7 @@ def evaluate(
 def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """Like `evaluate`, but for a model that computes several members at once; each member scores all rows."""
+    """Score rows like `evaluate`, with a model that computes several members at once; each scores all rows."""
     if rows[0].label is None:  # the longest rows' logits stay below LOGITS
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
         at_once = max(1, min(ROWS, LOGITS // (vocabulary * max(map(len, rows)))) // members)

@@ -1,4 +1,4 @@
-"""Generate answers to prompts: greedy, or by beam search.
+"""Generate answers to prompts, greedily or by beam search.
 
 Prompts are padded on the left, so that all answers begin at the same position. An answer ends at the end-of-text token,
 or at the token that ends a chat turn. A soft prompt or prefix enters in the first forward pass and stays in the cache.
@@ -58,8 +58,8 @@ def generate(
 ) -> list[str]:  # fmt: skip
     """Return an answer to each prompt, without the prompt and surrounding spaces.
 
-    Deterministic for the same prompts in the same order. The model's mode is restored afterward. Up to ROWS prompts
-    keep their order, so each may have its own adapter; `watch` gets a batch's answers after each token, and may end it.
+    Answers depend only on the prompts and their order. The model's mode is restored. Up to ROWS prompts keep their
+    order, so each may have its own adapter. `watch` gets a batch's answers after each token, and may end the batch.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):

@@ -28,7 +28,7 @@ from lora_lab.training.recipe import Recipe
 Metrics = dict[str, float]
 Losses = Callable[[Tensor, Tensor, Sequence["Member"]], Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
-TOLERANCE, ROUNDS = 1e-8, 5000  # of scikit-learn's solver
+TOLERANCE, ROUNDS = 1e-8, 5000  # settings of scikit-learn's solver
 
 
 def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> Tensor:
@@ -131,10 +131,10 @@ Callback = Callable[[Progress], None]
 class Member:
     """A run in training, alone or in a pack.
 
-    model    a model with the recipe's method attached; its parameters with requires_grad=True are trained
+    model    a model with the recipe's method attached; its parameters with `requires_grad=True` are trained
     row      in a pack, the member's row of the parameter table: all trained parameters, padded, as one tensor
-    history  lists for JSON: step, loss and lr of every update; validation, with one record per validated step,
-             starting with step 0 (the untrained model)
+    history  lists for JSON: `step`, `loss` and `lr` of every update, and `validation`, with one record per validated
+             step, starting with step 0 (the untrained model)
     status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (stopped by a sweep
              with `choose`) or "failed" with `error`
     right    `Score.right` of the last validation
@@ -305,8 +305,8 @@ def features(
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Return W (classes, d) and b (classes,) at the minimum defined in `methods/full.py`, and the mean loss in nats.
 
-    z is (rows, d), labels (rows,). scikit-learn fits features u of mean 0 and standard deviation 1 on the training
-    texts, so that a penalty has the same meaning for all models. Then W and b are converted back:
+    `z` is (rows, d), and `labels` is (rows,). scikit-learn fits features u of mean 0 and standard deviation 1 on the
+    training texts, so that a penalty has the same meaning for all models. Then W and b are converted back:
         u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
     Raises: Failed for non-finite features, or if no minimum is found.
     """
@@ -319,13 +319,13 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
         raise Failed("the model's hidden states are not finite: train with dtype fp32")
     scaler = StandardScaler()  # a constant feature gets deviation 1
     u = scaler.fit_transform(z)
-    inverse_penalty = (2 if classes == 2 else 1) / l2  # for two classes scikit-learn has one row of W
+    inverse_penalty = (2 if classes == 2 else 1) / l2  # for two classes, scikit-learn has only one row of W
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             fitted = LogisticRegression(C=inverse_penalty, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
         except ConvergenceWarning as error:
-            raise Failed(f"no minimum found in {ROUNDS} iterations at l2 {l2:g}: use a larger l2") from error
+            raise Failed(f"no minimum was found in {ROUNDS} iterations at l2 {l2:g}: use a larger l2") from error
     weight, bias = fitted.coef_, fitted.intercept_
     if classes == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

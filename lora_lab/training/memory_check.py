@@ -36,7 +36,7 @@ class Need:
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Return the bytes of a step with a `changed` setup: peak, gaps between tensors, libraries not imported yet."""
+        """Return the bytes of a step with a `changed` setup: peak, gaps between tensors, and libraries to import."""
         setup, a, method = replace(self.setup, **changed), self.architecture, self.recipe.method
         estimate = quick(self.recipe.model, method, setup)
         peak = estimate.peak
@@ -71,7 +71,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
     if steps and steps * STEP < setup.seq:
         options.append(f"max_length {steps * STEP} at batch {setup.batch}")
-    fix = f"this would fit: {' or '.join(options)}; or" if options else "use a smaller model,"
+    fix = f"use {' or '.join(options)}," if options else "use a smaller model,"
     raise BadValue(
         f"this run may need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB is free; {fix} close other programs, "
         f"or set {SWITCH}=1 to train anyway"

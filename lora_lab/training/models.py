@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lora_lab.errors import BadValue, Failed, NotFound, warn
+from lora_lab.machine import BUILDING
 from lora_lab.methods.base import Method
 from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
@@ -36,8 +37,8 @@ def load_model(
     in its config (a causal, masked or text-to-text language model, or an encoder without a head).
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
-    dtype       of the weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's; "nf4", "int8",
-                "nf3" and "nf2" quantize the linear layers and compute in fp32, "nf4+bf16" computes in bf16
+    dtype       dtype of the weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's; "nf4",
+                "int8", "nf3" and "nf2" quantize the linear layers and compute in fp32, "nf4+bf16" computes in bf16
     attention   "eager" or "sdpa"; transformers' default if None
     download    allow downloads from the model hub; otherwise only local files are read
     body        leave out the head of a masked or text-to-text language model
@@ -206,7 +207,7 @@ def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield a model's source and loading options; convert transformers' errors to the lab's."""
     source = _source(name)
     try:
-        with quiet():
+        with BUILDING, quiet():
             yield source, {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
     except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: they have no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -49,7 +49,7 @@ def labels_of(folder: str | Path) -> int | None:
     shapes = AdapterFile(folder).shapes
     for key in reversed(shapes):
         parts = set(key.split("."))
-        # The head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
+        # Find the head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
         if "weight" in parts and "dense" not in parts and parts.intersection(HEADS[1:]):
             return int(shapes[key][0])
     return None
@@ -93,8 +93,8 @@ def write_merged(
 ) -> dict[str, Any]:
     """Merge a saved adapter, ours or PEFT's, into its base, write a checkpoint to the folder `out`, and describe it.
 
-    Return MARKER's fields; `difference` is ||merged - unmerged|| / ||unmerged|| of the logits in plain transformers on
-    a fixed batch; `merged` and `words` come from the `MergeReport`.
+    Return the fields of MARKER. `difference` is ||merged - unmerged|| / ||unmerged|| of the logits in plain
+    transformers on a fixed batch. `merged` and `words` come from the `MergeReport`.
 
     base    the base model; by default the one that the adapter names
     dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes

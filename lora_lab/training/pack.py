@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, OutOfMemory
+from lora_lab.machine import BUILDING
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
 from lora_lab.methods.full import Probe
@@ -44,11 +45,10 @@ Keep = Callable[[Member, Run], None]
 def key(recipe: Recipe) -> tuple[Any, ...]:
     """Return a key that a pack's recipes share. It is unique for a recipe that cannot share its base."""
     settings = recipe.settings()
-    method = settings["method"]
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
     if not recipe.method.can_pack or recipe.dropout:
         return (*shared, recipe.hash)
-    same = {name: value for name, value in method.items() if name not in recipe.method.may_differ}
+    same = {name: value for name, value in settings["method"].items() if name not in recipe.method.may_differ}
     return (*shared, json.dumps(same, sort_keys=True))
 
 
@@ -57,7 +57,7 @@ class Pack:
 
     adapters   returns the folder of a recipe's saved adapter, for members that are only scored
     judge      called after each step with the members in training and the step; it may end members
-    losses     what is minimized, see `fit`
+    losses     the losses to minimize, see `fit`
     scores_*   whether to score untrained members, stopped runs, and the test split; without test scores, runs are kept
                with validation metrics only
     written    called after a validation, and every 30 seconds, to write a checkpoint; less often if writing is slow
@@ -79,7 +79,8 @@ class Pack:
         self.task = task_of(first, download)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
-        self.fingerprints = {first.task: self.task.data, first.model: fingerprint(first.model)}  # see `check_unchanged`
+        self.files = {"data": self.task.data, "weights": fingerprint(first.model), "start": fingerprint(first.start)}
+        self.fingerprints = dict(zip((first.task, first.model, first.start), self.files.values(), strict=True))
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
         self.device = self.choice.device
         draws = {r.subset: chosen_rows(self.task, r.examples, r.subset) for r in recipes}
@@ -229,7 +230,6 @@ class Pack:
         """Return a member's record. `seconds` is the member's share of the pack's time."""
         report: Report = member.model.lora_lab_report  # type: ignore[assignment]
         environment = device.environment(self.choice) | {"pack": self.size}
-        files = {"data": self.task.data, "weights": self.fingerprints[member.recipe.model]}
         return Run(
             recipe=member.recipe,
             metrics=score.metrics if score else {},
@@ -239,7 +239,7 @@ class Pack:
             total=report.total,
             seconds=(time.perf_counter() - self.started) / self.size,
             peak_bytes=self.peak_bytes or device.used_bytes(self.device),  # a probe takes no steps
-            environment=environment | {name: value for name, value in files.items() if value},
+            environment=environment | {name: value for name, value in self.files.items() if value},
             status=member.status,
             error=member.error,
             warnings=list(member.warnings),
@@ -261,9 +261,10 @@ class Pack:
 
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
         """Load the base, with a random head drawn with the recipe's seed."""
-        torch.manual_seed(recipe.seed)
         options: Any = {"attention": self.choice.attention, "download": self.download}
-        model = load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
+        with BUILDING:  # so that no other thread draws between the seed and the head
+            torch.manual_seed(recipe.seed)
+            model = load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
         take_shortcuts(model, recipe.method)
         return model
 
@@ -274,13 +275,14 @@ class Pack:
             heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))  # only for its random head
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
-        torch.manual_seed(recipe.seed)  # again, so that A doesn't depend on how many numbers the head drew
-        if self.adapters:
-            load_adapter(model, self.adapters(recipe))
-        elif recipe.start:
-            attach_from(recipe.method, model, recipe.start)
-        else:
-            recipe.method.attach(model)
+        with BUILDING:
+            torch.manual_seed(recipe.seed)  # again, so that A doesn't depend on how many numbers the head drew
+            if self.adapters:
+                load_adapter(model, self.adapters(recipe))
+            elif recipe.start:
+                attach_from(recipe.method, model, recipe.start)
+            else:
+                recipe.method.attach(model)
         return model  # type: ignore[no-any-return]
 
     def _restack(self) -> None:

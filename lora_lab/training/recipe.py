@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
-from pathlib import PurePath
 from typing import Any
 
 from lora_lab.errors import BadValue, nearest
@@ -25,11 +24,11 @@ class Recipe:
     """A run to train.
 
     model, task     a bundled name, a path, or (model) a hub id
-    method          what trains
+    method          the fine-tuning method
     lr              AdamW's peak learning rate: linear warmup over a fraction `warmup` of the steps, then linear decay
                     to 0
     steps, batch    number of updates, and texts per update
-    seed            for the head, A, dropout and the order of the data, but not the split
+    seed            seed for the head, A, dropout and the order of the data, but not for the split
     clip            largest gradient norm; 0 for no clipping
     dropout         enable the base model's own dropout in training
     validations     number of validations, evenly spaced; 0 for none
@@ -75,17 +74,17 @@ class Recipe:
             whole("max_length", self.max_length)
         for name, kind in Recipe.__annotations__.items():
             value, low, high = getattr(self, name), int(name in ("steps", "batch")), LIMITS.get(name, math.inf)
-            if kind == "str" and not isinstance(value, str | PurePath):
+            if kind == "str" and not isinstance(value, str):
                 raise BadValue(f"{name} must be text, not {value!r}")
-            if kind == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-                raise BadValue(f"{name} must be an integer of at least {low}, not {value!r}")
+            if kind == "int" and (isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63):
+                raise BadValue(f"{name} must be an integer of at least {low} and below 2^63, not {value!r}")
             if kind == "float" and not (isinstance(value, int | float) and 0 <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from 0 to {high}, not {value!r}")
             if kind == "bool" and value not in (False, True):
                 hint = "; pass a rate to the method: LoRA(dropout=0.1)" if name == "dropout" else ""
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
-            if kind in ("str", "bool"):  # so that a Path and its text have the same hash, as do 1 and True
-                object.__setattr__(self, name, str(value) if kind == "str" else bool(value))
+            if kind == "bool":  # so that 1 and True have the same hash
+                object.__setattr__(self, name, bool(value))
         if self.subset and not self.examples:
             raise BadValue(f"subset {self.subset} needs a number of examples too, such as examples=50")
         if self.patience and not self.validations:
@@ -94,7 +93,7 @@ class Recipe:
             raise BadValue("lr must be positive, or nothing trains")
 
     def lr_at(self, step: int) -> float:
-        """Return the learning rate of update `step`, 1 to steps: linear warmup, then linear decay to 0."""
+        """Return the learning rate of update `step`, from 1 to `steps`: linear warmup, then linear decay to 0."""
         warmup = max(1, round(self.warmup * self.steps))
         return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
 
@@ -104,20 +103,22 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Return plain values for JSON; `recipe_from` reads them back."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values = {name: value for name, value in values.items() if name not in LATER or value}
+        values = {name: value for name in Recipe.__annotations__ if (value := getattr(self, name)) or name not in LATER}
         return values | {"method": self.method.settings()}
 
     @property
     def hash(self) -> str:
         """Twelve hex digits, equal for equal recipes on every machine."""
-        return sha256(json.dumps(_plain(self.settings()), sort_keys=True).encode()).hexdigest()[:12]
+        settings = _plain(self.settings())
+        ordered = {k: [*v.items()] for k, v in settings["method"].items() if isinstance(v, dict) and [*v] != sorted(v)}
+        settings["method"] |= ordered  # a pattern's order matters, and the keys of a dict are sorted here
+        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def computed(self) -> dict[str, str]:
         """Arguments for `device.choose`.
 
-        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates; matrix
+        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates; its matrix
         products may be rounded.
         """
         in_fp32 = self.method.trains_base and self.dtype == "auto"
@@ -131,7 +132,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, others' non-default ones."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, or another's changed ones."""
     if isinstance(method, LoRA):
         size = f"rank {method.rank}, alpha {method.alpha:g}"
         return ", ".join([method.name, size, "+".join(method.targets), *method.variants])

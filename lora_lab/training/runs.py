@@ -32,10 +32,10 @@ FINISHED = ("done", "early")
 class Run:
     """A recipe and its result.
 
-    metrics     on the test split: accuracy, macro_f1, loss; or perplexity, loss
-    history     step, loss and lr of every update; validation: metrics by step
+    metrics     metrics on the test split: `accuracy`, `macro_f1` and `loss`, or `perplexity` and `loss`
+    history     lists: `step`, `loss` and `lr` of every update, and `validation`, the metrics by step
     seconds     wall-clock time of loading, training and scoring
-    peak_bytes  peak memory: allocated on a GPU; of the process on a CPU, sampled after each step
+    peak_bytes  peak memory: on a GPU, what was allocated; on a CPU, that of the process, sampled after each step
     adapter     the adapter's folder; None if it was not kept
     warnings    warnings of the first step
     labels      the task's class names, in the order of the logits
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def trainable(self) -> int:
-        """Number of trained parameters, adapter and head."""
+        """Number of trained parameters in the adapter and the head."""
         return self.adapter_parameters + self.head_parameters
 
     @property
@@ -112,10 +112,10 @@ def _is_zip(file: Path) -> bool:
 
 @contextmanager
 def readable(file: Path | zipfile.Path) -> Iterator[None]:
-    """Convert any error in the block, which reads a record, to BadValue."""
+    """Convert any error while the block reads a record to BadValue."""
     try:
         yield
-    except Exception as error:  # of zipfile, json, numpy, recipes: they have no common base
+    except Exception as error:  # errors of zipfile, json, numpy and recipes have no common base
         reason = error if isinstance(error, LabError) else repr(error)
         raise BadValue(f"{file} is not a run of lora_lab ({reason}); move it out of the store") from error
 

@@ -187,19 +187,18 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
         rng.shuffle(indices)
         ranked += [((n + 0.5) / len(indices), index) for n, index in enumerate(indices)]
     chosen = sorted(index for _, index in sorted(ranked)[: examples or None])
-    missing = set(labels) - {labels[index] for index in chosen}
-    if missing and task.labels:
+    if task.labels and (missing := set(labels) - {labels[index] for index in chosen}):
         name = task.labels[int(min(missing))]
         raise BadValue(f"{examples} examples of {task.name} contain no '{name}'; use more examples")
     return chosen
 
 
 def fingerprint(name: str) -> str | None:
-    """Return a hash of a user's data file, or of samples of a model folder's weights; None for any other name."""
+    """Return a hash of a user's data file, or of samples of the weights in a folder; None for any other name."""
     path = Path(name).expanduser()
     if path.suffix.lower() in (".csv", ".txt", *JSON_LINES) and path.is_file():
         return sha256(path.read_bytes()).hexdigest()[:16]
-    digest, files = sha256(), sorted(path.glob("*.safetensors"))
+    digest, files = sha256(), sorted(path.glob("*.safetensors")) if name else []
     for file in files:
         digest.update(f"{file.name} {(size := file.stat().st_size)}".encode())
         with file.open("rb") as weights:
@@ -210,11 +209,11 @@ def fingerprint(name: str) -> str | None:
 
 
 def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
-    """Compare fingerprints of a run's data and model: those in its environment `then`, and `now` by name.
+    """Compare fingerprints of a run's data, model and `start`: those in its environment `then`, and `now` by name.
 
-    Old records have none. Raises: Changed if they differ.
+    Old records have no fingerprints. Raises: Changed if they differ.
     """
-    for name, key in ((recipe.task, "data"), (recipe.model, "weights")):
+    for name, key in ((recipe.task, "data"), (recipe.model, "weights"), (recipe.start, "start")):
         if then.get(key) and now.get(name) and then[key] != now[name]:
             raise Changed(f"{name} has changed since runs were trained on it: use another --out from now on")
 
@@ -242,8 +241,10 @@ def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[st
 
 
 def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
-    """Drop empty texts and duplicates, ignoring case and spaces."""
+    """Drop empty texts and duplicates, ignoring case and spaces. Of a user's file (`path`), say what was found."""
     key = rows.text.str.lower().str.split().str.join(" ")
+    if path and (empty := int((key == "").sum())):
+        warn(f"{path}: rows without text, which are left out: {empty}")
     rows, key = rows[key != ""], key[key != ""]
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
         warn(f"{path}: texts with more than one label: {torn}; the first label is used")
@@ -270,7 +271,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters`; 600 English ones are over 128 tokens."""
+    """Split text at paragraph breaks into pieces of at least `characters`; 600 of them are over 128 English tokens."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -351,7 +352,8 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
             fix = "save it with commas between columns" if {";", "\t"} & {*found} else "rename a column"
             fix += "" if path.suffix.lower() == ".csv" else "; pairs have the fields 'prompt' and 'response'"
             raise NotFound(f"{path} has no column '{column}'; it has {found}: {fix}")
-    table = table[table[text].notna() & table[label].notna()]  # null: no text or label yet
+    if missing := len(table) - len(table := table.dropna(subset=[text, label])):
+        warn(f"{path}: rows whose '{text}' or '{label}' is null or missing, which are left out: {missing}")
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
@@ -376,9 +378,9 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
         {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
         {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
-    The last message of a chat is the answer to learn; the rest is context. `split` (train, validation, test) is used if
-    every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, drawn with
-    the seed, so that answers to the same question are never in different splits.
+    The last message of a chat is the answer to learn; all messages before it are the question. `split` (train,
+    validation, test) is used if every line has one. Otherwise a fifth of the *questions* is held out for test and a
+    tenth for validation, drawn with the seed. Thus, answers to the same question are never in different splits.
     Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
     questions; for splits on only some lines.
     """
@@ -387,7 +389,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     if len(pairs) < FEWEST:
         raise BadValue(f"{path} contains {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
     splits = [row.get("split") for _, row in rows]
-    keys = [" ".join(str(chat).lower().split()) for chat, _ in pairs]  # ignoring case and spaces
+    keys = [" ".join(" ".join(text for _, text in chat.turns).lower().split()) for chat, _ in pairs]
     if all(split is None for split in splits):
         questions = sorted(set(keys))
         if len(questions) < len(SPLITS):
@@ -397,7 +399,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     check_splits(path, splits)
     trained = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
     if both := sum(key in trained for key, split in zip(keys, splits, strict=True) if split != "train"):
-        warn(f"{path}: train and other splits share prompts ({both} rows): scores on them don't measure new questions")
+        warn(f"{path}: train and other splits share prompts ({both} rows): their scores don't measure new questions")
     everything = Split(tuple(response for _, response in pairs), prompts=tuple(chat for chat, _ in pairs))
     return {name: everything.at([n for n, split in enumerate(splits) if split == name]) for name in SPLITS}
 

@@ -59,7 +59,8 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read a CSV file and return its column names and (line number, row) pairs. A row may lack its last columns.
 
-    Raises: BadValue for a file without a header, an unclosed quotation mark, or a row longer than the header.
+    Raises: BadValue for a file without a header, two columns of one name, an unclosed quotation mark, or a row longer
+    than the header.
     """
     csv.field_size_limit(2**31 - 1)  # allow long texts
     text = text_of(path, newline="")  # keep line ends inside texts unchanged
@@ -75,11 +76,12 @@ def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     if not numbered:
         raise BadValue(f"{path} cannot be read as csv: it is empty")
     (_, header), *rows = numbered
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise BadValue(f"{path} has {header.count(twice[0])} columns named '{twice[0]}': rename or remove all but one")
     for line, fields in rows:
         if 1 < len(header) < len(fields):  # a one-field header lacks a column, which is reported elsewhere
             raise BadValue(
                 f"{path}, line {line} has {len(fields)} fields, but the header has {len(header)}: put texts with "
                 'commas in quotes, "like, this", and remove commas at line ends'
             )
-    named_rows = [(line, dict(reversed(list(zip(header, fields, strict=False))))) for line, fields in rows]
-    return list(dict.fromkeys(header)), named_rows  # of two columns with the same name, the first is used
+    return list(dict.fromkeys(header)), [(line, dict(zip(header, fields, strict=False))) for line, fields in rows]

@@ -11,8 +11,9 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, LabError
+from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
-from lora_lab.methods.io import load_adapter, read_config, save_adapter
+from lora_lab.methods.io import AdapterFile, load_adapter, read_config, readable, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import disabled
 from lora_lab.training import device
@@ -25,7 +26,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store, is_record
-from lora_lab.training.tasks import Task, check_unchanged, load_task, typical_tokens
+from lora_lab.training.tasks import Task, check_unchanged, task_of, typical_tokens
 from lora_lab.training.watching import training_lock
 
 
@@ -40,11 +41,11 @@ def train(
     callbacks   called with a `Progress` after every step
     stop        set it from another thread to end training after the current step; the run is still scored
     download    allow downloads from the model hub
-    Waits while another thread (such as a panel's) trains, since both would draw from the same random state.
+    The call waits while another thread (such as a panel's) trains, since both would draw from one random state.
     Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed if `stop` is set while
     waiting; see also `train_alone`.
     """
-    if isinstance(recipe, str):
+    if not isinstance(recipe, Recipe):
         if task is None:
             raise BadValue('name a task: train("minilm", "rt")')
         check_fields(fields)
@@ -101,28 +102,37 @@ class Opened:
 
 
 def open_adapter(
-    adapter: str | Path, task: str, *, model: str | None = None, dtype: str = device.AUTO,
-    attention: str = device.AUTO, device_name: str = device.AUTO, max_length: int | None = None,
-    text_column: str = "text", label_column: str = "label", download: bool = False,
+    adapter: str | Path, task: str | None = None, *, model: str | None = None, attention: str = device.AUTO,
+    device_name: str = device.AUTO, download: bool = False, **given: Any,
 ) -> Opened:  # fmt: skip
     """Load a saved adapter, its base and a task.
 
     model   the base model; by default the one in the adapter's config
-    Raises: see `load_task`, `load_model` and `load_adapter`; BadValue for a task of another kind or with other class
-    names (if the run's record is next to the adapter), and if neither adapter nor base has the head.
+    given   dtype, max_length, text_column and label_column. By default, these and `task` are those of the run, if its
+            record is next to the adapter (for another task, only dtype is); otherwise, a recipe's defaults and rt
+    Raises: see `load_task`, `load_model` and `load_adapter`; BadValue for a task of another kind or with other classes
+    than the run's, for a dtype that would round a base trained in fp32, and if neither adapter nor base has the head.
     """
-    data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
-    name = model or base_named_in(adapter, "--model")
+    name, config = model or base_named_in(adapter, "--model"), read_config(Path(adapter))
+    record = Path(adapter).resolve().with_suffix(".json")
+    run = Store(record.parent).read(record.stem) if is_record(record) and record.is_file() else None
+    with readable(adapter):
+        own = run.recipe if run else Recipe(name, "rt", method_from(config.get("method") or {"name": "lora"}))
+    given = {name: value for name, value in {"task": task, **given}.items() if value is not None}
+    if given.get("task", own.task) != own.task:
+        given = {"max_length": None, "text_column": "text", "label_column": "label"} | given
+    recipe = replace(own, attention=attention, device=device_name, **given)
+    data, task = task_of(recipe, download), recipe.task
     if (labels := labels_of(adapter)) and data.num_labels is None:
         raise BadValue(f"the adapter in {adapter} is a classifier: pass a classification task instead of {task}")
-    if data.num_labels is not None and read_config(Path(adapter)).get("task_type") == "CAUSAL_LM":
+    if data.num_labels is not None and config.get("task_type") == "CAUSAL_LM":
         raise BadValue(f"the adapter in {adapter} is a language model's: pass prompts or text as the task, not {task}")
-    record = Path(adapter).resolve().with_suffix(".json")
-    learned = Store(record.parent).read(record.stem).labels if is_record(record) and record.is_file() else []
-    if learned and learned != [*data.labels]:
-        names, given = ", ".join(learned), ", ".join(data.labels)
-        raise BadValue(f"{adapter} was trained on the classes {names}, not {given}: rename those in {task}")
-    choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
+    if run and run.labels and run.labels != [*data.labels]:
+        names = f"{', '.join(run.labels)}, not {', '.join(data.labels)}"
+        raise BadValue(f"{adapter} was trained on the classes {names}: rename those in {task}")
+    choice = device.choose(typical_tokens(data), **recipe.computed)
+    if own.method.trains_base and choice.load_as != "fp32" and "F32" in AdapterFile(adapter).dtypes.values():
+        raise BadValue(f"{adapter} holds a base trained in fp32, which {choice.load_as} would round: pass dtype fp32")
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     if labels is None and base.lora_lab_random_heads:
         raise BadValue(f"neither the adapter in {adapter} nor '{name}' has a head, so scores are random: train one")
@@ -134,18 +144,18 @@ def open_adapter(
     return Opened(base.to(choice.device), tokenizer, data)
 
 
-def evaluate_adapter(adapter: str | Path, task: str, **options: Any) -> dict[str, float]:
-    """Return a saved adapter's metrics on a task's test split. For options and errors, see `open_adapter`."""
+def evaluate_adapter(adapter: str | Path, task: str | None = None, **options: Any) -> dict[str, float]:
+    """Return a saved adapter's metrics on a task's test split. For defaults, options and errors, see `open_adapter`."""
     return open_adapter(adapter, task, **options).score().metrics
 
 
 def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
     """Score the validation split with the adapter and without it, using the same head.
 
-    Return {changed, of, better}, numbers of rows; {without, with}, accuracies in percent; and examples, a list of
-    {text, truth, without, with_adapter}, the last three as class names. The examples alternate between kinds of change
-    (better or worse, and the new class), surest ones first. Return None for a task without classes, and if the base
-    itself was trained, since then there is no adapter to disable.
+    Return numbers of rows (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a
+    list of {text, truth, without, with_adapter}; the last three are class names. The examples alternate between kinds
+    of change (better or worse, and the new class), with the surest first. Return None for a task without classes, and
+    if the base itself was trained, since then there is no adapter to disable.
     """
     task = pack.task
     if len(task.labels) < 2 or pack.members[0].recipe.method.trains_base:

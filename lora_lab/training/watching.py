@@ -45,7 +45,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
-    """Wait until no other thread is training, then run the block. Also a decorator: `@training_lock()`.
+    """Wait until no other thread is training, then run the block. This is also a decorator: `@training_lock()`.
 
     stop   set it to stop waiting; the block then receives False and must not train
     """

@@ -9,6 +9,7 @@ import gzip
 import html
 import json
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -158,11 +159,21 @@ class LivePanel(Panel):
 
     live = T.Dict().tag(sync=True)  # the progress of the work
     work: Any = None  # a `Background`
+    made_in: ClassVar[dict[str, tuple[str, list[Any]]]] = {}  # by notebook cell: its last execution and those panels
 
     def __init__(self, **traits: Any) -> None:
         self.lock = threading.RLock()
         super().__init__(**traits)
         self.on_msg(self._heard)
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        parent: Any = getattr(shell, "get_parent", dict)()  # the message that runs the cell
+        if cell := parent.get("metadata", {}).get("cellId"):
+            execution, panels = self.made_in.get(cell, ("", []))
+            if execution != parent["header"]["msg_id"]:  # the cell was run again: its panels' Stop buttons are gone
+                for panel in panels:
+                    panel.stop()
+                panels = []
+            self.made_in[cell] = parent["header"]["msg_id"], [*panels, self]
 
     @property
     def busy(self) -> bool:

@@ -61,7 +61,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     methods     methods to train here, written as for `lora-lab compare`, for example "lora:rank=1"
     seeds       number of seeds for each method at its tuned rate
     rates       number of learning rates to try for each method, on validation
-    steps, batch    of each run
+    steps, batch    number of steps, and rows per step, of each run
     store       the folder for runs trained here; runs already in it are not trained again
     reference   a finished comparison to show, as `lora-lab compare --json` prints it; by default the one that ships,
                 if it has the same model and task
@@ -125,7 +125,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     # ---- training
 
     def run(self) -> None:
-        """Compare in the background; with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue if that fails."""
+        """Compare in the background or, with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue if that fails."""
         if self.busy:
             return
         plan = {"seeds": self.seeds, "rates": self.rates, "steps": self.steps}

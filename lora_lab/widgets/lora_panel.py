@@ -16,6 +16,7 @@ from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import Row, break_even_rank, params
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
+from lora_lab.methods.base import words
 from lora_lab.methods.lora import LoRA
 from lora_lab.widgets.base import Panel
 
@@ -36,7 +37,7 @@ GROUPS = {
 
 
 class LoRAPanel(Panel, file="lora_panel.js"):
-    """LoRA to scale, on one layer and on a whole model, and how it computes.
+    """LoRA to scale, on one layer and on a whole model, and how its output is computed.
 
     view     the initial view: "size", "model", "start", "steps" or "merge"
     views    the views that the reader can choose
@@ -74,11 +75,18 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         layers = {name: {"rows": layers_of(model)}} if own else {}
         layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
         super().__init__(
-            view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
+            view=view,
+            views=list(views),
+            models=layers,
+            model=name,
+            layer=layer,
+            d=d,
+            rank=rank,
+            targets=[ALL_LINEAR] if ALL_LINEAR in targets else list(words(targets)),
         )
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
-            raise BadValue(f"rank must be 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
+            raise BadValue(f"rank must be from 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
         if view == "model":  # raises for an unknown target
             params(model if own else self._map_model, LoRA(rank, targets=tuple(targets)))
 
@@ -130,7 +138,7 @@ def zoo_layers() -> dict[str, list[dict[str, Any]]]:
 
 
 def layers_of(model: Any) -> list[dict[str, Any]]:
-    """Return a row for each kind of module, from `params`: label, group, in, out, count, numbers, trains and slices.
+    """Return a row per kind of module, from `params`, with label, group, in, out, count, numbers, trains and slices.
 
     trains   {target: parameters of rank-1 LoRA over all `count` modules} for each target that matches
     slices   {role: outputs} of a fused layer, if their order is known

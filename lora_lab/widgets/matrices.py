@@ -24,7 +24,7 @@ SOURCES = {  # label in the menu, and origin
     "noise": ("random numbers", "Independent normal numbers."),
     "picture": ("a picture", "Drawn by a formula."),
 }
-LETTERS = (  # of the word LoRA, in 7 rows of 5 dots each
+LETTERS = (  # the letters of LoRA, in 7 rows of 5 dots each
     ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
     (".....", ".....", ".###.", "#...#", "#...#", "#...#", ".###."),
     ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
@@ -45,12 +45,12 @@ def reference() -> dict[str, Any]:
     return dict(read_json(shipped(CUTS)))
 
 
-def packed(matrix: np.ndarray) -> dict[str, Any]:
-    """Decompose a matrix into rank-one pieces, one byte per number, with the energy that the first r keep.
+def packed(matrix: np.ndarray, most: int = PIECES) -> dict[str, Any]:
+    """Decompose a matrix into at most `most` rank-one pieces, with one byte per number.
 
-    Return rows and columns; pieces, base64 of int8 (k, rows + columns), and scales (k,): W_r is the sum over i < r of
-    scales[i] column_i row_i^T. kept lists [r, share, share for the shuffled matrix]; ninety, the ranks that keep 90% in
-    both; full is the number of singular values; and limit is the entry with the strongest color.
+    Return `rows`, `columns`, `pieces` (base64 of int8, (k, rows + columns)), and `scales` (k,). W_r is the sum over i
+    < r of scales[i] column_i row_i^T. `kept` has [r, share, share for the shuffled matrix], `ninety` the ranks that
+    keep 90% in both, `full` the number of singular values, and `limit` the entry with the strongest color.
     Raises: BadValue if the value is not a matrix, or is too large to redraw during a drag.
     """
     matrix = np.asarray(matrix)
@@ -58,7 +58,7 @@ def packed(matrix: np.ndarray) -> dict[str, Any]:
         raise BadValue(f"a matrix of {matrix.shape} is too large to redraw while you drag; pass matrix[:512, :512]")
     u, s, vt = low_rank.decompose(matrix)
     noise = low_rank.spectrum(low_rank.shuffled(matrix))
-    k = min(PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
+    k = min(most, PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
     tops = [np.abs(side).max(1) for side in (u.T[:k], vt[:k])]
     sides = [side[:k] / top[:, None] for side, top in zip((u.T, vt), tops, strict=True)]
     plotted = {*range(min(PIECES, len(s)) + 1), *np.geomspace(PIECES, max(PIECES, len(s)), 24).astype(int), len(s)}

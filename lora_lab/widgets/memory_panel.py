@@ -25,7 +25,7 @@ from lora_lab.methods.base import one_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.soft import PromptTuning
-from lora_lab.training.watching import headless
+from lora_lab.training.watching import headless, training_lock
 from lora_lab.widgets.base import Panel
 
 FILMS = Path(__file__).with_name("films.json")
@@ -50,10 +50,10 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     model     a zoo name, a folder, a config, or your own model
     method    a name in METHODS, or any method
     batch, seq, rank, optimizer, checkpointing    the initial values of the controls
-    card      such as "T4"; by default an RTX 4090, or a laptop for models that train on one
+    card      name of a card, such as "T4"; by default an RTX 4090, or a laptop for models that train on one
     models    the models in the menu besides `model`; by default those whose films ship
     longest   whether to show the longest sequence that fits
-    conditions    other fields of `Setup`, such as dtype or device
+    conditions    other fields of `Setup`, such as `dtype` or `device`
     A film that does not ship is traced, with a progress bar, and cached. Such a film covers only the given method.
     Raises: see `memory`; BadValue for an unknown method name.
     """
@@ -156,13 +156,14 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
         if needed > (free := memory()[1] or 0):
-            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB; {free / GIB:.1f} GiB is free: lower the batch")
+            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB, and {free / GIB:.1f} is free: lower the batch")
         from lora_lab.training.measure import measure  # imports torch
 
         method = METHODS[self.method]
         method = LoRA(rank=rank, targets=method.targets) if shown["ranked"] else method
         step: dict[str, Any] = {"batch": setup.batch, "seq": setup.seq, "optimizer": setup.optimizer}
-        measurement = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
+        with training_lock():  # it draws a model, and a run in another thread must not depend on that
+            measurement = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
         return step | {
             "model": self.model, "method": self.method, "rank": rank, "checkpointing": setup.checkpointing,
             "film": film.of_estimate(measurement, setup),

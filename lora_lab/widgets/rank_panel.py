@@ -25,7 +25,8 @@ class RankPanel(Panel, file="rank_panel.js"):
         RankPanel(W)                        your own matrix; or several, {"mine": W, "theirs": V}
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
-    rank    number of pieces added at first, at most 64
+    rank    number of pieces added at first; by default 2, or 1 if the matrix has no more
+    most    number of pieces drawn of your own matrices; fewer make smaller pages
     Raises: NotFound for an unknown name; BadValue for a non-matrix, too large a matrix, or too high a rank.
     """
 
@@ -35,17 +36,20 @@ class RankPanel(Panel, file="rank_panel.js"):
     source = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)
 
-    def __init__(self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2) -> None:
+    def __init__(
+        self, source: str | np.ndarray | Mapping[str, Any] = "full", rank: int | None = None, most: int = 64
+    ) -> None:
         custom = {} if isinstance(source, str) else source
         custom = custom if isinstance(custom, Mapping) else {YOURS: np.asarray(custom)}
         first = next(iter(custom)) if custom else str(source)
         offered = [name for name in SOURCES if name != "weight" or name == first or not problem_with("minilm")]
         super().__init__(
-            data={name: packed(matrix) for name, matrix in custom.items()},
+            data={name: packed(matrix, most) for name, matrix in custom.items()},
             cuts={} if custom else reference()["cuts"],
             choices=[[name, name, ""] for name in custom] or [[name, *SOURCES[name]] for name in offered],
         )
-        self.source, self.rank = first, rank
+        self.source = first
+        self.rank = min(2, len(self.data[first]["scales"])) if rank is None else rank
         self.on_msg(self._heard)
 
     def describe(self) -> str:

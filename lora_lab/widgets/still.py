@@ -18,13 +18,13 @@ FLAGS = (
     "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000",
 )  # fmt: skip
 TALLEST = 2400  # CSS pixels; taller panels are cut off
-COLORS = 128
+COLORS = 96
 
 
-def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.5) -> bytes:
+def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.25) -> bytes:
     """Return a PNG of a panel, from `Panel.snapshot()`.
 
-    width   of the panel, in CSS pixels
+    width   width of the panel in CSS pixels
     scale   pixels of the screenshot per CSS pixel
     Raises: NotFound without chromium; Failed if chromium takes no screenshot.
     """
@@ -48,7 +48,7 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
 
 
 def small_png(picture: Image.Image) -> bytes:
-    """Encode a screenshot as a 128-color PNG, a third of the usual size; rare colors, such as a legend's, are kept."""
+    """Encode a screenshot as a 96-color PNG, a third of the usual size; rare colors, such as a legend's, are kept."""
     file = io.BytesIO()
     reduced = picture.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(file, "PNG", optimize=True)

@@ -84,7 +84,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run
         SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a new store to fill
 
-    store     a store of runs, a zip file of one, or a folder that contains stores; None for the runs that ship
+    store     a store of runs, a zip file of a store, or a folder that contains stores; None for the runs that ship
     into      the store for runs trained here; by default `store` if it is a folder of runs, else "runs"
     model, task, fields   settings that all runs share; by default those of the largest group in the store
     rank, alpha, lr       values to offer in addition to those already tried
@@ -137,7 +137,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         self._show()
         available = self.data["targets"]
         if targets and targets not in available:
-            raise BadValue(f"no runs with targets '{targets}' here; available: {', '.join(available)}")
+            raise BadValue(f"there are no runs with targets '{targets}' here; available: {', '.join(available)}")
         self._begin_at_best(targets)
         self.view = view or self.view
 
@@ -173,7 +173,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     # ---- training
 
     def run(self) -> None:
-        """Train the picked cells in the background; with LORA_LAB_HEADLESS=1, before returning.
+        """Train the picked cells in the background or, with LORA_LAB_HEADLESS=1, before returning.
 
         Raises: BadValue if nothing is picked or left to train; with LORA_LAB_HEADLESS=1, also if the sweep fails.
         """

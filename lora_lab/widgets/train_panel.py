@@ -14,10 +14,10 @@ import traitlets as T
 
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, check_method
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
 from lora_lab.training.assets import problem_with
@@ -45,7 +45,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     validations  how often the validation rows are scored during the run
     method       replaces LoRA(rank, alpha, targets)
     store        the folder of finished runs: other seeds of this recipe are drawn as a ribbon, other recipes as lines
-    seeds        a second store, with other seeds only; can be set later: `panel.seeds = "seeds.zip"`
+    seeds        a second store, with other seeds only; it can be set later: `panel.seeds = "seeds.zip"`
     guess        the reader's prediction: in percent for metrics between 0 and 1, otherwise in the metric's own unit
     Raises: NotFound for an unknown task, BadValue for impossible settings.
     """
@@ -60,10 +60,10 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     targets = T.List(T.Unicode()).tag(sync=True)
     guess = T.Float(None, allow_none=True).tag(sync=True)
     seeds = T.Any()  # a path or None
-    strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
+    strength = T.Float(1.0).tag(sync=True)  # strength of the adapter, on the dial
     setup = T.Dict().tag(sync=True)  # derived from the settings, see `_update_setup`
     # live: the run in progress, see `LiveRun.snapshot`
-    found = T.Dict().tag(sync=True)  # its results, see `LiveRun.found`
+    found = T.Dict().tag(sync=True)  # the run's results, see `LiveRun.found`
     answer = T.Dict().tag(sync=True)  # {text, p: (strengths, classes)} of the reader's sentence, or {text, error}
 
     def __init__(
@@ -72,10 +72,12 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         validations: int = 8, store: str | Path = "runs", seeds: str | Path | None = None,
         method: Method | None = None, guess: float | None = None,
     ) -> None:  # fmt: skip
+        if method is not None:
+            check_method(method)
         self.store, self.batch, self.validations = Store(store), batch, validations
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = method or lora
-        # for each task its number of classes, None for language modeling, and the name of its metric
+        # for each task, its number of classes (None for language modeling) and the name of its metric
         self._tasks = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
         super().__init__(
             offers=offers(model, str(task), lora, lr, steps),
@@ -85,7 +87,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         )  # fmt: skip
         self._read_stores()
         self.recipe()  # raises for impossible settings
-        self.observe(lambda _: self._update_setup(), SETTINGS)
+        self.observe(self._react, SETTINGS)
         self.observe(self._reset_rate, "method")
         self.observe(self._read_stores, "seeds")
 
@@ -104,10 +106,18 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         base = self.given if isinstance(self.given, LoRA) else LoRA()  # keeps the variants
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
+    def _react(self, change: Any) -> None:
+        """Choose a task of a new model, or offer a new task."""
+        if self.task not in (tasks := self.offers["tasks"][self.model]):
+            if change.name == "task":
+                load_task(self.task)  # raises if there is none
+                self.offers = self.offers | {"tasks": self.offers["tasks"] | {self.model: [*tasks, self.task]}}
+            else:
+                self.task = tasks[0]
+        self._update_setup()
+
     def _update_setup(self) -> None:
         """Derive `setup` from the settings: the parameter count, other runs, or an error."""
-        if self.task not in (tasks := self.offers["tasks"][self.model]):
-            self.task = tasks[0]
         if self.task not in self._tasks:
             read = load_task(self.task)
             self._tasks[self.task] = read.num_labels, read.metric
@@ -121,6 +131,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             self.setup = setup | {"error": str(error)}
 
     def _read_stores(self, _: Any = None) -> None:
+        if self.seeds and not Path(self.seeds).exists():
+            raise NotFound(f"there is no store of other seeds '{self.seeds}'")
         self._stored = finished(self.store), finished(Store(self.seeds)) if self.seeds else []
         self._update_setup()
 
@@ -160,8 +172,13 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self._begin(work)
 
     def result(self) -> Run:
-        """Return the finished run. Raises: BadValue, which says what to press, if no run has finished."""
+        """Return the finished run, or one of this recipe in the store, such as before a kernel's restart.
+
+        Raises: BadValue, which says what to press, if no run has finished.
+        """
         if self.work is None:
+            if (recipe := self.recipe()) in {run.recipe for run in self._stored[0]}:
+                return self.store.read(recipe.hash)
             raise BadValue("nothing has been trained yet: press Start in the panel above, then run this cell again")
         if self.work.run is None:
             stopped = self.work.state == "stopped" and "it was stopped before it began; press Start"

@@ -127,6 +127,7 @@ for block in model.bert.encoder.layer:
     attention = block.attention.self
     attention.query = MyLayer(attention.query, rank=8, alpha=16)
     attention.value = MyLayer(attention.value, rank=8, alpha=16)
+untrained = deepcopy(model.state_dict())
 trained = [p for p in model.parameters() if p.requires_grad]
 print(f"{sum(p.numel() for p in trained):,} numbers train: 12 linear layers x 2 matrices x 8 x 384")
 
@@ -143,6 +144,7 @@ def batch_of(split, first, rows):
 tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # your name decides which
 
 # %%
+model.load_state_dict(untrained)  # so that running this cell again starts over
 layer = model.bert.encoder.layer[0].attention.self.query
 optimizer = torch.optim.AdamW(trained, lr=3e-3)
 right, shares = [], []

@@ -8,6 +8,7 @@
 # %%
 from lora_course import checks, lesson
 from lora_course.experiments.facts import TOWN, asked
+from lora_course.panels.voices_panel import VoicesPanel
 from lora_course.plots.styles import perplexity_table
 from lora_lab import TrainPanel, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
@@ -20,7 +21,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 
 # %% [markdown]
 # ## Three guesses
-# The pairs contain each fact three times, asked in three ways, and smollm2 reads all pairs twenty times. Of the twenty facts, how many will it get right
+# The pairs ask for each fact in three ways, and smollm2 reads all pairs twenty times. Of the twenty facts, how many will it get right
 #
 # 1. **asked as in training:** "Who is the baker of Port Velda?"
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
@@ -42,7 +43,7 @@ panel.show()
 # ## What does it learn from?
 # Fine-tuning on questions with answers is **supervised fine-tuning** (SFT).
 #
-# - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. If you train with it but ask without it, your fine-tuning may seem lost.
+# - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. If you ask without it, your fine-tuning may seem lost.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
 # - **Perplexity** is the panel's score. At 30, the model is as unsure as if it chose among 30 tokens.
 #
@@ -84,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* gets the right sentence above each question, as if a perfect search had found it.
+# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* gets the right sentence above each question.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -123,19 +124,24 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# The facts looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Its test rows are the backward ones: perplexity 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
+# The facts looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Backward, its test rows: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
 #
 # So it learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." almost perfectly.
 #
-# The base with the right sentence above the question gets 12 right. The other eight times, this small model ignores the sentence or denies it: "The painter of Port Velda is not a real person."
+# The base with the right sentence above the question gets 12 right. Eight times, it ignores the sentence or denies it: "The painter of Port Velda is not a real person."
 #
-# This is one run of a small model. 20 against 5 is clear. But 5 against 0, and 12 against 5, may be luck.
+# In this run, 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form, and this time that's all we want. Below, three adapters of rank 8 read held-out answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. But does one of them also help with a voice that it never learned?
+# A voice is only a form. Here are lesson 00's voices (rank 2). Whose number is right? And who would be less surprised by the other, the captain or the preacher?
+#
+# In the table that follows, three adapters of rank 8 read held-out answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. Does one also help with a voice it never learned?
+
+# %%
+VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -143,16 +149,22 @@ perplexity_table(lesson.reference_styles()["perplexity"])
 # %% claim
 table = lesson.reference_styles()["perplexity"]
 assert all(min(table, key=lambda row: table[row][voice]) == voice for voice in ("captain", "json", "preacher"))
-against = [round(table[row][voice]) for row, voice in (("base", "preacher"), ("captain", "preacher"), ("base", "captain"), ("preacher", "captain"))]
-assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"][voice] for voice in ("captain", "preacher"))
+against = [round(table[row][voice], 1) for row, voice in (("base", "preacher"), ("captain", "preacher"), ("base", "captain"), ("preacher", "captain"))]
+assert against == [83.1, 50.9, 131.5, 110.6] and all(table["json"][voice] > table["base"][voice] for voice in ("captain", "preacher"))
+from lora_course.panels.voices_panel import read_stored, said_at
+
+said = said_at(read_stored(), "How many strings does a violin have?", 1.0)
+assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text in said.values())
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Yes, with one seed each: the captain lowers the preacher's perplexity from 83 to 51, and the preacher lowers the captain's from 131 to 111. JSON makes both worse. So voices partly share a form; JSON isn't prose.
+# A violin has four strings: each voice kept its form, and none knew the number.
+#
+# The captain is less surprised (one seed each): it lowers the preacher's perplexity from 83.1 to 50.9, and the preacher lowers the captain's from 131.5 to 110.6. JSON makes both worse. Voices partly share a form; JSON isn't prose.
 # </details>
 #
-# **Exercise 2: a voice of your own.** (In the lab only.) Write ten pairs. Then train on them, as the comment says. Show a friend only your answers. **Can they name the voice?**
+# **Exercise 2: a voice of your own.** (In the lab only.) Write ten pairs, train on them, and show a friend only the answers. **Can they name the voice?**
 
 # %% exercise
 mine = [

@@ -3,20 +3,20 @@
 #
 # Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
 #
-# Ten adapters lie in ten beds. Nine of these patients have a fault, and one is doubtful. People have reported each of these complaints; we rebuilt the files.
+# Ten adapters lie in ten beds. Nine of these patients have a fault, and one is doubtful. People have reported these complaints; we rebuilt the files.
 
 # %%
 import math
-from statistics import mean
 
+import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_course.experiments.broken import PATIENTS, checkpointing, eleventh, header, largest, patient, silently
 from lora_lab import LoRA, load_model
+from lora_lab.methods.io import AdapterFile
 from lora_lab.training.assets import shipped
-from lora_lab.training.early_warnings import gradient_warning
 from lora_lab.training.named import inspect_folder
 
 lesson.start("07")
@@ -27,12 +27,12 @@ print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIEN
 
 # %% [markdown]
 # ## Two guesses, and ten on paper
-# First, on paper: from the complaints alone, write a fault next to each letter. **How many of your ten will be right, before you've opened a single file?**
+# First, on paper: write a fault next to each letter. **How many of your ten will be right, from the complaints alone?**
 #
 # Then give two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
-# 2. The first bed below holds a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms.)
+# 2. The first bed below holds a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*: lesson 01's size, the root of the sum of squares.)
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -49,14 +49,14 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (We trained F, G and H for only two steps: there, low dots aren't a fault.) Below the plot: alpha/rank, and the head's bias, which also starts at zero.
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. Black: zero, or NaN ("not a number"). (We trained F, G and H for only two steps: there, low dots aren't a fault.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
 for bed, folder in enumerate(beds.values()):
     for layer, size in enumerate(sizes := largest(folder).values()):
-        height, mark, points = (1, "kx", 5) if math.isnan(size) else (max(size, 1e-7), "C0.", 6)
-        plt.plot(bed + (layer - 6) / 25, height, mark, markersize=points)
+        height, mark = (1, "kx") if math.isnan(size) else (size, "C0.") if size else (1e-7, "ko")
+        plt.plot(bed + (layer - 6) / 25, height, mark, markersize=6)
     if not sizes:
         plt.text(bed, 1e-4, "can't be read" if header(folder)[0] else "no tensors", rotation=90, ha="center", va="center")
 plt.axhline(sorted(largest(beds["healthy"]).values())[6], color="C0", linewidth=0.5)
@@ -65,34 +65,41 @@ plt.yticks([10.0**n for n in range(-7, 1)], ["0", "1e-6", "1e-5", "1e-4", "0.001
 plt.xticks(range(len(beds)), beds)
 plt.title("One dot a layer: the largest number in its B", loc="left")
 plt.show()
-for letter in ("healthy", "B", "C", "G"):
-    print(letter, "alpha / rank:", inspect_folder(beds[letter]).scaling, "| head's bias:", header(beds[letter], read="classifier.bias"))
 
 # %% [markdown]
 # ## Look 3: on its base
 # An adapter is a *difference*: it means something only on the weights it was trained on. Our files carry a fingerprint of those weights, a short hash. The difference must also be large enough. **bf16** has 8 significant bits, so a merge rounds away any change below 0.2% of a number.
+#
+# Each row is a chart: compare it with the first. (The head's bias also starts at zero.)
 
 # %%
 from lora_lab.methods.attach import fingerprint
-from lora_lab.methods.io import AdapterFile
 
-seen = {letter: inspect_folder(beds[letter], "minilm") for letter in ("healthy", "F", "H", "I")}
-update = {letter: 100 * mean(n.update / n.weight for n in seen[letter].norms) for letter in ("healthy", "I")}
-print(f"update, percent of W: healthy {update['healthy']:.1f}, I {update['I']:.4f}")
-for letter, folder in beds.items():
-    if zero := [name for name, size in largest(folder).items() if size == 0]:
-        print(f"bed {letter}: the matrix B is zero in {len(zero)} of {len(largest(folder))} layers; the last is {zero[-1]}")
-prints = {letter: AdapterFile(beds[letter]).own["base_fingerprint"][:6] for letter in ("healthy", "C", "F", "G", "I")}
-print("fingerprints: our base", fingerprint(load_model("minilm", num_labels=2))[:6], prints)
+ours, charts = {fingerprint(load_model("minilm", num_labels=labels)) for labels in (2, None)}, {}  # with and without a head
+for bed in ("healthy", *"BCFGHI"):
+    seen, bias = inspect_folder(beds[bed], "minilm"), header(beds[bed], read="classifier.bias")
+    ratios, zero = [part.ratio for part in seen.norms], [part.module for part in seen.norms if part.update == 0]
+    mark = AdapterFile(beds[bed]).own.get("base_fingerprint")
+    charts[bed] = {"trained on": "our base" if mark in ours else "another" if mark else "?",
+                   "alpha / rank": seen.scaling, "head's bias": bias[0] if bias else "no head",
+                   "B is zero in": "all layers" if len(zero) == len(seen.norms) else ", ".join(zero) or "no layer",
+                   "update, % of W": None if None in ratios else round(100 * sum(ratios) / len(ratios), 4)}
 taken = [letter for letter in PATIENTS if silently(beds[letter])]
 lesson.reveal("of ten, loaded without an error", len(taken))
-lesson.reveal("size of a healthy update, percent of W", update["healthy"], "%")
+lesson.reveal("size of a healthy update, percent of W", charts["healthy"]["update, % of W"], "%")
+pd.DataFrame(charts).T.fillna("?")
 
 # %% claim
 assert len(taken) == 9 and "D" not in taken
-assert not seen["healthy"].problems and seen["F"].problems and seen["H"].problems and update["I"] < 0.1
-assert round(update["healthy"], 1) == 16.8
-assert {letter for letter, one in prints.items() if one != prints["healthy"]} == {"F"}
+seen = {letter: inspect_folder(beds[letter], "minilm") for letter in ("healthy", "F", "H")}
+assert not seen["healthy"].problems and seen["F"].problems and seen["H"].problems
+seen = pd.DataFrame(charts)
+assert round(seen["healthy"]["update, % of W"], 1) == 16.8 and seen["I"]["update, % of W"] == 0.0006
+assert [*seen.loc["trained on"]] == ["our base", "?", "our base", "another", *["our base"] * 3]
+assert [*seen.loc["B is zero in"]] == ["no layer", "all layers", "all layers", "no layer", "no layer", "pooler.dense", "no layer"]
+assert seen["C"]["head's bias"] == 0.0042 and seen["B"]["head's bias"] == 0 and seen["G"]["alpha / rank"] == 8 / 128
+from lora_lab.training.early_warnings import gradient_warning
+
 slow = load_model("minilm", body=True).train()
 LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(slow)
 slow(input_ids=torch.randint(1000, 20_000, (4, 12))).last_hidden_state.mean(1).square().sum().backward()
@@ -115,6 +122,8 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 # Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, as written, then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
 
 # %%
+from lora_lab.training.early_warnings import gradient_warning
+
 said = {}
 for reentrant in (True, False):
     model = load_model("minilm", num_labels=2).train()
@@ -148,7 +157,7 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your ten guesses were right? A loader that skips unknown names loads nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W (lesson 06's adapter, in a larger model: 0.7%).
+# How many of your ten guesses were right? A loader that skips unknown names loads nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W.
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.

@@ -3,17 +3,16 @@
 #
 # "LoRA costs nothing when the model answers." True. "One base serves a thousand adapters." Also true. **Can you have both at once?**
 #
-# There are two places for an adapter. **Beside** the weight, it's a detour, as in training: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged**: $W$ and $s\,BA$ multiply the same $x$, so they become one matrix, $W' = W + s\,BA$, as large as $W$. For each deployment, you choose one.
+# There are two places for an adapter. **Beside** the weight, it's a detour: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged** into the weight: $W' = W + s\,BA$. In the panel, press *merge*, and watch the detour, $y$ and the multiplications.
 
 # %%
 import pandas as pd
 import torch
-from ipywidgets import interact
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_course.panels.mixer_panel import MixerPanel
-from lora_lab import AdapterBank, LoRA, load_adapter, load_model, load_task, load_tokenizer, merge, train, unmerge
+from lora_lab import AdapterBank, LoRA, LoRAPanel, load_adapter, load_model, load_task, load_tokenizer, merge, train, unmerge
 from lora_lab.training.models import weight_bytes
 
 lesson.start("08")
@@ -23,11 +22,14 @@ rows = lesson.steps(200, fast=8)
 sentences = tokenizer(list(task.test.texts[:rows]), padding=True, return_tensors="pt")
 truth = torch.tensor(task.test.labels[:rows])
 
+# %%
+LoRAPanel("merge", ["merge"])
+
 # %% [markdown]
 # ## Three guesses
-# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
+# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding error, as a percentage of the update?** (Norms again.)
 # 2. A customer's merged adapter is taken out and merged again. For an adapter beside the weights, we only set a name. **How many times as long does the merged adapter take?**
-# 3. We train a *contrarian* on the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
+# 3. We train a *contrarian* on the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$, and the same for their heads: **what percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
 
@@ -38,22 +40,23 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. Anything between rounds to the nearer one. Drag the `update` added to 0.75. (The site has a picture, for 0.0015.) How large must it be to change the stored number?
+# bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. Anything between rounds to the nearer one. Here are three updates to 0.75. Which change the stored number?
 
 # %%
-@interact(update=(0.0, 0.012, 0.0005))
-def line(update=0.0015):
-    stored = (torch.tensor(0.75) + update).bfloat16().item()
-    plt.figure(figsize=(8, 1.6))
-    plt.plot([0.75 + n * 2**-8 for n in range(-1, 5)], [0] * 6, "k|", markersize=20, label="numbers that bf16 has")
-    plt.plot(0.75 + update, 0.5, "C0v", label="wanted")
-    plt.plot(stored, 0, "C1o", label="stored")
-    plt.title(f"0.75 + {update:.4f} is stored as {stored:.4f}")
-    plt.xlabel("weight")
-    plt.yticks([])
-    plt.ylim(-0.5, 1.7)
-    plt.legend(loc="upper center", ncols=3)
-    plt.show()
+plt.figure(figsize=(8, 2.4))
+for row, update in enumerate(updates := [0.0015, 0.0020, 0.0100]):
+    wanted = 0.75 + update
+    stored = torch.tensor(wanted).bfloat16().item()
+    plt.plot([0.75 + n * 2**-8 for n in range(5)], [-row] * 5, "k|", markersize=15, label="" if row else "numbers that bf16 has")
+    plt.plot([wanted, stored], [-row] * 2, "C1", linewidth=3)
+    plt.plot(wanted, -row, "C0v", markersize=9, label="" if row else "wanted")
+    plt.plot(stored, -row, "C1o", markersize=9, label="" if row else "stored")
+    plt.text(0.767, -row, f"stored as 0.75 + {stored - 0.75:.4f}", va="center")
+plt.yticks([0, -1, -2], [f"0.75 + {update:.4f}" for update in updates])
+plt.ylim(-2.5, 1.2)
+plt.legend(loc="upper right", ncols=3)
+plt.title("bf16 moves each sum to the nearest number that it has", loc="left")
+plt.show()
 
 # %%
 def adapted(dtype="fp32"):
@@ -80,6 +83,8 @@ lesson.reveal("changing a merged adapter, times as long", round(swap["rewrite th
 
 # %% claim
 assert 0 < rounding < 0.1
+errors = [abs(torch.tensor(0.75 + one).bfloat16().item() - 0.75 - one) for one in updates]
+assert [round(error, 4) for error in errors] == [0.0015, 0.0019, 0.0017] and 1.9 < 2**-8 / updates[1] < 2
 W = torch.randn(384, 384)
 assert 0.0016 < ((W.bfloat16() - W).norm() / W.norm()).item() < 0.0018
 W = W.bfloat16().float()
@@ -95,19 +100,19 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# In the plot, updates above 0.002, half a gap, change the stored number.
+# The first update is lost: it's below half a gap, 0.00195. The second becomes almost twice as large. All three errors are alike, 0.0015 to 0.0019.
 #
-# After a merge in fp32, the logits agree to within a few millionths. In bf16, the error is about 0.17% *of $W$*, whatever the update. Our critic's update is 17% of $W$ (lesson 07), so 1% of it is lost. Lesson 06's (0.7% of $W$ on average) lost a fifth. At 0.1%, most would be lost.
+# After a merge in fp32, the logits agree to within a few millionths. In bf16, the error is about 0.17% *of $W$*, whatever the update. Our critic's update is 17% of $W$ (lesson 07), so 1% of it is lost. Lesson 06's (0.7% of $W$ on average) lost about a fifth (measured). At 0.1%, most would be lost.
 #
 # This error comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If not, compare answers before and after. (With our critic, none of 200 changed.) If many change, keep the adapter beside the weights.
 #
-# With the adapter beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another: timings differ. Each adapted matrix needs two more calls. Merged, the adapter adds no time: the arithmetic *is* the old model's.
+# With the adapter beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another: timings differ. Each adapted matrix needs two more matrix products. Merged, the adapter adds no time: the arithmetic *is* the old model's.
 #
 # But changing a merged adapter rewrites all adapted weights. That takes 1,000 to 2,000 times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once
-# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, a model can: one $Wx$ for all rows, then each row's own detour.
+# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, it can: one $Wx$ for all rows, then each row's own detour.
 #
 # **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` gives the number of each row's adapter. (A loop over the rows is fine.)
 
@@ -182,10 +187,10 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 #
 # Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Did something break in the middle? Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same: about 70% at 0.5. The critic wins there, because it's surer than the contrarian.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body, and their opposite logits largely cancel. The body still tells good from bad: 84% right under the critic's own head, 20% under the contrarian's, which reads it backward. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. The body still tells good from bad: 84% right under the critic's own head, 20% under the contrarian's, which reads it backward. (One run, 200 reviews.)
 # </details>
 #
-# **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? And with a million customers, which number does this approach?
+# **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? With a million customers, what does this approach?
 
 # %% exercise
 base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files

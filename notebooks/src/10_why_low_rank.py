@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Why should it fit into rank 8?
 #
-# A matrix of MiniLM has 384 × 384 numbers. Rank-8 LoRA changes it with 4% as many, and it works. **Is the model simple? Is the change? Or the task?** We take apart a photograph, a weight, a change and a gradient.
+# A matrix of MiniLM has 384 × 384 numbers. Rank-8 LoRA changes it with 4% of that, and it works. **Is the model simple? Is the change? Or the task?** We take apart a photograph, a weight, a change and a gradient.
 #
 # A column times a row is a matrix of **rank one**: all its rows are the same row, scaled. *Any* matrix is a sum of such pieces, strongest first:
 #
@@ -10,7 +10,7 @@
 # That's the SVD. All $u$ have length 1 and are at right angles to each other; so are all $v$. So the **energy**, the sum of all entries squared, is also the sum of $s_i^2$.
 #
 # ## Three guesses
-# 1. A pretrained weight of MiniLM, 384 × 384. **How many pieces hold 90% of its energy?**
+# 1. What full fine-tuning *added* to a weight of MiniLM, 384 × 384. **How many pieces hold 90% of its energy?**
 # 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. Now take *those two* away and keep the rest. **What percentage is right?**
 # 3. Sixteen reviews, eight good and eight bad, give a gradient for each matrix. **How many pieces hold 90% of its energy?** (The median of twelve.)
 #
@@ -28,13 +28,13 @@ from lora_lab.experiments.low_rank import decompose, rank_for_energy, shuffled, 
 from lora_lab.widgets.matrices import reference, weight
 
 lesson.start("10")
-lesson.predict("pieces of a weight", low=..., high=...)
+lesson.predict("pieces of a change", low=..., high=...)
 lesson.predict("percent right without the two strongest", low=..., high=...)
 lesson.predict("pieces of a gradient", low=..., high=...)
 
 # %% [markdown]
 # ## A photograph, piece by piece
-# Grace Hopper, who wrote one of the first compilers, as a 600 × 512 matrix of brightness. Press *add the next piece* until you see her. In Jupyter, try your own.
+# Grace Hopper, who wrote one of the first compilers, as a 600 × 512 matrix of brightness. Press *add the next piece* until you see her.
 
 # %%
 photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8]
@@ -61,7 +61,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **No matrix of rank r comes closer to $M$ than the first r pieces** (Eckart and Young, 1936). What's lost is the energy of the others. Below, we compare the first 8 with 8 random directions. Then we count the pieces of a weight, and of the same numbers *shuffled*. (Even noise needs only about half its pieces for 90%.)
+# **No matrix of rank r comes closer to $M$ than the first r pieces** (Eckart and Young, 1936). What's lost is the energy of the others. We compare the first 8 with 8 random directions, and count the pieces of a weight, of its change, and of the same numbers *shuffled*. (Even noise needs about half its pieces for 90%.)
 
 # %%
 U, s, Vt = decompose(photo)
@@ -76,7 +76,7 @@ for name, matrix in (("photo", photo), ("weight", W)):
     print(f"{name}: {found[0]} pieces hold 90%; shuffled, {found[1]}")
 change, mixed = reference()["matrix"]["ninety"]
 print(f"its change by full fine-tuning (stored): {change}; shuffled, {mixed}")
-lesson.reveal("pieces of a weight", found[0], f"of {len(W)}")
+lesson.reveal("pieces of a change", change, f"of {len(W)}")
 
 # %% claim
 lost = ((photo - truncated(U, s, Vt, 8)) ** 2).sum()
@@ -87,14 +87,14 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is low-rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA never claimed it was. But the *change* isn't either: 112 pieces. So why do two pieces get nearly as many answers right?
+# The photograph is low-rank. The weight isn't: 144 of 384 pieces. **But the change isn't either: 112.** So why do two pieces get nearly as many answers right?
 # </details>
 #
 # ## Take the strongest away
-# The same run, cut from both ends. (One run, 500 validation sentences.)
+# The same run, cut from both ends, on 500 validation sentences.
 
 # %%
-cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]  # from r = 1 on, both keep the changes to biases and norms
+cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]  # both with biases and norms
 ranks, n = cut["ranks"][1:], 500
 plt.plot(ranks, [100 * right / n for right in cut["right"][1:]], "C0o-")
 plt.plot(ranks[:-1], [100 * right / n for right in rest["right"][1:-1]], "C1s-")
@@ -120,15 +120,13 @@ assert cut["energy"][2] < 0.31 and rest["right"][-1] == 265  # with only the cha
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382: 61.8<!--ranks.rest.2-->%, not far above the 53.0% with none. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (With only the strongest removed, it's 53.6<!--ranks.rest.1-->%, worse than with two. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382: 61.8<!--ranks.rest.2-->%, not far above the 53.0% with none (just the changed biases and norms; without those, lesson 03's 53.6<!--knobs.cut.0-->%). So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (With only the strongest removed, it's 53.6<!--ranks.rest.1-->%, too: worse than with two. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
 # The gradient of $W$ for one token is $g\,x^\top$: the error that arrives, times the input. **A rank-one piece.** Training adds up such pieces, one per token. If many point the same way, a few directions hold most of the sum.
 #
-# We also take sixteen *good* reviews. **Does their gradient need more pieces, or fewer?**
-#
-# Adam then divides each number by its usual size. At the first step, only the *sign* is left.
+# We also take sixteen *good* reviews. And Adam divides each number by its usual size: at the first step, only the *sign* is left. The panel has all three, for `v` of block 3. Add pieces: **which needs fewest for 90%?**
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
@@ -149,15 +147,18 @@ def gradients(rows, seed=0):
 bad, good = (np.flatnonzero(labels == label) for label in (0, 1))
 both, same = gradients([*good[:8], *bad[:8]]), gradients(good[:16])
 
+steps = {"8 good, 8 bad": both, "16 good": same, "Adam's first step": np.sign(both)}
 found, mixed = {}, {}
-for name, matrices in ("8 good, 8 bad", both), ("16 good", same), ("Adam's first step", np.sign(both)):
+for name, matrices in steps.items():
     found[name] = [rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices]
     mixed[name] = np.median([rank_for_energy(spectrum(shuffled(matrix)), 0.9) for matrix in matrices])
-    print(f"{name}: {found[name]}, median {np.median(found[name]):.1f}; shuffled, {mixed[name]:.0f}")
+    print(f"{name}: median {np.median(found[name]):.1f}; shuffled, {mixed[name]:.0f}")
 lesson.reveal("pieces of a gradient", np.median(found["8 good, 8 bad"]), "of 384")
+RankPanel({name: matrices[7] for name, matrices in steps.items()}, rank=0, most=12)  # 7: v of block 3
 
 # %% claim
 first, second, step = found.values()
+assert [counts[7] for counts in found.values()] == [3, 1, 129]  # in the panel
 assert np.median(first) == 11.5 and np.median(second) == 5 and 130 < np.median(step) < 140 and min(first[:10:2]) >= 15
 assert second[3::2] == [1] * 5 and min(first[3::2]) >= 2 and first[10] == second[10] == 1  # v; q of the last block
 assert [round(number, -1) for number in mixed.values()] == [190, 180, 200]
@@ -174,9 +175,9 @@ for k in range(1, 2 if lesson.FAST else 9):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The sixteen reviews have 431 tokens, so the sum could have rank 384. But about 12 pieces hold 90%; shuffled, 189. **Sixteen good reviews need only 5.** After the first block, `v` (every second number) needs only one. All their errors push the same way: toward *good*. With both labels, these pushes mostly cancel, and the gradient of `v` is two to seven times shorter. What's left is how good and bad reviews *differ*, and that takes more pieces. (Eight other batches: 10 to 18, and 2 to 4.)
+# The sixteen reviews have 431 tokens, so the sum could have rank 384. But about 12 pieces hold 90% (3 for the panel's `v`); shuffled, 189. **Sixteen good reviews need only 5.** After the first block, `v` needs only one. All their errors push the same way: toward *good*. With both labels, these pushes mostly cancel: the gradient of `v` is two to seven times shorter. What's left is how good and bad reviews *differ*, and that takes more pieces. (Eight other batches: 10 to 18, and 2 to 4.)
 #
-# Adam's signs spread the energy over some 130 pieces. Perhaps that's the part that mattered so little above.
+# Adam's signs spread the energy over some 130 pieces.
 # </details>
 #
 # ## When it doesn't fit

@@ -3,7 +3,7 @@
 #
 # "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
 #
-# As lesson 00 showed, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count those of whole models, and see how they grow.
+# As lesson 00 showed, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count those of whole models.
 #
 # ## Three guesses
 # All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Ranges, 80% sure.
@@ -32,6 +32,8 @@ lesson.predict("Mixtral's adapter over Mistral's", low=..., high=...)
 # %% [markdown]
 # ## Count without weights
 # A **config** lists all of a model's sizes. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up.
+#
+# In the panel below, area is numbers. Press *drop the patch on the model*: 308<!--count.minilm--> of these cover MiniLM. **How many cover `llama-3.1-405b`?**
 
 # %%
 config = AutoConfig.for_model(**config_of("llama-3.1-405b"))
@@ -43,15 +45,16 @@ trained = sum(8 * (m.in_features + m.out_features) for m in layers)
 
 print(f"{total:,} parameters, {trained:,} of them train: {trained / total:.4%}")
 lesson.reveal("405B: times fewer", total / trained, "times")
+LoRAPanel("model", ["model"], model="minilm")
 
 # %% claim
 assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("llama-3.1-405b", LoRA()).total == total
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that layers have in other models, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its layer `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line. `params` does the same for every method, knows other models' names for layers, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its `c_attn` holds query, key and value in one matrix.)
 #
-# Now count all models without experts in our zoo, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
+# Now count all models without experts in our zoo, on `q,v` and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]
@@ -87,16 +90,16 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 #
 # On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow by a factor of $\sqrt{10} \approx 3.2$; if only the number of blocks grew, by ten. Real models grow in both.
 #
-# So "x times fewer" says nothing without the model, the rank and the matrices. Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
+# Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Count 2 bytes per trained number. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
+# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Look at *Trained*, and double it: 2 bytes a number. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
 #
 # Then choose `mixtral-8x7b`: at which rank is it nearly 10,000?
 
 # %%
-LoRAPanel("model", ["model"], model="gpt3-175b", rank=8)
+LoRAPanel("model", ["model"], model="gpt3-175b", models=["gpt3-175b", "mixtral-8x7b"])
 
 # %% claim
 gpt3 = params("gpt3-175b", LoRA(rank=4))
@@ -156,7 +159,7 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no pairs. Pairs in all experts would add 33<!--count.experts--> times the adapter's numbers. Four methods train fewer than LoRA (IA3 and prefix equally many, by chance). A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
+# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no pairs. Pairs in all experts would add 33<!--count.experts--> times the adapter's numbers. Four methods train fewer than LoRA (IA3 and prefix happen to train as many). A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built

@@ -3,11 +3,17 @@
 #
 # Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits allow only sixteen values, so nearly every weight is now wrong.
 #
-# How can that work, and what does it cost?
+# How can that work?
+#
+# ## Three guesses
+# 1. We write each number of a matrix of MiniLM as one of sixteen values. **By what percentage is the matrix wrong then?** (Compare norms: roots of sums of squares.)
+# 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Negative: they win.)
+# 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
+#
+# Ranges, 80% sure.
 
 # %%
 import torch
-from ipywidgets import interact
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
@@ -19,21 +25,12 @@ from lora_lab.training.assets import shipped
 from lora_lab.training.train import evaluate_adapter
 
 lesson.start("12")
-model = load_model("minilm", num_labels=2)
-weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (384, 384), fp32
-
-# %% [markdown]
-# ## Three guesses
-# 1. We write each number of this matrix as one of sixteen values. **By what percentage is the matrix wrong then?** (Compare norms: roots of sums of squares.)
-# 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Negative: they win.)
-# 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
-#
-# Ranges, 80% sure.
-
-# %%
 lesson.predict("percent wrong in 4 bits", low=..., high=...)
 lesson.predict("points lost with 4 bits", low=..., high=...)
 lesson.predict("% of LoRA's memory", low=..., high=...)
+
+model = load_model("minilm", num_labels=2)
+weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (384, 384), fp32
 
 # %% [markdown]
 # ## A block by hand
@@ -96,33 +93,35 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 spaces its levels to match: close together near 0, far apart at the ends. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the levels of the lower half: **can you beat NF4?**
+# Trained weights form a bell curve. So NF4's levels are close together near 0 and far apart at the ends. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) *Yours* are evenly spaced; in Jupyter, change them. **Where do they beat NF, and why?**
 
 # %%
-yours = torch.linspace(-1, 1, 16)  # try others
+yours = {bits: torch.linspace(-1, 1, 2**bits) for bits in (2, 3, 4)}  # try others
 
-@interact(bits=(2, 4))
-def stripes(bits=4):
+_, axes = plt.subplots(1, 3, figsize=(12, 4.5), sharey=True, layout="constrained")
+for ax, bits in zip(axes, yours):
     nf = (f"NF{bits}", levels_of(f"nf{bits}"), 1, "#0072B2", "#56B4E9")
-    for name, levels, up, *colors in nf, ("yours", yours, -1, "#D55E00", "#E69F00"):
+    for name, levels, up, *colors in nf, ("yours", yours[bits], -1, "#D55E00", "#E69F00"):
         nearest = (scaled[..., None] - levels).abs().argmin(-1)
         stripes = [scaled[nearest == k].numpy() for k in range(len(levels))]
         heights = [0 * stripe + up for stripe in stripes]
-        plt.hist(stripes, 200, weights=heights, stacked=True, color=(8 * colors)[: len(levels)])
-        plt.vlines(levels, 0, 250 * up, color="black")
-        plt.text(-0.97, 1400 * up, f"{name}: {wrong(levels):.1f}% wrong", color=colors[0], fontsize=11)
-    plt.title("NF puts its values where the weights are")
-    plt.xlabel("weight / absmax of its block")
-    plt.yticks([])
-    plt.box(False)
+        ax.hist(stripes, 200, weights=heights, stacked=True, color=(8 * colors)[: len(levels)])
+        ax.vlines(levels, 0, 250 * up, color="black")
+        ax.text(-1, 1900 * up, f"{name}: {wrong(levels):.1f}% wrong", color=colors[0], fontsize=14, va="center")
+    ax.set(xlabel="weight / absmax of its block", xticks=[-1, 0, 1], yticks=[], ylim=(-2100, 2100), frame_on=False)
+plt.show()
+
+# %% claim
+even = {bits: wrong(torch.linspace(-1, 1, 2**bits)) for bits in (2, 3, 4)}
+normal = {bits: wrong(levels_of(f"nf{bits}")) for bits in even}
+assert [[round(of[bits]) for of in (normal, even)] for bits in even] == [[57, 53], [20, 22], [9, 10]]
+assert levels_of("nf2").tolist()[:2] == [-1, 0]  # nothing between them
 
 # %% [markdown]
 # ## Train on a rounded base
-# W is dequantized on the fly, multiplied and thrown away: once in the forward pass, once in the backward, for the gradients of earlier layers.
+# W is dequantized on the fly, multiplied and thrown away: once in the forward pass, once in the backward. First, two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16), one seed each.
 #
-# - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16), one seed each.
-# - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter trained on 16 bits to rounded bases. If it loses more points than adapters trained on those bases, they have learned to repair.
+# Then the picture. Filled: twenty stored runs of 400 steps, five seeds for each base (25 November 2026). Hollow: *one* adapter, trained on 16 bits and moved to each base. **Where it falls further than the filled ones, LoRA has learned to repair the rounding.** At how many bits does that begin?
 
 # %%
 store = lesson.workplace("12")
@@ -132,12 +131,18 @@ for form in ("bf16", "nf4+bf16"):
     run = train("minilm", task, LoRA(rank=8), dtype=form, **short)
     print(f"a short run on {form}: {run.metrics['accuracy']:.1%} right")
 
+# %%
 stored = from_store(shipped("data/results/sweeps/bits.zip"))
 adapter, right, moved = shipped("data/results/minilm-rt-r8"), {}, {}
-for form in ("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16"):
-    right[form] = stored.at(dtype=form).scores
+for x, form in enumerate(("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16")):
+    right[form] = stored.at(dtype=form).scores  # (5 seeds, 2,000 sentences)
     moved[form] = evaluate_adapter(adapter, task, dtype=form)["accuracy"]
-    print(f"{form:9}{right[form].mean():6.1%} trained on it,{moved[form]:6.1%}", "moved there" if "nf" in form else "not moved")
+    plt.plot(5 * [x], 100 * right[form].mean(axis=1), "C0o", alpha=0.6)
+    plt.plot(x, 100 * moved[form], "C1o", fillstyle="none", markersize=10)
+plt.title("Filled: trained on this base. Hollow: moved to it", loc="left")
+plt.xticks(range(4), ["16 bits", "4 bits", "3 bits", "2 bits"])
+plt.ylabel("percent right")
+plt.show()
 said = verdict(right["nf4+bf16"], right["bf16"], margin=0.015)
 print("4 bits against 16:", said)
 lesson.reveal("points lost with 4 bits", -100 * said.difference, "points")
@@ -173,15 +178,15 @@ assert lesson.FAST or all(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The matrix is off by 9.3<!--bits.nf4.wrong-->% (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs nearly nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
+# The matrix is off by 9.3<!--bits.nf4.wrong-->% (with levels fitted to it: 8.9). At 2 bits, even spacing beats NF, which then has no level between -1 and 0. Training in 4 bits costs nearly nothing: 80.75<!--bits.nf4-->% right versus 80.93<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
-# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that; we didn't test why. Even the adapter we moved to 4 bits (one, seed 0) loses only 0.6 points.
+# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that; we didn't test why. Even the adapter we moved to 4 bits loses only 0.6 points.
 #
-# **Does LoRA repair? Yes, if there's something to repair.** At 3 bits, the moved adapter loses about 5 points, and those trained there lose 0.8. At 2 bits, it's about 20 and 7.
+# **Does LoRA repair? Yes, if there's something to repair.** At 3 bits, the moved adapter loses about 5 points, and those trained there 0.8. At 2 bits, it's about 20 and 7.
 # </details>
 #
 # ## What it saves
-# An absmax takes 32 bits and serves 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one 32-bit number. A weight takes 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16. Press *LoRA all-linear*, then *QLoRA*: **which parts shrink?**
+# An absmax takes 32 bits and serves 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one 32-bit number. A weight takes 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16. Press *LoRA all-linear*, then *QLoRA*: **how much does the gray block shrink, and why not to a quarter?**
 
 # %%
 lora = LoRA(rank=8, targets="all-linear")
@@ -191,6 +196,10 @@ lesson.reveal("% of LoRA's memory", 100 * steps["nf4"].peak / steps["none"].peak
 MemoryPanel("llama-3-8b", "QLoRA", card="T4", models=["llama-3-8b"], **step)
 
 # %% claim
+count = params("llama-3-8b", lora)
+linear = sum(layer.full for layer in count.modules if layer.trained)
+sizes = [linear * 16, linear * 4.127, (count.total - linear) * 16]  # bits
+assert [round(size / 8 / 2**30, 1) for size in sizes] == [13.0, 3.4, 2.0]
 assert 45 < 100 * steps["nf4"].peak / steps["none"].peak < 51
 assert (
     steps["nf4"].peak - steps["nf4"].categories["weights"] == steps["none"].peak - steps["none"].categories["weights"]
@@ -199,11 +208,11 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share-->%. Only the layers shrink, from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: embeddings and head don't. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
+# QLoRA needs 48<!--bits.llama.share-->%. The weights shrink from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: linear layers from 13.0 to 3.4; embeddings and head keep 2.0. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card
-# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And at most how many bits per weight fit?
+# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? How many bits per weight fit at most?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"

@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from lora_course import checks, lesson
 from lora_course.checks.reading import STORED, disguise, stored
 from lora_course.experiments.reward import halves_found
+from lora_course.panels.mixer_panel import MixerPanel
 from lora_lab import load_adapter, load_model, load_task
 from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_tokenizer
@@ -91,14 +92,15 @@ plt.show()
 reviews = load_task("rt").validation
 count = 30 if lesson.FAST else 500
 labels = torch.tensor(reviews.labels[:count]) == 1
-B, right = adapter.lora_B.detach().clone(), {}
-for strength in (-1, 0, 0.25, 1):
+B, right, sure = adapter.lora_B.detach().clone(), {}, []
+for strength in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1):
     adapter.lora_B.data = strength * B
     answers, means = [], []
     for text in reviews.texts[:count]:
-        answers.append(read(text)[2] > 0.5)
+        answers.append(read(text)[2])
         means.append(kept["x"][1:-1].mean(0))
-    right[strength] = (torch.tensor(answers) == labels).float()
+    sure.append(torch.where(labels, torch.tensor(answers), 1 - torch.tensor(answers)))  # of the right answer
+    right[strength] = (sure[-1] > 0.5).float()
     found = halves_found(model, 16 if lesson.FAST else 256)
     strongest = torch.linalg.svdvals(adapter.frozen_weight() + adapter.delta_weight())[0].item()
     print(f"B times {strength:5}: {right[strength].mean():.1%} right, {found:.0%} of the halves found, strongest piece {strongest:.1f}")
@@ -117,6 +119,7 @@ print(f"A alone: {alone:.1%} right; the best random direction: {chance[-1]:.1%}"
 print(f"a quarter of B: {100 * gap.mean():+.1f} points, plus or minus {196 * gap.std() / count**0.5:.1f}")
 lesson.reveal("percent right with B negated", 100 * right[-1].mean().item(), "%")
 lesson.reveal("percent right by the number alone", 100 * alone, "%")
+MixerPanel(("negated B", "trained B"), [n / 8 for n in range(9)], sure, reviews.texts[:count])
 
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
@@ -132,9 +135,9 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So the number's sign decides. And the number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
+# **Negated, the adapter doesn't stop working. It works in reverse** (drag: halfway, there's no adapter): from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So the number's sign decides. And the number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (the nearest: a cosine of 0.16, as for a random direction). That is an **intruder**. With the adapter, the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. At a quarter, the intruder is still one (strength 6.0), but most lost pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). 500 reviews can't tell whether shrinking costs right answers.
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction far from all of $W$'s own (nearest: a cosine of 0.16, as for a random one). That is an **intruder**. With the adapter, the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. At a quarter, the intruder is still one (strength 6.0), but most lost pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). 500 reviews can't tell whether shrinking costs right answers.
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -181,6 +184,7 @@ disguise(adapter, mine)
 tokens, numbers, sure = read("a wonderful film")
 print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
 checks.check_stranger(..., mine)
+disguise(adapter, 3)  # as it was
 
 # %% solution
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -188,6 +192,7 @@ disguise(adapter, mine)
 tokens, numbers, sure = read("a wonderful film")
 print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
 checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
+disguise(adapter, 3)  # as it was
 
 # %% [markdown]
 # ## Remember

@@ -48,7 +48,7 @@ def test_peak_depends_on_the_dtype_and_seconds_need_one():
     for gpu in (t4, of_size(24)):  # no bf16, unknown peak
         with pytest.raises(BadValue):
             seconds(1, gpu)
-    for size in (0, float("nan"), float("inf")):
+    for size in (0, float("nan"), float("inf"), "8 GB"):
         with pytest.raises(BadValue):
             of_size(size)
 

@@ -11,9 +11,6 @@ from click.testing import CliRunner
 from lora_lab.cli import commands
 from tests.accounting.conftest import small_config
 
-GIB = 2**30
-KEYS = {"mode", "peak_bytes", "at", "categories", "terms", "fits", "max_batch", "notes"}
-
 
 def run(*words: str) -> str:
     return CliRunner().invoke(commands, words, catch_exceptions=False).stdout
@@ -24,21 +21,8 @@ def memory(words: str) -> dict:
     return json.loads(run("memory", *words.split(), "--json"))
 
 
-# ---- memory
-
-
-def test_predictions_equal_full_traces_in_bf16():
-    for words, gib in (
-        ("llama-2-7b --method full --optimizer adamw-foreach", 62.76),
-        ("llama-3-8b --method full --seq 2048 --shard fsdp:8", 23.23),
-        ("llama-2-70b --method qlora --targets q,v --checkpointing", 35.5),
-    ):
-        assert memory(words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
-
-
 def test_json_terms_sum_to_the_peak():
     found = memory("minilm --dtype fp32 --batch 8 --seq 128 --gpu-gb 8 --device cpu")
-    assert set(found) >= KEYS
     assert (found["mode"], found["setup"]["device"], found["fits"]) == ("predicted", "cpu", True)
     assert sum(found["categories"].values()) == sum(term["bytes"] for term in found["terms"]) == found["peak_bytes"]
     assert all(set(term) == {"category", "where", "formula", "bytes"} for term in found["terms"])
@@ -78,7 +62,7 @@ def test_generation_needs_weights_cache_and_logits(tiny_causal):
 def test_trace_and_prediction_agree():
     words = "minilm --dtype fp32 --batch 2 --seq 16 --gpu-gb 8"
     traced, predicted = memory(f"{words} --trace"), memory(words)
-    assert (traced["mode"], predicted["mode"]) == ("traced", "predicted")
+    assert traced["mode"] == "traced"
     assert set(traced) == set(predicted)
     assert traced["reserved_bytes"] > traced["peak_bytes"]
     assert {term["formula"] for term in traced["terms"]} == {None}
@@ -103,6 +87,7 @@ def test_option_increases_the_peak(tiny_causal):
         ("--method qlora", "--no-double-quant"),
         ("--freeze-a", "--no-freeze-a"),
         ("--method full", "--master-weights"),
+        ("--method full --shard fsdp:8", "--shard fsdp:2"),
         ("", "--dora"),
         ("--adapter-dtype bf16", "--adapter-dtype fp32"),
         ("--optimizer sgd", "--optimizer adamw"),
@@ -111,26 +96,19 @@ def test_option_increases_the_peak(tiny_causal):
         assert memory(command)["peak_bytes"] < memory(f"{command} {option}")["peak_bytes"]
 
 
-# ---- params
-
-
 def test_params_counts_modules(lora_lab):
-    done = lora_lab("params", "roberta-base", "--method", "lora", "--rank", "8", "--targets", "q,v", "--json")
-    counted = json.loads(done.stdout)
-    assert {"total", "trainable", "fraction", "adapter_bytes", "modules"} <= set(counted)
+    counted = json.loads(lora_lab("params", "roberta-base", "--method", "lora", "--targets", "q,v", "--json").stdout)
     assert (counted["total"], counted["trainable"]) == (124_645_632, 294_912)
+    assert counted["fraction"] == pytest.approx(294_912 / 124_645_632)
     rows = [row for row in counted["modules"] if row["trained"]]
-    assert [(row["role"], row["count"], row["trained"], row["break_even_rank"]) for row in rows] == [
-        ("q", 12, 147_456, 384),
-        ("v", 12, 147_456, 384),
+    assert [[row[key] for key in ("role", "count", "trained", "break_even_rank")] for row in rows] == [
+        ["q", 12, 147_456, 384],
+        ["v", 12, 147_456, 384],
     ]
     assert "lora trains 294,912 parameters" in lora_lab("params", "roberta-base").stdout
-
-
-def test_params_names_the_modules_of_latent_attention(lora_lab):
-    done = lora_lab("params", "deepseek-v3", "--json")
-    assert "q_b_proj,kv_b_proj" in done.stderr
-    trained = {row["name"].rsplit(".", 1)[-1] for row in json.loads(done.stdout)["modules"] if row["trained"]}
+    latent = lora_lab("params", "deepseek-v3", "--json")
+    assert "q_b_proj,kv_b_proj" in latent.stderr
+    trained = {row["name"].rsplit(".", 1)[-1] for row in json.loads(latent.stdout)["modules"] if row["trained"]}
     assert trained == {"q_b_proj", "kv_b_proj"}
 
 

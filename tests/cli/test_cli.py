@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -8,9 +11,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from lora_lab import BadValue, __version__, workbench
-from lora_lab.training.assets import shipped
-from tests.conftest import HOSTILE, MARK, tiny
+from lora_course.experiments.broken import patient
+from lora_lab import BadValue, LoRA, __version__, workbench
+from lora_lab.training.assets import home, shipped
+from tests.conftest import BWRAP, HOSTILE, MARK, needs_bwrap, tiny
+from tests.training.test_merged import saved
 
 SHIPPED, README = shipped("data/results"), shipped("data/README.md")
 
@@ -110,12 +115,15 @@ def test_fetch_says_what_is_missing(command, monkeypatch, tmp_path):
 
 
 def test_failing_run_exits_with_1(command, tmp_path, opinions, tiny_encoder):
-    words = ["--model", tiny_encoder, "--task", opinions, "--lr", "1e30", "--steps", "9", "--clip", "0", "--json"]
-    done = command("train", *words)
+    words = ["--model", tiny_encoder, "--task", opinions, "--lr", "1e30", "--steps", "9", "--clip", "0"]
+    done = command("train", *words, "--json")
     assert (done.returncode, done.stdout) == (1, "")
     assert "lower the rate (lr was 1e+30)" in done.stderr
     (record,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(record.read_text())["status"] == "failed"
+    done = command("sweep", *words, "--out", "swept")
+    assert done.returncode == 1
+    assert "every run failed" in done.stderr
 
 
 def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch):
@@ -139,3 +147,72 @@ def test_help_version_and_facts_are_on_stdout(command):
     assert {"python", "torch", "device", "dtype", "attention", "threads", "memory_bytes", "assets"} <= facts.keys()
     assert facts["memory_bytes"] > 2**30
     assert {name for name, asset in facts["assets"].items() if asset["ok"]} >= {"minilm", "smollm2", "reviews"}
+
+
+ADAPTER = str(shipped("data/results/minilm-rt-r8"))
+
+
+def test_inspect_json_describes_the_adapter_or_what_makes_it_unreadable(lora_lab, tmp_path):
+    found = json.loads(lora_lab("inspect", ADAPTER, "--base", "minilm", "--json").stdout)
+    assert (found["rank"], found["alpha"], found["scaling"], found["targets"]) == (8, 16, 2.0, ["query", "value"])
+    assert (found["format"], found["parameters"], found["head"]) == ("lora_lab", 6 * 2 * 8 * 768, 770)
+    assert found["does_something"] is True
+    assert found["problems"] == []
+    assert len(found["norms"]) == 12
+    assert all(0.05 < norm["ratio"] < 0.5 for norm in found["norms"])
+    assert json.loads(lora_lab("inspect", ADAPTER, "--json").stdout)["does_something"] is None  # unknown without a base
+    truncated = str(patient("D", tmp_path))
+    assert "problem: truncated file" in lora_lab("inspect", truncated, "--base", "minilm").stdout
+    found = json.loads(lora_lab("inspect", truncated, "--json").stdout)
+    assert found["format"] is None
+    assert [(problem["name"], bool(problem["remedy"])) for problem in found["problems"]] == [("truncated file", True)]
+
+
+def test_merge_json_reports_the_rounding(tmp_path, lora_lab):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
+    out = str(tmp_path / "out")
+    done = lora_lab("merge", adapter, "--base", base, "--out", out, "--dtype", "bf16", "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (answer["out"], answer["dtype"]) == (out, "bf16")
+    assert answer["loads_as"] == "AutoModelForSequenceClassification"
+    assert answer["bytes"] == (tmp_path / "out/model.safetensors").stat().st_size
+    assert answer["merged"]["rounding"] > 0
+    assert len(answer["merged"]["tensors"]) == 4
+    assert "merge in fp32 to keep their updates" in answer["words"]
+
+
+ROOT = Path(__file__).parents[2]
+RUN_COMMANDS = """
+import sys, lora_course.cli
+for words in sys.argv[1:]:
+    sys.argv = ["lora-lab", *words.split()]
+    print(f"\\n$ {words}", file=sys.stderr)
+    try:
+        lora_course.cli.main()
+    except SystemExit as error:
+        print(f"exit {error.code}", file=sys.stderr)
+"""
+
+
+@needs_bwrap
+def test_commands_answer_or_explain_where_nothing_can_be_written(tiny_encoder, opinions, tmp_path):
+    work, disk, scratch = (tmp_path / name for name in ("work", "disk", "scratch"))
+    for folder in (work, disk, scratch):
+        folder.mkdir()
+    sandbox = [*BWRAP, "--bind", scratch, scratch, "--size", "3000000", "--tmpfs", disk, "--chdir", work]
+    paths = {"HOME": work, "XDG_CACHE_HOME": work, "LORA_LAB_HOME": home(), "TMPDIR": scratch, "PYTHONPATH": ROOT}
+    env = os.environ | {name: str(path) for name, path in paths.items()}
+    run = f"--model {tiny_encoder} --task {opinions} --steps 2 --rank 1"
+    answered = ["doctor --json", "params minilm --json", "memory minilm --rank 3 --seq 77 --json"]
+    refused = [f"train {run}", f"sweep {run}", f"train {run} --out {disk}"]
+    command = [*sandbox, sys.executable, "-c", RUN_COMMANDS, *answered, *refused]  # one process, which imports once
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    messages = [block.splitlines()[1:] for block in done.stderr.split("\n$ ")[1:]]
+    assert messages[:3] == [["exit 0"]] * 3
+    assert [len(json.loads(line)) > 5 for line in done.stdout.splitlines()] == [True] * 3
+    for (sentence, *rest), reason in zip(messages[3:], ("Read-only", "Read-only", "No space left"), strict=True):
+        assert sentence.startswith("lora-lab: cannot write into ")
+        assert reason in sentence
+        assert rest == ["exit 2"]
+    assert not any(work.iterdir())

@@ -22,13 +22,13 @@ def test_json_is_on_stdout_and_progress_on_stderr(compare, tmp_path):
     found = json.loads(done.stdout)
     assert found == json.loads(Path(tmp_path, "comparison.json").read_text())
     *trained, failed = found["methods"]
-    assert [row["label"] for row in trained] == ["LoRA r8 q,v", "LoRA r1 q,v,k"]
+    assert [row["label"] for row in trained] == ["LoRA r8 q,v", "LoRA r1 q,k,v"]
     assert all(row["accuracy"]["n"] == 2 and row["edge"] for row in trained)
     assert "LoRA r8 q,v: tuning lr over 0.001, 0.002" in done.stderr
     table, row = describe(found), found["methods"][0]
     assert f"{row['lr']:g} (edge)" in table
     assert " ".join(f"{100 * value:.1f}" for value in row["accuracy"]["each"]) in table
-    assert "4 steps of 4 rows; rates tuned on validation with seed 1000" in table
+    assert "4 steps of 4 rows. Rates were tuned on validation with seed 1000" in table
     (dashes,) = [line for line in table.splitlines() if line.startswith("prompt") and ":" not in line]
     assert set(dashes.removeprefix(failed["label"]).split()) == {"-"}
     assert f"{failed['label']}: {failed['error']}" in table
@@ -40,7 +40,7 @@ def test_minutes_become_steps(compare, monkeypatch):
     monkeypatch.setattr(module, "pack_timed", lambda *_: module.Timing(0.0, 1.0, 0.0))  # a second per step
     done = compare("lora", "--minutes", "1")
     assert done.returncode == 0, done.stderr
-    assert "12 steps each, about 1 minutes in total" in done.stderr
+    assert "12 steps per run, about 1 minutes in total" in done.stderr
     assert "12 steps of 4 rows" in done.stdout
     done = compare("lora", "--minutes", "0.5")
     assert (done.returncode, done.stdout) == (2, "")

@@ -14,7 +14,7 @@ METHODS = {
     "--method prompt --tokens 40 --init random": PromptTuning(tokens=40, init="random"),
     "--method bottleneck --size 8 --placement lin": Bottleneck(size=8, placement="lin"),
     "--method vera --rank 64 --projection-seed 3 --no-save-projection": VeRA(64, ("q", "v"), 0.1, 3, False),
-    "--method ia3 --targets k,v,up --feedforward up": IA3(targets=("k", "v", "up"), feedforward=("up",)),
+    "--method ia3 --targets up,v,k,v --feedforward up": IA3(targets=("k", "v", "up"), feedforward=("up",)),
 } | {f"--method {name}": method() for name, method in REGISTRY.items()}
 
 

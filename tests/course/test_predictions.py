@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import shutil
@@ -44,35 +45,46 @@ def line(**fields) -> str:
     return json.dumps(defaults | fields)
 
 
-def test_logs_of_a_class_are_read_and_summarized(tmp_path: Path):
+def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path: Path):
     changed = line(what="changed", low=4, high=10, found=5)
     for student, lines in {
         "ada": [line(low=80, high=81, student="Ada"), line(low=82, high=83, student=" ADA")],
         "bob": ["no JSON {", line(low="many"), "[]", line(low=float("nan")), changed],
-        "eve": [*(line(low=60, high=90, student=name) for name in ("x" * 1000, "fox")), line(what="\x1b[2J", found=1)],
+        "eve": [*(line(low=60, high=90, student=name) for name in ("x" * 1000, "fox")), line(what="=\x1b[2J", found=1)],
     }.items():
         (tmp_path / student).mkdir()
-        (tmp_path / student / predictions.FILE).write_text("\n".join(lines))
-    rows = predictions.read(tmp_path)
+        encoding = {"ada": "utf-8-sig", "eve": "utf-16"}.get(student)  # as editors on Windows may
+        (tmp_path / student / predictions.FILE).write_text("\n".join(lines), encoding=encoding)
+    table, folder = tmp_path / "out.csv", str(tmp_path)
+    rows = json.loads(lora_lab("predictions", folder, "--csv", str(table), "--json").stdout)["predictions"]
     assert [(row["file"].split("/")[0], row["attempt"], row["low"]) for row in rows] == [
         ("ada", 1, 80), ("ada", 2, 82), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 4), ("eve", 1, 60),
         ("eve", 1, 60), ("eve", 1, None)]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
+    assert ",'= [2J," in table.read_text(encoding="utf-8-sig").splitlines()[-1]  # no formula
+    assert lora_lab("predictions", folder).stdout.splitlines() == [
+        "04: accuracy: 3 of 4 gave a range, and 2 of these contain the result; the result was 82.5%",
+        "04: changed: 1 of 1 gave a range, and 1 of these contain the result; the result was 5%",
+        "04: = [2J: 0 of 1 gave a range, and 0 of these contain the result; the result was 1%",  # no terminal command
+    ]
     shutil.copytree(tmp_path / "bob", tmp_path / "bob again")  # without times, lines may be equal by chance
     assert len(predictions.read(tmp_path)) == len(rows) + 3
     (tmp_path / "bob" / predictions.FILE).write_text(line(at="2026-11-30T09:00:00"))
     shutil.copy(tmp_path / "bob" / predictions.FILE, tmp_path / "bob again")
     assert len(predictions.read(tmp_path)) == len(rows) - 3 + 1
-    assert predictions.summary(rows).splitlines() == [
-        "04: accuracy: 3 of 4 gave a range, and 2 of these contain the result; the result was 82.5%",
-        "04: changed: 1 of 1 gave a range, and 1 of these contain the result; the result was 5%",
-        "04:  [2J: 0 of 1 gave a range, and 0 of these contain the result; the result was 1%",  # no terminal command
-    ]
+
+
+def test_letters_outside_the_encoding_of_a_pipe_are_escaped(lora_lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / predictions.FILE).write_text(line(what="评论 é"))
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # as on Windows
+    monkeypatch.setattr("sys.stdout", pipe)
+    assert lora_lab("predictions", str(tmp_path)).returncode == 0
+    pipe.flush()
+    assert r"\u8bc4\u8bba é" in pipe.buffer.getvalue().decode("cp1252")
 
 
 @pytest.fixture
 def receipt(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
-    """Start lesson 03 in a new kernel; return its receipt."""
     receipt = Receipt("03")
     monkeypatch.setenv("LORA_LAB_HEADLESS", "")
     monkeypatch.setattr(predictions, "CURRENT", receipt)
@@ -112,26 +124,28 @@ def test_bad_range_is_refused(low: object, message: str, receipt: Receipt):
 
 def test_only_a_new_range_is_an_attempt(receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     lesson.predict("points", low=1, high=2)  # replaced before the result
-    for high in (3, 3, 5, 3):
+    for high, found in ((3, 4), (3, 2), (5, 4), (3, 2)):  # a cell that measures something else when it runs again
         lesson.predict("points", low=1, high=high)
-        lesson.reveal("points", 4)
+        lesson.reveal("points", found)
     assert sorted((r.high, r.attempt, r.held) for r in receipt.ranges) == [(3, 1, False), (5, 2, True)]
-    assert "attempt 2" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "it is 2; inside your range (1 to 3, 2 wide). The first result counts: 4." in output
+    assert "attempt 2" in output
     restarted = Receipt("03")
     monkeypatch.setenv("LORA_LAB_STUDENT", "ADA")
     monkeypatch.setattr(predictions, "CURRENT", restarted)
     for high in (3, 6):
         lesson.predict("points", low=1, high=high)
-        lesson.reveal("points", 4)
-    assert [r.attempt for r in restarted.ranges] == [1, 3]
+        lesson.reveal("points", 2)
+    assert [(r.attempt, r.found) for r in restarted.ranges] == [(1, 4), (3, 2)]
     assert [(row["high"], row["attempt"]) for row in predictions.read(log_file.parent)] == [(3, 1), (5, 2), (6, 3)]
 
 
 def test_calibration_counts_first_attempts_of_all_lessons(receipt: Receipt, log_file: Path, capsys):
     lines = [line(student="Ada" if n else "ada ", what=str(n), low=80, high=83 if n else 81) for n in range(9)]
     log_file.write_text("".join(f"{text}\n" for text in lines))
-    lesson.predict("0", low=0, high=100)
-    lesson.reveal("0", 50)
+    lesson.predict("0", low=0, high=0.3)
+    lesson.reveal("0", 0.1 + 0.2)
     capsys.readouterr()
     assert sum(0 <= position <= 1 for position in lesson.calibration().values()) == 9
     assert "9 of 10 ranges contain the result: 90% (95% interval 55 to 100%), consistent" in capsys.readouterr().out

@@ -1,7 +1,9 @@
 import json
+import re
 import textwrap
 import zlib
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,6 @@ ADA = Receipt("03", "Ada", {"rows": Check(True, 2)}, [Range("points", 1.0, 3.0, 
 
 
 def line_of(content: str) -> str:
-    """Return a receipt line with this content and a correct checksum."""
     packed = zlib.compress(content.encode())
     return f"LL1 03 Ada: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
 
@@ -70,6 +71,39 @@ def test_any_content_is_damaged_or_can_be_summarized(content: list):
     json.dumps(summary(found), allow_nan=False)
 
 
+def test_class_summarizes_receipts(lora_lab, tmp_path: Path):
+    checks = {"rows": Check(True, 1), "bars": Check(False, 4)}
+    ada = Receipt("02", "Ada", checks, [Range("points", 1, 3, 1, 2)], {"accuracy": 0.8})
+    checks = {"rows": Check(True, 2), "bars": Check(True, 3)}
+    bob = Receipt("02", "Bob", checks, [Range("points", 5, 6, 1, 2)], {"accuracy": 0.9})
+    eve = Receipt("03", "Eve", {"bracket": Check(False, 0)})
+    lines = ["[10:41] Ada: here", ada.line(), bob.line(), eve.line(), eve.line().replace("03", "00")[:-12]]
+    chat = tmp_path / "chat.txt"
+    chat.write_text("\n".join(lines), encoding="utf-8")
+    done = lora_lab("class", str(chat), "--json")
+    result = json.loads(done.stdout)
+    assert [receipt["student"] + receipt["lesson"] for receipt in result["receipts"]] == ["Ada02", "Bob02", "Eve03"]
+    assert [(row["check"], row["missed"], row["of"], row["tries"]) for row in result["checks"]] == [
+        ("bracket", 1, 1, 0), ("bars", 1, 2, 3.5), ("rows", 0, 2, 1.5),
+    ]  # fmt: skip
+    assert [(row["what"], row["held"], row["of"]) for row in result["predictions"]] == [("points", 1, 2)]
+    (note,) = result["results"]
+    assert (note["name"], note["values"]) == ("accuracy", [0.8, 0.9])
+    assert (round(note["mean"], 9), round(note["std"], 4)) == (0.85, 0.0707)
+    assert (result["calibration"]["hits"], result["calibration"]["of"]) == (1, 2)
+    assert result["damaged"] == ["line 5 (LL1 00 Eve) is damaged: ask for it again"]
+    assert result["damaged"][0] in done.stderr
+    assert "1 of 2 ranges contain" in lora_lab("class", str(chat)).stdout
+    chat.write_text(f"{ada.line()}\n{Receipt('02', 'Fox', {'rows': Check(True, 1)}).line()}")
+    assert "Fox      1/2" in lora_lab("class", str(chat)).stdout  # and not 1/1: Ada's receipt has two exercises
+    three = [Receipt("02", "Otter 2", checks), Receipt("02", "", checks), Receipt("03", "otter  2", checks)]
+    chat.write_text("\n".join(receipt.line() for receipt in three), encoding="utf-16")  # as Notepad's "Unicode"
+    rows = re.findall(r"^(.*\S) +2/2 +(\S+)$", lora_lab("class", str(chat)).stdout, re.M)
+    assert rows == [("(no name, 2)", "-"), ("Otter 2", "2/2")]
+    chat.write_bytes(chat.read_bytes() + f"\n{Receipt('02', 'Ada', checks).line()}".encode())  # files joined
+    assert "Ada" in lora_lab("class", str(chat)).stdout
+
+
 def test_last_receipt_of_a_student_counts_and_nameless_ones_are_kept():
     nameless = [Receipt("03", notes={"accuracy": n / 10}) for n in range(2)]
     zoe = Receipt("03", "Zo\u00eb", notes={"accuracy": 1.0})
@@ -96,14 +130,11 @@ def test_lesson_prints_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     assert "It contains no name" in capsys.readouterr().out
 
 
-def test_seed_depends_only_on_the_name():
+def test_seed_and_draws_depend_on_the_name_and_draws_on_the_question(monkeypatch: pytest.MonkeyPatch):
     assert lesson.seed_of("Ada Lovelace") == lesson.seed_of("  ada   LOVELACE ") == 629_644
     assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two encodings of the same letter
     assert len({lesson.seed_of(f"student {n}") for n in range(40)}) == 40
     assert 0 < lesson.seed_of("Jos\udce9") != lesson.seed_of("Jos")  # invalid UTF-8, as Linux passes it on
-
-
-def test_draws_differ_by_student_and_question(monkeypatch: pytest.MonkeyPatch):
     drawn = [lesson.draw("rank", 8, 4, 16, name=f"student {n}") for n in range(60)]
     assert all(drawn.count(rank) > 9 for rank in (4, 8, 16))
     assert drawn != [lesson.draw("rate", 8, 4, 16, name=f"student {n}") for n in range(60)]

@@ -1,7 +1,17 @@
+"""Tests of what pages refer to: sources, quoted numbers, the glossary's terms, and the API."""
+
+import inspect
 import json
 import re
+import runpy
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+import lora_lab
+from lora_lab.files import read_json
 from tests.docs import ROOT
 
 SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"))
@@ -60,3 +70,70 @@ def test_every_quoted_source_is_listed():
             assert any(link.endswith(f"/{number}") for link in LINKS), f"{file}: {number}"
         for name in re.findall(r"[A-Z][\w-]+ et al\.? (?:19|20)\d\d", text):
             assert name in names, f"{file}: {name}"
+
+
+quoted = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "quoted.py")))
+
+
+def test_all_quoted_numbers_are_up_to_date():
+    numbers = quoted.numbers()
+    assert read_json(quoted.NUMBERS) == numbers
+    for path in quoted.texts():
+        text = path.read_text(encoding="utf-8")
+        assert re.findall(r"<!--([\w.+-]+)-->", text) == [quote[1] for quote in quoted.QUOTE.finditer(text)], path
+        assert quoted.filled(text, numbers) == text, path
+
+
+def test_stale_quotes_are_replaced_and_unknown_ones_refused():
+    text = "**80.1<!--a-->** % [80<!--a-->%](a.md), n=80<!--a-->, *worse<!--b-->*, not\N{NO-BREAK SPACE}tested<!--b-->"
+    expected = "**81<!--a-->** % [81<!--a-->%](a.md), n=81<!--a-->, *holds<!--b-->*, holds<!--b-->"
+    assert quoted.filled(text, {"a": "81", "b": "holds"}) == expected
+    with pytest.raises(KeyError):
+        quoted.filled("1<!--x-->", {})
+
+
+EXPLAINED = (  # how lessons introduce a term
+    r"(?:\b[Aa]n?|[Tt]he|[Ii]ts|called(?: the)?|[Tt]wo|[Oo]ur) \*\*([^*\n]{2,40})\*\*",
+    r"\*\*([^*\n]{2,40})\*\* (?:is|are|says|holds|means|turns|shows|decides|adds|keeps|has|have)\b",
+)
+NOT_TERMS = {  # stressed words, and terms that the glossary has in another form
+    "alpha = c $\\sqrt{r}$", "alpha times rate", "change", "contrarian", "goal", "gpt-2's 0.35m and 0.77m", "mean",
+    "predict", "second", "sentence", "share", "singular values", "system prompt of its own", "third", "value",
+    "what it costs", "gb", "gib", "word",
+}  # fmt: skip
+LINES = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES if re.match(r"\| (?!term )", line)]
+TERMS = [row[0].lower() for row in ROWS]
+
+
+def test_each_row_has_term_chinese_explanation_and_lesson():
+    for row in ROWS:
+        term, chinese, explanation, lesson = row
+        assert re.search(r"[\u4e00-\u9fff]", chinese) or chinese.lower().startswith(term[:2].lower()), row
+        assert 3 <= len(explanation.split()) <= 25, row
+        assert list((ROOT / "notebooks" / "src").glob(f"{lesson}_*.py")), row
+    assert len(set(TERMS)) == len(TERMS)
+
+
+def test_glossary_has_every_term_of_the_lessons():
+    for source in (ROOT / "notebooks" / "src").glob("[0-9]*.py"):
+        lines = source.read_text(encoding="utf-8").splitlines()
+        text = " ".join(line[2:] for line in lines if line.startswith("# ") and not line.startswith("# %%"))
+        terms = {term.strip(".,:").lower() for pattern in EXPLAINED for term in re.findall(pattern, text)}
+        missing = terms - set(TERMS) - NOT_TERMS
+        assert not missing, f"{source.stem}: add {missing} to docs/glossary.md, or to NOT_TERMS"
+
+
+def test_every_public_name_and_method_is_documented(tmp_path: Path):
+    runpy.run_path(str(ROOT / "docs" / "api.py"))["build"](tmp_path, ["lora_lab"])  # all modules would take a minute
+    page = (tmp_path / "lora_lab.html").read_text(encoding="utf-8")
+    for name in lora_lab.__all__:
+        value = getattr(lora_lab, name)
+        docstring = inspect.getdoc(value)
+        assert docstring, f"{name} has no docstring"
+        assert not docstring.startswith(f"{name}("), f"{name} has only the docstring that dataclass generates"
+        assert f'id="{name}"' in page
+        members = vars(value).items() if inspect.isclass(value) else ()
+        for member, attribute in members:
+            if not member.startswith("_") and (inspect.isfunction(attribute) or isinstance(attribute, property)):
+                assert inspect.getdoc(getattr(value, member)), f"{name}.{member} has no docstring"

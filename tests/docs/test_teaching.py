@@ -21,7 +21,6 @@ def section(title: str, page: str = PAGE) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of each row of a table."""
     return [re.split(r" *\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
 
 
@@ -55,7 +54,7 @@ def test_ninety_minute_plans_have_the_first_six_lessons_at_the_times_of_the_head
 
 def test_texts_name_the_pages_on_which_sheets_are_printed():
     page = {title: str(number) for number, title in enumerate(re.findall(r"(?m)^## (.*)$", SHEETS), 2)}
-    assert "quiz A is page {}, B {}, C {};".format(*(page[f"Quiz, form {form}"] for form in FORMS)) in SHEETS
+    assert "Quiz A is page {}, B page {} and C page {}.".format(*(page[f"Quiz, form {f}"] for f in FORMS)) in SHEETS
     for text in (PAGE, SHEETS):
         named = {*re.findall(r"(slip|cards|sheet)\b[^.;]*?\bpage (\d)", text)}
         assert named == {(title.split()[1], page[title]) for title in ("Result slip", "Forty cards", "Running sheet")}

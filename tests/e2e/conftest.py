@@ -85,8 +85,10 @@ def serving(arguments: list[str], folder: Path, **env: str) -> Iterator[str]:
             time.sleep(0.2)
         yield match[1]
     finally:
-        os.killpg(server.pid, signal.SIGTERM)  # background jobs of a shell ignore SIGINT
+        server.terminate()  # the command; the server that it started must end with it
         server.wait(60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +105,6 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A workbench without a network."""
     guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
     arguments = ["-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
     settings = str(guard / "settings")  # tests don't change the user's settings

@@ -20,7 +20,6 @@ FOCUSED = """() => { // name and outline width; radios and checkboxes show the o
 
 
 def requests_elsewhere(page: Page) -> list[str]:
-    """Return a list that collects the page's requests to other machines."""
     requests: list[str] = []
     own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
     page.on("request", lambda r: None if r.url.startswith(own) else requests.append(r.url))
@@ -54,12 +53,10 @@ class Pages:
         return self.page
 
     def panel(self, panel: Any, **options: Any) -> Locator:
-        """Open a page with one panel, and return it."""
         return panel_of(self.open(panel, **options))
 
 
 def panel_of(page: Any, number: int = 0) -> Locator:
-    """Return a panel of a page or frame, counted from the top."""
     return page.locator(".lab-panel .card").nth(number)
 
 
@@ -77,7 +74,6 @@ def drag(panel: Locator, start: tuple[float, float], end: tuple[float, float]) -
 
 
 def trait(panel: Locator, name: str) -> Any:
-    """Return a trait of the first panel of a panel's page."""
     return panel.page.locator("[data-panel]").first.evaluate("(e, name) => e.model.get(name)", name)
 
 

@@ -19,7 +19,6 @@ PanelType = TypeVar("PanelType", bound=Panel)
 
 
 def with_traits(panel: PanelType, **values: Any) -> PanelType:
-    """Set traits one after the other."""
     for name, value in values.items():
         setattr(panel, name, value)
     return panel
@@ -64,7 +63,6 @@ def train(**values: Any) -> TrainPanel:
 
 
 def training() -> TrainPanel:
-    """A run at step 230 of 400."""
     panel = train(found={})
     losses, checks = panel.live["losses"][:230], panel.live["checks"][:2]
     progress = {"losses": losses, "checks": checks, "step": 230, "left": 41, "busy": True, "state": "training"}

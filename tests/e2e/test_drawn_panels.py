@@ -79,15 +79,12 @@ def test_axe_finds_no_violations_and_nothing_overflows(pages: Pages, kernel: boo
     assert not violations(page)
 
 
-@pytest.mark.parametrize(
-    ("name", "rule", "selector"),
-    [("sweep", "label", "input[type=range]"), ("rank", "svg-img-alt", "svg[role=img]")],
-)
-def test_axe_finds_a_missing_name(pages: Pages, name: str, rule: str, selector: str) -> None:
-    page = pages.open(one_each()[name])
+def test_axe_finds_a_missing_name(pages: Pages) -> None:
+    page = pages.open(one_each()["sweep"], one_each()["rank"])
     unname = "e => { e.removeAttribute('aria-label'); e.closest('label')?.replaceWith(e); }"
-    panel_of(page).locator(selector).first.evaluate(unname)
-    assert any(violation.startswith(f"{rule}:") for violation in violations(page))
+    for number, selector in enumerate(("input[type=range]", "svg[role=img]")):
+        panel_of(page, number).locator(selector).first.evaluate(unname)
+    assert {violation.partition(":")[0] for violation in violations(page)} >= {"label", "svg-img-alt"}
 
 
 def test_tab_reaches_every_control_and_thumbs_are_dragged(pages: Pages) -> None:

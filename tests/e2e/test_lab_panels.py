@@ -18,11 +18,8 @@ from tests.e2e.pages import Pages, box_of, center, drag, move, trait
 from tests.e2e.panels import lora, memory, sweep, train
 from tests.widgets.test_rank_panel import sum_of
 
-# ---- LoRA
-
 
 def value_of(panel: Locator, slider: str) -> str:
-    """Return what a screen reader says about a slider."""
     return panel.get_by_role("slider", name=slider).get_attribute("aria-valuetext") or ""
 
 
@@ -87,8 +84,6 @@ def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None
     assert np.allclose(np.add(base, detour), y)
 
 
-# ---- rank
-
 EVERY_SEVENTH_PIXEL = """c => { // its brightness, 0 to 255
     const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
     return btoa(String.fromCharCode(...data.filter((_, i) => i % 28 === 0)));
@@ -121,8 +116,6 @@ def test_keys_add_and_remove_pieces(pages: Pages) -> None:
     panel.get_by_role("button", name="take it away").press("Enter")
     expect(panel.get_by_role("status")).to_contain_text("60.6%")
 
-
-# ---- memory
 
 EVALUATE = """([film, points]) => points.map((point) => {
     const found = evaluate(film, point);
@@ -183,9 +176,6 @@ def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages)
     assert value_of(panel, "moment") == peak
 
 
-# ---- sweep
-
-
 def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -> None:
     python = sweep(view="rank")
     panel, rates, rows = pages.panel(python), python.data["rates"], len(python.data["ranks"])
@@ -232,9 +222,6 @@ def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
     expect(lines).to_have_count(0)
 
 
-# ---- training
-
-
 def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     python = train()
     first = python.found["sentences"][0] | {"text": "its third \x96 and best"}  # a Windows dash, which no font has
@@ -250,9 +237,6 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     ):
         expect(panel.locator(place)).to_contain_text(words)
     expect(panel.locator(".moved rect")).to_have_count(12)
-
-
-# ---- comparison
 
 
 def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:

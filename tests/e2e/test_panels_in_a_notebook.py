@@ -18,28 +18,25 @@ from tests.e2e.pages import FOCUSED, box_of, panel_of
 from tests.e2e.panels import ONE_EACH_CELL
 from tests.e2e.test_drawn_panels import assert_drawn
 
-LORA, MEMORY, SWEEP, OTHER_SWEEP, RANK, VOICES, TRAIN, COMPARE = range(8)  # the panels, from the top
+LORA, MEMORY, SWEEP, OTHER_SWEEP, VOICES, COMPARE = range(6)  # the panels, from the top
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
 )
 PANELS = """
 import ipywidgets as W
-from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
-from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_course.panels.voices_panel import VoicesPanel
 grid = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=2)
 lora, memory = LoRAPanel(models=["minilm"]), MemoryPanel("minilm", "LoRA q, v", batch=2, seq=64, models=["minilm"])
 sweep, other_sweep = SweepPanel("mine/runs", **grid), SweepPanel("other/runs", **grid)
-rank = RankPanel()
 voices = VoicesPanel({"captain": "voices/captain", "json": "voices/json"}, longest=40)
-train = TrainPanel(task="opinions.csv", steps=120, batch=4, store="trained/runs")
 tuning = dict(seeds=2, rates=1, growth=0, steps=20, batch=4)
 compare = ComparePanel("minilm", "opinions.csv", ("head", "lora"), store="compared", **tuning)
 linked, observed = W.IntText(), W.Textarea()
 links = [W.jslink((lora, "rank"), (memory, "rank")), W.jslink((sweep, "rank"), (linked, "value"))]
 for panel, name in ((lora, "rank"), (memory, "batch"), (sweep, "rank")):
     panel.observe(lambda c: setattr(observed, "value", observed.value + f" {c['name']} {c['new']}"), name)
-panels = [W.HBox([lora, W.HTML("beside")]), W.HBox([memory]), sweep, other_sweep, rank, voices, train, compare]
+panels = [W.HBox([lora, W.HTML("beside")]), W.HBox([memory]), sweep, other_sweep, voices, compare]
 W.VBox([*panels, linked, observed])
 """
 SLOW = """
@@ -180,31 +177,8 @@ def test_voices_answer_side_by_side_and_stop(page: Page) -> None:
     assert len(set(panel.locator(".voice p").all_inner_texts())) == 4
     panel.get_by_role("combobox", name="question").select_option("Why is the sky blue?")
     expect(panel.locator("[data-voice=json]")).to_contain_text("Press Ask to hear it")  # at this strength
-
-
-def test_a_run_stops_goes_on_and_classifies_a_typed_sentence(page: Page, lab: Lab) -> None:
-    panel, doing = panel_of(page, TRAIN), panel_of(page, TRAIN).locator(".doing")
-    panel.get_by_role("slider", name="rank").press("ArrowRight")
-    expect(panel.locator(".count")).to_contain_text("147,456")
-    panel.get_by_role("slider", name="your guess").press("ArrowRight")
-    panel.get_by_role("button", name="Start").click()
-    expect(doing).to_contain_text(re.compile(r"Step [1-9]\d* of 120"), timeout=180_000)
-    step, curve = doing.inner_text().partition(" of ")[0], panel.locator(".picture svg").inner_html()
-    expect(doing).not_to_contain_text(f"{step} of ")
-    assert panel.locator(".picture svg").inner_html() != curve
-    panel.get_by_role("button", name="Stop").click()
-    expect(doing).to_contain_text("Stopped at step", timeout=60_000)
-    expect(panel.locator(".big")).to_contain_text("test rows right")
-    panel.get_by_role("button", name="go on").click()
-    expect(doing).to_contain_text("Done", timeout=240_000)
-    expect(panel.locator(".title")).to_contain_text("points after 120 steps")
-    assert len(list((lab.folder / "trained").rglob("adapter_model.safetensors"))) == 1
-    panel.get_by_role("textbox", name="Your own sentence").fill("a fine and <b>moving</b> film")
-    expect(panel.locator(".said")).to_contain_text("%", timeout=60_000)
-    expect(panel.locator(".quoted")).to_contain_text("<b>moving</b>")
-    before = panel.locator(".said").inner_text()
-    panel.get_by_role("slider", name="strength").press("Home")
-    expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # without the kernel
+    panel.get_by_role("slider", name="strength").press("ArrowRight")
+    expect(panel.locator("[data-voice=json]")).not_to_contain_text("Press Ask")  # the text until Stop
 
 
 def test_methods_are_compared_and_studies_simulated(page: Page) -> None:
@@ -219,7 +193,7 @@ def test_methods_are_compared_and_studies_simulated(page: Page) -> None:
 
 
 def test_panels_report_a_restarted_kernel_and_keep_their_content(page: Page) -> None:
-    panels = [panel_of(page, number) for number in range(8)]
+    panels = [panel_of(page, number) for number in range(6)]
     headlines = [panel.locator(".big").text_content() for panel in panels]
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_text("Restart Kernel…", exact=True).click()
@@ -256,13 +230,26 @@ def test_a_lesson_is_done_by_keyboard(lab: Lab) -> None:
     expect(panel.locator(".count")).to_contain_text("73,728 parameters in the adapter")
     _tab_to(page, "go", "Shift+Tab")
     page.keyboard.press("Enter")
-    expect(panel.locator(".doing")).to_contain_text(re.compile(r"Step [1-9]\d* of 200"), timeout=120_000)
-    page.keyboard.press("Space")  # the same button is now Stop and has kept the focus
-    expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=120_000)
-    assert page.evaluate(FOCUSED)[0] == "go"
+    doing, curve = panel.locator(".doing"), panel.locator(".picture svg")
+    for again in (True, False):
+        expect(doing).to_contain_text(re.compile(r"Step [1-9]\d* of 200"), timeout=120_000)
+        step, drawn = doing.inner_text().partition(" of ")[0], curve.inner_html()
+        expect(doing).not_to_contain_text(f"{step} of ")
+        assert curve.inner_html() != drawn
+        page.keyboard.press("Space")  # the same button is now Stop and has kept the focus
+        expect(doing).to_contain_text("Stopped at step", timeout=120_000)
+        assert page.evaluate(FOCUSED)[0] == "go"
+        if again:
+            page.keyboard.press("Space")  # go on
     expect(panel.locator(".big")).to_contain_text("of 100 test rows right")
     expect(panel.locator(".changes")).to_contain_text(re.compile(r"changed \d+ of 50 validation answers"))
     assert len(list((lab.folder / "runs" / "02").glob("*/adapter_model.safetensors"))) == 1
+    panel.get_by_role("textbox", name="Your own sentence").fill("a fine and <b>moving</b> film")
+    expect(panel.locator(".said")).to_contain_text("%", timeout=60_000)
+    expect(panel.locator(".quoted")).to_contain_text("<b>moving</b>")
+    before = panel.locator(".said").inner_text()
+    panel.get_by_role("slider", name="strength").press("Home")
+    expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # without the kernel
     run(page, ALL_ROWS)
     run(page, "run = panel.result()")
     expect(outputs.filter(has_text="stays sealed").first).to_be_visible()

@@ -46,7 +46,6 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site's folder, built without a network."""
     guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("site") / "html"
     subprocess.run([sys.executable, str(BUILD), str(folder)], env=guarded(guard), timeout=600, check=True)
     assert not (guard / "blocked").exists()
@@ -152,12 +151,17 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
     expect(sealed).to_have_count(0)
     page.reload()
     expect(sealed).to_have_count(0)  # the browser has stored the ranges
+    forms.nth(1).get_by_role("button", name="Clear").click()
+    for number, value in enumerate(("1", "1'000")):
+        forms.nth(1).locator("input").nth(number).fill(value)
+    forms.nth(1).get_by_role("button", name="Seal my ranges").click()
+    expect(results.nth(1)).to_contain_text("115.8 MiB: inside your range, 1 to 1000.")
     page.get_by_role("button", name="Clear").first.click()
     expect(sealed).to_have_count(4)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
     expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* luck gives 0 to 1.$"))
-    expect(page.locator(".lab-ranges li")).to_contain_text("29.11, your range 10.5 to 40: inside.")
+    expect(page.locator(".lab-ranges li")).to_contain_text("29.11, your range 10.5 to 40: inside.")  # not the later one
 
 
 def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: Path) -> None:
@@ -207,7 +211,6 @@ def test_the_puzzle_is_solved_by_keyboard(visit: Visit) -> None:
 
 
 def reply_to(form: Locator, *answers: str) -> str:
-    """Fill in a form's open fields, press Check, and return the reply."""
     return form.evaluate(ANSWER, list(answers))
 
 
@@ -314,6 +317,7 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
         assert reply in reply_to(intervals)
     for margin, reply in (("0", "exact equality"), ("0.015", "0.015 looks like a fraction"), ("8", "the probe")):
         assert reply in reply_to(form, margin)
+    assert "give tenths of a point" in reply_to(form, "1.35")
     assert "Hint" not in form.get_by_role("status").inner_text()  # the hints are about later fields
     reply = reply_to(form, "1,5")
     assert "90% interval -1.38 to -0.24" in reply
@@ -361,6 +365,10 @@ def test_a_panel_follows_the_theme(visit: Visit) -> None:
     page = visit()
     page.locator(".theme-toggle:visible").click()
     expect(page.locator("body")).to_have_attribute("data-theme", "dark")
+    expect(panel_of(page)).to_have_class(re.compile(r"\bdark\b"))
+    page.locator(".theme-toggle:visible").click()
+    expect(panel_of(page)).not_to_have_class(re.compile(r"\bdark\b"))
+    page.evaluate("document.body.style.background = '#000'")  # as a high-contrast theme does
     expect(panel_of(page)).to_have_class(re.compile(r"\bdark\b"))
 
 

@@ -1,4 +1,6 @@
 import json
+import math
+import sys
 import threading
 from dataclasses import replace
 from functools import partial
@@ -9,11 +11,15 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from nltk.translate.nist_score import corpus_nist
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu import corpus_bleu, corpus_chrf
 
 from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store, load_task
 from lora_lab.errors import Changed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments import compare as module
+from lora_lab.experiments.afterwards import score_answers, text_scores
 from lora_lab.experiments.compare import Comparison, Terms, compare, terms_of
 from lora_lab.experiments.margins import shown, unpacked
 from lora_lab.experiments.results import Runs
@@ -47,6 +53,7 @@ def test_invalid_contender_is_refused():
         ("lora:rank=x", "integer"),
         ("lora:rank=4:rank=8", "sets rank twice"),
         ("lora,lora:rank=8", "named twice"),
+        ("lora:alpha=8.0000001,lora:alpha=8.0000002", "settings that differ more"),
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
         ("lora:name=full", "sets name twice"),
         (" , ", "at least one method"),
@@ -170,19 +177,10 @@ def test_methods_in_parallel_give_the_same_result(compared, tiny_encoder, opinio
     assert any("tuning lr over" in message for message in messages)
 
 
-def test_failing_method_is_recorded_and_others_continue(tiny_encoder, opinions, tmp_path):
-    methods = "lora:targets=c_attn,lora:rank=33,lora:rank=2"
-    absent, large, good = compare(tiny_encoder, opinions, methods, tmp_path, **TERMS).to_json()["methods"]
-    assert "matches no layer" in absent["error"]
-    assert "rank 33" in large["error"]
-    assert (absent["runs"], absent["accuracy"]["mean"], absent["lr"], absent["against"]) == ([], None, None, {})
-    assert good["accuracy"]["n"] == 2
-
-
 def test_comparison_on_an_edited_file_is_refused(tiny_encoder, opinions, tmp_path):
     file, terms = tmp_path / "own.csv", {**TERMS, "steps": 2, "growth": 0, "seeds": 1}
     file.write_text(Path(opinions).read_text())
-    compare(tiny_encoder, str(file), "probe", tmp_path / "out", **terms)
+    compare(Path(tiny_encoder), file, "probe", tmp_path / "out", **terms | {"seeds": np.int64(terms["seeds"])})
     before = (tmp_path / "out" / "comparison.json").read_bytes()
     file.write_text(file.read_text().replace("awful,bad", "awful,good", 10))
     with pytest.raises(Changed, match=r"own\.csv has changed"):
@@ -231,8 +229,9 @@ def test_groups_share_fields_and_start_without_runs():
     assert [recipe.lr for recipe in study.groups["c"]] == [1e-4, 1e-4]
     assert study.missing == "6 of 6 runs are missing: stopped; repeat the call to resume"
     assert study.verdicts({"rank": ("b", "a")}) == {}
-    few = Study.of("minilm", "rt", {"few": "lora"}, 3, examples=50, subset=4).groups["few"]
-    assert [(recipe.seed, recipe.subset) for recipe in few] == [(0, 4), (1, 5), (2, 6)]
+    own = {"few": {"method": "lora", "model": "a"}}
+    few = Study.of("", "rt", own, np.int64(3), examples=50, subset=4).groups["few"]
+    assert [(recipe.model, recipe.seed, recipe.subset) for recipe in few] == [("a", 0, 4), ("a", 1, 5), ("a", 2, 6)]
 
 
 def test_verdicts_use_the_seeds_that_both_groups_finished():
@@ -262,7 +261,7 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     assert steps > 100
     assert "in a pack of 2" in messages[0]
     assert "not timed" in messages[1]
-    assert f"{steps} steps each" in messages[2]
+    assert f"{steps} steps per run" in messages[2]
     assert module.steps_within(60, terms, methods, tmp_path, messages.append) == steps
     assert len(messages) == 4  # nothing was timed again
 
@@ -274,3 +273,64 @@ def test_unpackable_runs_do_not_share_a_step(recipe, monkeypatch):
     assert module.pack_timed(pack).step == 1 / 2
     monkeypatch.setattr("lora_lab.training.pack.stack_members", Mock(side_effect=BadValue("cannot be packed")))
     assert module.pack_timed(pack).step == 1
+
+
+# ---- generated texts
+
+TEXT = "The Quince is a cheap pub by the river ."  # E2E puts a space before full stops
+ANSWERS = ["The Quince is a cheap pub.", "Near Tilney Park, there is a pub called Quince!", "Cotto serves Thai food."]
+REFERENCES = [
+    ["The Quince is a cheap pub by the river.", "By the river is The Quince, a pub."],
+    ["Quince is a pub near Tilney Park.", "There is a pub called Quince, near Tilney Park."],
+    ["Cotto serves Thai food for less than £20.", "At Cotto the food is Thai."],
+]
+
+
+def test_scores_equal_those_of_the_packages():
+    streams = [list(stream) for stream in zip(*REFERENCES, strict=True)]
+    scores = text_scores(ANSWERS, REFERENCES)
+    assert scores["bleu"] == corpus_bleu(ANSWERS, streams, lowercase=True).score
+    assert scores["chrf"] == corpus_chrf(ANSWERS, streams).score
+    scorer = RougeScorer(["rougeL"])
+    each = [
+        max(scorer.score(reference, text)["rougeL"].fmeasure for reference in references)
+        for text, references in zip(ANSWERS, REFERENCES, strict=True)
+    ]
+    assert scores["rouge_l"] == pytest.approx(100 * sum(each) / 3)
+    words = [text.lower().replace(".", " .").replace("!", " !").replace(",", " ,").split() for text in ANSWERS]
+    known = [[r.lower().replace(".", " .").replace(",", " ,").split() for r in group] for group in REFERENCES]
+    assert scores["nist"] == pytest.approx(corpus_nist(known, words, n=5))
+
+
+def test_tasks_and_machines_without_what_scores_need_are_refused(opinions, monkeypatch):
+    for task, prompts, match in (
+        (opinions, 1, "has no meaning representations to express"),
+        ("restaurants", 0, "prompts must be at least 1"),
+    ):
+        with pytest.raises(BadValue, match=match):
+            score_answers(None, None, load_task(task), prompts=prompts)
+    for name in ("nltk", "rouge-score", "sacrebleu"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name.replace("-", "_"), None)
+            with pytest.raises(BadValue, match=rf"needs {name}: pip install 'lora-lab\[metrics\]'$"):
+                text_scores([TEXT], [[TEXT]])
+
+
+def test_scores_of_plugins_are_kept_for_all_texts_and_for_each(monkeypatch):
+    task = load_task("restaurants")
+    monkeypatch.setattr(afterwards, "generate", lambda *_: task.test.texts[:2])
+    scores = score_answers(None, None, task, prompts=2)
+    assert scores["bleu"] == pytest.approx(100)
+    assert sum(scores["kinds"].values()) == sum(len(row["slots"]) for row in scores["texts"]) > 0
+
+
+def test_evaluate_prints_text_scores_next_to_perplexity(tiny_causal, voices, tmp_path, lora_lab):
+    (tmp_path / "test.txt").write_text("name : Quince | area : riverside||Quince is by the river .\n")
+    (tmp_path / "valid.txt").write_text("name : Fable | food : Thai||Fable is Thai .\n")
+    words = ["--model", tiny_causal, "--dtype", "fp32", "--attention", "eager", "--device", "cpu", "--prompts", "2"]
+    done = lora_lab("evaluate", str(voices["json"]), "--task", str(tmp_path), *words, "--json")
+    metrics = json.loads(done.stdout)["metrics"]
+    assert set(metrics) == {"perplexity", "loss", "n", "slot_errors", "bleu", "chrf", "rouge_l", "nist"}
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    assert metrics["n"] == 1
+    assert metrics["slot_errors"] >= 1

@@ -9,7 +9,7 @@ import pytest
 from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
 from lora_lab import BadValue, FullFineTuning, LoRA, Recipe, Store, load_task, sweep, verdict
-from lora_lab.errors import LabWarning
+from lora_lab.errors import LabError, LabWarning
 from lora_lab.experiments.grid import share
 from lora_lab.experiments.results import Runs, collect, from_store, load
 from lora_lab.training.device import Choice, environment
@@ -41,12 +41,14 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     assert row["validation_accuracy"] == pytest.approx(0.8)
     assert list(Runs(()).frame) == ["hash", "status"]
     unscored = Runs((replace(finished_run(0, FP32), predictions=None),))
-    for runs, message in (
-        (unscored, "has no predictions; score it again"),
-        (Runs(()), "none of these 0 runs finished"),
+    for function, message in (
+        (lambda: verdict(unscored, unscored), "has no predictions; score it again"),
+        (lambda: verdict(Runs(()), Runs(())), "none of these 0 runs finished"),
+        (lambda: Runs((made_run(Recipe("m", "kjv"), loss=1.5),)).accuracy, "kjv has no accuracy, only loss"),
+        (lambda: unscored.at(rank=[1, 2]), "existing values are {'rank': \\['8'\\]}"),
     ):
-        with pytest.raises(BadValue, match=message):
-            verdict(runs, runs)
+        with pytest.raises(LabError, match=message):
+            function()
 
 
 def test_a_seed_counts_once_and_is_paired_with_itself():
@@ -116,11 +118,12 @@ def test_forty_shares_make_the_whole(grid, tmp_path):
     collected = collect([tmp_path / "class"], tmp_path / "all")
     assert (collected.taken, collected.repeated, collected.unreadable) == (12, 0, {})
     assert load(tmp_path / "all")[COLUMNS].equals(whole.frame[COLUMNS])
-    run = from_store(tmp_path / "all").runs[0]
-    assert Path(run.adapter).parent == tmp_path / "all"
+    (tmp_path / "all").rename(tmp_path / "moved")
+    run = from_store(tmp_path / "moved").runs[0]
+    assert Path(run.adapter).parent == tmp_path / "moved"
     assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
     assert run.predictions is not None
-    assert collect([tmp_path / "class"], tmp_path / "all").repeated == 12
+    assert collect([tmp_path / "class"], tmp_path / "moved").repeated == 12
 
 
 def test_zip_file_is_a_read_only_store(grid, tmp_path):

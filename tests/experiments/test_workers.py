@@ -167,6 +167,20 @@ def test_stop_keeps_the_packs_that_have_returned(client, recipes, tmp_path):
     assert sweep(recipes(steps=40), tmp_path, client=client).skipped == len(stopped.runs)
 
 
+def test_end_of_the_cluster_is_reported_and_finished_runs_are_kept(client, recipes, tmp_path):
+    def end() -> None:
+        while not Store(tmp_path).runs():
+            time.sleep(0.1)
+        client.cancel([Future(key, client) for key in client.futures])  # what a client does when its scheduler is gone
+
+    from dask.distributed import Future
+
+    threading.Thread(target=end, daemon=True).start()
+    with pytest.raises(Failed, match="the Dask cluster has ended"):
+        sweep(recipes(lr=1e-2, seed=range(8), steps=100), tmp_path, size=1, client=client)
+    assert 0 < len(Store(tmp_path).runs()) < 8
+
+
 def test_address_without_a_scheduler_is_refused(monkeypatch):
     monkeypatch.setattr("lora_lab.experiments.sweep.TIMEOUT", 1)
     with pytest.raises(BadValue, match="no Dask scheduler answers at"):

@@ -8,31 +8,20 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import lora_lab as lab
+from lora_lab import LoRA, save_adapter
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from tests.conftest import randomise, tiny
+from tests.conftest import tiny, with_adapter
+from tests.methods import test_every_method as every
 
-METHODS: dict[str, tuple[str, Method]] = {
-    "lora": ("roberta", lab.LoRA(rank=4)),
-    "patterns": ("roberta", lab.LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})),
-    "fused": ("gpt2", lab.LoRA(rank=2, rslora=True)),
-    "dora": ("llama", lab.LoRA(rank=2, targets=("q", "down"), dora=True)),
-    "embedding": ("llama", lab.LoRA(rank=2, targets=("embed", "v"))),
-    "pissa": ("roberta", lab.LoRA(rank=2, init="pissa")),
-    "ia3": ("gpt2", lab.IA3()),
-    "vera": ("llama", lab.VeRA(rank=4, save_projection=False)),
-    "lora-xs": ("roberta", lab.LoRAXS(rank=4)),
-    "tinylora": ("gpt2", lab.TinyLoRA(u=4, weight_tying=0.5)),
-    "prompt": ("llama", lab.PromptTuning(tokens=3)),
-    "ptuning": ("roberta", lab.PTuning(tokens=3)),
-    "prefix": ("llama", lab.PrefixTuning(tokens=3)),
-    "bitfit": ("roberta", lab.BitFit()),
-    "bottleneck": ("roberta", lab.Bottleneck(size=4)),
-    "full": ("gpt2", lab.FullFineTuning()),
-    "large": ("wide", lab.LoRA(rank=64, targets=("all-linear",))),  # 2 MB, large enough to notice excessive memory
+METHODS: dict[str, tuple[str, Method]] = {name: (kind, every.METHODS[name]) for name, kind in dict(every.CASES).items()}
+METHODS |= {
+    "patterns": ("roberta", LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})),
+    "fused": ("gpt2", LoRA(rank=2, rslora=True)),
+    "embedding": ("llama", LoRA(rank=2, targets=("embed", "v"))),
+    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB, large enough to notice excessive memory
 }
-ONLY_OURS = ("pissa", "lora-xs", "ptuning", "bitfit", "bottleneck", "full")  # other methods without our header
+WITHOUT_HEADER = ("lora", "patterns", "fused", "embedding", "ia3", "vera", "tinylora", "prompt", "prefix", "large")
 
 
 def base(kind: str) -> nn.Module:
@@ -47,11 +36,8 @@ def base(kind: str) -> nn.Module:
 def adapters(place: Path) -> None:
     """Write an adapter of each of METHODS, and PEFT's methods also without our header (the large one in bf16)."""
     for name, (kind, method) in METHODS.items():
-        model = base(kind)
-        method.attach(model)
-        randomise(model)
-        ours, theirs = lab.save_adapter(model, place / name), place / f"peft-{name}"
-        if name not in ONLY_OURS:
+        ours, theirs = save_adapter(with_adapter(base(kind), method), place / name), place / f"peft-{name}"
+        if name in WITHOUT_HEADER:
             theirs.mkdir()
             shutil.copy(ours / CONFIG, theirs)
             dtype = torch.bfloat16 if name == "large" else torch.float32

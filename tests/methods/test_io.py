@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 import struct
 import time
@@ -16,12 +17,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lora_lab import FullFineTuning, LoRA, load_adapter, merge, save_adapter, unmerge
-from lora_lab.errors import BadValue, LabError, LabWarning
+from lora_lab.adapter_layer import out_by_in
+from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.attach import fingerprint
-from lora_lab.methods.io import CONFIG, MOST, WEIGHTS, AdapterFile, attach_from, parse_json
+from lora_lab.methods.inspect import inspect_adapter
+from lora_lab.methods.io import CONFIG, MOST, OLD_WEIGHTS, WEIGHTS, AdapterFile, attach_from, parse_json
 from lora_lab.methods.peft import patterns_from_a_file
-from tests.conftest import logits, raises_unchanged, tiny, with_adapter
+from tests.conftest import logits, lora_layers, raises_unchanged, snapshot, tiny, with_adapter
 from tests.fuzz.corpus import METHODS
 from tests.methods.conftest import Edit, edit_config, edit_tensors, peft_lora, peft_model, replace_header, save_peft
 
@@ -69,13 +71,6 @@ def test_save_is_refused_and_writes_nothing(tmp_path):
         save_adapter(model, folder / CONFIG / "adapter")
 
 
-def test_fingerprint_identifies_the_base():
-    plain, other = tiny("llama"), tiny("llama")
-    other.model.layers[1].mlp.down_proj.weight.data.mul_(1.1)
-    assert LoRA(rank=4).attach(tiny("llama")).base_fingerprint == fingerprint(plain) == fingerprint(plain.bfloat16())
-    assert len({fingerprint(m) for m in (other, plain, tiny("phi3"), tiny("gpt2"))}) == 4
-
-
 def write(name: str, content: bytes) -> Edit:
     return lambda folder: (folder / name).write_bytes(content)
 
@@ -107,7 +102,7 @@ BROKEN = {  # edits of PEFT's file
     "half a head": (damage_head, "lacks 1 of 12"),
     "no rank": (edit_config(r=None), "has no 'r'"),
     "huge rank": (edit_config(r=10**17), "rank must be at most"),
-    "other rank": (edit_config(r=3), r"has shape \(4, 32\), this model needs \(3, 32\)"),
+    "other rank": (edit_config(r=3), r"has shape \(4, 32\), but this model needs \(3, 32\)"),
     "no targets": (edit_config(target_modules=None), "target_modules is empty"),
     "fewer targets": (edit_config(target_modules=["query"]), "unexpected tensors"),
     "targets are a number": (edit_config(target_modules=5), "config of the adapter in .* is damaged"),
@@ -162,8 +157,7 @@ def test_warning_about_an_unknown_option_that_is_on(saved, tmp_path):
 
 def test_model_that_does_not_fit_is_refused(saved, tmp_path):
     other_weights, other_classes = tiny("roberta"), tiny("roberta")
-    for parameter in other_weights.parameters():
-        nn.init.normal_(parameter)
+    other_weights.roberta.encoder.layer[1].output.dense.weight.data.mul_(1.1)
     other_classes.classifier.out_proj = nn.Linear(32, 5)
     for model, folder, match in (
         (other_weights, saved["ours"], "trained on another base model"),
@@ -186,7 +180,7 @@ def roberta(labels: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["patterns", "pissa", "ptuning", "bitfit", "vera", "full"])
+@pytest.mark.parametrize("name", ["patterns", "pissa, freeze_a", "ptuning", "bitfit", "vera", "full"])
 def test_attach_from_loads_the_adapter_and_keeps_the_head(name, tmp_path):
     method, second = METHODS[name][1], roberta(2)
     first = with_adapter(roberta(3), method)
@@ -304,3 +298,78 @@ def test_dangerous_patterns_are_refused_and_slow_ones_share_a_time_limit():
         with pytest.raises(BadValue, match="takes too long"):
             fullmatch("(a|a)*[bc]", "a" * 99)
     assert time.process_time() - start < 1
+
+
+# ---- faults by name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_norms_are_exact_and_the_model_is_unchanged(dtype, tmp_path):
+    model = tiny("llama").requires_grad_(False)
+    before = snapshot(model)
+    config = peft_lora("llama", rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 32}, use_rslora=True)
+    save_peft(peft_model(tiny("llama"), config).to(dtype), tmp_path)
+    found = inspect_adapter(tmp_path, model)
+    assert found.problems == []
+    assert snapshot(model) == before
+    load_adapter(model, tmp_path)
+    for norm, layer in zip(found.norms, lora_layers(model), strict=True):
+        assert norm.update == pytest.approx(layer.delta_weight().norm().item(), rel=1e-5)
+        assert norm.weight == pytest.approx(out_by_in(layer).norm().item(), rel=1e-5)
+        assert norm.rank == layer.rank
+        assert norm.scaling == pytest.approx(layer.scaling)
+
+
+def rename(old: str, new: str) -> Edit:
+    return edit_tensors(lambda tensors: {key.replace(old, new, 1): value for key, value in tensors.items()})
+
+
+def scale_b(factor: float, dtype: torch.dtype = torch.float32) -> Edit:
+    return edit_tensors(lambda t: {k: (v * factor if "lora_B" in k else v).to(dtype) for k, v in t.items()})
+
+
+def replace_by_pickle(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / OLD_WEIGHTS).write_bytes(pickle.dumps({}).ljust(44_300, b"\0"))
+
+
+EXTRA = {"base_model.model.roberta.pooler.dense.weight": torch.ones(2)}
+FAULTY = {  # other faults are tested in tests/course/checks/test_debugging.py
+    "a pickle": (replace_by_pickle, faults.PICKLE),
+    "keys of a model in memory": (rename(".weight", ".default.weight"), faults.RENAMED),
+    "no prefix": (rename("base_model.model.", ""), faults.RENAMED),
+    "kohya's names": (rename("lora_A", "lora_down"), faults.RENAMED),
+    "an extra model.": (rename("model.roberta", "model.model.roberta"), faults.RENAMED),
+    "an extra tensor": (edit_tensors(lambda tensors: tensors | EXTRA), faults.TOO_MANY),
+    "integers": (edit_tensors(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
+    "targets of another model": (edit_config(target_modules=["q_proj"]), faults.WRONG_BASE),
+    "B without A": (edit_tensors(lambda t: {k: v for k, v in t.items() if "lora_A" not in k}), faults.MISSING),
+    "a rank that is none": (edit_config(r=True), faults.SETTINGS),
+    "tiny numbers in fp16": (scale_b(1e-6, torch.float16), faults.ROUNDED),
+}
+
+
+@pytest.mark.parametrize(("edit", "fault"), FAULTY.values(), ids=FAULTY)
+def test_fault_is_named(edit, fault, saved, tmp_path):
+    folder = shutil.copytree(saved["peft"], tmp_path / "adapter")
+    edit(folder)
+    (problem,) = json.loads(json.dumps(inspect_adapter(folder, tiny("roberta")).to_json(), allow_nan=False))["problems"]
+    assert list(problem) == ["name", "where", "why", "remedy"]
+    assert problem["name"] == fault
+    assert all(problem.values())
+    assert fault not in (faults.MISSING, faults.SETTINGS) or inspect_adapter(folder).problems[0].name == fault
+
+
+def test_update_lost_in_a_bf16_base_and_a_damaged_header_of_ours_are_named(saved, tmp_path):
+    for name, folder in saved.items():
+        shutil.copytree(folder, tmp_path / name)
+    scale_b(1e-4)(tmp_path / "peft")
+    replace_header('{"method": 5}')(tmp_path / "ours")
+    for folder, model, names in (
+        ("peft", tiny("roberta").bfloat16(), [faults.ROUNDED]),
+        ("peft", tiny("roberta"), []),
+        ("ours", tiny("roberta"), [faults.SETTINGS]),
+    ):
+        assert [problem.name for problem in inspect_adapter(tmp_path / folder, model).problems] == names
+    with pytest.raises(NotFound, match="there is no folder"):
+        inspect_adapter(tmp_path / "nowhere")

@@ -16,7 +16,7 @@ from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import report_of
 from lora_lab.methods.base import Method
-from lora_lab.methods.inspect import answer_of
+from lora_lab.methods.inspect import answer_of, inspect_adapter
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from tests.conftest import BART, BERT, logits, lora_layers, raises_unchanged, tiny, with_adapter
 from tests.methods.conftest import CLOSE, PEFT_TARGETS, TASKS, load_peft, make_model, peft_lora, peft_model, save_peft
@@ -74,9 +74,12 @@ LORAS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     # PEFT's files of embeddings contain a copy of the base's.
     "tied embedding": ("llama", ["embed_tokens", "q_proj"], {}),
     "embedding, gpt2": ("gpt2", ["wte"], {}),
+    "embedding with padding": ("roberta", ["word_embeddings"], {}),
     "embedding and head": ("phi3", ["lm_head", "embed_tokens"], {}),
     "scaled embedding": ("gemma2", ["embed_tokens"], {}),
     "patterns with rsLoRA": ("roberta", QKV, {"use_rslora": True, **PATTERNS}),
+    "PEFT's alpha at rank 32": ("roberta", ["query"], {"r": 32, "lora_alpha": 8}),
+    "rsLoRA of rank 32": ("roberta", ["query"], {"r": 32, "lora_alpha": 4, "use_rslora": True}),
     "layers_to_transform": ("roberta", QKV, {"layers_to_transform": 0}),
     "exclude_modules": ("roberta", QKV, {"exclude_modules": ["layer.0.attention.self.query"]}),
     "regular expression": ("roberta", r".*\.layer\.1\..*(query|key)", {}),
@@ -122,6 +125,7 @@ def test_outputs_gradients_and_files_equal_peft(kind, config, method, tmp_path):
     theirs, ours = peft_model(tiny(kind), config), tiny(kind)
     before = logits(ours)
     report = load_adapter(ours, save_peft(theirs, tmp_path / "theirs"))
+    assert inspect_adapter(tmp_path / "theirs", tiny(kind)).problems == []
     assert_same(ours, theirs)
     assert not torch.allclose(logits(ours)[:, -1], before[:, -1], atol=1e-3)
     assert report.trainable == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
@@ -275,8 +279,9 @@ def test_auto_peft_model_of_the_task_loads_our_file(name, size, task, heads, tmp
     torch.testing.assert_close(answer_of(theirs), answer_of(ours), **CLOSE)
 
 
-def test_dora_dropout_equals_peft(tmp_path):
-    theirs = peft_model(tiny("llama"), peft_lora("llama", ["q_proj", "v_proj"], use_dora=True, lora_dropout=0.3))
+@pytest.mark.parametrize("dora", [False, True])
+def test_dropout_equals_pefts(dora, tmp_path):
+    theirs = peft_model(tiny("llama"), peft_lora("llama", use_dora=dora, lora_dropout=0.3))
     ours, outputs = tiny("llama"), []
     load_adapter(ours, save_peft(theirs, tmp_path))
     for model in (ours, theirs):

@@ -9,7 +9,6 @@ from torch import nn
 from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
-from lora_lab.methods import quant
 from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
 from lora_lab.methods.quant import QuantizedLinear, levels_of, quantize, quantize_model
 from lora_lab.methods.targets import QUANTISED_BITS, bits_per_weight
@@ -22,11 +21,6 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def make_weight(shape: tuple[int, int], seed: int = 0, scale: float = 1.0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
-
-
-def test_levels_equal_bitsandbytes(bitsandbytes):
-    assert torch.equal(levels_of("nf4"), bitsandbytes.functional.get_4bit_type("nf4", device="cpu"))
-    assert torch.equal(quant.dynamic_levels(), bitsandbytes.functional.create_dynamic_map())
 
 
 @settings(max_examples=25)

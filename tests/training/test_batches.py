@@ -19,7 +19,7 @@ from tests.training.conftest import rows, training_batches
 
 @settings(max_examples=30)
 @given(n=st.integers(1, 90), batch=st.integers(1, 17), epochs=st.integers(1, 3), seed=st.integers(0, 5))
-def test_every_row_occurs_once_per_epoch_in_an_order_of_the_seed(n, batch, epochs, seed):
+def test_rows_occur_once_per_epoch_in_an_order_of_the_seed_and_are_scored_longest_first(n, batch, epochs, seed):
     def order(seed: int) -> list[tuple[int, ...]]:
         return [b.places for b in training_batches(rows(n), batch, steps * epochs, seed, pad=0)]
 
@@ -31,12 +31,9 @@ def test_every_row_occurs_once_per_epoch_in_an_order_of_the_seed(n, batch, epoch
     if n > 20:
         assert places != order(seed + 1)
         assert epochs == 1 or places[:steps] != places[steps : 2 * steps]
-
-
-def test_scoring_visits_every_row_longest_first():
-    batches = list(scoring_batches(rows(50, longest=60), 8, pad=0))
-    assert sorted(place for b in batches for place in b.places) == list(range(50))
-    widths = [b.input_ids.shape[1] for b in batches]
+    scored = list(scoring_batches(rows(n, longest=60), batch, pad=0))
+    assert sorted(place for b in scored for place in b.places) == list(range(n))
+    widths = [b.input_ids.shape[1] for b in scored]
     assert widths == sorted(widths, reverse=True)
 
 
@@ -162,3 +159,6 @@ def test_packed_members_read_pairs_as_models_alone(recipe, pairs, inputs, method
         for member, actual, order in zip(pack.members, outputs, orders, strict=True):
             expected = member.model.eval()(**{name: tensor[order] for name, tensor in inputs.items()}).logits
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+# ---- generated answers

@@ -3,6 +3,7 @@ import json
 import shutil
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import peft
@@ -145,3 +146,12 @@ def test_other_models_are_unchanged(kind):
     take_shortcuts(model, LoRA())
     assert model.config._attn_implementation == "eager"
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_models_can_be_loaded_in_several_threads(tiny_encoder):  # transformers changes state of the whole process
+    def dtypes(n: int) -> set[torch.dtype]:
+        return {p.dtype for p in load_model(tiny_encoder, 2, dtype=("bf16", "fp32")[n % 2]).parameters()}
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(dtypes, range(16))) == [{torch.bfloat16}, {torch.float32}] * 8
+    assert torch.get_default_dtype() == torch.float32

@@ -73,7 +73,8 @@ def write(folder: Path | str, rows, suffix: str = "csv") -> str:
 def test_own_file_becomes_a_task(tmp_path, suffix):
     duplicate_and_empty = [{"text": t, "label": f"{n}"} for n, t in enumerate(("  TEXT \t 3 ", " ", ""))]
     file = Path(write(tmp_path, [*records(), *duplicate_and_empty], suffix))
-    with pytest.warns(LabWarning, match="than one label: 1; the first label is used"):
+    labels, texts = "with more than one label: 1; the first label is used", "without text, which are left out: 2"
+    with pytest.warns(LabWarning, match=labels), pytest.warns(LabWarning, match=texts):
         task = load_task(str(file))
     assert task.labels == ("no", "yes")
     assert [len(getattr(task, split)) for split in SPLITS] == [14, 2, 4]
@@ -108,16 +109,16 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
     texts = [f'text {i}, said\nthe "critic",\r\n\nof films{long * (i % 2)}' for i in range(10)]
     task = load_task(write(tmp_path, [{"text": text, "label": i % 2} for i, text in enumerate(texts)]))
     assert sorted(all_texts(task)) == sorted(texts)
-    # Spreadsheets write unnamed and duplicate columns; the first column of a name counts.
-    file = tmp_path / "sheet.csv"
-    file.write_text("\n".join(["text,label,text,,", *(f"{r['text']},{r['label']},twice,," for r in records())]))
+    file = tmp_path / "sheet.csv"  # spreadsheets write unnamed columns
+    file.write_text("\n".join(["text,label,,", *(f"{r['text']},{r['label']},," for r in records())]))
     assert {text[:5] for text in load_task(str(file)).train.texts} == {"text "}
 
 
 def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
     rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
     rows += [{"review": None, "stars": 8}, {"review": "a new text", "stars": None}]
-    task = load_task(write(tmp_path, rows, "jsonl"), text="review", label="stars")
+    with pytest.warns(LabWarning, match="null or missing, which are left out: 2"):
+        task = load_task(write(tmp_path, rows, "jsonl"), text="review", label="stars")
     assert len(all_texts(task)) == 20
     assert task.labels == ("8", "9", "10")
     rows = [{**r, "split": ("train", "validation", "test", "train")[i % 4]} for i, r in enumerate(records(8))]
@@ -134,6 +135,7 @@ REFUSED = [
     ("csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', "line 7 has 3 fields"),
     ("csv", "text,label\na,1,\nb,0,\n", "line 2 has 3 fields.*remove commas at line ends"),
     ("csv", "text;label\na, b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
+    ("csv", "text,label,text\na,1,b\n", "has 2 columns named 'text': rename or remove all but one"),
     ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "deduplicated: 'label' has 1 different labels"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
     ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; pairs have the fields 'prompt' and 'response'"),
@@ -186,6 +188,10 @@ def test_pairs_are_read_and_split_by_seed(tmp_path):
     windows.write_text("\r\n".join(json.dumps(row) for row in pairs()), encoding="utf-8-sig", newline="")
     assert load_task(str(windows)).test == task.test
     assert task.test != load_task(write(tmp_path, pairs(), "jsonl"), seed=1).test
+    chats = [[("system", f"text {i}"), ("user", "Shorten it."), ("assistant", "A text.")] for i in range(20)]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in chats]
+    task = load_task(write(tmp_path, rows, "jsonl"))  # conversations that differ are different questions
+    assert [len(getattr(task, split)) for split in SPLITS] == [14, 2, 4]
 
 
 @given(st.lists(st.sampled_from(["Why?", " why?  ", "How  so?", "how so?", *"abcdefghijkl"]), min_size=10, max_size=40))

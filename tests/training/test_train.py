@@ -3,6 +3,7 @@ import math
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_course.experiments.broken import checkpointing
-from lora_lab import FullFineTuning, LoRA, PromptTuning, Recipe, Store, evaluate_adapter, train
+from lora_lab import FullFineTuning, LoRA, PromptTuning, Recipe, Store, evaluate_adapter, sweep, train
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, OutOfMemory
 from lora_lab.experiments.tuning import AXES
 from lora_lab.methods.io import CONFIG, WEIGHTS
@@ -20,7 +21,7 @@ from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning,
 from lora_lab.training.loop import Member, Progress, fit
 from lora_lab.training.pack import Pack
 from lora_lab.training.watching import training_lock, waits
-from tests.conftest import BERT, PLAIN, logits, lora_layers, tiny
+from tests.conftest import BERT, PLAIN, logits, lora_layers, tiny, until
 from tests.training.conftest import rows, training_batches
 
 
@@ -58,13 +59,18 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
         evaluate_adapter(run.adapter, opinions)
 
 
-def test_stopped_run_is_scored_and_recorded(recipe, tmp_path):
-    stop = threading.Event()
-    run = train(recipe(steps=50), store=tmp_path, callbacks=[lambda p: p.step == 2 and stop.set()], stop=stop)
-    assert run.history["step"] == [1, 2]
-    assert run.status == "stopped"
-    assert "accuracy" in run.metrics
-    assert Store(tmp_path).runs() == [run]
+def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch, lora_lab):
+    monkeypatch.setenv("LORA_LAB_DTYPE", "bf16")  # what "auto" chooses
+    own, options = tmp_path / "own.csv", {"text_column": "words", "label_column": "class", "max_length": 6}
+    own.write_text(Path(opinions).read_text().replace("text,label", "words,class"))
+    run = train(recipe(task=str(own), method=FullFineTuning(), lr=1e-4, dtype="auto", **options), store=tmp_path)
+    metrics = pytest.approx(run.metrics, rel=1e-5)
+    done = lora_lab("evaluate", run.adapter, "--attention", "eager", "--json")
+    assert json.loads(done.stdout) == {"task": str(own), "metrics": metrics}
+    (tmp_path / f"{run.recipe.hash}.json").unlink()
+    assert evaluate_adapter(run.adapter, str(own), attention="eager", **options) == metrics
+    with pytest.raises(BadValue, match="a base trained in fp32, which bf16 would round: pass dtype fp32"):
+        evaluate_adapter(run.adapter, str(own), dtype="bf16", **options)
 
 
 def test_diverged_run_is_recorded_as_failed(recipe, tmp_path):
@@ -90,7 +96,8 @@ def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path):
 
 def test_train_takes_a_recipe_or_its_fields_and_a_writable_store(recipe, tiny_encoder, opinions, tmp_path):
     fields = {"steps": 4, "batch": 8, "validations": 2, **PLAIN}
-    assert train(tiny_encoder, opinions, LoRA(rank=2), store=None, **fields).recipe == recipe(method=LoRA(rank=2))
+    run = train(Path(tiny_encoder), Path(opinions), LoRA(rank=2), store=None, **fields)
+    assert sweep(run.recipe, tmp_path / "runs").runs[0].recipe == run.recipe == recipe(method=LoRA(rank=2))
     with pytest.raises(BadValue, match="name a task"):
         train("minilm", None, LoRA())
     with pytest.raises(BadValue, match="either a Recipe or its fields"):
@@ -121,19 +128,11 @@ def test_out_of_memory_suggests_a_batch_and_the_process_survives(recipe, tmp_pat
     assert train(recipe(), store=None).status == "done"
 
 
-def in_thread(work) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
 def test_concurrent_runs_give_the_same_result_as_one(recipe):
     dropout = recipe(method=LoRA(4, dropout=0.3))  # draws random numbers in every step
-    expected, runs = train(dropout, store=None), []
-    threads = [in_thread(lambda: runs.append(train(dropout, store=None))) for _ in range(2)]
-    for thread in threads:
-        thread.join(60)
-    pack = Pack([dropout])
+    expected, pack = train(dropout, store=None), Pack([dropout])
+    with ThreadPoolExecutor(2) as executor:
+        runs = list(executor.map(lambda _: train(dropout, store=None), range(2), timeout=60))
     torch.manual_seed(9)
     runs += pack.run()
     assert [run.history for run in runs] == [expected.history] * 3
@@ -148,41 +147,20 @@ def test_lock_is_released_after_an_error_and_reentrant(recipe):
         train(recipe(), store=None, callbacks=[fail])
     inner = []
     callbacks = [lambda _: inner.append(train(recipe(seed=1, steps=1), store=None))]
-    in_thread(lambda: train(recipe(steps=2), store=None, callbacks=callbacks)).join(60)
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(train, recipe(steps=2), store=None, callbacks=callbacks).result(60)
     assert [run.status for run in inner] == ["done"] * 2
 
 
 def test_stop_ends_a_waiting_run(recipe):
-    stop, errors = threading.Event(), []
-
-    def wait_for_turn() -> None:
-        try:
-            train(recipe(), store=None, stop=stop)
-        except Failed as error:
-            errors.append(str(error))
-
-    with training_lock():
-        thread = in_thread(wait_for_turn)
-        while not waits(thread):
-            assert thread.is_alive()
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as executor, training_lock():
+        waiting = executor.submit(train, recipe(), store=None, stop=stop)
+        until(lambda: any(map(waits, threading.enumerate())))
         stop.set()
-        thread.join(60)
-    assert len(errors) == 1
-    assert "while waiting" in errors[0]
-    assert not waits(thread)
-
-
-def test_no_warning_if_gradients_flow():
-    """B is 0 at first, so A's gradient is 0, which is no reason to warn."""
-    for kind, method in (
-        ("roberta", LoRA(rank=2, freeze_a=True)),
-        ("llama", LoRA(rank=2, targets=("embed", "all-linear"))),
-        ("llama", PromptTuning(tokens=3)),
-    ):
-        model = tiny(kind)
-        method.attach(model)
-        logits(model).square().mean().backward()
-        assert gradient_warning(model) is None
+        with pytest.raises(Failed, match="while waiting"):
+            waiting.result(60)
+        assert not any(map(waits, threading.enumerate()))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -201,6 +179,12 @@ def test_layers_without_a_gradient_are_named():
         message = gradient_warning(model)
         assert f"no gradient reached {layers}" in message
         assert remedy in message
+    embedding = LoRA(rank=2, targets=("embed", "all-linear"))
+    for kind, method in (("roberta", LoRA(2, freeze_a=True)), ("llama", embedding), ("llama", PromptTuning(tokens=3))):
+        model = tiny(kind)
+        method.attach(model)  # B is 0 at first, so A's gradient is 0, which is no reason to warn
+        logits(model).square().mean().backward()
+        assert gradient_warning(model) is None
 
 
 def test_unusual_rate_is_named():

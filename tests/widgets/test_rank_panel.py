@@ -52,6 +52,7 @@ def test_rank_is_limited_by_the_matrix():
         panel.source = "photo"
     with pytest.raises(BadValue, match="use 0 to 64"):
         RankPanel("picture", rank=-1)
+    assert len(RankPanel({"mine": matrices.picture()}, most=4).data["mine"]["scales"]) == 4
 
 
 def test_matrices_are_sent_when_chosen_and_all_in_a_page():

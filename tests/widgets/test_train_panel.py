@@ -1,8 +1,13 @@
 import json
 import math
 import shutil
+import sys
+import threading
+import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -13,6 +18,7 @@ from lora_lab.methods import REGISTRY
 from lora_lab.training import memory_check
 from lora_lab.training.loop import Progress
 from lora_lab.training.watching import training_lock
+from lora_lab.widgets import base
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.sweep_panel import LiveSweep
 from tests.conftest import said, until
@@ -191,6 +197,19 @@ def test_estimate_forgets_that_the_laptop_slept(tmp_path, monkeypatch):
     assert (run.seconds_left(), swept.seconds_left()) == (100, 100)
 
 
+def test_cell_that_is_run_again_stops_its_earlier_panels(make, watched, monkeypatch):
+    message = {"metadata": {"cellId": "a"}, "header": {"msg_id": "1"}}
+    shell = SimpleNamespace(get_parent=lambda: message)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    first, _ = make(steps=2000), make()  # a second panel of the same execution stops nothing
+    first.run()
+    assert first.busy
+    message["header"] = {"msg_id": "2"}
+    make()
+    until(lambda: not first.busy)
+    assert first.work.run is None or first.work.run.status == "stopped"
+
+
 def test_run_waits_for_another_and_can_be_stopped(make, watched):
     panel = make()
     with training_lock():
@@ -231,3 +250,54 @@ def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     assert panel.setup["others"] == []
     assert [line["label"] for line in panel.setup["earlier"]] == ["lr 0.05, seed 0"]  # none from `seeds`
     assert make(store=folder).setup["others"] == []  # a run is not among its own other seeds
+    assert make(store=folder).result().metrics == run.metrics  # a run of an earlier kernel is found again
+
+
+# ---- the thread of a panel
+
+
+class Counting(base.Background):
+    """Counts to 20 in 0.2 s, unless it is stopped."""
+
+    def _work(self) -> None:
+        self.state = "counting"
+        for _ in range(20):
+            if self._stop.is_set():
+                self.state = "stopped"
+                return
+            time.sleep(0.01)
+        self.state = "done"
+
+
+def test_stop_ends_only_the_current_run():
+    work, states = Counting(), []
+    for after_the_end in (True, False, True):
+        work.start()
+        if after_the_end:
+            until(lambda: not work.alive)
+        work.stop()
+        until(lambda: not work.alive)
+        states.append(work.state)
+    assert states == ["done", "stopped", "done"]
+
+
+def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
+    monkeypatch.setattr(base, "PAINTS_PER_SECOND", 100)
+    work, errors, numbers, painted, panel = Counting(), set[str](), count(1), list[int](), base.LivePanel()
+    panel.observe(lambda change: errors.add(change["new"]["error"]), "live")
+
+    def paint(work, busy):
+        if (number := next(numbers)) == 2:
+            raise ValueError("no <room>")
+        painted.append(number)
+        return {}
+
+    monkeypatch.setattr(panel, "_paint", paint)
+    panel._begin(work)
+    for thread in threading.enumerate():
+        if thread.name == "lora-lab-paint":
+            thread.join(20)
+    assert work.state == "done"
+    assert painted[:2] == [1, 3]
+    assert len(painted) > 3
+    assert errors == {"", panel.live["error"]} == {"", "ValueError: no <room>"}

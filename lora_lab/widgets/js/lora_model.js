@@ -74,8 +74,8 @@ export function drawModel(full, model, counts, patch) {
     const kind = Object.keys(row.trains).length ? "tile can" : "tile";
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
   }
-  const words = width > 330 ? ["all A and B in one patch", "drag it onto the model", "the model"] : ["", "", "the model"];
-  const gathered = drawPatch([left, 0, width, height], counts.share, patch, words);
+  const name = width > 360 ? `all A and B in one patch${patch.dropped ? "" : ": drag it onto the model"}` : "";
+  const gathered = drawPatch([left, 0, width, height], counts.share, patch, [name, "", "the model"]);
   if (counts.trained) parts.push(gathered.svg);
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };
 }

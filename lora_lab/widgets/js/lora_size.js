@@ -62,8 +62,8 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   parts.push(rect(px, py, pw, ph, "patch", 'rx="1"'));
   const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // enough for a finger
   parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
-  const beside = pw < 0.5 * w;
-  const [tx, ty] = beside ? [px + pw + 9, Math.min(y + h - 24, py + ph - 22)] : [px + 14, py + ph - 30];
+  const level = dropped || hint ? Math.min(y + h - 24, py + ph - 22) : py + ph; // one line may be below the box
+  const [tx, ty] = pw < 0.5 * w ? [px + pw + 9, level] : [px + 14, py + ph - 30];
   const second = dropped ? (share < 1 ? `${about(1 / share)} of these cover ${whole}` : `it covers ${whole}`) : hint;
   if (w > 140) parts.push(text(tx, ty, name, "halo strong"), text(tx, ty + 15, second, "halo soft"));
   const onto = (at, up) => at > x && at < x + w && up > y && up < y + h;

@@ -12,6 +12,7 @@ import { panel } from "./panel.js";
 
 const [FILM, LONGEST] = [9000, 32768]; // milliseconds to play a whole step; tokens
 const [ROWS, RANKS] = [octaves(1, 128), octaves(1, 256)];
+const mostRank = ({ trained }) => Math.min(...trained.map(([, perRank]) => perRank || Infinity)); // the narrowest adapted side
 const NARROW = 300; // minimum width of a slider's track, in pixels
 const SEARCHED = 2 ** 20; // upper limit, in rows or tokens, of the search for the largest that fits
 const TRAITS = {
@@ -78,11 +79,12 @@ function start(p) {
     const card = cards.find(([name]) => name === p.get("card")) ?? cards[Math.floor(cards.length / 2)];
     const [batch, seq] = film.fixed ?? [p.get("batch"), clamp(p.get("seq"), film.low, film.high || Infinity)];
     const lengths = film.fixed ? [seq] : octaves(film.low, Math.min(film.high || LONGEST, LONGEST));
-    const point = { batch, seq, rank: p.get("rank"), optimizer: p.get("optimizer") };
+    const ranks = RANKS.filter((rank) => rank <= mostRank(film));
+    const point = { batch, seq, rank: Math.min(p.get("rank"), ranks.at(-1)), optimizer: p.get("optimizer") };
     const result = evaluated(film, point);
     const edges = places(film);
     const at = ui.at === null ? result.top : sceneAt(edges, ui.at);
-    return { all, model, names, method, pick, film, cards, card, lengths, point, result, edges, at };
+    return { all, model, names, method, pick, film, cards, card, lengths, ranks, point, result, edges, at };
   }
 
   /** The measured step if its settings are exactly those shown, or null. */
@@ -177,7 +179,7 @@ function start(p) {
     p.slide("seq", { values: lengths, value: point.seq, words: tokens(point.seq) });
     p.slide("batch", { values: ROWS, value: point.batch, words: sequences(point.batch) });
     if (film.ranked) {
-      p.slide("rank", { values: RANKS, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
+      p.slide("rank", { values: now.ranks, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
     }
     const share = (position) => clamp((position - 0.5) / (lengths.length - 1));
     const band = ({ act, from: first }, i) => {
@@ -229,7 +231,7 @@ function start(p) {
     scrub: go,
     play: () => p.play(FILM, (t) => p.keep({ at: t < 1 ? t : null })),
     measure() {
-      p.set({ asked: p.get("asked") + 1 });
+      p.set({ ...now.point, asked: p.get("asked") + 1 });
       p.ask("standing");
     },
   };

@@ -265,7 +265,10 @@ export function panel({ title, css = "", traits, body, start }) {
       p.save();
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider
-    card.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
+    card.addEventListener("keydown", (event) => {
+      const saves = event.key === "s" && (event.ctrlKey || event.metaKey); // the notebook, even from here
+      if (event.key !== "Escape" && !saves) event.stopPropagation();
+    });
     find("details")?.addEventListener("toggle", () => tables && p.redraw(true));
 
     drawing = start(p);
@@ -285,9 +288,10 @@ export function panel({ title, css = "", traits, body, start }) {
     };
     const events = [["comm_live_update", markGone], ...Object.keys(traits).map((name) => [`change:${name}`, traitChanged(name)])];
     for (const [event, react] of events) model.on(event, react);
-    const status = model.widget_manager?.kernel?.statusChanged; // only in JupyterLab; elsewhere the model gets an event
+    const kernel = model.widget_manager?.kernel; // only in JupyterLab; elsewhere the model gets an event
     const onStatus = (_, now) => ENDED.includes(now) && markGone();
-    status?.connect(onStatus);
+    kernel?.statusChanged?.connect(onStatus);
+    kernel?.disposed?.connect(markGone); // it was shut down
     el.append(host);
     const observer = new ResizeObserver((entries) => {
       for (const { target, contentRect } of entries) {
@@ -304,7 +308,8 @@ export function panel({ title, css = "", traits, body, start }) {
       p.stop();
       clearTimeout(speak);
       clearPending();
-      status?.disconnect(onStatus);
+      kernel?.statusChanged?.disconnect(onStatus);
+      kernel?.disposed?.disconnect(markGone);
       unfollow();
       observer.disconnect();
       for (const [event, react] of events) model.off(event, react);

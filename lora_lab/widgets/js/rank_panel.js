@@ -53,7 +53,7 @@ function start(p) {
     const kindOf = (name) => KINDS[Object.keys(updates).indexOf(name)] ?? "frozen";
     const at = cut ? cut.ranks.findLastIndex((r) => r <= rank) : -1;
     const stops = [...STOPS.filter((stop) => stop < matrix.maxRank), matrix.maxRank];
-    const all = matrix.maxRank < STOPS.at(-1) ? matrix.maxRank : shown.full; // number of nonzero pieces
+    const all = shown.kept[matrix.maxRank][1] < 1 ? shown.full : matrix.maxRank; // number of nonzero pieces
     const { n } = p.get("cuts");
     return { data, source, shown, matrix, rank, all, updates, cut, at, kindOf, kind: kindOf(source), n, stops };
   }

@@ -4,7 +4,7 @@
 function paperBehind(element) {
   if (!element) return "rgb(255, 255, 255)";
   const color = getComputedStyle(element).backgroundColor;
-  const clear = !color || color === "transparent" || color.endsWith(", 0)");
+  const clear = !color || color === "transparent" || /^rgba.*, 0\)$/.test(color);
   return clear ? paperBehind(element.parentElement ?? element.getRootNode().host) : color;
 }
 

@@ -61,11 +61,10 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
 /** The number of trained parameters, in words. */
 export function countWords({ setup, trains, method, rank, alpha }) {
   if (setup.error) return "";
-  const total = setup.total + (setup.within ? 0 : trains);
   const scaling = method === "lora" ? ` ${letter("α/r")} = ${about(alpha / rank)}.` : "";
   const head = setup.head ? ` + ${count(setup.head)} in the head` : "";
-  return `<b>${count(trains)}</b> parameters in the adapter${head}: ${percent((trains + setup.head) / total)} of the model’s
-    ${count(total)} train.${scaling}`;
+  return `<b>${count(trains)}</b> parameters in the adapter${head}: ${percent((trains + setup.head) / setup.total)} of the model’s
+    ${count(setup.total)} train.${scaling}`;
 }
 
 /** The status of the run. */

@@ -1,67 +1,54 @@
-"""Tests of the checks: verdicts on right, wrong and unsolved answers; numbers, choices, hints and counted tries.
-
-The other modules of this folder list the answers:
-
-    RIGHT      [(check, arguments)]
-    WRONG      [(check, arguments, part of the reply)]
-    UNSOLVED   the same; placeholders are tested for every check
-"""
-
 import math
-from importlib import import_module
-from pathlib import Path
+from copy import deepcopy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lora_course import checks
+from lora_course.checks import bits, comparing, debugging, knobs, planning, ranks, reading, reproducing
+from lora_course.checks.sure import half_width_or_ours
 from lora_course.checks.verdict import Choice, Number
+from lora_course.checks.writing import LoRALinear, layer_or_ours
+from lora_course.experiments.broken import PATIENTS, eleventh, patient
 from lora_course.receipts import Check, Receipt
-
-FILES = [path for path in sorted(Path(__file__).parent.glob("test_*.py")) if path != Path(__file__)]
-MODULES = [import_module(f"{__package__}.{path.stem}") for path in FILES]
-RIGHT = [row for module in MODULES for row in module.RIGHT]
-WRONG = [row for module in MODULES for row in module.WRONG]
-UNSOLVED = [row for module in MODULES for row in getattr(module, "UNSOLVED", [])]
-NAMES = dict.fromkeys(name for name, _ in RIGHT)
-
-
-def check(name: str, arguments: tuple) -> checks.Verdict:
-    return getattr(checks, f"check_{name}")(*arguments)
+from lora_lab import layers
+from lora_lab.experiments import playground
+from lora_lab.experiments.low_rank import decompose, truncated
+from lora_lab.methods.quant import levels_of
+from lora_lab.training.named import inspect_folder
+from tests.course.checks import answers
+from tests.course.checks.answers import ANSWERS
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(name for name in checks.__all__ if name.startswith("check_")))
 def test_right_wrong_and_unsolved_answers(name: str):
-    right = [arguments for other, arguments in RIGHT if other == name]
-    for arguments in right:
-        verdict = check(name, arguments)
-        assert repr(verdict).startswith("right: ")
-        assert len(verdict.words) > 20
-    first, *rest = right[0]
-    for placeholder in (None, ...) if name != "report" else ():  # its first argument is a given table
+    check, rows = getattr(checks, name), [row for row in ANSWERS if row[0] == name.removeprefix("check_")]
+    assert {bool(replies) for _, _, *replies in rows} == {True, False}, "a right and a wrong answer"
+    for _, arguments, *replies in rows:
+        verdict, (reply, hint) = check(*arguments), [*replies, "", ""][:2]
+        kind = "right: " if not reply else "not yet: " if reply.startswith("not yet: ") else "not right: "
+        assert repr(verdict).startswith(kind)
+        assert reply.removeprefix(kind) in verdict.words
+        assert hint in verdict.hint
+        assert reply or len(verdict.words) > 20
+    first, *rest = rows[0][1]
+    for placeholder in (None, ...) if name != "check_report" else ():  # its first argument is a given table
         answer = (lambda *args, value=placeholder: value) if callable(first) else placeholder
-        assert repr(check(name, (answer, *rest))).startswith("not yet: ")
-    assert name in {row[0] for row in WRONG}
-    for passed, rows in ((False, WRONG), (None, UNSOLVED)):
-        for arguments, reply in ((arguments, reply) for other, arguments, reply in rows if other == name):
-            verdict = check(name, arguments)
-            assert verdict.passed is passed
-            assert reply in verdict.words
-
-
-def test_every_check_is_tested():
-    assert {f"check_{name}" for name in NAMES} == {name for name in checks.__all__ if name.startswith("check_")}
+        assert repr(check(answer, *rest)).startswith("not yet: ")
 
 
 def test_numbers_of_any_type_are_accepted_and_must_be_finite():
     for number in (np.int64(4224), np.float32(4224), 4224.0, np.array(4224), torch.tensor(4224)):
-        assert check("pair_numbers", (number,)).passed
-    assert check("energy", (lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum()),)).passed
-    for number in (10**400, math.inf, math.nan, -(10**400)):
-        assert "a finite number" in check("pair_numbers", (number,)).words
-        assert "a finite number" in check("published", (number, 1, "noise", "large")).words
-        assert check("energy", (lambda s, r, number=number: number,)).passed is False
+        assert checks.check_pair_numbers(number).passed
+    assert checks.check_energy(lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum())).passed
+    assert "int too large" in checks.check_pair_numbers(10**400).words
+    for number in (math.inf, math.nan):
+        assert "a finite number" in checks.check_pair_numbers(number).words
+        assert "a finite number" in checks.check_published(number, 1, "noise", "large").words
+        assert checks.check_energy(lambda s, r, number=number: number).passed is False
 
 
 def test_choice_ignores_case_and_punctuation():
@@ -88,8 +75,8 @@ def test_wrong_tries_are_counted_and_get_the_next_hint(monkeypatch: pytest.Monke
         assert shown.startswith(hint)
         assert bool(shown) == bool(hint)
     assert receipt.checks == {"peak": Check(False, 4)}
-    for peak in (dict(RIGHT)["peak"][0], lambda tokens: 5):
-        checks.check_peak(peak)
+    checks.check_peak(answers.peak)
+    checks.check_peak(lambda tokens: 5)
     assert receipt.checks == {"peak": Check(True, 5)}  # tries after the right answer don't count
 
 
@@ -104,3 +91,185 @@ def test_functions_may_change_their_arguments_in_place():
 
     assert checks.check_energy(energy).passed
     assert checks.check_mixed_batch(mixed_batch).passed
+
+
+@pytest.mark.parametrize("name", ["Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"])
+def test_gaussian_a_is_right_for_every_layer_shape(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_LAB_STUDENT", name)  # the shape depends on the name
+    gaussian = answers.lora_with(lambda layer: nn.init.normal_(layer.lora_A, std=layer.base_layer.in_features**-0.5))
+    assert checks.check_lora_linear(gaussian).passed
+    assert checks.check_lora_linear(answers.LARGE_A).passed is False
+
+
+def test_in_place_merge_is_refused_and_leaves_the_model_unchanged():
+    def in_place(layer):
+        layer.base_layer.weight += layer.scaling * (layer.lora_B @ layer.lora_A)
+        return layer.base_layer
+
+    before = deepcopy(answers.MODEL.state_dict())
+    assert "a second call would add the update twice" in checks.check_merge(in_place, *answers.IN_MODEL).words
+    assert all(torch.equal(before[name], value) for name, value in answers.MODEL.state_dict().items())
+
+
+def test_unfinished_code_is_replaced_by_ours_with_a_note(capsys: pytest.CaptureFixture[str]):
+    ((half_width,),) = [row[1] for row in ANSWERS if row[0] == "half_width" and len(row) == 2]
+    assert layer_or_ours(LoRALinear) is LoRALinear
+    assert half_width_or_ours(half_width) is half_width
+    assert not capsys.readouterr().out
+    assert layer_or_ours(answers.Unfinished) is LoRALinear
+    assert half_width_or_ours(lambda p, n: None)(0.5, 100) == pytest.approx(0.098)
+    assert capsys.readouterr().out.count("uses ours") == 2
+
+
+def test_report_accepts_a_resampled_interval():
+    rng, differences = np.random.default_rng(1), (answers.CLOSE.a - answers.CLOSE.b).to_numpy()
+    half = 1.96 * np.std([rng.choice(differences, 2000).mean() for _ in range(2000)])
+    assert half != answers.HALF
+    assert checks.check_report(answers.CLOSE, half, "undecided", 2000 * (2.8 / 1.96 * half / 0.01) ** 2).passed
+
+
+def test_fast_bracket_is_judged_by_the_stored_runs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAST", "1")
+    panel = SimpleNamespace(data=playground.shown(playground.load())[0])
+    assert f"{panel.data['luck']:.1f}" == f"{knobs.LUCK}"
+    assert all(f"({knobs.LUCK} points)" in knobs.WORDS[side] for side in ("lower", "higher"))
+    for alpha in (128.0, 32.0, 8.0):
+        middle = 2e-3 * (16 / alpha) ** 0.5
+        lowest, highest = knobs.plateau(panel.data, alpha)
+        assert lowest < middle < highest < 6 * lowest
+        for step in (3, 4, 5):
+            assert checks.check_bracket([middle / step, middle, step * middle], alpha, panel).passed
+        for factors in ((4, 16, 64), (1 / 20, 1 / 5, 1)):
+            assert checks.check_bracket([factor * middle for factor in factors], alpha, panel).passed is False
+    for rates, lower in (([3e-4, 6e-4, 1.2e-3], True), ([1e-4, 3e-4, 6e-4], False)):  # on the plateau; too low
+        verdict = checks.check_bracket(rates, 128.0, panel)
+        assert (verdict.passed, knobs.WORDS["lower"] in verdict.words) == (False, lower)
+    assert knobs.WORDS["higher"] in verdict.words
+
+
+def test_bracket_trains_only_missing_runs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAST", "")
+    panel = answers.FakePanel()
+    for _ in range(2):
+        assert "77.0" in checks.check_bracket([2.5e-4, answers.BEST, 2e-3], 128.0, panel).words
+    assert panel.runs == 1
+
+
+def test_teacher_has_the_rank_drawn_for_the_student(monkeypatch: pytest.MonkeyPatch):
+    assert torch.linalg.matrix_rank(knobs.teacher()) == 6
+    ranks = set()
+    for name in ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Hedy"):
+        monkeypatch.setenv("LORA_LAB_STUDENT", name)
+        values = torch.linalg.svdvals(knobs.teacher())
+        rank = int((values > 0.5).sum())
+        assert torch.allclose(values[:rank], torch.ones(rank), atol=1e-5)
+        assert f"the secret has rank {rank}: expect" in checks.check_missed(...).right.why
+        ranks.add(rank)
+    assert len(ranks) > 2
+
+
+def test_defense_shows_one_step_at_a_time_and_keeps_its_margin(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(comparing, "CURRENT", Receipt())  # without a lesson, as in the grader, no margin is kept
+    assert all(checks.check_defense(margin, ..., ...).passed is None for margin in (1, 3))
+    monkeypatch.setattr(comparing, "CURRENT", receipt := Receipt("05"))
+    assert "interval" not in repr(checks.check_defense(..., ..., ...))
+    assert not receipt.notes
+    with_margin = repr(checks.check_defense(1, ..., ...))
+    assert "-1.53 to -0.09" in with_margin
+    assert "To neither: undecided" in with_margin
+    assert receipt.notes == {"margin, 3 bits against 16": 0.01}
+    with_word = repr(checks.check_defense(1, "worse", ...))
+    assert all(f"\n  {letter}: for " in with_word for letter in "abcd")
+    changed = checks.check_defense(3, answers.WORSE, "c")
+    assert changed.passed is False
+    assert "your margin was 1" in changed.words
+    assert "to -0.24. You can write: for MiniLM on rt, LoRA on" in checks.check_defense(1, "worse", "c").words
+
+
+@pytest.mark.parametrize("pair", comparing.PAIRS)
+def test_each_pair_has_one_right_word_and_sentence(pair: str, monkeypatch: pytest.MonkeyPatch):
+    (word,) = [word for word in comparing.WORDS if checks.check_defense(1.5, word, ..., pair).passed is None]
+    passed = [checks.check_defense(1.5, word, letter, pair).passed for letter in "abcd"]
+    assert passed.count(True) == 1
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")  # the grader, which doesn't know her name, must agree
+    assert [checks.check_defense(1.5, word, letter, pair).passed for letter in "abcd"] == passed
+
+
+def test_hints_do_not_name_a_fault():
+    assert set(debugging.HINTS) == set(debugging.NAMES)
+    assert not any(name in hint for name, hint in debugging.HINTS.items())
+
+
+@pytest.mark.parametrize("letter", PATIENTS)
+def test_inspect_finds_the_fault_of_each_patient_and_no_other(letter, tmp_path):
+    report = inspect_folder(patient(letter, tmp_path), "minilm", dtype=PATIENTS[letter].dtype)
+    assert [problem.name for problem in report.problems] == [PATIENTS[letter].fault]
+
+
+@pytest.mark.parametrize("number", range(len(debugging.ELEVENTH)))
+def test_inspect_diagnoses_the_eleventh_patient(number, tmp_path):
+    problem, *_ = inspect_folder(eleventh(number, tmp_path / "K"), "minilm").problems
+    assert checks.check_eleventh("wrong base", number).hint
+    assert checks.check_eleventh(problem.name.upper(), number).passed
+
+
+@pytest.mark.parametrize("number", range(len(planning.BRIEFS)))
+def test_every_brief_has_one_right_plan(number: int):
+    choices = planning.lines(number)
+    plan = {name: (choice.right[0], planning.SUPPORT[name]) for name, choice in choices.items()}
+    assert checks.check_brief(plan, number).passed
+    assert all(len(choice.right) == 1 and choice.right[0] in choice.replies for choice in choices.values())
+    assert all(text in planning.brief(number) for text in (*planning.EVIDENCE, planning.BRIEFS[number]["text"]))
+
+
+@pytest.mark.parametrize("n", [64, 192])
+def test_rank_for_facts_agrees_with_a_direct_count(n: int):
+    keys, values = ranks.facts(n)
+    pieces = decompose(values.T @ keys)
+    right = [((keys @ truncated(*pieces, r).T @ values.T).argmax(1) == np.arange(n)).mean() for r in range(1, 40)]
+    assert checks.check_facts(next(r for r, share in enumerate(right, 1) if share >= 0.95), n).passed
+
+
+def test_page_quotes_the_levels():
+    levels = levels_of("nf4")
+    assert ", ".join(f"{level:.3f}" for level in levels) in bits.PAGE["question"]
+    assert (levels - 0.0512 / 0.25).abs().argmin() == bits.PARTS["index"].right
+    assert bits.PARTS["weight"].right == pytest.approx(float(levels[10]) * 0.25)
+
+
+@pytest.mark.parametrize(("pair", "seeds"), [("q against q,k,v,o", 9), ("v against all", 4), ("up,down against q", 4)])
+def test_plan_shows_the_interval_after_the_number_of_seeds(pair: str, seeds: int):
+    question = repr(checks.check_plan(..., ..., ..., pair))
+    assert "standard deviation" in question
+    assert "interval" not in question
+    assert "95% interval" in repr(checks.check_plan(seeds, ..., ..., pair))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_stranger_is_the_stored_adapter_with_other_signs(number: int):
+    name, (a, b) = list(reading.SIGNS.items())[number]
+    layer, tensors = layers.LoRALinear(nn.Linear(384, 384), 1, 16.0), reading.stored()
+    reading.disguise(layer, number)
+    assert torch.equal(layer.lora_A, a * tensors["lora_A"])
+    assert torch.equal(layer.lora_B, b * tensors["lora_B"])
+    for answer, signs in reading.SIGNS.items():
+        verdict = checks.check_stranger(answer, number)
+        assert verdict.passed is (answer == name)
+        assert verdict.passed or ("about A" in verdict.words) is (signs[0] != a)
+
+
+@pytest.mark.parametrize("name", reproducing.ITEMS)
+def test_runs_of_an_item_have_three_different_outcomes(name: str):
+    outcomes = reproducing.outcomes(name)
+    assert len(set(outcomes.values())) == 3
+    assert reproducing.runs(name).keys() == outcomes.keys()
+    assert checks.check_judge(outcomes, name).passed
+
+
+@pytest.mark.parametrize("name", reproducing.PAIRS)
+def test_word_for_a_published_pair_follows_from_gap_and_marks(name: str):
+    *rows, _ = reproducing.PAIRS[name]
+    first, second = reproducing.published(name)
+    _, points, word = checks.check_published(..., ..., ..., name).right.values()
+    expected = "a gap" if [row[2] for row in rows] == ["†", "†"] else "unlike starts"
+    assert word.right == ("noise" if abs(first - second) < points.right else expected,)

@@ -1,8 +1,17 @@
+import csv
+import io
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import nbformat
 import numpy as np
@@ -14,11 +23,12 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_course.classroom import grading
-from lora_course.classroom.grading import Lesson, Limits, grade, in_words
+from lora_course.classroom.grading import Lesson, Limits, grade
 from lora_course.classroom.kernel import FUNCTIONS, pack, unpack
+from lora_course.cli import commands
 from lora_course.predictions import FILE
 from lora_course.receipts import draw
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 from tests.conftest import needs_bwrap
 
@@ -36,7 +46,6 @@ LIMITS = Limits(seconds=120, memory_gib=1)
 
 
 def hand_in(folder: Path, name: str, exercises: Sequence[str], tags: Sequence[str] = ()) -> Path:
-    """Write a student's notebook: a text, a given cell, and exercises."""
     solved = [new_code_cell(source, metadata={"tags": list(tags)}) for source in exercises]
     path = folder / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +70,7 @@ HOSTILE_CELLS = {  # each with the error that it ends in
     "open('other.ipynb')": "FileNotFoundError",
     "from lora_course.lesson import draw, predict, reveal\npredict('fewer', 10, 300)\nreveal('fewer', 256)": None,
     "assert draw('rank', *range(1000)) == DRAWN": None,
+    "open('KEPT\\x1b[2J', 'w')": "PermissionError",
     "open('KEPT', 'a')": "PermissionError",
     "import os\nos.symlink('FOLDER', 'link')\nopen('link/new', 'w')": "PermissionError",
     "import shutil\nshutil.rmtree('FOLDER')": "PermissionError",
@@ -73,8 +83,8 @@ HOSTILE_CELLS = {  # each with the error that it ends in
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Grade a class and return its rows by student."""
+def graded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Grade a class: the rows by student, the lines of the table, and the words."""
     top = tmp_path_factory.mktemp("class")
     folder, kept = top / "handed in", top / "elsewhere" / "kept"
     kept.parent.mkdir()
@@ -95,24 +105,34 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
     fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # bypasses the hook
     hand_in(folder, "tim/mine", [SOLVED[0], fork])
-    for name, content in (("zoe", "no JSON {"), ("zoe2", '{"cells": 3}'), ("zoe3", '{"cells": [], "nbformat": 4}')):
+    for name, content in (("zoe", "no JSON {"), ("zoe2", '{"cells": 3}'), ("=zoe", '{"cells": [], "nbformat": 4}')):
         (folder / f"{name}.ipynb").write_text(content)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.MonkeyPatch.context() as patch:
+    options = ["--lesson", str(handed_out(top)), "--csv", str(top / "class.csv"), "--json", "--seconds", "120"]
+    json_out, words = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(json_out), redirect_stderr(words):
         patch.setenv("HF_TOKEN", "secret")
-        graded = list(grade(folder, limits=LIMITS, known=[Lesson(handed_out(top))], jobs=2))
+        commands(["grade", str(folder), *options, "--memory", "1", "--jobs", "2"], standalone_mode=False)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in kept.parent.iterdir()] == ["kept"]
     assert kept.read_text() == "kept"
-    return {row["file"].removesuffix(".ipynb").removesuffix("/mine"): row for row in graded}
+    notebooks = json.loads(json_out.getvalue())["notebooks"]
+    rows = {row["file"].removesuffix(".ipynb").removesuffix("/mine"): row for row in notebooks}
+    return SimpleNamespace(rows=rows, table=rows_of(top / "class.csv"), words=words.getvalue())
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
 
 
 def verdicts(row: dict[str, Any]) -> list[str]:
     return [check["verdict"] for check in row["checks"]]
 
 
-def test_each_notebook_is_graded_on_its_own(rows: dict[str, dict[str, Any]]):
+def test_each_notebook_is_graded_on_its_own(graded: SimpleNamespace):
+    rows = graded.rows
     assert {name: (row["status"], verdicts(row)) for name, row in rows.items()} == {
+        "=zoe": ("unknown", []),
         "ada": ("ran", ["right"] * 4),
         "ada/other": ("ran", ["not right", "not yet", "right", "absent"]),  # the grader makes missing calls itself
         "max": ("left", ["right", "absent", "absent", "absent"]),
@@ -120,31 +140,29 @@ def test_each_notebook_is_graded_on_its_own(rows: dict[str, dict[str, Any]]):
         "tim": ("programs", ["right", "absent", "absent", "absent"]),
         "zoe": ("unreadable", []),
         "zoe2": ("unreadable", []),
-        "zoe3": ("unknown", []),
     }
     assert [check["calls"] for check in rows["ada"]["checks"]] == [1, 2, 1, 1]
     assert rows["max"]["words"] == "its process exited by itself in code cell 3"
     assert "in code cell 5: it used more than 1 GiB" in rows["mia"]["words"]
     assert [error["type"] for error in rows["mia"]["errors"]] == ["MemoryError"]
+    assert "ada/other.ipynb: 1 of 4 right; 1 not right; 1 not yet; 1 absent; ran" in graded.words
+    zoe, *_, other = (line for line in graded.table if line["file"] in ("'=zoe.ipynb", "ada/other.ipynb"))
+    assert (other["right"], other["99_small: checks.check_rank_of_file(...)"]) == ("1", "not yet")
+    assert zoe["file"].startswith("'=")  # no formula
+    assert "\x1b" not in graded.words + str(graded.table)  # no terminal commands
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the cells are written for POSIX")
-def test_failing_and_refused_cells_are_reported_and_the_rest_is_graded(rows: dict[str, dict[str, Any]]):
-    row = rows["ada"]
+def test_failing_and_refused_cells_are_reported_and_the_rest_is_graded(graded: SimpleNamespace):
+    row = graded.rows["ada"]
     first = 1 + len(SOLVED)
     expected = {first + number: error for number, error in enumerate(HOSTILE_CELLS.values()) if error}
     assert {error["cell"]: error["type"] for error in row["errors"]} == expected
-    assert len(row["refused"]) == 6
+    assert len(row["refused"]) == 7
     assert row["refused"][0].startswith("write ")
+    assert "\x1b" in row["refused"][0]
     (prediction,) = row["predictions"]
     assert [prediction[name] for name in ("student", "lesson", "low", "fast")] == ["Ada", "mine", 10, True]
-
-
-def test_student_texts_are_no_formulas_or_terminal_commands(rows: dict[str, dict[str, Any]]):
-    row = {**rows["ada"], "file": "=HYPERLINK('x').ipynb", "refused": ["write \x1b[2J"]}
-    line = grading.table([row]).splitlines()[1]
-    assert line.startswith("'=HYPERLINK")
-    assert "\x1b" not in line + in_words(row)
 
 
 def test_notebooks_are_stopped_after_their_time(tmp_path: Path):
@@ -168,19 +186,28 @@ def test_bubblewrap_stops_code_that_bypasses_python(tmp_path: Path):
 
 
 def test_notebook_that_crashes_the_grader_gets_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("ada", "bob", "eve"):
-        hand_in(tmp_path, name, [])
+    hand_in(tmp_path, "ada", [])
+    hand_in(tmp_path, "bob", [])
+    monkeypatch.setattr(grading, "_grade", Mock(side_effect=[OSError(28, "No space left on device"), None]))
+    full, graded = sorted(grade(tmp_path, known=[]), key=lambda row: row["words"], reverse=True)
+    assert "No space left" in full["words"]
+    assert {full["file"], graded["file"]} == {"ada.ipynb", "bob.ipynb"}
 
-    def fail_on_bob(notebook: Path, *_: object) -> None:
-        if notebook.stem == "bob":
-            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(grading, "_grade", fail_on_bob)
-    rows = {row["file"][:3]: row for row in grade(tmp_path, known=[])}
-    assert rows.keys() == {"ada", "bob", "eve"}
-    assert "No space left" in rows["bob"]["words"]
-    with pytest.raises(NotFound, match="there is no notebook"):
-        next(grade(tmp_path / "nowhere", known=[]))
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_path: Path):
+    (tmp_path / "ada.ipynb").write_text("no JSON {")
+    hand_in(tmp_path, "bob", ["import time\ntime.sleep(600)"])
+    options = ["--lesson", handed_out(tmp_path / "solutions"), "--csv", tmp_path / "class.csv", "--json"]
+    command, pipe = [sys.executable, "-m", "lora_course", "grade", tmp_path, *options], subprocess.PIPE
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
+        assert process.stderr.readline().startswith("ada.ipynb: not graded")
+        process.send_signal(signal.SIGINT)  # while bob's notebook runs
+        output, _ = process.communicate(timeout=30)
+        assert [row["file"] for row in json.loads(output)["notebooks"]] == ["ada.ipynb"]
+    assert process.returncode == 130
+    assert [line["file"] for line in rows_of(tmp_path / "class.csv")] == ["ada.ipynb"]
 
 
 def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path: Path):
@@ -192,8 +219,6 @@ def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path: P
     with pytest.raises(BadValue, match="has no check check_new"):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
 
-
-# ---- values sent between the grader and a notebook
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(...)
 keys = st.text() | st.integers() | st.tuples(st.integers(), st.text())
@@ -217,7 +242,8 @@ def test_arrays_tensors_frames_and_functions_round_trip():
     for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
         tensor = torch.arange(6).reshape(2, 3).to(dtype).T.requires_grad_(dtype.is_floating_point)
         assert round_trip(tensor).dtype == dtype
-        assert torch.equal(round_trip(tensor), tensor.detach())
+        assert torch.equal(round_trip(tensor), tensor)
+        assert round_trip(tensor).requires_grad is tensor.requires_grad
     array, frame = np.arange(6.0).reshape(2, 3)[:, ::2], pd.DataFrame({"lr": [1e-3, 2e-3], "method": ["lora", None]})
     assert np.array_equal(round_trip(array), array)
     pd.testing.assert_frame_equal(round_trip(frame), frame)

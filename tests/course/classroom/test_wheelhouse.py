@@ -74,7 +74,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def gathered(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheelhouse for two machines; tests must not change it."""
     folder = tmp_path_factory.mktemp("Räder")
     gather(folder, [WINDOWS, LINUX], print, wheel=index / LAB)
     return folder
@@ -82,11 +81,7 @@ def gathered(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def house(gathered: Path, tmp_path: Path) -> Path:
-    """A copy that tests may change."""
     return Path(shutil.copytree(gathered, tmp_path / "Räder für alle"))
-
-
-# ---- gathering
 
 
 def test_each_machine_gets_its_wheels_and_the_manifest_lists_every_file(gathered: Path):
@@ -179,9 +174,6 @@ def test_check_command_finds_damaged_and_missing_files(house: Path, lora_lab: Ca
     assert f"wheels/{PLAIN} is damaged" in done.stderr
     plain.unlink()
     assert f"wheels/{PLAIN} is missing" in lora_lab(*command).stderr
-
-
-# ---- installing
 
 
 def test_wheelhouse_for_other_machines_is_red_and_refused(gathered: Path, tmp_path: Path, monkeypatch, capsys):

@@ -1,16 +1,19 @@
 import json
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 
 from lora_course.lesson import reference_reproductions
+from lora_course.paper import protocol
+from lora_course.paper import reproduce as paper_reproduce
 from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, item, items, studies, timing
 from lora_course.paper.reproduce import run as engine
 from lora_course.paper.reproduce.report import write_report
 from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
 from lora_course.plots.forest import effects, forest, headline
-from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments.results import load
 from tests.conftest import HOSTILE, PLAIN
 
@@ -19,11 +22,7 @@ def place_at(folder, minutes: float = 1) -> Place:
     return Place(folder, minutes, lambda words: None, threading.Event())
 
 
-# ---- rules
-
-
 def verdict(outcome: str, low: float, high: float) -> dict[str, Any]:
-    """Return a verdict as result.json stores it."""
     return {"outcome": outcome, "low": low, "high": high, "margin": 0.015, "words": outcome}
 
 
@@ -100,13 +99,6 @@ def test_shipped_results_match_the_current_rules():
 
 def test_items_are_selected_by_name():
     assert [entry.name for entry in items(["table6", "table1", "table6"])] == ["table6", "table1"]
-    with pytest.raises(NotFound, match="nearest: table6"):
-        item("tabel6")
-    with pytest.raises(BadValue, match="'grid'; nearest: grids"):
-        item("table1", grid=[[(1, 128)]])
-
-
-# ---- items on a tiny model
 
 
 @pytest.fixture
@@ -194,9 +186,6 @@ def test_plan_uses_the_machine_speed_or_real_steps(tiny_encoder, opinions, tmp_p
     assert entry.plan(place_at(tmp_path, 5)).sizes["steps"] >= studies.FEWEST
 
 
-# ---- results and the report
-
-
 class Made(Item):
     """An item that measures nothing, counts its runs, and raises `fails` if given."""
 
@@ -282,3 +271,59 @@ def test_forest_plot_agrees_with_the_rules():
     assert effects(shipped["table18"])[0].paper == pytest.approx([0.07 / 0.015])  # a lower loss is better
     assert "two hold, none fail, none undecided" in headline([shipped["table1"], shipped["table5"]])
     assert "LoRA beats prefixes: 18 limits (3.5 to 32), needs 0 or more: undecided." in forest(shipped.values()).alt
+
+
+@pytest.fixture
+def run(monkeypatch, lora_lab):
+    monkeypatch.setattr(paper_reproduce, "items", lambda names: [Made()])
+    return partial(lora_lab, "reproduce")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path):
+    done = run("--dry-run", "--json", "--out", str(tmp_path / "out"))
+    plan = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert plan["items"][0].items() >= {"item": "table6", "minutes": 2.0, "budget_minutes": 2.0}.items()
+    assert (plan["scale"], plan["minutes"]) == ("laptop", 2.0)
+    assert "steps 200" in run("--dry-run", "--out", str(tmp_path / "out")).stdout
+    assert not (tmp_path / "out").exists()
+    short = run("--minutes", "0.5", "--out", str(tmp_path))
+    assert short.returncode == 1
+    assert "too few minutes" in short.stderr
+    assert "Traceback" not in short.stderr
+
+
+def test_results_are_kept_and_reported_again_later(run, tmp_path, monkeypatch):
+    done = run("table6", "--json", "--out", str(tmp_path))
+    result = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (result["scale"], result["items"][0]["standing"]) == ("laptop", "holds")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert "The rule: Two is equal to two." in done.stderr
+    assert "holds" in run("table6", "--out", str(tmp_path)).stdout
+    (tmp_path / "report.md").unlink()
+    assert json.loads(run("--rejudge", "--json", "--out", str(tmp_path)).stdout)["items"] == result["items"]
+    assert (tmp_path / "report.md").is_file()
+    assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
+    (tmp_path / "table6" / "result.json").write_text('{"item": "table6"}')
+    assert "no result of these items" in run("--rejudge", "--out", str(tmp_path)).stderr
+    run("table6", "--out", str(tmp_path))
+    monkeypatch.setattr(paper_reproduce, "items", lambda names: [Made(name="table5")])
+    run("--out", str(tmp_path))
+    assert {"## table5", "## table6"} <= set((tmp_path / "report.md").read_text().splitlines())
+
+
+def test_paper_scale_runs_the_protocol(run, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(protocol, "plan", lambda table, **given: calls.append((table, given)) or [{"table": table}])
+    monkeypatch.setattr(protocol, "plan_in_words", str)
+    monkeypatch.setattr(protocol, "run", lambda table, **given: calls.append((table, given)) or {"table": table})
+    monkeypatch.setattr(protocol, "result_in_words", str)
+    done = run("--scale", "paper", "--dry-run", "--variant", "repo", "--json")
+    assert json.loads(done.stdout) == {"scale": "paper", "items": [{"table": "table2"}, {"table": "table3"}]}
+    for option in (("--seeds", "1"), ("--download",)):
+        assert "doesn't change the plan" in run("--scale", "paper", "--dry-run", *option).stderr
+    options = {"model_path": "m", "data": "d", "seeds": 1, "out": str(tmp_path)}
+    words = ("--model-path", "m", "--data", "d", "--seeds", "1", "--out", str(tmp_path), "--json")
+    assert json.loads(run("table3", "--scale", "paper", *words).stdout) == {"scale": "paper", "table": "table3"}
+    assert calls == [("table2", {"variant": "repo"}), ("table3", {"variant": "repo"}), ("table3", options)]

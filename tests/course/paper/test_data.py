@@ -1,0 +1,191 @@
+"""Tests of the paper's data: GLUE, E2E, and the errors in E2E's slots."""
+
+import json
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_course.paper import e2e
+from lora_course.paper.e2e import SLOTS, Meaning, parse
+from lora_course.paper.glue import TASKS
+from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
+from lora_lab import BadValue, load_task
+from lora_lab.training.assets import shipped
+
+HEADERS = {
+    "sst-2": "sentence\tlabel",
+    "cola": "",  # the download has none
+    "mrpc": "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+    "qnli": "index\tquestion\tsentence\tlabel",
+    "qqp": "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+    "rte": "index\tsentence1\tsentence2\tlabel",
+    "sts-b": "index\tg\tf\tyear\told\ts1\ts2\tsentence1\tsentence2\tscore",
+    "mnli": "index\tpromptID\tpairID\tgenre\tb1\tb2\tp1\tp2\tsentence1\tsentence2\tlabel1\tgold_label",
+}
+
+
+def load(folder, task, *lines):
+    folder.mkdir(exist_ok=True)
+    for stem in ("train", "dev_matched", "dev_mismatched") if task == "mnli" else ("train", "dev"):
+        (folder / f"{stem}.tsv").write_text("\n".join(filter(None, lines)) + "\n", encoding="utf-8")
+    return load_task(f"glue:{task}:{folder}")
+
+
+def test_task_is_read_with_and_without_header(tmp_path):
+    for task, line, texts, label, metric in (
+        ("sst-2", 'she said "no\t1', ['she said "no'], 1, "accuracy"),
+        ("mrpc", '1\t7\t8\tHe said "no .\tHe declined .', ['He said "no .', "He declined ."], 1, "accuracy"),
+        ("cola", "gj04\t0\t*\tThem goes.", ["Them goes."], 0, "matthews"),
+        ("qnli", "0\tWho?\tAnn.\tnot_entailment", ["Who?", "Ann."], 1, "accuracy"),
+        ("qqp", "9\t1\t2\tWhy rain?\tWhy does it rain?\t1", ["Why rain?", "Why does it rain?"], 1, "accuracy"),
+        ("rte", "0\tAnn ran.\tAnn moved.\tentailment", ["Ann ran.", "Ann moved."], 0, "accuracy"),
+        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\tA cat.\tA dog.\t1.250", ["A cat.", "A dog."], 1.25, "pearson"),
+        ("mnli", "0\tp\tq\tg\tb\tb\tp\tp\tA.\tB.\tneutral\tcontradiction", ["A.", "B."], 2, "accuracy"),
+    ):
+        for header in ("", HEADERS[task]):
+            loaded = load(tmp_path / TASKS[task].folder, task, header, line)
+            assert load_task(f"glue:{task}:{tmp_path}").train == loaded.train  # of the folder's parent
+            assert [*loaded.train.texts, *loaded.train.seconds] == texts
+            assert (loaded.train.labels, type(loaded.train.labels[0])) == ((label,), type(label))
+            assert loaded.metric == metric
+            assert loaded.validation == loaded.test  # the labels of GLUE's test sets are not public
+            assert len(loaded.validation) == (2 if task == "mnli" else 1)  # MNLI's two dev sets are merged
+
+
+@pytest.mark.parametrize(("task", "label", "suffix"), [("rte", 1, "jsonl"), ("sts-b", 3.5, "csv"), ("mnli", 2, "csv")])
+def test_hub_files_are_read(tmp_path, task, label, suffix):
+    first, second = ("premise", "hypothesis") if task == "mnli" else ("sentence1", "sentence2")
+    csv = f'{first},{second},label\n"Ann, ran.",Ann moved.,{label}\n'
+    jsonl = json.dumps({first: "Ann, ran.", second: "Ann moved.", "label": label}) + "\n"
+    for stem in ("train", *(["validation_matched", "validation_mismatched"] if task == "mnli" else ["validation"])):
+        (tmp_path / f"{stem}.{suffix}").write_text(csv if suffix == "csv" else jsonl)
+    train = load_task(f"glue:{task}:{tmp_path}").train
+    assert (train.texts, train.seconds, train.labels) == (("Ann, ran.",), ("Ann moved.",), (label,))
+
+
+def test_broken_line_is_skipped_in_qqp_and_refused_elsewhere(tmp_path):
+    assert len(load(tmp_path, "qqp", "1\t2\tbroken", "9\t1\t2\tWhy?\tWhy so?\t1").train) == 1
+    for task, line, message in (
+        ("rte", "1\t2\tbroken", "only 3 columns, too few"),
+        ("rte", "0\ta\tb\tmaybe", "'maybe' is not one of entailment, not_entailment"),
+        ("sst-2", "fine\t²", "'²' is not one of 0, 1"),
+        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is not a score"),
+    ):
+        with pytest.raises(BadValue, match=rf"train.tsv, line 2: {message}"):
+            load(tmp_path, task, HEADERS[task], line)
+
+
+TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
+name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||A pub for families : Saltmarsh .
+name : Quince | customer rating : 5 out of 5 | area : riverside||Quince has 5 stars and is by the river .
+"""
+CSV = """mr,ref
+"name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]","Saltmarsh, a pub, is family-friendly."
+"name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]",A pub for families: Saltmarsh.
+"name[Quince], customer rating[5 out of 5], area[riverside]",Quince has 5 stars.
+"""
+MEANINGS = [
+    parse("name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]"),
+    parse("name[Quince], customer rating[5 out of 5], area[riverside]"),
+]
+
+
+def test_txt_and_csv_give_the_same_meanings(tmp_path):
+    for name, content in {"train.txt": TXT, "devset.csv": CSV, "test.csv": "\ufeff" + CSV}.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        examples = e2e.read_file(tmp_path / name)
+        assert [example.meaning for example in examples] == MEANINGS
+        assert [len(example.references) for example in examples] == [2, 1]
+    task = load_task(str(tmp_path))
+    assert (len(task.train), len(task.validation), len(task.test)) == (3, 2, 2)
+    assert task.test.prompts[0] == f"{MEANINGS[0]}\n"
+    assert task.test.references[0][1] == "A pub for families: Saltmarsh."
+
+
+def test_invalid_file_and_meaning_are_refused(tmp_path):
+    for name, content, message in (
+        ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: no \|\|reference"),
+        ("a.txt", TXT + "name:A|aera:x||A.\n", "line 4: a meaning representation has no slot 'aera'; nearest: area"),
+        ("a.txt", "name : A | name : B||A .\n", "a.txt, line 1: .* needs one value of the slot name"),
+        ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
+        ("a.csv", "mr,ref\narea[riverside],R.\n", "has no name; add name"),
+        ("a.csv", 'mr,ref\n"name[A], area[ ]",A.\n', "one value of the slot area"),
+        ("a.csv", 'mr,ref\n"name[A],",A.\n', "is not of the form slot"),
+        ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
+    ):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(BadValue, match=message):
+            e2e.read_file(tmp_path / name)
+
+
+values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip).filter(bool)
+
+
+@given(st.dictionaries(st.sampled_from(SLOTS[1:]), values), values)
+def test_meaning_round_trips_through_text(slots, name):
+    meaning = Meaning((*slots.items(), ("name", name)))
+    assert parse(str(meaning)) == meaning == parse(f" {meaning}\n".replace("],", "] ,"))
+
+
+def test_published_scores_include_meteor_and_cider():
+    header, *rows, source = e2e.published().splitlines()
+    assert header.split()[-5:] == ["bleu", "nist", "meteor", "rouge_l", "cider"]
+    assert rows[-1].split()[-5:] == ["70.4", "8.85", "46.8", "71.8", "2.53"]
+    assert "Hu et al. 2021, table 3" in source
+
+
+def read(split: str) -> list[tuple[dict[str, str], list[str]]]:
+    lines = shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [(dict(parse(row["meaning"]).slots), row["references"]) for row in map(json.loads, lines)]
+
+
+EXAMPLES = read("train")[:400] + read("validation") + read("test")
+MATCHER = Matcher(Meaning(tuple(slots.items())) for slots, _ in EXAMPLES)
+VALUES = {slot: sorted({slots[slot] for slots, _ in EXAMPLES if slot in slots}) for slot in SLOTS}
+
+
+def errors(slots: dict[str, str], text: str) -> dict[str, str]:
+    kinds = MATCHER.judge(Meaning(tuple(slots.items())), text)
+    return {slot: kind for slot, kind in kinds.items() if kind != RIGHT}
+
+
+def test_our_references_have_no_errors_and_a_second_value_is_added():
+    assert not [(text, wrong) for slots, texts in EXAMPLES for text in texts if (wrong := errors(slots, text))]
+    slots = {"name": VALUES["name"][0], "area": "riverside"}
+    assert errors(slots, f"{slots['name']} is by the river.") == {}
+    assert errors(slots, f"{slots['name']} is by the river, in the city centre.") == {"area": ADDED}
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_slot_left_out_changed_or_added_is_one_error(slot):
+    """Compare each sentence with a meaning that differs from its own in a single slot."""
+    rng, kinds = Random(f"mutations of {slot}"), set()
+    for slots, references in EXAMPLES:
+        text = rng.choice(references)
+        if slot in slots:
+            level = next((values for values, _ in levels().get(slot, ()) if slots[slot] in values), (slots[slot],))
+            changed = rng.choice([value for value in VALUES[slot] if value not in level])
+            cases = [(WRONG, {**slots, slot: changed})]
+            if slot != "name":
+                cases.append((ADDED, {name: value for name, value in slots.items() if name != slot}))
+        else:
+            cases = [(MISSING, {**slots, slot: rng.choice(VALUES[slot])})]
+        for kind, mutated in cases:
+            assert errors(mutated, text) == {slot: kind}
+            kinds.add(kind)
+    assert kinds == ({WRONG} if slot == "name" else {MISSING, WRONG, ADDED})
+
+
+def test_rate_is_errors_over_requested_slots():
+    meaning = "name[Quince], area[riverside], food[Italian], familyFriendly[yes]"
+    texts = [
+        "Quince serves Italian food by the river and welcomes children.",
+        "Quince is a cheap place in the city centre.",
+    ]
+    split = SimpleNamespace(prompts=[meaning])
+    result = scores(SimpleNamespace(test=split, train=split), [meaning] * 2, texts)
+    assert result.details["kinds"] == {RIGHT: 5, MISSING: 2, WRONG: 1, ADDED: 1}
+    assert result.metrics == {"slot_errors": 4 / 8}

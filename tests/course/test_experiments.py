@@ -1,0 +1,157 @@
+"""Tests of the experiments of lessons 06, 14, 15 and 17."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from lora_course.checks.regret import LOWEST
+from lora_course.experiments import subspace
+from lora_course.experiments.rates import best_rate
+from lora_course.experiments.reward import Rewarded, halves_found, reinforce
+from lora_course.experiments.styles import misfit
+from lora_course.experiments.subspace import Update, above_chance, amplification, directions, phi, product_factors
+from lora_course.plots.styles import perplexity_table
+from lora_lab import LoRA, Recipe, load_model
+from lora_lab.training.pack import Pack
+from tests.conftest import lora_layers, randomise, tiny
+
+RNG = np.random.default_rng(7)
+VALID = {"topic": "sky", "answer": "Blue.", "steps": ["look up"], "certainty": "high"}
+VALUES = st.sampled_from(["x", "", None, 3, [], [""], ["x"], [3], "high", "low", "sure"])
+
+
+@given(st.dictionaries(st.sampled_from([*VALID, "more"]), VALUES))
+def test_misfit_accepts_only_the_schema(changes):
+    value = VALID | changes
+    valid = (
+        set(value) == set(VALID)
+        and all(isinstance(value[key], str) and value[key] for key in ("topic", "answer"))
+        and isinstance(value["steps"], list)
+        and all(isinstance(step, str) and step for step in value["steps"])
+        and value["certainty"] in ("high", "medium", "low")
+    )
+    assert (misfit(json.dumps(value)) == "") == valid
+    assert "not JSON" in misfit("[" * 10**5)  # nested too deeply for the parser
+
+
+def test_title_says_whether_each_voice_fits_its_adapter():
+    table = {"base": {"a": 40.0, "b": 50.0}, "a": {"a": 4.0, "b": 60.0}, "b": {"a": 39.0, "b": 5.0}}
+    fits = perplexity_table(table).alt
+    assert fits.startswith("Each voice is most likely under its own adapter. base: a 40.0, b 50.0.")
+    differs = perplexity_table(table | {"base": {"a": 3.0, "b": 50.0}}).alt
+    assert differs.startswith("Not every voice is most likely under its own adapter: a (most likely under base).")
+
+
+def gaussian(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+@pytest.mark.parametrize(("i", "j"), [(2, 5), (4, 3)])
+def test_phi_matches_its_definition(i, j):
+    a1, a2 = gaussian(4, 20), gaussian(9, 20)
+    u1, u2 = np.linalg.svd(a1)[2].T[:, :i], np.linalg.svd(a2)[2].T[:, :j]
+    cosines, p = np.linalg.svd(u1.T @ u2, compute_uv=False), min(i, j)
+    actual = phi(directions(a1)[:, :i], directions(a2)[:, :j])
+    assert actual == pytest.approx(np.linalg.norm(u1.T @ u2) ** 2 / p)
+    assert actual == pytest.approx(1 - (p - (cosines**2).sum()) / p)  # 1 - D^2 / p; the paper prints (1 - D^2) / p
+
+
+def test_chance_level_is_the_larger_rank_over_d():
+    d, k1, k2 = 12, 3, 5
+    fixed = subspace.random_directions(d, k2, seed=1)  # only one of the two needs to be random
+    drawn = [subspace.random_directions(d, k1, seed) for seed in range(100, 4100)]
+    for i, j in ((1, 1), (1, k2), (k1, 1), (k1, k2)):
+        assert abs(np.mean([above_chance(basis[:, :i], fixed[:, :j]) for basis in drawn])) < 0.01
+    basis = subspace.random_directions(384, 8)
+    assert above_chance(basis, basis) == pytest.approx(1 - 8 / 384)
+
+
+@pytest.mark.parametrize(("m", "r", "n"), [(15, 4, 11), (3, 5, 4)])
+def test_product_factors_match_the_full_product(m, r, n):
+    b, a, k = gaussian(m, r), gaussian(r, n), min(m, r, n)
+    left, values, right = product_factors(b, a, 0.5)
+    assert np.allclose(values[:k], np.linalg.svd(0.5 * b @ a, compute_uv=False)[:k])
+    assert np.allclose((left * values) @ right.T, 0.5 * b @ a)
+    assert phi(right[:, :k], directions(b @ a)[:, :k]) == pytest.approx(1)
+
+
+def test_amplification_matches_its_definition():
+    w, b, a = gaussian(9, 14), gaussian(9, 2), gaussian(2, 14)
+    actual = amplification(Update(w, *product_factors(b, a), a))
+    u, _, vt = np.linalg.svd(b @ a)
+    assert actual["update"] == pytest.approx(np.linalg.norm(b @ a))
+    assert actual["in_update"] == pytest.approx(np.linalg.norm(u[:, :2].T @ w @ vt[:2].T))
+    assert actual["factor"] == pytest.approx(actual["update"] / actual["in_update"])
+    u, _, vt = np.linalg.svd(w)
+    assert actual["in_weight"] == pytest.approx(np.linalg.norm(u[:, :2].T @ w @ vt[:2].T))
+    random = [(subspace.random_directions(9, 2, n), subspace.random_directions(14, 2, n + 9999)) for n in range(3000)]
+    mean_square = np.mean([np.linalg.norm(left.T @ w @ right) ** 2 for left, right in random])
+    assert actual["in_random"] == pytest.approx(np.sqrt(mean_square), rel=0.03)
+
+
+def test_updates_match_their_layers():
+    model = tiny("bert")
+    LoRA(rank=3, targets=("q", "v")).attach(model)
+    randomise(model)
+    updates = subspace.updates_in(model)
+    assert len(updates) == 4
+    for (name, update), layer in zip(updates.items(), lora_layers(model), strict=True):
+        assert name.endswith(("query", "value"))
+        assert np.allclose((update.left * update.values) @ update.right.T, layer.delta_weight().detach(), atol=1e-5)
+        assert np.allclose(update.weight, layer.frozen_weight().detach())
+        assert (update.a.shape, len(update.values)) == ((3, 32), 3)
+
+
+@given(st.floats(-0.49, 0.49), st.floats(0.01, 10), st.floats(-5, 5), st.floats(0.9, 1.1), st.floats(0.9, 1.1))
+def test_best_rate_is_the_vertex_of_a_parabola(vertex, steepness, height, down, up):
+    losses = {2**x: height + steepness * (x - vertex) ** 2 for x in (-down, 0, up)}
+    assume(min(losses, key=losses.__getitem__) == 1)
+    assert best_rate(losses) == pytest.approx(vertex, abs=1e-6)
+
+
+def test_best_rate_of_rounded_rates_and_at_an_end():
+    rates = [4.4e-5, 8.8e-5, 1.8e-4, 3.5e-4, 7.1e-4, 1.4e-3]  # as docs/rates.py rounds them
+    vertex = math.log2(rates[2]) + 0.3
+    assert best_rate({r: (math.log2(r) - vertex) ** 2 for r in rates}) == pytest.approx(vertex)
+    assert best_rate({0.5: 0.60, 1: 0.50, 2: 0.56}) == pytest.approx(LOWEST.right(0.60, 0.50, 0.56))
+    assert all(math.isnan(best_rate({r: sign * r for r in rates})) for sign in (1, -1))
+
+
+def test_expected_gradient_is_that_of_the_probability_of_being_right():
+    logits = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
+    p, rewards = logits.softmax(-1), torch.tensor([0.0, 0.0, 1.0])
+    (expected,) = torch.autograd.grad(p[2], logits, retain_graph=True)
+    batches = [list(batch) for batch in product(range(3), repeat=2)]  # every two sampled labels
+    loss = sum(p[batch].detach().prod() * reinforce(p[batch].log(), rewards[batch]) for batch in batches)
+    (actual,) = torch.autograd.grad(loss, logits)
+    assert torch.allclose(actual, -expected / 2, atol=1e-6)  # the mean of n rewards as baseline scales by 1 - 1 / n
+    assert float(reinforce(p.detach().log(), torch.ones(3))) == 0
+
+
+def test_training_learns_from_rewards_alone_and_packing_changes_nothing(recipe: Callable[..., Recipe]):
+    recipes = [recipe(method=LoRA(rank=2), lr=2e-2, steps=80, validations=0, seed=seed) for seed in (0, 1)]
+    pack, alone = Rewarded(recipes), Rewarded(recipes[1:])
+    packed, (run,) = pack.run(), alone.run()
+    assert [run.metrics["accuracy"] for run in packed] == [1.0, 1.0]
+    assert run.history["loss"] == pytest.approx(packed[1].history["loss"], abs=1e-3)
+    assert (rewards := alone.rewards[recipes[1]]) == pack.rewards[recipes[1]]
+    assert len(rewards) == 80
+    assert sum(rewards[-10:]) > sum(rewards[:10])
+    assert Pack([replace(recipes[1], steps=2)]).run()[0].history["loss"][0] != run.history["loss"][0]  # from labels
+
+
+@pytest.mark.filterwarnings("ignore:lr 1e")
+def test_diverging_run_fails(recipe: Callable[..., Recipe]):
+    assert [run.status for run in Rewarded([recipe(lr=1e20, clip=0.0)]).run()] == ["failed"]
+
+
+def test_untrained_model_finds_halves_of_passages():
+    assert halves_found(load_model("minilm", 2), passages=16) > 0.3

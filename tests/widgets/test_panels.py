@@ -1,0 +1,165 @@
+import json
+import random
+from itertools import combinations
+
+import pytest
+
+from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, compare, memory, params, verdict
+from lora_lab.accounting.film import moments
+from lora_lab.accounting.memory import quick
+from lora_lab.accounting.models import zoo_names
+from lora_lab.accounting.units import binary
+from lora_lab.experiments.margins import scores_in
+from lora_lab.methods import REGISTRY
+from lora_lab.widgets.base import MIME, uncompressed
+from lora_lab.widgets.lora_panel import layers_of, zoo_layers
+from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
+from tests.conftest import PLAIN, said
+
+
+def trained(rows: list[dict], targets: tuple[str, ...], rank: int) -> int:
+    """Count as `js/lora_model.js` does."""
+    return rank * sum(row["trains"].get(target, 0) for row in rows for target in targets)
+
+
+def test_shipped_layers_are_current():
+    assert list(zoo_layers()) == zoo_names()
+    for name in zoo_names():
+        assert zoo_layers()[name] == layers_of(name), name
+
+
+@pytest.mark.parametrize("model", ["gpt2", "phi-3-mini", "mixtral-8x7b", "t5-base"])
+def test_rows_add_up_to_params(model):
+    rows = zoo_layers()[model]
+    available = [target for target in ("q", "v", "up", "down") if any(target in row["trains"] for row in rows)]
+    for targets in (("all-linear",), *combinations(available, 2)):
+        count = params(model, LoRA(rank=4, targets=targets))
+        assert trained(rows, targets, 4) == count.trainable, targets
+        assert sum(row["numbers"] for row in rows) == count.total
+
+
+def test_shape_of_a_layer_errors_and_description():
+    assert LoRAPanel().shape == (4096, 4096)
+    assert LoRAPanel(model="llama-3-8b", layer="v").shape == (1024, 4096)
+    assert LoRAPanel(model="gpt2", layer="q+k+v").shape == (2304, 768)
+    assert LoRAPanel(model="gpt2", layer="k of q+k+v").shape == (768, 768)
+    with pytest.raises(NotFound, match="no layer 'c_attn'; it has q, k, v"):
+        LoRAPanel(model="llama-3-8b", layer="c_attn")
+    with pytest.raises(BadValue, match="1 to 64"):
+        LoRAPanel(d=64, rank=65)
+    words = LoRAPanel(d=4096, rank=8).describe()
+    assert "16,777,216 parameters, which stay frozen" in words
+    assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
+    panel = LoRAPanel("model", model="llama-3-8b", rank=8)
+    assert f"adds {params('llama-3-8b', LoRA(rank=8)).trainable:,} (0.042%)" in panel.describe()
+
+
+def test_own_model_is_counted_and_unchanged(loaded):
+    model = loaded("minilm", num_labels=2)
+    panel = LoRAPanel("model", model=model, rank=2, models=["gpt2"])
+    assert list(panel.models) == [panel.model, "gpt2"]
+    rows = panel.models[panel.model]["rows"]
+    assert trained(rows, ("q", "v"), 2) == params(model, LoRA(rank=2)).trainable == 6 * 2 * 2 * (384 + 384)
+    assert sum(row["numbers"] for row in rows) == sum(p.numel() for p in model.parameters())
+    assert all("lora" not in name for name, _ in model.named_parameters())
+    json.dumps(panel.state())
+
+
+def test_notebook_output_has_words_and_a_snapshot(tmp_path):
+    data, _ = LoRAPanel(rank=16)._repr_mimebundle_()
+    assert data["text/plain"].startswith("LoRA to scale: W of 4,096 x 4,096")
+    snapshot = uncompressed(data[MIME])
+    assert (snapshot["panel"], snapshot["file"], snapshot["state"]["rank"]) == ("LoRAPanel", "lora_panel.js", 16)
+    assert not [name for name in snapshot["state"] if name.startswith("_")]
+    assert '<div data-panel="LoRAPanel">' in LoRAPanel(rank=16).save(tmp_path / "panel.html").read_text()
+
+
+# ---- memory
+
+
+def test_shipped_films_are_complete_and_match_the_accountant():
+    assert set(shipped()) == set(SHIPPED)
+    assert len(json.dumps(shipped(), separators=(",", ":"))) < 200_000
+    for films in shipped().values():
+        assert {(film["method"], film["checkpointing"]) for film in films} == {(m, c) for m in METHODS for c in (0, 1)}
+    draw = random.Random(0)
+    for film in shipped()["llama-3-8b"]:
+        name = film["method"]
+        for batch in (1, 2, 7):
+            rank, seq = draw.choice([1, 8, 100]), draw.randint(40, 9000)
+            method = LoRA(rank=rank, targets=METHODS[name].targets) if film["ranked"] else METHODS[name]
+            setup = setup_of("llama-3-8b", name, batch=batch, seq=seq, checkpointing=film["checkpointing"])
+            expected = quick("llama-3-8b", method, setup)
+            assert expected.mode == "predicted"
+            peak = max(moments(film, rank, setup), key=lambda moment: sum(moment.bytes.values())).bytes
+            assert {category: size for category, size in peak.items() if size} == expected.categories, (name, setup)
+
+
+def test_description_names_peak_moment_categories_and_card():
+    words = MemoryPanel("llama-3-8b", "full", batch=1, seq=512).describe()
+    assert binary(memory("llama-3-8b", METHODS["full"], batch=1, seq=512).peak) in words
+    for part in ("at the update", "gradients 15.0 GiB", "does not fit RTX 4090 24 GB"):
+        assert part in words
+    assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()
+    with pytest.raises(NotFound):
+        MemoryPanel(card="no such card")
+
+
+# ---- comparison
+
+
+def test_shipped_comparison_is_described_at_any_margin_and_resampled():
+    panel = ComparePanel()
+    assert panel.pair == ("LoRA r8 q,v", "full")
+    assert panel.margin == 0.015
+    for words in ("q,v is worse than full", "full fine-tuning 82.3%", "at that rate were scored on the test rows"):
+        assert words in panel.describe()
+    panel.margin = 0.03
+    assert "worse than, but within the margin of, full" in panel.describe()
+    panel.method, panel.rival = "LoRA r8 all-linear", "LoRA r8 q,v"
+    assert "At a margin of 3 points, LoRA r8 all-linear is equivalent to LoRA r8 q,v" in panel.describe()
+    assert len(json.dumps(panel.state())) < 60_000
+    other = ComparePanel(task="kjv")
+    assert (other.stored, other.pair, other.dance) == ({}, ("", ""), {})
+    assert "Nothing has been compared yet" in other.describe()
+    said(panel, "dance", rows=100, traits={"method": "LoRA r8 all-linear", "rival": "full"})
+    first = panel.dance
+    assert (first["method"], first["rival"], first["rows"]) == ("LoRA r8 all-linear", "full", 100)
+    assert len(first["studies"]) == len(first["outcomes"]) == 100
+    assert first["truth"] == pytest.approx(panel.stored["against"]["full"]["LoRA r8 all-linear"]["difference"])
+    panel.resample(100, count=5)
+    assert panel.dance["studies"] != first["studies"][:5]
+
+
+def test_every_registered_method_is_offered():
+    panel = ComparePanel(methods=("lora", "lora:rank=1"))
+    assert {choice.split(":")[0] for choice in panel.choices} == set(REGISTRY)
+    assert "lora:rank=1" in panel.choices
+    assert panel.methods == ["lora", "lora:rank=1"]
+
+
+@pytest.mark.parametrize(("methods", "message"), [(["lorra"], "lorra"), ([], "at least one")])
+def test_invalid_methods_are_reported(methods, message, tmp_path):
+    panel = ComparePanel(methods=methods, store=tmp_path / "own")
+    with pytest.raises(BadValue, match=message):
+        panel.show()
+    assert message in panel.live["error"]
+    panel.live = {}
+    said(panel, "run")
+    assert message in panel.live["error"]
+    assert not (tmp_path / "own").exists()
+
+
+def test_panel_gives_the_result_of_compare_and_reuses_its_runs(tiny_encoder, opinions, tmp_path):
+    terms = {"steps": 6, "rates": 2, "seeds": 1, "batch": 8, "growth": 0, **PLAIN}
+    panel = ComparePanel(tiny_encoder, opinions, ("head", "lora"), store=str(tmp_path), **terms).show()
+    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    expected = compare(tiny_encoder, opinions, "head,lora", tmp_path, **terms).to_json()
+    assert stamps == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    assert panel.work.found == expected
+    assert panel.live["state"] == "done"
+    assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in expected["methods"])
+    entry, scores = panel.mine["against"]["LoRA r8 q,v"]["head"], scores_in(expected)
+    assert "-" not in entry["outcomes"]  # its answers were kept
+    difference = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015).difference
+    assert entry["difference"] == pytest.approx(difference, abs=1e-6)
