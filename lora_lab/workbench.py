@@ -119,7 +119,7 @@ def copy_lessons(folder: Path) -> list[str]:
         copied = {}
     messages = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb"), source / "../docs/glossary.md"]):
-        name = lesson.relative_to(source).as_posix().removeprefix("../")  # to JupyterLab, its root is its own parent
+        name = lesson.relative_to(source).as_posix().removeprefix("../")  # JupyterLab opens ../docs of its root as docs
         target = folder / name
         content = lesson.read_bytes()
         new = sha256(content).hexdigest()

@@ -27,7 +27,7 @@ def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) 
     """Show what this machine has and how the lab will use it."""
     from lora_course.classroom import preflight as course
 
-    if collect if preflight else any(options.values()):
+    if (preflight and collect) or (any(options.values()) and not preflight):
         raise BadValue("--out, --dir and --port go with --preflight, and --collect without it")
     if preflight:
         findings = course.preflight(Path(options["folder"] or "").expanduser().absolute(), options["port"] or 8888, say)

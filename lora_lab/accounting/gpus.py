@@ -82,7 +82,7 @@ def card(name: str) -> Card:
     matches = [card for card in matches if wanted == words(card.name)] or matches  # prefer an exact match
     if not matches:
         names = [card.name for card in cards()]
-        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; or, if the command has it, use --gpu-gb")
+        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; commands with --gpu-gb take any other card")
     if len(matches) > 1:
         raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; be more specific")
     return matches[0]

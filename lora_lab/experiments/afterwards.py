@@ -9,7 +9,7 @@ Answers are scored by plugins' scorers, and by similarity to references with the
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ, so scores are comparable within the
 lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need Java tools. Of the
-papers above, we read only Papineni et al.; the others were not read here.
+papers above, only Papineni et al. was read; the others were not read here.
 """
 
 import time

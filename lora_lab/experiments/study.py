@@ -128,7 +128,8 @@ def _method(text: str) -> Method:
     """Parse one method, such as "prompt:tokens=10:init=random"."""
     name, *options = (part.strip() for part in text.split(":"))
     if name == "qlora":  # LoRA on all linear layers by default
-        lora = ":".join(["lora", *options, *([] if ":targets" in text.replace(" ", "") else ["targets=all-linear"])])
+        has_targets = any(option.startswith("targets") for option in options)
+        lora = ":".join(["lora", *options, *([] if has_targets else ["targets=all-linear"])])
         raise BadValue(f"a comparison uses one dtype for all frozen bases: write {lora} and --dtype nf4")
     settings: dict[str, Any] = {"name": name}
     for setting in options:

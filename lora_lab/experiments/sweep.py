@@ -276,8 +276,7 @@ class Sweep:
                 results: Results = future.result()
             except CancelledError as error:
                 if not self._stop.is_set():
-                    ended = "the Dask cluster has ended: start it and run the same command again to resume"
-                    raise Failed(ended) from error
+                    raise Failed("the Dask cluster has ended: start it and rerun the command to resume") from error
                 results = []
             except Exception as error:
                 results = [(failed(recipe, in_a_sentence(error)), {}) for recipe in futures[future]]
@@ -285,7 +284,7 @@ class Sweep:
                 try:
                     check_unchanged(run.recipe, run.environment, self._fingerprints)
                 except Changed:
-                    reason = "a worker has another version of the data or the model: copy this machine's"
+                    reason = "a worker has another version of the data or the model: copy this machine's files there"
                     run, files = failed(run.recipe, reason), {}
                 folder = self._store.adapter_folder(run.recipe)
                 if files:

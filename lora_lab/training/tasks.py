@@ -241,7 +241,7 @@ def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[st
 
 
 def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
-    """Drop empty texts and duplicates, ignoring case and spaces. Of a user's file (`path`), say what was found."""
+    """Drop empty texts and duplicates, ignoring case and spaces. Warn about those in a user's file, `path`."""
     key = rows.text.str.lower().str.split().str.join(" ")
     if path and (empty := int((key == "").sum())):
         warn(f"{path}: rows without text, which are left out: {empty}")

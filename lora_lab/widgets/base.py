@@ -9,7 +9,6 @@ import gzip
 import html
 import json
 import re
-import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from typing import Any, ClassVar, Self
 
 import anywidget
 import traitlets as T
+from IPython import get_ipython
 
 from lora_lab.errors import BadValue, in_a_sentence, printable
 from lora_lab.training.watching import headless, waits
@@ -165,8 +165,7 @@ class LivePanel(Panel):
         self.lock = threading.RLock()
         super().__init__(**traits)
         self.on_msg(self._heard)
-        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        parent: Any = getattr(shell, "get_parent", dict)()  # the message that runs the cell
+        parent: Any = getattr(get_ipython(), "get_parent", dict)()  # the message that runs the cell
         if cell := parent.get("metadata", {}).get("cellId"):
             execution, panels = self.made_in.get(cell, ("", []))
             if execution != parent["header"]["msg_id"]:  # the cell was run again: its panels' Stop buttons are gone

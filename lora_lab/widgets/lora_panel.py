@@ -74,15 +74,9 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo)}?")
         layers = {name: {"rows": layers_of(model)}} if own else {}
         layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
+        shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(words(targets))  # no layer twice
         super().__init__(
-            view=view,
-            views=list(views),
-            models=layers,
-            model=name,
-            layer=layer,
-            d=d,
-            rank=rank,
-            targets=[ALL_LINEAR] if ALL_LINEAR in targets else list(words(targets)),
+            view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=shown
         )
         m, n = self.shape
         if not 1 <= rank <= min(m, n):

@@ -48,7 +48,7 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
 
 
 def small_png(picture: Image.Image) -> bytes:
-    """Encode a screenshot as a 96-color PNG, a third of the usual size; rare colors, such as a legend's, are kept."""
+    """Encode a screenshot as a PNG of COLORS colors, a third of the usual size; rare ones, as in a legend, are kept."""
     file = io.BytesIO()
     reduced = picture.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(file, "PNG", optimize=True)

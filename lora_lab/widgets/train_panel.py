@@ -107,14 +107,13 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
     def _react(self, change: Any) -> None:
-        """Choose a task of a new model, or offer a new task."""
-        if self.task not in (tasks := self.offers["tasks"][self.model]):
-            if change.name == "task":
-                load_task(self.task)  # raises if there is none
-                self.offers = self.offers | {"tasks": self.offers["tasks"] | {self.model: [*tasks, self.task]}}
-            else:
-                self.task = tasks[0]
-        self._update_setup()
+        """Update `setup`; choose a task for a new model, and offer a task that is new."""
+        tasks = self.offers["tasks"][self.model]
+        if self.task not in tasks and change.name != "task":
+            self.task = tasks[0]
+        self._update_setup()  # raises if there is no such task
+        if self.task not in tasks:
+            self.offers = self.offers | {"tasks": self.offers["tasks"] | {self.model: [*tasks, self.task]}}
 
     def _update_setup(self) -> None:
         """Derive `setup` from the settings: the parameter count, other runs, or an error."""
@@ -172,13 +171,13 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self._begin(work)
 
     def result(self) -> Run:
-        """Return the finished run, or one of this recipe in the store, such as before a kernel's restart.
+        """Return the finished run; after a kernel restart, the stored run of the recipe that the controls describe.
 
         Raises: BadValue, which says what to press, if no run has finished.
         """
         if self.work is None:
-            if (recipe := self.recipe()) in {run.recipe for run in self._stored[0]}:
-                return self.store.read(recipe.hash)
+            if (run := self.store.find(self.recipe())) and run.status in FINISHED:
+                return run
             raise BadValue("nothing has been trained yet: press Start in the panel above, then run this cell again")
         if self.work.run is None:
             stopped = self.work.state == "stopped" and "it was stopped before it began; press Start"

@@ -1,7 +1,6 @@
 import json
 import math
 import shutil
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -200,7 +199,7 @@ def test_estimate_forgets_that_the_laptop_slept(tmp_path, monkeypatch):
 def test_cell_that_is_run_again_stops_its_earlier_panels(make, watched, monkeypatch):
     message = {"metadata": {"cellId": "a"}, "header": {"msg_id": "1"}}
     shell = SimpleNamespace(get_parent=lambda: message)
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(base, "get_ipython", lambda: shell)
     first, _ = make(steps=2000), make()  # a second panel of the same execution stops nothing
     first.run()
     assert first.busy

@@ -12,7 +12,6 @@ import { panel } from "./panel.js";
 
 const [FILM, LONGEST] = [9000, 32768]; // milliseconds to play a whole step; tokens
 const [ROWS, RANKS] = [octaves(1, 128), octaves(1, 256)];
-const mostRank = ({ trained }) => Math.min(...trained.map(([, perRank]) => perRank || Infinity)); // the narrowest adapted side
 const NARROW = 300; // minimum width of a slider's track, in pixels
 const SEARCHED = 2 ** 20; // upper limit, in rows or tokens, of the search for the largest that fits
 const TRAITS = {
@@ -79,7 +78,8 @@ function start(p) {
     const card = cards.find(([name]) => name === p.get("card")) ?? cards[Math.floor(cards.length / 2)];
     const [batch, seq] = film.fixed ?? [p.get("batch"), clamp(p.get("seq"), film.low, film.high || Infinity)];
     const lengths = film.fixed ? [seq] : octaves(film.low, Math.min(film.high || LONGEST, LONGEST));
-    const ranks = RANKS.filter((rank) => rank <= mostRank(film));
+    const narrowest = Math.min(...film.trained.map(([, perRank]) => perRank || Infinity)); // side of an adapted layer
+    const ranks = RANKS.filter((rank) => rank <= narrowest);
     const point = { batch, seq, rank: Math.min(p.get("rank"), ranks.at(-1)), optimizer: p.get("optimizer") };
     const result = evaluated(film, point);
     const edges = places(film);

@@ -266,8 +266,8 @@ export function panel({ title, css = "", traits, body, start }) {
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider
     card.addEventListener("keydown", (event) => {
-      const saves = event.key === "s" && (event.ctrlKey || event.metaKey); // the notebook, even from here
-      if (event.key !== "Escape" && !saves) event.stopPropagation();
+      const save = event.key === "s" && (event.ctrlKey || event.metaKey); // JupyterLab then saves the notebook
+      if (event.key !== "Escape" && !save) event.stopPropagation();
     });
     find("details")?.addEventListener("toggle", () => tables && p.redraw(true));
 
