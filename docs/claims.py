@@ -7,21 +7,20 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 INTRODUCTION = """# What people say about LoRA
 
-Each claim is a card in `data/claims`. A card states who says it and where, what an experiment must find if the claim is
-right, and the premises that the claim depends on. The cards store no verdicts: experiments compute the verdicts from
-the premises. Change a premise, and the verdict can flip:
+For each claim, the folder `data/claims` contains a file, called a card. A card states who makes the claim and where,
+what an experiment must find if the claim is right, and the premises that the claim depends on. The cards store no
+verdicts; experiments compute the verdicts from the premises. If you change a premise, the verdict may change:
 
 ```bash
 lora-lab claims one_24gb_card --set gpu_gb=48
 ```
 
-**true**: the claim held in every case. **false**: it failed in every case; a claim about *any* case is false if it
-fails in one. **depends**: it held in some cases and failed in others; the verdict names the settings that make the
-difference. **undecided**: the evidence here can't decide the claim; the command says what evidence could.
+The verdict is **true** if the claim held in every case, and **false** if it failed in every case (or in one case, if
+the claim is about *all* cases). The verdict is **depends** if the claim held in some cases and failed in others; the
+page then names the settings that make the difference. The verdict is **undecided** if the evidence can't decide the
+claim. In [lesson 09](../notebooks/09_monday.ipynb), you change the premises of claims in a panel.
 
-[Lesson 09](../notebooks/09_monday.ipynb) works with these cards in a panel. `python docs/claims.py` writes this page.
-
-| | claim | who says it | verdict | what it doesn't show | id |
+| | claim | who says it | verdict | what the experiment doesn't show | id |
 |---|---|---|---|---|---|
 """
 

@@ -60,9 +60,9 @@ def main() -> None:
                 view.wait_for_timeout(50)
                 frames.append(Image.open(io.BytesIO(view.screenshot(clip=clip))).convert("RGB"))
                 times.append(FRAME if part < parts else REST)
-    palette = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)  # fewer colors make the lossless file a third smaller
+    palette = frames[0].quantize(64, Image.Quantize.MAXCOVERAGE)  # fewer colors make the lossless file a third smaller
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB") for frame in frames]
-    frames[0].save(PICTURE, save_all=True, append_images=frames[1:], duration=times, loop=0, lossless=True, method=4)
+    frames[0].save(PICTURE, save_all=True, append_images=frames[1:], duration=times, loop=0, lossless=True, method=6)
     print(f"{PICTURE.name}: {len(frames)} frames, {sum(times) / 1e3:.0f} s, {PICTURE.stat().st_size:,} bytes")
 
 

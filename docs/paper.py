@@ -9,8 +9,8 @@ from lora_lab.files import write_atomically
 
 PAGE = Path(__file__).with_suffix(".md")
 MARK = "<!-- From here on"  # the text above this line is written by hand
-HEAD = """Each table has a file in `data/paper/`. The numbers are transcribed; column names, notes and error reports are
-ours.
+HEAD = """Each table of the paper has a file in `data/paper/`. The numbers are copied from the paper; we wrote the
+column names, the notes and the reports of errors.
 
 ```python
 from lora_course import paper
@@ -23,9 +23,9 @@ paper.recomputed("table3")                           # every number that follows
 """
 
 VERDICTS = ("exact", "rounded", "does not follow")
-RECOMPUTED = """Counts come from `lora_lab.params`, given a model's config and a method; the rest is arithmetic on other
-printed numbers. *Exact* means equal to the printed number after rounding; *rounded*, truncated, rounded to fewer digits
-than are printed, or covered by an "about". If the paper states no size, we used the one that fits best."""
+RECOMPUTED = """We counted parameters with `lora_lab.params`; other numbers follow from numbers in the paper. A number
+is *exact* if it rounds to the printed number. A number is *rounded* if the paper truncates it, rounds it more coarsely
+than it looks, or says "about". If the paper states no size for a method, we used the size that fits best."""
 
 
 def document() -> str:
@@ -49,7 +49,7 @@ def document() -> str:
     parts = [
         f"{written}{mark}{note}\n\n{HEAD}\n## What is published\n",
         markdown_table(("name", "content", "what each number is", *VERDICTS), published),
-        f"\nThe last three columns count recomputed numbers.\n\n## What does not follow\n\n{RECOMPUTED}\n",
+        f"\nThe last three columns count the numbers that we recomputed.\n\n## What does not follow\n\n{RECOMPUTED}\n",
         markdown_table(("in", "published", "exact", "how"), [(", ".join(ts), *row) for row, ts in wrong.items()]),
         "\n## What others got\n",
         *_bullets(reruns),

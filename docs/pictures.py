@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from lora_course.panels.class_panel import ClassPanel
-from lora_lab import ComparePanel, LoRAPanel, Recipe, SweepPanel, TrainPanel, sweep
+from lora_lab import ComparePanel, LoRAPanel, Recipe, TrainPanel, sweep
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
 from lora_lab.widgets.base import Panel, page
 from lora_lab.widgets.still import small_png, still
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 MAX_HEIGHT = 1_150  # pixels; long tables are cut off
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # the guess of each; seeds are 0 to 4
 
@@ -33,12 +34,6 @@ def train_panel(folder: Path) -> TrainPanel:
     sweep([Recipe("minilm", "rt", steps=200, batch=8, seed=seed) for seed in range(1, 5)], folder / "seeds")
     stores = {"store": folder / "runs", "seeds": folder / "seeds"}
     return TrainPanel("minilm", "rt", steps=200, batch=8, guess=75, **stores).show()
-
-
-def sweep_panel(folder: Path) -> SweepPanel:
-    panel = SweepPanel(view="alpha", into=folder / "runs")
-    panel.guess = {"alpha": "root"}
-    return panel
 
 
 def class_panel(folder: Path) -> ClassPanel:
@@ -56,7 +51,7 @@ def compare_panel(folder: Path) -> ComparePanel:
     return panel
 
 
-LIVE = {"train": train_panel, "sweep": sweep_panel, "class": class_panel, "compare": compare_panel}
+LIVE = {"train": train_panel, "class": class_panel, "compare": compare_panel}
 STILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings of `LoRAPanel`, and of `still`
     "size": ({"view": "size", "d": 4096, "rank": 64}, {}),
     "model": ({"view": "model", "model": "llama-3-8b", "rank": 64}, {}),
@@ -83,8 +78,8 @@ def main(*names: str) -> None:
     os.environ["LORA_LAB_HEADLESS"] = "1"
     for name in names or (*LIVE, *STILL):
         if name in LIVE:
-            with tempfile.TemporaryDirectory() as folder:
-                picture = screenshot(LIVE[name](Path(folder, "panel")))
+            with tempfile.TemporaryDirectory() as folder, chdir(folder):  # short paths in the picture
+                picture = screenshot(LIVE[name](Path()))
         else:
             settings, options = STILL[name]
             picture = still(LoRAPanel(**settings).snapshot(), **options)

@@ -274,8 +274,6 @@ def bits() -> dict[str, str]:
 def placements() -> dict[str, str]:
     """Lesson 13: points from the worst to the best placement of one budget, and by which q is behind q and v.
 
-    place.twice.least, .most   validation points lost at twice the best rate, over placements whose best rate wasn't
-                               the lowest tried
     place.times, .memory       q and v against all linear layers of Llama 3 8B at rank 8: trained parameters as a
                                factor, and percent more memory for a text of 1,024 tokens
     place.checkpointing, .long the same memory with checkpointing, and for 4,096 tokens
@@ -283,10 +281,6 @@ def placements() -> dict[str, str]:
     cells = Cells(None, "target_modules")
     best = {place: cells.best(targets=place)[1] for place in set(cells.frame["targets"])}
     accuracy = [100 * runs.accuracy.mean() for runs in best.values()]
-    tried = 100 * cells.frame.pivot_table(index="lr", columns="targets", values="validation_score")
-    best_rates = tried.idxmax()
-    best_rates = best_rates[best_rates > tried.index.min()]  # the best rate of v may be lower
-    costs = [tried[place].max() - tried[place].loc[2 * rate] for place, rate in best_rates.items()]
 
     def more_memory(**setup: Any) -> float:
         few, many = (memory("llama-3-8b", LoRA(targets=t), **setup).peak for t in ("q,v", "all-linear"))
@@ -295,7 +289,6 @@ def placements() -> dict[str, str]:
     q = verdict(best["q"], best["q,v"])
     few, many = (params("llama-3-8b", LoRA(targets=t)).trainable for t in ("q,v", "all-linear"))
     return {
-        **fixed("place.twice", 0, least=min(costs), most=max(costs)),
         **fixed("place", 1, apart=max(accuracy) - min(accuracy), q=-100 * q.difference, times=many / few),
         **fixed("place", 0, memory=more_memory(seq=1024), checkpointing=more_memory(seq=1024, checkpointing=True)),
         **fixed("place", 0, long=more_memory(seq=4096)),
@@ -439,9 +432,8 @@ def memorized() -> dict[str, str]:
 
     coins.RANK.TEXTS   bits, the mean over seeds; rank 0 is the head alone
     coins.RANK.per     bits per trained parameter, with 2,048 texts
-    coins.slope        d log2(bits) / d log2(trained parameters) with 2,048 texts, and its interval over seeds; .most:
-                       if rank 16 had memorized all texts
-    coins.twice        factor on the bits when the trained parameters double
+    coins.twice        factor on the bits when the trained parameters double, with 2,048 texts, and its interval over
+                       seeds; .most: if rank 16 had memorized all texts
     few.METHOD.N       percent right after training on N labels; .word: the verdict against LoRA
     """
     runs = pd.read_csv(RESULTS / "coins.csv").query("part == 'final'")
@@ -451,11 +443,10 @@ def memorized() -> dict[str, str]:
     for rank, group in full.groupby("rank"):
         numbers[f"coins.{rank}.per"] = f"{(group.bits / group.numbers).mean():.2f}"
     adapters = full[full["rank"] > 0].groupby("seed")
-    for name, most in (("coins.slope", 0), ("coins.slope.most", 2048)):
+    for name, most in (("coins.twice", 0), ("coins.twice.most", 2048)):
         bits = [np.log2(group.bits.where(group["rank"] < 16, group.bits.clip(lower=most))) for _, group in adapters]
         slopes = [np.polyfit(np.log2(group.numbers), y, 1)[0] for y, (_, group) in zip(bits, adapters, strict=True)]
-        numbers |= interval(name, mean_interval(slopes), ".2f")
-        numbers.setdefault("coins.twice", f"{2 ** fmean(slopes):.1f}")
+        numbers |= interval(name, [2**slope for slope in mean_interval(slopes)], ".1f")
     for n in (20, 80, 320, 1280):
         stored = reference_comparison(f"minilm_rt_{n}")
         judged = verdicts(scores_in(stored), "LoRA r8 q,v", stored["margin"])

@@ -30,6 +30,7 @@ MATRIX = "bert.encoder.layer.0.attention.self.query.weight"
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 SETTINGS: dict[str, Any] = {"steps": 400, "batch": 16, "validations": 0, "dtype": "fp32"}
 ROUNDING = 3e-6  # singular values below this fraction of the largest are rounding errors
+CORNER = 96  # rows and columns of a smaller picture
 COUNT = 500  # validation sentences
 EXAMPLE = 70  # preferred number of characters in an example sentence
 State = dict[str, Tensor]
@@ -123,10 +124,12 @@ def main(folder: str) -> None:
         f"Every matrix of the model is cut to rank r; {COUNT} validation sentences."
     )
     labels = list(load_task("rt").labels)
+    matrix = update["full"][MATRIX].numpy().astype(float)
     content = {
-        "matrix": packed(update["full"][MATRIX].numpy().astype(float)),
+        "matrix": packed(matrix),
         "cuts": {"n": COUNT, "labels": labels, "updates": updates, "about": about},
-        "rest": {"ranks": rest["ranks"], "right": rest["right"]},
+        "rest": {"label": "without these", "others": True, "ranks": rest["ranks"], "right": rest["right"]},
+        "corner": packed(matrix, most=8, corner=CORNER),
     }
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path := shipped("data/results/microscope") / Path(CUTS).name, text.encode())

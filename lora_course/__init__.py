@@ -16,7 +16,7 @@ e2e, glue, slot_errors = (Lazy(f"lora_course.paper.{name}") for name in ("e2e", 
 
 
 def _read_task(name: str, *, max_length: int | None = None, download: bool = False) -> Any:
-    """Load lesson 06's invented facts, a GLUE task (glue:TASK:FOLDER), or a folder of E2E files; None for others."""
+    """Load lesson 06's invented facts, a GLUE task (glue:TASK:FOLDER), or a folder of E2E files; else return None."""
     if name == "port_velda":
         return facts.read(max_length)
     if name.startswith("glue:"):

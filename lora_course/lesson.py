@@ -54,6 +54,8 @@ def start(number: str, student: str | int = "") -> None:
     print(f"{title}\nAbout {minutes:.0f} minutes (estimated), of which the computer needs {needs}.")
     if memory := room_for(number):
         print(memory)
+    if "matplotlib.pyplot" in sys.modules:  # the lesson draws
+        sys.modules["matplotlib.pyplot"].style.use(Path(__file__).with_name("plots") / "lesson.mplstyle")
     if student:
         os.environ["LORA_LAB_STUDENT"] = str(student)
     if name := os.environ.get("LORA_LAB_STUDENT"):
@@ -63,7 +65,7 @@ def start(number: str, student: str | int = "") -> None:
 def prepare_colab() -> None:
     """On Colab, enable custom widgets, fetch models and data, and use fp16 on a GPU without bf16, such as a T4.
 
-    Written from Colab's documentation and tested against a mock, not on Colab.
+    This function was written from Colab's documentation and tested with a mock, but not on Colab.
     """
     if "google.colab" not in sys.modules:
         return
@@ -139,8 +141,7 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
     from lora_lab.training.tasks import load_task
 
     full = load_task(task)
-    labels = [full.labels[label] for label in full.train.labels[:rows]]
-    table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
+    table = pd.DataFrame({"text": full.train.texts, "label": [full.labels[n] for n in full.train.labels]})[:rows]
     file = folder / f"{task}.csv"
     write_atomically(file, table.to_csv(index=False).encode())
     return str(file)
@@ -165,8 +166,7 @@ def catch_up(name: str, store: Path) -> str:
 
 def _check_name(name: str, names: Iterable[str], kind: str) -> None:
     """Raise NotFound, listing all names, if `name` is not one of them."""
-    names = sorted(names)
-    if name not in names:
+    if name not in (names := sorted(names)):
         raise NotFound(f"there is no {kind} '{name}'; available: {', '.join(names) or 'none'}")
 
 

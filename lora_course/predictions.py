@@ -29,12 +29,12 @@ COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fa
 
 
 def fast() -> bool:
-    """Return whether lessons are shortened (FAST=1). Not cached: the grader sets FAST after importing this module."""
+    """Return whether lessons are shortened (FAST=1). No cache is used: the grader sets FAST after this import."""
     return os.environ.get("FAST", "") not in ("", "0")
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: a range that you are 80% sure contains the result. Only then does `reveal` show the result.
+    """Seal a prediction: a range that you are 80% sure contains the result. Before that, `reveal` shows nothing.
 
     A range given after the result was shown counts as a second attempt.
     Raises: BadValue if `low` or `high` is not a number, or if `low` is greater than `high`.
@@ -90,7 +90,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
 def calibration() -> dict[str, float]:
     """Print how many of your ranges, in this folder's logs and this lesson, contain the result, compared with 80%.
 
-    Return where each result fell in its range: 0 at the low end, 1 at the high end. Without ranges, make up an example.
+    Return where each result fell in its range: 0 at the low end, 1 at the high end. Without ranges, return an example.
     """
     logged = [row for row in read(Path()) if row["low"] is not None and key_of(row["student"]) == key_of(student())]
     fields = ("what", "low", "high", "attempt", "found")
@@ -116,7 +116,7 @@ def in_full(value: float, digits: int = 4) -> str:
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
     """Append a line to the log in this folder, but only in a notebook, and not if logging is off; ignore a full disk.
 
-    A single append, so two notebooks in one folder do not mix their lines.
+    A line is written by one append, so two notebooks in one folder do not mix their lines.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:

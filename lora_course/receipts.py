@@ -88,7 +88,7 @@ def seed_of(name: str = "") -> int:
 
 
 def key_of(name: str) -> str:
-    """Return what all spellings of a name have in common."""
+    """Return the common form of all spellings of a name."""
     return unicodedata.normalize("NFKC", " ".join(name.casefold().split()))
 
 
@@ -130,7 +130,7 @@ def finite(value: Any, what: str) -> float:
 
 
 def read(text: str) -> tuple[list[Receipt], list[str]]:
-    """Return the receipts in a text, and a message for each damaged one. Other text is ignored.
+    """Return the receipts in a text, and a message for each damaged receipt. Other text is ignored.
 
     A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts.
     """

@@ -1,4 +1,4 @@
-"""The base class of all adapters, each of which wraps a frozen layer, and functions that find that layer."""
+"""The base class of all adapters, which wrap frozen layers, and functions that find the frozen layer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn.modules.module import _global_forward_hooks
 class AdapterLayer(nn.Module):
     """A frozen layer with trainable parameters beside it.
 
-    enabled       if False, the output is that of the frozen layer alone
-    merged        if True, the frozen layer is replaced by a copy whose weights include the update
-    original      while merged, the frozen layer itself, in a tuple so that it isn't registered as a submodule
-    tied          while merged, whether the original shares its weight with another layer
-    out_slice     (start, stop) if only these outputs are adapted
-    head          whether this layer replaces the task head
-    strength      within a block of `at_strength`, the factor by which the update is scaled
-    unmergeable   why the update cannot be merged, such as "contains a nonlinearity"; "" if it can be merged
+    enabled       If False, the output is that of the frozen layer alone.
+    merged        If True, a copy of the frozen layer whose weights include the update replaces the frozen layer.
+    original      While merged, a tuple with the frozen layer, which is therefore not registered as a submodule.
+    tied          While merged, whether the frozen layer shares its weight with another layer.
+    out_slice     A pair (start, stop) if only these outputs are adapted.
+    head          Whether this layer replaces the task head.
+    strength      The factor by which a block of `at_strength` multiplies the update.
+    unmergeable   Why the update cannot be merged, such as "contains a nonlinearity", or "" if it can be merged.
     """
 
     head = tied = False
@@ -40,13 +40,13 @@ class AdapterLayer(nn.Module):
         raise NotImplementedError
 
     def frozen_weight(self) -> Tensor:
-        """Return a view of the original weights (out, in) that the update applies to, even while merged."""
+        """Return a view of the original weight (out, in), without the update, even if the update is merged."""
         weight = out_by_in(self.original[0] if self.original else self.base_layer)
         return weight[slice(*self.out_slice)] if self.out_slice else weight
 
     @property
     def weight(self) -> Tensor:
-        """The frozen layer's weight. T5's code reads its dtype."""
+        """The frozen layer's weight. The code of T5 reads the dtype of this weight."""
         return innermost(self).weight  # type: ignore[return-value]
 
     @property
@@ -56,7 +56,7 @@ class AdapterLayer(nn.Module):
 
 
 def has_hook(layer: nn.Module) -> bool:
-    """Return whether a hook, on this layer or on all modules, may keep the layer's output."""
+    """Return whether a hook may keep the layer's output, either a hook of this layer or a hook of all modules."""
     return bool(layer._forward_hooks or _global_forward_hooks)
 
 
@@ -68,12 +68,12 @@ def innermost(layer: nn.Module) -> nn.Module:
 
 
 def out_by_in(layer: nn.Module) -> Tensor:
-    """Return a view of a linear layer's weight as (out, in); `Conv1D` stores (in, out)."""
+    """Return a view of a linear layer's weight as (out, in). `Conv1D` stores the weight as (in, out)."""
     layer = innermost(layer)
     weight: Tensor = layer.weight  # type: ignore[assignment]
     return weight.t() if is_conv1d(layer) else weight
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Return whether this is GPT-2's linear layer, checked by name to avoid importing transformers."""
+    """Return whether a layer is GPT-2's `Conv1D`. Compare names to avoid importing transformers."""
     return type(layer).__name__ == "Conv1D"

@@ -1,4 +1,4 @@
-"""Errors and warnings; each is one sentence that names the fix. After an error, the command line exits with 1 or 2."""
+"""Errors and warnings, whose one-sentence messages say how to fix the problem. Failed commands exit with 1 or 2."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ LONGEST = 1000  # maximum number of characters in a message
 
 
 class LabError(Exception):
-    """An error that the user can fix. A notebook shows only its message, without a traceback."""
+    """An error that the user can fix. A notebook shows only the error's message, without a traceback."""
 
     def __str__(self) -> str:
         return shortened(super().__str__())  # the message may quote any file
@@ -20,19 +20,19 @@ class LabError(Exception):
 
 
 class BadValue(LabError, ValueError):
-    """An invalid value: a rank of 0, an unknown option, a file of the wrong format."""
+    """An invalid value, such as a rank of 0, an unknown option, or a file of the wrong format."""
 
 
 class Changed(BadValue):
-    """A user's file has changed since runs were trained on it."""
+    """The error for a user's file that has changed since runs were trained on it."""
 
 
 class NotFound(LabError, LookupError):
-    """A module, asset or file does not exist."""
+    """The error for a module, asset or file that does not exist."""
 
 
 class Failed(LabError):
-    """A failure not caused by the input: no network, a diverging run."""
+    """A failure that the input did not cause, such as a missing network or a diverging run."""
 
 
 class OutOfMemory(Failed):
@@ -44,7 +44,7 @@ class LabWarning(UserWarning):
 
 
 def warn(sentence: str) -> None:
-    """Issue a LabWarning that points at the user's line, outside this package; an empty sentence issues none."""
+    """Issue a LabWarning that points at the user's line, outside this package. An empty sentence issues no warning."""
     if not sentence:
         return
     frame, level = sys._getframe(1), 2
@@ -66,7 +66,7 @@ def in_a_sentence(error: Exception) -> str:
 
 
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
-    """Return the options closest to `word`, as "query, key"; if none is close, return all options, or the first few."""
+    """List the options closest to `word`, such as "query, key". If no option is close, list all or the first few."""
     names = sorted(set(options))
     shown = [*names[:8], f"and {len(names) - 8} more"] if len(names) > 20 else names
     return ", ".join(get_close_matches(word[:100], names, n, cutoff=0.5) or shown)

@@ -30,7 +30,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
-    """Write temporary files and yield their paths by name; on exit, remove the files that weren't renamed."""
+    """Write temporary files and yield their paths by name. On exit, remove the files that weren't renamed."""
     suffix = token_hex(4)
     new = {name: folder / f".{name}.{suffix}" for name in contents}
     try:
@@ -56,11 +56,11 @@ def unwritable(folder: Path, error: OSError) -> BadValue:
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write several files so that old and new ones never mix.
+    """Write several files so that old files and new files never mix.
 
-    contents   bytes by file name; readers must ignore the other files if the last one is missing
+    contents   The contents of each file, by name. If the last file is missing, readers must ignore the other files.
     The last file is removed first and written last, so it is missing if the process is killed in between.
-    Raises: BadValue if the folder cannot be written to; the earlier files are restored.
+    Raises: BadValue if the folder cannot be written to. The earlier files are then restored.
     """
     *others, last = contents
     with _written(folder, contents) as new:
@@ -85,7 +85,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Rename a file; retry, since Windows refuses as long as a reader or a virus scanner has either file open."""
+    """Rename a file. Retry if Windows refuses because a reader or a virus scanner has one of the files open."""
     for seconds in (0.02, 0.1, 0.5):
         with suppress(PermissionError):
             return os.replace(old, new)
@@ -107,7 +107,7 @@ def as_json(value: Any) -> bytes:
 def whole_folder(target: Path, marker: str) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` if the block succeeds and is deleted otherwise.
 
-    marker   name of the JSON file that lists a result's files; an earlier result is replaced, see `refuse_foreign`
+    marker   The name of the JSON file that lists a result's files. An earlier result is replaced.
     Raises: BadValue if the folder cannot be written to or contains other files.
     """
     refuse_foreign(target, marker)
@@ -136,7 +136,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Check a target folder. Raises: BadValue if it is a file or contains files that the marker does not list."""
+    """Check a target folder. Raises: BadValue if the target is a file or holds files that the marker does not list."""
     if target.exists() and not target.is_dir():
         raise BadValue(f"{target} is a file: choose another folder")
     present = {path.name for path in target.iterdir()} if target.is_dir() else set()
@@ -147,14 +147,14 @@ def refuse_foreign(target: Path, marker: str) -> None:
 
 
 def cached_json(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read a cached JSON file, or create it with `make`. Raises: see `read_json` and `make`."""
+    """Read a cached JSON file, or create the file with `make`. For errors, see `read_json` and `make`."""
     if not file.is_file():
         write_json(file, make())
     return read_json(file)
 
 
 def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
-    """Read one JSON object. Raises: BadValue for anything else."""
+    """Read one JSON object. Raises: BadValue for any other content."""
     try:
         if path.exists() and not path.is_file():
             raise OSError("it isn't a file")  # a folder, or a pipe, which would block forever

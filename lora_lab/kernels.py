@@ -1,12 +1,12 @@
-"""Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (Linux).
+"""Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (on Linux).
 
 A kernel that imports torch and transformers itself takes seconds to start, and uses 0.3 GB that no other process
 shares. A forked kernel inherits these libraries and shares their memory with its parent until either process writes to
 it. The parent imports the libraries but not the lab, so a restarted kernel runs the lab's code as it is on disk.
 
-For each connection file, Jupyter starts `python kernels.py SOCKET FILE`, a small process that asks the forking process
-(`python kernels.py NUMBER`) for a kernel and exits when that kernel does. If the forking process doesn't answer, the
-small process becomes an ordinary kernel.
+For each connection file, Jupyter starts a small process, `python kernels.py SOCKET FILE`. The small process asks the
+forking process, `python kernels.py NUMBER`, for a kernel, and exits when the kernel exits. If the forking process
+doesn't answer, the small process becomes an ordinary kernel.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ LIBRARIES = (
 
 @contextlib.contextmanager
 def forked_kernels() -> Iterator[dict[str, str]]:
-    """Start the forking process; yield the environment variables that make Jupyter use its kernels (on Linux only).
+    """Start the forking process, and yield the environment variables that make Jupyter use its kernels (on Linux only).
 
-    The kernels end when the context, or the process that entered it, ends.
+    The kernels end when the context ends, or when the process that entered the context ends.
     """
     if sys.platform != "linux":  # macOS has fork, but its libraries don't survive a fork
         yield {}
@@ -88,7 +88,7 @@ def serve(number: str) -> None:
 
 
 def run(connection: socket.socket) -> None:
-    """Run the kernel that the process at the other end asks for, until that process or the server's stdin ends."""
+    """Run the kernel that a connected process asks for, until that process ends or the server's stdin is closed."""
     import numpy
     import torch
     from ipykernel.kernelapp import IPKernelApp
@@ -107,7 +107,7 @@ def run(connection: socket.socket) -> None:
 
 
 def ask(address: str, *arguments: str) -> None:
-    """Ask for a forked kernel and wait until it ends; if no server answers, become an ordinary kernel."""
+    """Ask for a forked kernel and wait until the kernel ends. If no server answers, become an ordinary kernel."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(address)

@@ -2,15 +2,15 @@
 
                x (tokens, in)
                |         \\
-               |          A (rank, in)           A starts random and B at zero,
-        W (out, in)       |                      so y initially equals W x.
+               |          A (rank, in)           # at the start, A is random and B is zero,
+        W (out, in)       |                      # so y equals W x
           frozen          B (out, rank)
                |         /
-               y  +  scaling * B A x             scaling = alpha / rank
+               y  +  scaling * B A x             # scaling = alpha / rank
 
-    W' = W + scaling * B A          Hu et al. 2021, arXiv:2106.09685, section 4.1
+    W' = W + scaling * B A          # Hu et al. 2021, arXiv:2106.09685, section 4.1
 
-A and B stay in fp32 even when W is bf16: bf16 has 8 bits of precision, so a step of 1e-3 on a value of 1 would be lost.
+A and B stay in fp32 even when W is bf16. bf16 has 8 bits of precision, so a step of 1e-3 on a value of 1 would be lost.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lora_lab.adapter_layer import AdapterLayer, has_hook, out_by_in
 
 
 class LoRALinear(AdapterLayer):
-    """y = W x + b + scaling * B A dropout(x), for `nn.Linear` and GPT-2's `Conv1D`.
+    """Compute y = W x + b + scaling * B A dropout(x) for an `nn.Linear` or GPT-2's `Conv1D`.
 
-    Shapes: x (..., in) -> y (..., out); lora_A (rank, in); lora_B (out, rank).
-    out_slice   (start, stop): update only these outputs, such as the q or v part of a fused q-k-v layer. To adapt two
-                slices of a layer, nest one LoRALinear inside another.
+    Shapes: x is (..., in), y is (..., out), `lora_A` is (rank, in), and `lora_B` is (out, rank).
+    out_slice   A pair (start, stop) to update only these outputs, such as the q or v part of a fused q-k-v layer.
+                To adapt two slices of a layer, nest one LoRALinear inside another.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class LoRALinear(AdapterLayer):
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def update(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return B A dropout(x), (..., out), not yet multiplied by the scaling."""
+        """Return B A dropout(x) as a tensor (..., out), not yet multiplied by the scaling."""
         h = F.linear(self.dropout(x).to(dtype), self.lora_A.to(dtype))
         return F.linear(h, self.lora_B.to(dtype))
 
     def delta_weight(self) -> Tensor:
-        """Return scaling * B A in fp32; shape (out or size of the slice, in)."""
+        """Return the update scaling * B A as an fp32 tensor (out, in). `out` may be the size of a slice."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -80,11 +80,11 @@ class LoRALinear(AdapterLayer):
 
 
 def init_A(lora_A: Tensor, init: str = "kaiming") -> None:
-    """Fill A (rank, in) in place.
+    """Fill A (rank, in) with initial values, in place.
 
-    kaiming: uniform in +-1/sqrt(in), so that |A x| does not grow with the width of the layer. This
-    matches `kaiming_uniform_(a=sqrt(5))`, used by loralib and PEFT: its bound is sqrt(6 / ((1 + a^2) in)).
-    gaussian: normal with standard deviation 1/rank, as in PEFT; the paper says only "random Gaussian".
+    With "kaiming", A is uniform between -1/sqrt(in) and 1/sqrt(in), so that |A x| does not grow with the layer's width.
+    In loralib and PEFT, `kaiming_uniform_(a=sqrt(5))` has the same bound, sqrt(6 / ((1 + a^2) in)).
+    With "gaussian", A is normal with standard deviation 1/rank, as in PEFT. The paper says only "random Gaussian".
     """
     rank, in_features = lora_A.shape
     if init == "gaussian":

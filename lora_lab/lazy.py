@@ -1,11 +1,11 @@
-"""Modules that are imported when first used, because importing them takes time and memory."""
+"""Modules that are imported when they are first used, because importing them takes time and memory."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 
 class Lazy:
-    """A module imported on first attribute access: `torch = Lazy("torch")`."""
+    """A module that is imported when an attribute is first read, as in `torch = Lazy("torch")`."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -18,7 +18,7 @@ PORTS = 50  # number of ports to try, starting with the requested one
 
 
 def memory() -> tuple[int | None, int | None]:
-    """Return total and free bytes; None if unknown."""
+    """Return the total and the free memory in bytes, or None for an unknown value."""
     limit, used = container()
     with suppress(ImportError):
         import psutil
@@ -34,7 +34,7 @@ def memory() -> tuple[int | None, int | None]:
 
 
 def container() -> tuple[int | None, int]:
-    """Return the bytes that this container may use (None: no limit), and the bytes in use by its programs."""
+    """Return how many bytes this container may use (None without a limit), and how many bytes its programs use."""
     second = CGROUPS, "memory.max", ("anon", "shmem")  # version 2 of control groups
     first = CGROUPS / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
     for folder, limit, kinds in (second, first):
@@ -45,7 +45,7 @@ def container() -> tuple[int | None, int]:
 
 
 def free_port(first: int) -> int:
-    """Return the first free port, starting at `first`; 0 means any. Raises: BadValue if PORTS ports are taken."""
+    """Return the first free port from `first` on, or any free port for 0. Raises: BadValue if PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:

@@ -1,11 +1,11 @@
-"""All metrics: names, labels, units, and whether higher is better."""
+"""All metrics, with their names, labels and units, and whether higher values are better."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
-    """A metric. Values are multiplied by `factor` for display: papers report fractions and correlations times 100."""
+    """A metric. For display, values are multiplied by `factor`: papers report fractions and correlations times 100."""
 
     name: str
     label: str
@@ -14,7 +14,7 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
 
     def text(self, value: float) -> str:
-        """Format a value: accuracy 0.82 is "82.0%", perplexity 17.31 is "17.3"."""
+        """Format a value. An accuracy of 0.82 becomes "82.0%", and a perplexity of 17.31 becomes "17.3"."""
         return f"{self.factor * value:.1f}{self.unit if self.unit == '%' else ''}"
 
 
@@ -38,27 +38,27 @@ MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # a task's first metri
 
 
 def metric(name: str) -> Metric:
-    """Return a metric by name, with or without "validation_"; for an unknown metric, higher is better."""
+    """Return a metric by name, with or without "validation_". For an unknown metric, higher values are better."""
     plain = name.removeprefix("validation_")
     return next((known for known in METRICS if known.name == plain), Metric(plain, plain.replace("_", " ")))
 
 
 def main_metric(values: Mapping[str, Any]) -> str:
-    """Return the name of the metric that selects models. Raises: ValueError if `values` has none of MAIN."""
+    """Return the name of the metric that selects models. Raises: ValueError if `values` has no metric in MAIN."""
     return min((name for name in MAIN if name in values), key=MAIN.index)
 
 
 def goodness(values: Mapping[str, float]) -> float:
-    """Return the main metric, negated if lower is better."""
+    """Return the main metric, with its sign reversed if lower values are better."""
     name = main_metric(values)
     return values[name] if metric(name).higher_is_better else -values[name]
 
 
 def better(values: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Return whether one set of values is better than another by the main metric."""
+    """Return whether one set of values is better than another, according to the main metric."""
     return goodness(values) > goodness(than)
 
 
 def factor(name: str) -> int:
-    """Return the factor that scales this metric for display."""
+    """Return the factor by which a metric is multiplied for display."""
     return metric(name).factor

@@ -1,12 +1,12 @@
-"""Hooks for other packages: new kinds of tasks, scores of generated text, notes on a task's metrics.
+"""Hooks for other packages: new kinds of tasks, scores of generated text, and notes on a task's metrics.
 
 A package registers its hooks on import and declares an entry point in its pyproject.toml:
 
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-The lab imports the package once, for an unknown task or to score generated text. Commands need no hook: a package adds
-them to `lora_lab.cli.commands`.
+The lab imports the package once, for an unknown task or to score generated text. Commands need no hook, because a
+package can add them to `lora_lab.cli.commands`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ GROUP = "lora_lab.plugins"
 class Scores:
     """Scores of generated texts.
 
-    metrics   scores over all texts
-    details   other values to store for all texts
-    each      values to store for each text
+    metrics   The scores over all texts.
+    details   Other values to store for all texts.
+    each      The values to store for each text.
     """
 
     metrics: Mapping[str, float]

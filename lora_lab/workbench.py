@@ -34,7 +34,7 @@ OVERRIDES = {
 def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callable[[str], None]) -> None:
     """Copy the lessons, start JupyterLab on 127.0.0.1 with a token, and wait until it exits.
 
-    If `check`, only start the server, check that it serves the first lesson, and stop it.
+    If `check` is True, only start the server, check that it serves the first lesson, and stop the server.
     Raises: BadValue for a folder that cannot be written to; Failed if the server does not start.
     """
     root = Path(folder).expanduser().resolve()
@@ -86,7 +86,7 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
     """Start a Jupyter server, wait for its port, and stop it when the block ends, or at Ctrl+C.
 
-    Raises: Failed if it does not start within 90 s.
+    Raises: Failed if the server does not start within 90 s.
     """
     server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL if quiet else None)
     try:
@@ -111,7 +111,7 @@ def serving(
 
 
 def copy_lessons(folder: Path) -> list[str]:
-    """Copy new lessons and the glossary; update those that the user has not changed. Return messages for the user."""
+    """Copy new lessons and the glossary. Update copies that the user has not changed. Return messages for the user."""
     source = shipped("notebooks")
     try:
         copied: dict[str, str] = read_json(folder / COPIED)
@@ -135,7 +135,7 @@ def copy_lessons(folder: Path) -> list[str]:
 
 
 def examine() -> dict[str, Any]:
-    """Return what `lora-lab doctor --json` prints; sizes are in bytes, timings in seconds per layer per step."""
+    """Return what `lora-lab doctor --json` prints. Sizes are in bytes, and timings in seconds per layer and step."""
     import torch
 
     from lora_lab.training import device

@@ -33,7 +33,7 @@ from lora_lab.widgets import base
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 OUT = SITE / "build" / "html"
-SCALE, WIDE = 1.25, 750  # pixels of a panel's picture per CSS pixel; pixels above which a picture scrolls on a phone
+SCALE, WIDE = 1.25, 500  # pixels of a panel's picture per CSS pixel; pixels above which a picture scrolls on a phone
 
 FACES = (
     ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-Regular.ttf", ""),
@@ -73,6 +73,8 @@ def place_panel(snapshot: dict[str, Any], picture: str, src: Path) -> str:
 def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
     """Convert the panel or picture of an output to HTML, and write the picture to a file called `name`."""
     data = output.get("data", {})
+    if "text" in output:  # `lesson.start` prints the title and the time, which a page has
+        return {**output, "text": re.sub(r"^\d\d · .*\nAbout .*\n", "", "".join(output["text"]))}
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
         (src / "_static" / "pictures" / name).write_bytes(image)
@@ -98,21 +100,33 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
     lines = SITE / f"{file.stem}.json"  # lines of code that the reader puts in order, for `puzzle.js`
     puzzle = [answers.data("data-puzzle hidden", read_json(lines))] if lines.is_file() else []
     for number, (cell, exercise) in enumerate(zip(solved["cells"], exercises, strict=True)):
-        outputs = cell.get("outputs", [])
-        outputs[:] = [as_html(output, f"{file.stem}-{number}-{i}.png", src) for i, output in enumerate(outputs)]
+        source, outputs = "".join(cell["source"]), cell.get("outputs", [])
+        shown = [as_html(output, f"{file.stem}-{number}-{i}.png", src) for i, output in enumerate(outputs)]
+        outputs[:] = [output for output in shown if output.get("text") != ""]
         if "solution" in cell["metadata"].get("tags", []):
             check_names = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
             forms = [answers.cell(name) for name in check_names if name in answers.forms()]
             cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
-        elif "lesson.receipt(" in "".join(cell["source"]):
-            words = "In Jupyter, a line appears here for your teacher. On this page nothing is collected."
+        elif "lesson.receipt(" in source:
+            words = '<p class="lab-caught"></p>\n\nIn Jupyter, a line for your teacher follows. Pages send nothing.'
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
-            tags = [tag for tag in ("predict", "reveal", "calibration") if f"lesson.{tag}(" in "".join(cell["source"])]
+            tags = [tag for tag in ("predict", "reveal", "calibration") if f"lesson.{tag}(" in source]
             tags += cell["metadata"].get("tags", [])  # the others are classes for predict.js
-            cells.append({**cell, "metadata": {"tags": tags, "mystnb": {"code_prompt_show": "Show the output"}}})
+            plumbing = re.search(r"lesson\.(start|predict)\(|\bplt\.", source)  # not what the lesson teaches
+            folded = bool(plumbing) or "hide-input" in tags
+            prompt = {"code_prompt_show": "Show the code" if folded else "Show the output"}
+            cells.append({**cell, "metadata": {"tags": [*tags, *["hide-input"] * folded], "mystnb": prompt}})
+    title, rest = "".join(cells[0]["source"]).split("\n", 1)
+    cells[0] = {**cells[0], "source": f"{title}\n\n{drawing(file)}\n{rest}"}
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
+
+
+def drawing(file: Path) -> str:
+    """Return the small drawing of a lesson, as an inline SVG that takes the page's colors."""
+    drawn: str = re.findall(f'<g id="{file.stem[:2]}">(.*?)</g>', (SITE / "drawings.svg").read_text("utf-8"))[0]
+    return f'<svg class="drawing" viewBox="0 0 96 64" aria-hidden="true">{drawn}</svg>'
 
 
 def linked(file: Path, urls: dict[Path, str]) -> str:
@@ -133,15 +147,21 @@ def front(src: Path, pages: list[Path]) -> str:
 
     def panel(match: re.Match[str]) -> str:
         options = yaml.safe_load(match[2])
-        file = ROOT / options.pop("picture")
-        shutil.copy(file, src / "_static" / "pictures")
-        return place_panel(getattr(lora_lab, match[1])(**options).snapshot(), f"_static/pictures/{file.name}", src)
+        picture = options.pop("picture", "")  # shown until the panel is drawn
+        made = getattr(lora_lab, match[1])(**options)
+        if match[1] == "RankPanel":  # without the other matrices, which lesson 03 asks about
+            made.cuts, made.choices = {}, [choice for choice in made.choices if choice[0] == made.source]
+        if picture:
+            shutil.copy(ROOT / picture, src / "_static" / "pictures")
+            picture = f"_static/pictures/{Path(picture).name}"
+        return place_panel(made.snapshot(), picture, src)
 
     def entry(file: Path) -> str:
         first = "".join(read_json(file)["cells"][0]["source"]).split("\n\n")[1]
         opening = " ".join(re.sub("<!--.*?-->", "", first).split())
         title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
-        return f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n"
+        link = f"{drawing(file)}[{title}](lessons/{file.name})"
+        return f"- {link}\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n"
 
     content = (SITE / "index.md").read_text(encoding="utf-8")
     content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)

@@ -121,6 +121,15 @@
     example.after(make("div", { className: "lab-ranges" }, make("p", { textContent: title }), make("ul", {}, ...rows)));
   }
 
+  /** Say how many of the reader's ranges held, on this page and on all pages. */
+  function count(place) {
+    const held = (pages) => pages.flatMap(Object.values).filter((kept) => kept.length).map(([low, high, value]) => low <= value && value <= high);
+    const [here, all] = [held([first.value]), held(lab.all("results").map(([, results]) => results))];
+    const of = (ranges) => `${ranges.filter(Boolean).length} of ${ranges.length}`;
+    const far = all.length > here.length ? `, and ${of(all)} on all pages so far` : "";
+    place.textContent = here.length ? `Your ranges caught ${of(here)} numbers here${far}. If you're 80% sure, it should be about 4 of 5.` : "You gave no ranges on this page.";
+  }
+
   function update() {
     for (const { show } of asks) show();
     for (const { text, lines } of results) if (text) text.textContent = lines.map(judged).join("\n");
@@ -129,6 +138,7 @@
       sign.hidden = answered(names);
     }
     document.querySelectorAll(".tag_calibration").forEach(drawRanges);
+    document.querySelectorAll(".lab-caught").forEach(count);
     for (const { element, names } of folds) {
       element.classList.toggle("sealed", !answered(names));
       if (!answered(names)) element.open = false;

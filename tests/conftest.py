@@ -101,6 +101,7 @@ def tiny(kind: str) -> nn.Module:
         "phi3": (transformers.Phi3ForCausalLM, {**grouped, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0}),
         "llama": (transformers.LlamaForCausalLM, {**grouped, "tie_word_embeddings": True}),
         "gemma2": (transformers.Gemma2ForCausalLM, {**grouped, "head_dim": 8}),  # scales its embeddings
+        "opt": (transformers.OPTForCausalLM, {"ffn_dim": 64, "word_embed_proj_dim": 24}),  # narrower than the layers
     }[kind]
     return model_class(model_class.config_class(**{**BERT, "num_hidden_layers": 2}, **options)).eval()
 

@@ -12,7 +12,7 @@ CASE = ("llama-3-8b", "RTX 3060 12 GB", 2800)
 BITS = {"16 bits": 16.0, "4.5 bits": bits_per_weight("nf4-single"), "4.127 bits": bits_per_weight("nf4")}
 GIB, MIB = 2**30, 2**20
 PAGE = texts("pages")["block"]
-PARTS = {name: Number(**PAGE[name]) for name in ("index", "weight")}  # of an exercise for pages without Python
+PARTS = {name: Number(**PAGE[name]) for name in ("index", "weight read back")}  # for pages without Python
 
 
 @exercise
@@ -53,7 +53,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the number of weights in linear layers, the number of others, and a step's bytes without weights."""
+    """Return the numbers of weights in linear layers and in other modules, and a step's bytes without weights."""
     lora = LoRA(rank=8, targets=("all-linear",))
     count = params(name, lora)
     linear = sum(layer.full for layer in count.modules if layer.trained)

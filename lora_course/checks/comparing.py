@@ -28,7 +28,7 @@ def _inside(low: float, high: float, margin: float) -> bool:
 EQUIVALENCE = Function(
     [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
     _inside,
-    "both ends are inside. Whether 0 is inside, too, isn't the question: ask that of the 95% interval",
+    "both ends are inside the margin. Whether 0 is inside is another question, about the 95% interval",
     {
         "zero in the interval says only that no difference was found: a wide interval contains zero, too": (
             lambda low, high, margin: low < 0 < high
@@ -42,7 +42,7 @@ EQUIVALENCE = Function(
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
-        "the other way around: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
+        "that is reversed: it must be inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
     },
     "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out",
 )
@@ -56,9 +56,9 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 
 @exercise
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: check, for an unseen pair, a margin in points, then the word, then a sentence that the word supports.
+    """Lesson 05: check, for an unseen pair, a margin in points, then the verdict's word, then a sentence that fits it.
 
-    Each answer reveals what the next one needs. The first margin is kept for the receipt, and any other is refused.
+    Each answer reveals what the next one needs. The first margin is kept for the receipt; any later one is refused.
     """
     if unsolved(margin):
         return Verdict(None, asked(pair))
@@ -84,7 +84,7 @@ class Defense:
 
 
 def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
-    """Judge a word and a sentence; `told` is shown before the question about the word."""
+    """Judge the student's word and sentence; `told` is shown before the question about the word."""
     if unsolved(word):
         return Verdict(None, f"{told}\n{TEXTS['rule']}\nThe words: {', '.join(WORDS)}")
     if (word := letters(str(word))) != right.word:
@@ -138,7 +138,7 @@ def defense(pair: str, margin: float) -> Defense:
 
 
 def no_margin(margin: Any) -> str:
-    """Return why this is not a margin in points, or "" if it is one."""
+    """Return why a value is not a margin in points, or "" if it is."""
     if not isinstance(margin, int | float | np.number):
         return f"a margin is a number of points, not {type(margin).__name__}"
     problem = "none" if not margin > 0 else "little" if margin < LEAST else "much" if margin > MOST else ""

@@ -36,22 +36,22 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
         "the loss works in fp32: a score takes 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
-        "that is fixed and the logits: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
-        "those are the logits alone: add the saved inputs, and fixed": lambda t: t * tables,
-        "that is fixed and the saved inputs: the logits are missing": lambda t: fixed + t * inputs,
+        "that is `fixed` and the logits: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
+        "those are the logits alone: add the saved inputs, and `fixed`": lambda t: t * tables,
+        "that is `fixed` and the saved inputs: the logits are missing": lambda t: fixed + t * inputs,
         "the layers compute in bf16: 2 bytes per number, not 4": lambda t: fixed + t * (2 * inputs + tables),
         "weights and optimizer are missing: even a short text needs both": lambda t: t * (inputs + tables),
         "the optimizer is missing: 2 numbers per parameter": lambda t: sizes["weights"] + t * (inputs + tables),
-        "that is for one token: multiply by tokens, and add fixed": lambda t: inputs + tables,
-        "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
+        "that is for one token: multiply by `tokens`, and add `fixed`": lambda t: inputs + tables,
+        "that is the same for every length: multiply by `tokens`": lambda t: fixed + inputs + tables,
         "a number that a layer saves takes 2 bytes": lambda t: fixed + t * (inputs / 2 + tables),
         "those are GB: a GiB has 2**30 bytes": lambda t: fixed * 1e9 / 2**30 + t * (inputs + tables),
         "those are the weights of LoRA on q, v: choose QLoRA": lambda t: 15.025 * 2**30 + t * (inputs + tables),
         "token vectors and head stay in 16 bits: 5.4 GiB": lambda t: 3.86 * 2**30 + t * (inputs + tables),
-        "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
+        "those are GiB: multiply by 2**30": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
-    wrong = "start with fixed, in bytes (1 GiB is 2**30); for each token, add what layers save and what the loss holds"
+    wrong = "start with `fixed` in bytes (1 GiB is 2**30); for each token, add what layers save and the loss holds"
     cases = [(512,), (2048,), (8192,)]
     return Function(cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015).judge(peak)
 

@@ -1,4 +1,4 @@
-"""Exercises for lesson 03 (knobs): how much a rank misses of its teacher, and three learning rates around the best."""
+"""Exercises for lesson 03 (knobs): what a student of low rank misses, and three learning rates around the best."""
 
 import math
 import time
@@ -51,7 +51,7 @@ def check_missed(missed: Callable[[int, int], float]) -> Verdict:
 def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
     """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
 
-    Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows decide.
+    The check trains the runs that the panel lacks. With FAST=1 nothing is trained, and the panel's other rows decide.
     """
     rates = [plain(rate) for rate in rates] if isinstance(rates, Iterable) else []
     if not rates or any(map(unsolved, rates)):
@@ -84,7 +84,7 @@ def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """Return the lowest and highest rate, to two digits, that are within luck of the best, judged by the other alphas.
+    """Return the lowest and highest rates (two digits) that luck alone may separate from the best, by the other alphas.
 
     A higher alpha needs a lower rate: each row's rates are scaled by 1 / sqrt(alpha), and the losses are averaged.
     """

@@ -35,7 +35,7 @@ def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> V
 
 
 def seeds_of(pair: str) -> tuple[str, Number]:
-    """Return what a pilot of three seeds shows about a pair, and the number of seeds to detect a gap of 1.5 points."""
+    """Return what a pilot of three seeds shows about a pair, and how many seeds can detect a gap of 1.5 points."""
     gaps = 100 * np.subtract(*(answers.mean(1) for answers in scores(pair)))  # in points, paired by seed
     spreads = [round(float(np.std(some, ddof=1)), 2) for some in (*combinations(gaps, PILOT), gaps)]
     needed, *others, of_all = (max(2, math.ceil((2.8 * spread / GAP) ** 2)) for spread in spreads)
@@ -56,12 +56,12 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: by all {len(gaps)} of ours, "
         f"you'd need {of_all}; by other threes, {min(others)} to {max(others)}. The luck of the sentences adds to this"
     )
-    return question, Number(needed, near, why, fallback="(2.8 * standard deviation / gap) ** 2")
+    return question, Number(needed, near, why, fallback=f"it's (2.8 × {spread:.2f} / {GAP})², rounded up")
 
 
 @exercise
 def check_plan(seeds: Any, word: Any, sentence: Any, pair: str = "q against q,k,v,o") -> Verdict:
-    """Lesson 13: check a plan for an unseen pair: the number of seeds, the word at a margin of 1.5, the sentence."""
+    """Lesson 13: check a plan for an unseen pair: the number of seeds, the verdict at a margin of 1.5, a sentence."""
     question, needed = seeds_of(pair)
     if unsolved(seeds):
         return Verdict(None, question)

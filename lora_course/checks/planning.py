@@ -16,7 +16,7 @@ ROWS = (100, 400, 800, 1600, 10_000)
 
 @exercise
 def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
-    """Lesson 09: check that one changed premise makes claim 3 (three times less memory) true."""
+    """Lesson 09: check that one changed premise makes claim 3 (a third of the memory) true."""
     if unsolved(changes):
         return Verdict(None, 'write a premise and its new value, such as {"seq": 64}')
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
@@ -37,10 +37,10 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
 def lines(number: int) -> dict[str, Choice]:
     """Return the five lines of a brief's plan: for each, the right choice, and a reply to every other choice."""
     from lora_lab import FullFineTuning, LoRA, memory
-    from lora_lab.accounting.gpus import of_size, usable
+    from lora_lab.accounting.gpus import card, usable
 
     brief = BRIEFS[number]
-    room = usable(of_size(brief["gpu_gb"])) / 2**30
+    room = usable(card(brief["card"])) / 2**30
     everywhere = LoRA(16, targets=("all-linear",))
     steps = {"full": (FullFineTuning(), "none"), "LoRA": (everywhere, "none"), "QLoRA": (everywhere, "nf4")}
     setup = {"batch": 1, "seq": brief["tokens"], "checkpointing": True}
@@ -48,14 +48,14 @@ def lines(number: int) -> dict[str, Choice]:
         name: memory(brief["model"], method, quantised=bits, **setup).peak / 2**30
         for name, (method, bits) in steps.items()
     }
-    over = {name: f"with checkpointing, it needs {gib:.0f} GiB, and {room:.0f} is free" for name, gib in needs.items()}
+    over = {name: f"with checkpointing, it needs {gib:.0f} GiB; {room:.1f} is usable" for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
     spare = "QLoRA would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
     needed = math.ceil(1.96**2 * 0.16 / (brief["points"] / 100) ** 2)
     rows = next(n for n in ROWS if n >= needed)
     widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
-        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} of {room:.0f} GiB, checkpointed"),
+        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} of {room:.1f} GiB, checkpointed"),
         "rate": Choice(**TEXTS["rate"]),
         "serve": Choice(**TEXTS["serve"][brief["several"]]),
         "facts": Choice(**TEXTS["facts"][brief["facts"]]),

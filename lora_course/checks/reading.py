@@ -1,4 +1,4 @@
-"""Exercises for lesson 14 (reading one): the phi expected by chance, and which signs of an adapter were flipped."""
+"""Exercises for lesson 14 (reading one): the overlap phi expected by chance, and which signs were flipped."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 
 @exercise
 def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: check the phi expected by chance between single directions, and between 8 and `rank` directions."""
+    """Lesson 14: check the overlap phi expected by chance, between single directions and between 8 and `rank`."""
     zero = {0.0: "two random directions are hardly ever exactly at right angles"}
     first = zero | {
         WIDTH**-0.5: "that's the typical size of the cosine; phi is its square",

@@ -25,13 +25,13 @@ CONVERSATIONS: tuple[Turns, ...] = (
 
 
 def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
-    """Return the tokens of turns in these roles, -100 for others; without `earlier`, only those of the last turn."""
+    """Label turns in these roles with their tokens, others with -100; without `earlier`, only the last turn counts."""
     counts = [role in counting and (earlier or i == len(turns) - 1) for i, (role, _) in enumerate(turns)]
     return [t if kept else IGNORED for kept, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
 
 
 def wrong_labels(turns: Turns) -> dict[str, list[int]]:
-    """Return {reply: wrong labels of a conversation}."""
+    """Return typical wrong labels of a conversation: {reply: labels}."""
     return {
         "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
         "that's the mask reversed: the questions count and the answers don't": labels_of(turns, "system", "user"),

@@ -25,7 +25,7 @@ HALF_WIDTH = Function(
         "that is one standard error: 95 of 100 tests land within 1.96 standard errors": _error,
         "that uses 2: the question says 1.96": lambda p, n: 2 * _error(p, n),
         "that is the whole interval, from end to end; return half of it": lambda p, n: 2 * 1.96 * _error(p, n),
-        "that is in points: p is a fraction, so return a fraction": lambda p, n: 196 * _error(p, n),
+        "that is in points: p is a fraction, so give a fraction": lambda p, n: 196 * _error(p, n),
         "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
         "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * _error(p, 1),
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
@@ -49,7 +49,7 @@ def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
 def report(table: Any) -> tuple[dict[str, Right], str, float]:
     """Return the right report on columns a and b of a table, the reply to it, and the fraction of rows that disagree.
 
-    Raises: ValueError; KeyError if a column is missing.
+    Raises: ValueError for an invalid table; KeyError if a column is missing.
     """
     a, b = (np.asarray(table[name], dtype=float) for name in "ab")
     if not len(a) or not np.isin([a, b], (0, 1)).all():
@@ -89,7 +89,7 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
 
 @exercise
 def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
-    """Lesson 02: check half the 95% interval of a - b, the verdict on a, and the rows needed to detect one point.
+    """Lesson 02: check half the 95% interval of a - b, the verdict on a, and the rows that detect a gap of one point.
 
     table   columns a and b: 1 where a model got the row right, else 0
     """

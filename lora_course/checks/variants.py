@@ -33,7 +33,7 @@ def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
 
 
 def ahead(variant: str) -> dict[float, float]:
-    """Return, for each rate, the points by which a variant leads plain LoRA on validation, both at that rate."""
+    """Return, for each rate, the points by which a variant leads plain LoRA on validation if both use that rate."""
     rows = {row["label"]: row["tried"] for row in comparison(TUNED)["methods"]}
     own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
     return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}

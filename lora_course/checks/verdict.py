@@ -1,4 +1,4 @@
-"""Shared by all checks: verdicts, comparison with the right answer, and the number of tries.
+"""What all checks share: verdicts, the comparison with the right answer, and the number of tries.
 
     @exercise                # with hints in data/checks/hints.yaml
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
@@ -90,7 +90,7 @@ class Right(ABC):
     """A right answer."""
 
     def judge(self, answer: Any) -> Verdict:
-        """Compare an answer with this one."""
+        """Compare the student's answer with the right one."""
         return replace(self.compare(plain(answer)), right=self)
 
     @abstractmethod
@@ -136,7 +136,7 @@ class Number(Right):
 
 
 def _rounding(given: float) -> float:
-    """Return half a unit in the last place of an answer with one or two decimals and at least three figures, else 0."""
+    """Return half a unit in the last place of an answer with one or two decimals and at least three digits, else 0."""
     return next((0.5 * 10**-n for n in (1, 2) if given == round(given, n) and given * 10**n >= 100), 0.0)
 
 
@@ -172,7 +172,7 @@ class Choice(Right):
 
 
 def letters(text: str) -> str:
-    """Return what all spellings of an answer have in common: "Worse, but ..." and "worse but ...", 2e-4 and 0.0002."""
+    """Return what all spellings of an answer have in common: "Worse, but" and "worse but", or 2e-4 and 0.0002."""
     word = text.strip(" .,:;()'\"").lower().replace(",", "")
     with suppress(ValueError):
         return str(float(word))
@@ -181,7 +181,7 @@ def letters(text: str) -> str:
 
 @dataclass(frozen=True)
 class Function(Right):
-    """The right function, compared with an answer in every case, and replies to wrong ones.
+    """The right function, with which a student's function is compared in every case, and replies to wrong ones.
 
     near     {reply: wrong function}; for other wrong functions, the reply is `fallback`
     several  the reply if a function returns a list
@@ -223,7 +223,7 @@ def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answe
 
 
 def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a student's function; return its value, or a verdict if it returns None (unsolved) or raises (wrong)."""
+    """Call a student's function; return its value, or a verdict if that is None (unsolved) or an error (wrong)."""
     try:
         value = given(*arguments)
     except Exception as error:
@@ -255,7 +255,7 @@ def parts(
     """Judge an answer's parts in the order of `right`: return the verdict on the first wrong part, or else on the last.
 
     hint    the reply while a part is unsolved
-    why     the reply if all parts are right, instead of the last part's
+    why     the reply if all parts are right, instead of the last part's reply
     hints   {part: hint}, shown if that part is the first wrong one
     """
     if any(map(unsolved, answers)):

@@ -13,7 +13,7 @@ from lora_lab import layers
 
 
 class LoRALinear(layers.LoRALinear):
-    """The lab's layer, made as the students' layer is. Used until theirs is right."""
+    """The lab's layer with the students' constructor, used until the student's own layer is right."""
 
     def __init__(self, base_layer: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(base_layer.requires_grad_(False), rank, alpha / rank)

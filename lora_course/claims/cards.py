@@ -2,7 +2,7 @@
 
     data/claims/x.yaml  ->  Card  ->  judge("x", gpu_gb=48)  ->  Verdict("true", because, figures, evidence)
 
-A card stores no verdict. Its premises are the arguments of its experiment: change a premise, and the experiment reruns.
+A card stores no verdict. Premises are the arguments of the card's experiment: if one changes, the experiment reruns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Card:
     """A claim in testable form.
 
     prediction    what the experiment must find if the claim is right
-    all_premises  by name; a `margin` is the largest difference that doesn't matter, in points of accuracy
+    all_premises  the premises by name; a `margin` is the largest difference that doesn't matter, in points of accuracy
     limits        what the verdict doesn't show
     """
 

@@ -1,4 +1,4 @@
-"""An experiment tests a claim in several cases. In each, the claim holds, fails, or is undecided. The verdict is
+"""An experiment tests a claim in several cases. In each case, the claim holds, fails, or is undecided. The verdict is
 
 true         if the claim holds in every case
 false        if it fails in every case; if it must hold in all, one failure is enough
@@ -24,7 +24,7 @@ class Case:
     """One test of a claim.
 
     settings    the choices: {"model": "llama-2-70b", "rank": 8}
-    holds       whether the claim holds; None: undecided, and `would_tell` says what would decide it
+    holds       whether the claim holds; None if undecided (`would_tell` says what would decide it)
     found       what was counted or measured, with its unit
     span        (low, value, high) on the axis of its `Finding`; () if the case has no value there
     """
@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": the setting that explains all outcomes, else each that by itself changes an outcome."""
+        """The setting that explains all outcomes of "depends", or else each setting that alone changes an outcome."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
@@ -100,7 +100,7 @@ class Finding:
 
     @property
     def would_tell(self) -> str:
-        """If the verdict is "undecided": what would decide the claim."""
+        """What would decide the claim if the verdict is "undecided"."""
         undecided = [case for case in self.cases if case.holds is None and self.word == "undecided"]
         where = {c.would_tell: [o.where for o in undecided if o.would_tell == c.would_tell] for c in undecided}
         cases = {tell: " and ".join(w) if len(w) < 3 else f"{len(w)} cases" for tell, w in where.items()}
@@ -108,7 +108,7 @@ class Finding:
 
 
 def as_text(value: Any) -> str:
-    """Format a setting for people: 0.0001, llama-2-7b, yes, 8, 16."""
+    """Format a setting for people, such as 0.0001, llama-2-7b, yes, or "8, 16"."""
     if isinstance(value, list | tuple):
         return ", ".join(map(as_text, value))
     if isinstance(value, bool):

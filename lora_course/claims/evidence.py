@@ -35,7 +35,7 @@ ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreE
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two accuracies, a - b, as a fraction, and its interval at `level` percent."""
+    """A difference of two accuracies, `a - b`, as a fraction, and its interval at `level` percent."""
 
     difference: float
     low: float
@@ -49,7 +49,7 @@ class Interval:
         return Case(settings, holds, f"{words}: {self}", self.would_tell, span)
 
     def no_worse(self, margin: float) -> bool | None:
-        """Return whether a is no worse than b by more than the margin; None if the interval leaves this undecided."""
+        """Return whether `a` is no worse than `b` by more than the margin; None if the interval doesn't tell."""
         return True if self.low > -margin else False if self.high < -margin else None
 
     def __neg__(self) -> Self:
@@ -83,7 +83,7 @@ def printed_in(name: str) -> str:
 
 
 def metamath(a: str, b: str) -> Interval:
-    """Compute the 95% interval of a - b in PEFT's suite: two proportions from one run each, assumed independent."""
+    """Compute the 95% interval of `a - b` in PEFT's suite, for two independent proportions from one run each."""
     suite = published("metamath")
     check_known((a, b), suite["rows"], "the methods of PEFT's suite")
     p, q = (suite["rows"][method]["solved"] for method in (a, b))
@@ -92,14 +92,14 @@ def metamath(a: str, b: str) -> Interval:
 
 
 def methods_on_gpt3(a: str, b: str) -> dict[str, Interval]:
-    """Compute a - b on two tasks of table 4. Raises: BadValue for a method that isn't in ROWS."""
+    """Compute `a - b` on two tasks of table 4. Raises: BadValue for a method that isn't in `ROWS`."""
     check_known((a, b), ROWS, "the methods of table 4")
     row_a, row_b = (dict(zip(("method", "trainable"), ROWS[method], strict=True)) for method in (a, b))
     return {f"GPT-3, {task}": _difference(table("table4"), task, row_a, row_b) for task in ("WikiSQL", "MNLI-m")}
 
 
 def places_on_gpt3(place: str) -> dict[str, Interval]:
-    """Compare a choice of matrices with every other one in table 5, by task; {} if the table lacks this choice."""
+    """Compare a choice of matrices with every other choice in table 5, by task; {} if the table lacks this choice."""
     chosen, table5 = ",".join(f"W{role}" for role in place.split("+")), table("table5")
     weights = table5.column("weights")
     return {
@@ -210,7 +210,7 @@ class Cells:
         return frame
 
     def best(self, **wanted: Any) -> tuple[float, Any]:
-        """Among the rates with the most seeds, return the one with the best validation score, and its runs."""
+        """Among the rates with the most seeds, return the rate with the best validation score, and its runs."""
         from lora_lab.experiments.results import Runs, settings_in
 
         if (key := str(wanted)) in self._best:

@@ -49,9 +49,9 @@ def times_less(
     models: list[str], counted: list[str], targets: str, rank: int, seq: int, batch: int, checkpointing: bool,
     times: float,
 ) -> Finding:  # fmt: skip
-    """Does LoRA need at least `times` times less than full fine-tuning, for models that can read `seq` tokens?
+    """Does full fine-tuning need at least `times` times as much as LoRA, for models that can read `seq` tokens?
 
-    counted: any of "parameters" (trainable ones), "file" (2 bytes per parameter), "memory of a step".
+    `counted`: any of "parameters" (trainable ones), "file" (2 bytes per parameter), "memory of a step".
     """
     check_known(counted, ("parameters", "file", "memory of a step"), "the quantities counted")
     setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
@@ -68,7 +68,7 @@ def times_less(
 
 
 def _reading(models: list[str], seq: int) -> list[str]:
-    """Return the models that can read rows of `seq` tokens. Raises: BadValue if none can."""
+    """Return the models that can read rows of `seq` tokens. Raises: BadValue if no model can read so many."""
     if not (fitting := [model for model in models if seq <= (longest(config_of(model)) or seq)]):
         raise BadValue(f"rows of {seq:,} tokens are longer than {as_text(models)} can read")
     return fitting
@@ -122,7 +122,7 @@ def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Fi
 
 
 def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = None) -> Finding:
-    """Is a rank no worse than a larger one in runs, in table 6, and on synthetic updates of known rank?
+    """Is a rank no worse than a larger rank in runs, in table 6, and on synthetic updates of known rank?
 
     needed  ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r
             directions (Eckart and Young 1936). The claim holds if at most a twentieth of the update is lost.
@@ -210,7 +210,7 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
     """Is a method no worse than full fine-tuning by more than the margin?
 
-    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). With a store, only its runs count.
+    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). A store's runs replace all others.
     """
     check_known(tasks, ("minilm_rt", "metamath", "gpt3"), "the tasks")
     intervals, evidence = dict[str, Interval](), []
@@ -235,9 +235,9 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
 
 
 def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
-    """Is a variant better than plain LoRA (95% interval)? The claim fails if a gain of the margin is ruled out.
+    """Is a variant better than plain LoRA? The claim fails if the 95% interval excludes a gain of the margin.
 
-    In our comparison, each has its own rate. one_rate: also count PEFT's suite (at one rate) if it has the variant.
+    Our runs use tuned learning rates. `one_rate`: also count PEFT's suite (at one rate) if it has the variant.
     """
     labels = {name.lower(): label for name, label in stored.VARIANTS.items()}
     check_known([variant], labels, "the variants")
@@ -291,7 +291,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
     """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
-    Our cases are those of lesson 15; each holds or fails only if its whole 95% interval does. reported: count
+    Our cases are those of lesson 15; each holds or fails only if its whole 95% interval does. `reported`: count
     published ratios as undecided cases, since they have no interval.
     """
     low, high, cases = times / within, times * within, []

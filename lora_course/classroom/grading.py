@@ -57,12 +57,12 @@ Row = dict[str, Any]
 
 
 class Ended(BaseException):
-    """A student's process ended, with a status and a message. Not an Exception, so that no check catches it."""
+    """A student's process ended, with a status and a message. `Ended` is no `Exception`, so no check catches it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Resource limits of a notebook. `full`: train as long as the lesson does; otherwise FAST=1."""
+    """Resource limits of a notebook, which trains as long as the lesson if `full`, and otherwise runs with FAST=1."""
 
     seconds: float = 300
     memory_gib: float = 4
@@ -312,7 +312,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge those of its calls that match the lesson's calls: same check, same constants."""
+    """Run a cell, then judge those of its calls that have the same check and constants as a call of the lesson."""
     started = time.monotonic()
     reply = kernel.execute(cell.source)
     row["cell_seconds"].append(time.monotonic() - started)
@@ -358,7 +358,7 @@ def in_words(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Format one CSV line per notebook, with a column for every check of their lessons."""
+    """Format one CSV line per notebook, with a column for every check of the lessons."""
     lines = []
     for row in rows:
         errors = [f"cell {error['cell'] + 1}: {error['type']}" for error in row["errors"]]

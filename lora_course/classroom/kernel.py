@@ -90,8 +90,8 @@ def call(index: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    The hook blocks writing outside `folder`, starting programs, and the network. It only prevents accidents: ctypes
-    bypasses the hook, and C code such as `torch.save` raises no audit event.
+    The hook blocks writing outside `folder`, starting programs, and the network. The hook only prevents accidents:
+    ctypes bypasses it, and C code such as `torch.save` raises no audit event.
     """
     from lora_course import checks
 

@@ -84,7 +84,7 @@ def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
 
 
 def judged(seen: Mapping[str, Any]) -> list[Finding]:
-    """Judge a machine's `facts`, one finding per part; a red one names the first fault."""
+    """Judge a machine's `facts`, one finding per part; a red finding names the part's first fault."""
     m = SimpleNamespace(**seen)
     version = [int(part) for part in re.findall(r"\d+", m.version)] or [0]
     total, free, disk = ("unknown" if size is None else f"{size / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))
@@ -138,7 +138,7 @@ def machine(*where: Any) -> list[Finding]:
 
 
 def run_python(code: str, seconds: float = 300) -> str:
-    """Run code in a separate process, which may crash, and return its output. Raises: OSError with its last line."""
+    """Run code that may crash in its own process; return its output. Raises: OSError with the output's last line."""
     try:
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=seconds, text=True)
     except subprocess.TimeoutExpired as error:
@@ -195,7 +195,7 @@ def train(seconds: float) -> None:
 
 
 def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambda words: None) -> list[Finding]:
-    """Run every check, in the order in which problems should be fixed. A check that crashes is red."""
+    """Run every check, in the order in which problems should be fixed. A check that crashes counts as red."""
 
     def run(name: str, check: Callable[..., list[Finding]], *arguments: Any) -> list[Finding]:
         say(f"checking the {name}")
@@ -214,7 +214,7 @@ def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambd
 
 
 def words(findings: Iterable[Finding]) -> str:
-    """Format one line per finding, with the remedy below each red one."""
+    """Format one line per finding, with the remedy below each red finding."""
     lines = []
     for finding in findings:
         lines.append(f"{'ok ' if finding.green else 'RED'}  {finding.name:10}  {finding.found}")
@@ -243,7 +243,7 @@ def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the files sent back, by name, red ones first; a damaged file is red. Raises: NotFound if there are none."""
+    """Read the files that were sent back, sorted, red or damaged ones first. Raises: NotFound if no file exists."""
     letters = {}
     for path in folder.rglob("*.json"):
         name = path.relative_to(folder).as_posix()

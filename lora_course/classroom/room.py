@@ -22,7 +22,7 @@ KERNEL = MACHINE - SYSTEM - BROWSER  # what is left for one lesson's kernel and 
 
 
 class Peak(NamedTuple):
-    """The most memory that a lesson's kernel used, when, and where."""
+    """The most memory that a lesson's kernel used, with the date and the hardware."""
 
     bytes: int
     date: str

@@ -5,8 +5,8 @@
     wheels/  assets/     the files; next to them the installer, from stick/
 
 uv chooses the versions: it can evaluate markers such as `; sys_platform == "win32"` for any machine, whereas pip
-evaluates them for the current one. pip downloads the files from the user's configured index. `install` needs only the
-standard library: it runs from the lab's own wheel before anything is installed.
+evaluates them for the current machine. pip downloads the files from the user's configured index. `install` needs only
+the standard library: it runs from the lab's own wheel before anything is installed.
 """
 
 import argparse
@@ -54,7 +54,7 @@ CMD = '@echo off\r\ncd /d "%~dp0"\r\n.venv\\Scripts\\python -m lora_course %*\r\
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of machine: `Target("windows", "3.11")`. Raises: BadValue if there are no wheels for it."""
+    """A kind of machine: `Target("windows", "3.11")`. Raises: BadValue if no wheels exist for this machine."""
 
     platform: str
     python: str
@@ -74,7 +74,7 @@ class Target:
 
 
 def here() -> tuple[str, str]:
-    """Return this platform ("" if there are no wheels for it) and this Python."""
+    """Return this machine's platform ("" if there are no wheels for it) and its Python version."""
     kind = SYSTEMS.get((platform.system().lower(), platform.machine().lower()), "")
     return kind, f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -86,7 +86,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a wheelhouse. Raises: BadValue if the folder isn't one, or is unfinished."""
+    """Read the manifest of a wheelhouse. Raises: BadValue if the folder is not a wheelhouse, or is unfinished."""
     if not (folder / MANIFEST).is_file():
         raise BadValue(f"{folder} is not a wheelhouse: it has no {MANIFEST}; build one with: lora-lab wheelhouse")
     manifest = read_json(folder / MANIFEST)
@@ -281,7 +281,7 @@ def _write_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _pip(command: str, *words: Any, what: Any) -> None:
-    """Run pip. Raises: Failed with its last line."""
+    """Run pip. Raises: Failed with the last line of the command's output."""
     environment = {} if command == "wheel" else {"PIP_CONSTRAINT": os.devnull}  # uv has already resolved versions
     process = _run([sys.executable, "-m", "pip", command, *QUIET, *map(str, words)], environment)
     if process.returncode:

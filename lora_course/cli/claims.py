@@ -8,11 +8,11 @@ from lora_lab.errors import BadValue
 
 @click.command()
 @click.argument("claim", required=False)
-@click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; may be repeated.")
-@click.option("--store", default=None, help="A folder of your own runs, for claims whose verdict depends on runs.")
+@click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise (repeatable).")
+@click.option("--store", default=None, help="Folder with your own runs, for claims that depend on runs.")
 @JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
-    """Print the verdict on CLAIM (an id or a number), or on all claims."""
+    """Print the verdict on CLAIM (an id or a number of a claim), or the verdicts on all claims."""
     from lora_course.claims import cards
     from lora_course.claims.cases import as_text
 

@@ -17,18 +17,18 @@ from lora_lab.files import write_atomically
 
 
 @click.command()
-@click.option("--preflight", is_flag=True, help="Check if this machine is ready for a course; say how to fix it.")
-@click.option("--out", default=None, help="With --preflight: the file to send to your teacher.")
-@click.option("--dir", "folder", default=None, help="With --preflight: your folder for the lab; default: .")
+@click.option("--preflight", is_flag=True, help="Check whether this machine is ready for a course.")
+@click.option("--out", default=None, help="With --preflight: file for the results, which you send to your teacher.")
+@click.option("--dir", "folder", default=None, help="With --preflight: folder for the lab; by default, this folder.")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="With --preflight: the port; default: 8888.")
-@click.option("--collect", default=None, help="Print one table of the --preflight files in this folder.")
+@click.option("--collect", default=None, help="Print a table of all --preflight files in this folder.")
 @JSON
 def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) -> None:
-    """Show what this machine has and how the lab will use it."""
+    """Show the hardware and software of this machine, and the settings that the lab will use."""
     from lora_course.classroom import preflight as course
 
     if (preflight and collect) or (any(options.values()) and not preflight):
-        raise BadValue("--out, --dir and --port go with --preflight, and --collect without it")
+        raise BadValue("use --out, --dir and --port only with --preflight, and --collect only without it")
     if preflight:
         findings = course.preflight(Path(options["folder"] or "").expanduser().absolute(), options["port"] or 8888, say)
         if not as_json:
@@ -47,20 +47,20 @@ def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) 
 
 
 @click.command()
-@click.option("--out", default="wheelhouse", show_default=True, help="The folder; run the command again to resume.")
+@click.option("--out", default="wheelhouse", show_default=True, help="Output folder; run the command again to resume.")
 @click.option("--platform", "platforms", multiple=True, help="linux, windows or macos-arm64; default: this machine's.")
-@click.option("--python", "pythons", multiple=True, help="A Python version, such as 3.11; default: this machine's.")
-@click.option("--torch-index", default=None, help="The URL of torch's CPU wheels, from PyTorch's Get Started page.")
+@click.option("--python", "pythons", multiple=True, help="Python version, such as 3.11; default: this machine's.")
+@click.option("--torch-index", default=None, help="URL of torch's CPU wheels, from PyTorch's Get Started page.")
 @click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
 @click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
-@click.option("--tweets", is_flag=True, help="Include the tweets, which contain abuse.")
-@click.option("--upgrade", is_flag=True, help="Choose the newest versions instead of those chosen last time.")
+@click.option("--tweets", is_flag=True, help="Include the tweets, which contain abusive language.")
+@click.option("--upgrade", is_flag=True, help="Use the newest versions instead of the versions of the last call.")
 @click.option("--check", is_flag=True, help="Only verify the folder, byte by byte.")
 @JSON
 def wheelhouse(
     out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **options: Any
 ) -> None:
-    """Gather in one folder everything needed to install the lab on the chosen machines without a network."""
+    """Gather everything that you need to install the lab without a network in one folder."""
     from lora_course.classroom import wheelhouse as house
 
     folder, (here, python) = Path(out).expanduser().absolute(), house.here()
@@ -79,11 +79,11 @@ def wheelhouse(
 
 
 @click.command()
-@click.option("--out", default="runs", show_default=True, help="The store of runs for the training panel.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any.")
+@click.option("--out", default="runs", show_default=True, help="Store of the runs that the training panel shows.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any free port.")
 @click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
 def show(out: str, port: int, no_browser: bool) -> None:
-    """Show the three main panels on a projector, without code (needs the extra `show`)."""
+    """Show the three main panels without code, for a projector (this needs the extra `show`)."""
     from lora_course.classroom import projector
 
     projector.show(out, port=port, browser=not no_browser, say=say)
@@ -91,20 +91,20 @@ def show(out: str, port: int, no_browser: bool) -> None:
 
 @click.command()
 @click.argument("path", metavar="NOTEBOOK|FOLDER")
-@click.option("--seconds", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds per notebook.")
-@click.option("--memory", type=click.FloatRange(min=0.25), default=4, show_default=True, help="GiB per notebook.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks to grade at once.")
-@click.option("--full", is_flag=True, help="Train at full length instead of for a few steps (FAST=1).")
-@click.option("--lesson", default=None, help="The notebook as handed out, if it isn't one of the lab's.")
-@click.option("--csv", "table", default=None, help="Also write a table, one line per notebook, to this file.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=300, show_default=True, help="Time limit in seconds.")
+@click.option("--memory", type=click.FloatRange(min=0.25), default=4, show_default=True, help="Memory limit in GiB.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks to grade in parallel.")
+@click.option("--full", is_flag=True, help="Train for all steps instead of only a few (FAST=1).")
+@click.option("--lesson", default=None, help="The notebook that you handed out, if it isn't a lesson of the lab.")
+@click.option("--csv", "table", default=None, help="Also write a table with one line per notebook to this file.")
 @JSON
 def grade(
     path: str, seconds: float, memory: float, jobs: int, full: bool, lesson: str | None, table: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Run one notebook, or all below a folder, in fresh processes, and judge the answers with the lab's checks.
+    """Run one notebook, or all notebooks in a folder, in new processes, and check the answers.
 
-    The grader guards against accidents; it is a sandbox only on Linux with bubblewrap (docs/teaching.md).
+    The grader protects you from accidents, but is a sandbox only on Linux with bubblewrap (see docs/teaching.md).
     """
     from lora_course.classroom import grading
 
@@ -135,10 +135,10 @@ def grade(
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), default=".")
-@click.option("--csv", "table", default=None, help="Also write a table, one line per prediction, to this file.")
+@click.option("--csv", "table", default=None, help="Also write a table with one line per prediction to this file.")
 @JSON
 def predictions(folder: str, table: str | None, as_json: bool) -> None:
-    """Collect all predictions.jsonl files below FOLDER, by student, lesson and question."""
+    """Read all files predictions.jsonl in FOLDER and its subfolders, and list the predictions."""
     from lora_course import predictions as logs
 
     rows = logs.read(Path(folder))
@@ -152,9 +152,9 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
 @click.argument("file", type=click.File("rb"))
 @JSON
 def class_(file: IO[bytes], as_json: bool) -> None:
-    """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
+    """Summarize the receipts (the lines with LL1) in FILE, such as a saved chat; use - for standard input.
 
-    Prints students by lesson, the most-missed exercises and predictions, results, and how many predictions held.
+    The summary lists the students, the exercises and predictions that were missed most often, and all results.
     """
     content = file.read().replace(b"\0", b"")  # receipts are ASCII, perhaps in UTF-16, as by PowerShell's >
     receipts, damaged = read(content.decode("utf-8", errors="replace"))

@@ -16,35 +16,35 @@ PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
 UNPLANNED = ("again", "rejudge", *(name for name in RUN if name not in PLAN))
 PAPER = together(
-    click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
-    click.option("--task", default=None, help="paper: one task of the table, such as rte."),
-    click.option("--row", default=None, help="paper: one row of the table; by default, runs take LoRA's."),
-    click.option("--variant", default=None, help="paper: settings of the 'paper' or of its code, 'repo'."),
-    click.option("--gpu", default=None, help="paper: the GPU for which to predict time and memory."),
-    click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
-    click.option("--data", default=None, help="paper: the folder with GLUE's or E2E's files."),
-    click.option("--seeds", type=COUNT, default=None, help="paper: the number of seeds; default: the paper's."),
-    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after this many steps, as a rehearsal."),
-    click.option("--prompts", type=COUNT, default=None, help="paper: generate texts for only this many test inputs."),
-    click.option("--start", default=None, help="paper: an MNLI run's adapter, for tasks that start from one."),
-    click.option("--download", is_flag=True, help="paper: allow downloads from the model hub."),
+    click.option("--model", default=None, help="At paper scale, use this model of the table, such as gpt2-medium."),
+    click.option("--task", default=None, help="At paper scale, use this task of the table, such as rte."),
+    click.option("--row", default=None, help="At paper scale, use this row of the table; by default, LoRA's row."),
+    click.option("--variant", default=None, help="At paper scale, use the settings of the paper or its code (repo)."),
+    click.option("--gpu", default=None, help="At paper scale, predict the time and memory for this GPU."),
+    click.option("--model-path", default=None, help="At paper scale, load the model from this folder or hub id."),
+    click.option("--data", default=None, help="At paper scale, read the files of GLUE or E2E from this folder."),
+    click.option("--seeds", type=COUNT, default=None, help="At paper scale, run this many seeds."),
+    click.option("--steps-limit", type=COUNT, default=None, help="At paper scale, stop after this many steps."),
+    click.option("--prompts", type=COUNT, default=None, help="At paper scale, generate this many texts."),
+    click.option("--start", default=None, help="At paper scale, start from this adapter of an MNLI run."),
+    click.option("--download", is_flag=True, help="At paper scale, allow downloads from the model hub."),
 )
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[ITEM...]")
 @click.option("--scale", type=click.Choice(["laptop", "paper"]), default="laptop", show_default=True)
-@click.option("--dry-run", is_flag=True, help="Print the plan and its time; train nothing.")
-@click.option("--minutes", type=MINUTES, default=None, help="Time for each item, instead of its own budget.")
-@click.option("--out", default="reproduced", show_default=True, help="The folder for runs, results and report.")
-@click.option("--rejudge", is_flag=True, help="Judge the results in --out by the current rules; train nothing.")
-@click.option("--again", is_flag=True, help="Repeat items that have a result; finished runs are kept.")
+@click.option("--dry-run", is_flag=True, help="Only print the plan and the time that it needs.")
+@click.option("--minutes", type=MINUTES, default=None, help="Time limit for each item, in minutes.")
+@click.option("--out", default="reproduced", show_default=True, help="Folder for runs, results and report.")
+@click.option("--rejudge", is_flag=True, help="Only judge the results in --out again by the current rules.")
+@click.option("--again", is_flag=True, help="Repeat items that already have a result; finished runs are kept.")
 @PAPER
 @JSON
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Reproduce tables and figures of Hu et al. 2021: table1 table2 ... fig3 fig4 section4_2, or all of them.
+    """Reproduce tables and figures of Hu et al. 2021, such as table1, fig3 or section4_2, or all of them.
 
-    You can stop or kill this command at any time: running it again resumes the work.
+    You can stop or kill the command at any time; run it again to resume.
     """
     other, run = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
     for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):

@@ -8,9 +8,9 @@ import shutil
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from lora_lab import LoRA, NotFound, load_model
 from lora_lab.methods import faults
+from lora_lab.methods.base import Report
 from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
 from lora_lab.training.assets import shipped
 from lora_lab.training.watching import quiet
 
-SOUND, USUAL = "minilm-rt-r8", LoRA(rank=8)
+SOUND, USUAL = shipped("data/results/minilm-rt-r8"), LoRA(rank=8)
 
 
-@dataclass(frozen=True)
-class Patient:
+class Patient(NamedTuple):
     """A broken adapter: its owner's complaint, the fault, how to make it, and the dtype of the owner's base."""
 
     complaint: str
@@ -49,22 +49,14 @@ def patient(letter: str, place: str | Path = "patients") -> Path:
     return folder
 
 
-# ---- patients made from the working adapter
-
-
-def _copy_sound(folder: Path) -> Path:
-    shutil.copytree(shipped(f"data/results/{SOUND}"), folder)
-    return folder / WEIGHTS
-
-
 def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
     """Return a function that saves the working adapter with changed tensors, without the header of our own files."""
 
     def make(folder: Path) -> None:
-        file = _copy_sound(folder)
-        tensors = load(file.read_bytes())  # load_file keeps the file open, so Windows couldn't overwrite it
+        shutil.copytree(SOUND, folder)
+        tensors = load((folder / WEIGHTS).read_bytes())  # load_file keeps a file open; Windows couldn't overwrite it
         change(tensors)
-        save_file(tensors, file, {"format": "pt"})
+        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
 
     return make
 
@@ -81,15 +73,12 @@ def _add_prefix(tensors: dict[str, Tensor], prefix: str) -> None:
 
 
 def _truncate(folder: Path) -> None:
-    file = _copy_sound(folder)
-    file.write_bytes(file.read_bytes()[: 5 * 2**14])
-
-
-# ---- patients made by training
+    shutil.copytree(SOUND, folder)
+    (folder / WEIGHTS).write_bytes((SOUND / WEIGHTS).read_bytes()[: 5 * 2**14])
 
 
 def _parity_loss(model: nn.Module, ids: Tensor) -> Tensor:
-    """Label random tokens by the second one's parity: enough to move every weight that gets a gradient."""
+    """Label random tokens by the parity of the second token, which moves every weight that gets a gradient."""
     return nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
 
 
@@ -127,6 +116,17 @@ def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
         model.disable_input_require_grads()  # type: ignore[operator]
 
 
+class Cut(LoRA):
+    """LoRA with patient C's mistake: a reentrant checkpoint around the encoder, which cuts its adapters' gradients."""
+
+    def attach(self, model: Any, **options: Any) -> Report:
+        def encode(*inputs: Tensor, run: Any = model.bert.encoder.forward, **named: Any) -> Any:
+            return torch.utils.checkpoint.checkpoint(partial(run, **named), *inputs, use_reentrant=True)
+
+        model.bert.encoder.forward = encode
+        return super().attach(model, **options)
+
+
 @torch.no_grad()
 def _perturb(model: Any) -> None:
     for parameter in model.parameters():
@@ -134,7 +134,7 @@ def _perturb(model: Any) -> None:
 
 
 def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
-    """Return minus the spread of sentence vectors, the means over tokens, on which the pooler has no effect."""
+    """Return the negative spread of sentence vectors, which are means over tokens and ignore the pooler."""
     return -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean()
 
 
@@ -162,7 +162,7 @@ ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
 
 
 def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
-    """Make the eleventh patient, entry `number` of ELEVENTH, and return its folder."""
+    """Make the eleventh patient, entry `number` of `ELEVENTH`, and return its folder."""
     shutil.rmtree(folder, ignore_errors=True)
     _changed(ELEVENTH[number][1])(Path(folder))
     return Path(folder)

@@ -19,7 +19,7 @@ WAYS = ("as in training", "in other words", "backward")
 
 
 class Answer(NamedTuple):
-    """`right`: the text contains the name, or the job if the question is backward."""
+    """An answer; `right` says whether its text contains the name, or the job if the question is backward."""
 
     question: str
     text: str
@@ -34,7 +34,7 @@ def read(max_length: int | None = None) -> Task:
 def asked(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, way: str, facts: int = 20, *, looked_up: bool = False
 ) -> list[Answer]:
-    """Return a model's answers about the first `facts` facts, asked in one of WAYS.
+    """Return a model's answers about the first `facts` facts; `way` is one of the `WAYS` to ask.
 
     looked_up   put each fact in front of its question, as a retrieval system would
     """

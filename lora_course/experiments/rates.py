@@ -20,7 +20,7 @@ Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
 def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
-    """Fit the loss against log2 of the rate at the lowest loss and its neighbors; None if the lowest is at an end."""
+    """Fit the loss as a function of log2(rate) around the lowest loss; None if the lowest is at an end."""
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     near = rates[at - 1 : at + 2] if 0 < at < len(rates) - 1 else []

@@ -57,9 +57,9 @@ class Rewarded(Pack):
 
 @torch.inference_mode()
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
-    """Return the fraction of kjv passages whose first half finds its second, by the cosine of mean embeddings.
+    """Return the fraction of `kjv` passages whose second half is nearest to the first, by cosine of mean embeddings.
 
-    The pretrained MiniLM was made for such matching. The classification head is not used.
+    The pretrained MiniLM was made for matching texts. The classification head is not used.
     """
     tokenizer, sides = load_tokenizer("minilm"), []
     words = [text.split() for text in load_task("kjv").train.texts[:passages]]

@@ -47,7 +47,7 @@ def updates_in(model: nn.Module) -> dict[str, Update]:
 
 
 def product_factors(b: np.ndarray, a: np.ndarray, scaling: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return left, values and right of scaling * B A, for B (m, r) and A (r, n), without forming the (m, n) product.
+    """Return `left`, `values` and `right` of scaling * B A, for B (m, r) and A (r, n), without the (m, n) product.
 
     B = Q_b R_b and A^T = Q_a R_a, so the singular values of B A are those of R_b R_a^T.
     """
@@ -69,8 +69,8 @@ def phi(first: np.ndarray, second: np.ndarray) -> float:
 def above_chance(first: np.ndarray, second: np.ndarray) -> float:
     """Return phi minus its mean for unrelated subspaces of R^d, max(i, j) / d.
 
-    The expected squared projection of a unit vector onto a random j-dimensional subspace is j / d. For i of them the
-    sum is i j / d, which phi divides by min(i, j). Only one of the two subspaces needs to be random.
+    The expected squared projection of a unit vector onto a random j-dimensional subspace is j / d. For i unit vectors,
+    the sum is i j / d, which phi divides by min(i, j). Only one of the two subspaces needs to be random.
     """
     return phi(first, second) - max(first.shape[1], second.shape[1]) / first.shape[0]
 

@@ -52,9 +52,12 @@ class Plan:
         return text
 
     def write(self, path: str | Path) -> Path:
-        """Write the script, and return its path."""
-        write_atomically(Path(path), self.script().encode())
-        return Path(path)
+        """Write the script, and return its path; an earlier script there, perhaps edited, is kept under a new name."""
+        path, script = Path(path), self.script().encode()
+        if path.is_file() and path.read_bytes() != script:
+            path.replace(f"{path}.{path.stat().st_mtime_ns}")
+        write_atomically(path, script)
+        return path
 
 
 def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, out: str = "adapter") -> Plan:
@@ -74,8 +77,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     if shape.task == "seq2seq" or shape.experts:
         kind = "a mixture of experts" if shape.experts else "an encoder-decoder"
         raise BadValue(f"{shape.name} is {kind}, for which there is no script: choose another model")
-    texts = columns if chat else columns[:1]
-    lengths = sorted(sum(len(row[name].encode()) for name in texts) for row in rows)
+    lengths = sorted(sum(len(row[name].encode()) for name in (columns if chat else columns[:1])) for row in rows)
     most = lengths[-1] / LETTERS + TEMPLATE if chat else lengths[int(0.99 * (len(lengths) - 1))] / LETTERS
     tokens = min(filter(None, (math.ceil(most / 64) * 64, longest(config_of(model)))))
     method = LoRA(16 if chat else 8, alpha=ALPHA, targets=("all-linear",))
@@ -103,7 +105,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; more can hurt LoRA (published)", "09, claim 16"),
-        ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
+        ("steps", f"{steps:,}", "stop earlier if validation gets worse; three passes", "06"),
         ("memory", binary(peak), f"predicted for rows of {tokens} tokens; {binary(room)} is free", "04"),
         ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),
         ("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
@@ -111,9 +113,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     )
     settings = {
         "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "COLUMNS": columns,
-        "OUT": out,
-        "RANK, ALPHA": (method.rank, ALPHA), "RATES": rates, "EPOCHS": 3, "BATCH, ACCUMULATE": (batch, ROWS // batch),
-        "MAX_TOKENS": tokens, "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
+        "OUT": out, "RATES": rates, "EPOCHS": 3, "RANK, ALPHA": (method.rank, ALPHA), "MAX_TOKENS": tokens,
+        "BATCH, ACCUMULATE": (batch, ROWS // batch), "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)
 
@@ -126,8 +127,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     table = json_rows(Path(data), *KINDS[1]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
     rows = [row for _, row in table]
     types = {"label": (str, int)}  # the others are texts
-    first = rows[0] if rows else {}
-    filled = {k for k in first if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}
+    filled = {k for k in (rows or [{}])[0] if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:
         found = ", ".join(sorted(filled)) or "nothing"

@@ -72,9 +72,9 @@ def encode(row: dict, tokenizer, labels: list[str]) -> dict:
 
 
 def base_model(tokenizer, labels: list[str]):
-    """Return a fresh copy of the base, and the modules to train whole: heads, and what the checkpoint lacks.
+    """Return a fresh copy of the base, and the modules to train in full: heads, and those that the checkpoint lacks.
 
-    What is new always starts from the same seed.
+    New modules always start from the same seed.
     """
     torch.manual_seed(SEED)
     options: dict = {"dtype": DTYPE, **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {})}
@@ -93,7 +93,7 @@ def base_model(tokenizer, labels: list[str]):
 
 @torch.no_grad()
 def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
-    """Return (loss, accuracy), averaged over rows for a classifier, over response tokens for a language model."""
+    """Return (loss, accuracy), averaged over rows for a classifier, or over response tokens for a language model."""
     model.eval()
     loss, right, count = 0.0, 0, 0
     for start in range(0, len(rows), BATCH):
@@ -109,7 +109,7 @@ def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
 
 
 def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
-    """Train a LoRA model at this rate; see `base_model` for what is trained whole."""
+    """Train a LoRA model at this rate; see `base_model` for what is trained in full."""
     base, whole = base_model(tokenizer, labels)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM, r=RANK, lora_alpha=ALPHA,
@@ -117,7 +117,6 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
         exclude_modules=rf"(.*\.)?({'|'.join(whole)})(\..*)?" if whole else None,
     )  # fmt: skip
     model = get_peft_model(base, config)
-    model.print_trainable_parameters()
     arguments = TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
@@ -133,7 +132,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
 
 @torch.no_grad()
 def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
-    """Load the adapter into a fresh base. Exit if a B is zero or not finite, or if the output is the base's."""
+    """Load the adapter into a fresh base. Exit if a matrix B is zero or not finite, or if the output is unchanged."""
     model = PeftModel.from_pretrained(base_model(tokenizer, labels)[0], folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
@@ -176,6 +175,7 @@ def main() -> None:
     if best in (min(RATES), max(RATES)):
         print(f"{best:g} is at the edge of RATES: try rates beyond it before you compare this model with another")
 
+    model.print_trainable_parameters()
     model = check(f"{OUT}/{best:g}", tokenizer, labels, validation, collate)
     model.save_pretrained(OUT)
     loss, accuracy = evaluate(model, test, collate)  # only once

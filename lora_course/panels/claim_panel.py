@@ -1,4 +1,4 @@
-"""One claim: drag its premises until the verdict changes. `js/claim_panel.js` draws it; the verdicts come from here."""
+"""One claim, drawn by `js/claim_panel.js` and judged here: drag its premises until the verdict changes."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -12,7 +12,7 @@ from lora_course.claims.cases import as_text
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.base import Panel
 
-HANDLES = ("margin", "gpu_gb", "times", "high")  # premises that move the line in the plot
+HANDLES = ("margin", "gpu_gb", "times", "high", "percent", "by")  # premises that move the line in the plot
 
 
 class ClaimPanel(Panel, file="claim_panel.js"):

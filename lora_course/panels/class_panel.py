@@ -25,7 +25,7 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 class ClassPanel(SweepPanel, file="sweep_panel.js"):
     """A class's results, in large letters. The Refresh button reads newly arrived runs.
 
-    folder    contains a folder for each student; a single store works, too
+    folder    a folder with a subfolder for each student, or a single store
     into      store that all runs are copied into; the default is FOLDER-collected
     A guess predicts the test score of the cell that validation chooses; 81 and 0.81 are the same guess.
     Raises: NotFound if the folder doesn't exist; BadValue if `into` is inside it or can't be written.
@@ -37,7 +37,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise NotFound(f"there is no folder {folder}: pass the one that holds the students' folders")
-        into = into or self.folder.with_name(f"{self.folder.resolve().name}-collected")
+        into = into or (here := self.folder.resolve()).with_name(f"{here.name}-collected")
         super().__init__(into=into, model="minilm", task="rt")  # an empty map, until runs have arrived
         self.refresh()
 

@@ -17,7 +17,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
 
     names    the two adapters
     shares   of the second adapter, increasing from 0 to 1
-    sure     (shares, texts): probability of the right one of two answers
+    sure     (shares, texts): the probability of the right answer, of two
     Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 
@@ -26,6 +26,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     sure = T.Bytes().tag(sync=True)  # (shares, texts); 255 means certain
     texts = T.List(T.Unicode()).tag(sync=True)
     share = T.Float(0.5).tag(sync=True)
+    logits = T.Bool(True).tag(sync=True)  # also show the two adapters' logits mixed, which is not the mixed adapter
 
     def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
         values = np.array([np.asarray(row, float) for row in sure])
@@ -42,6 +43,5 @@ class MixerPanel(Panel, file="mixer_panel.js"):
         return [float(percent) for percent in 100 * (sure >= RIGHT).mean(1)]
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         scores = ", ".join(f"{share:g}: {right:.0f}%" for share, right in zip(self.shares, self.right, strict=True))
         return f"{self.names[0]} mixed with {self.names[1]}. Right answers by the share of {self.names[1]}: {scores}."

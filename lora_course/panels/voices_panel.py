@@ -32,7 +32,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     """Ask one question; all voices answer at once, in one batch in which each row has its own adapter.
 
         VoicesPanel()                             stored answers of the voices that ship with the lab
-        VoicesPanel({"captain": run.adapter})     your own, live
+        VoicesPanel({"captain": run.adapter})     your own adapters, which answer live
 
     adapters    folders by name
     questions   for the menu; the first is asked in headless mode
@@ -141,7 +141,7 @@ class LiveVoices(Background):
         self.state = "stopped" if self._stop.is_set() else "done"
 
     def _watch(self, texts: list[str]) -> bool:
-        """Keep the texts after each token; return whether to stop."""
+        """Store the texts after each token, and return whether to stop."""
         self.texts = dict(zip(self.texts, texts, strict=True))
         self.tokens, self.seconds = self.tokens + 1, time.monotonic() - self.started
         return self._stop.is_set()

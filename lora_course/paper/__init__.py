@@ -7,8 +7,8 @@
     table("table5")                                        in a notebook: the rows, then the known errors
     recomputed("table3")                                   every number that follows from other numbers, recomputed
 
-Columns ending in _std hold the printed spread of the value. `trainable` is text as printed: "0.35M". Marks:
-* copied from earlier work, † a restricted setting.
+A column whose name ends in `_std` holds the spread printed with a value. `trainable` is text as printed, such as
+"0.35M". The mark * means copied from earlier work, and † means a restricted setting.
 Source: Hu et al. 2021, arXiv 2106.09685v2, transcribed independently; code and issues of microsoft/LoRA.
 """
 
@@ -56,7 +56,7 @@ class Table:
         return pd.DataFrame(self.rows, columns=list(self.columns))[kept]
 
     def row(self, **where: Cell) -> dict[str, Any]:
-        """Return the one row with these values. Raises: NotFound; BadValue if several match."""
+        """Return the one row with these values. Raises: NotFound; BadValue if several rows match."""
         for column in where:
             self.column(column)
         matches = [row for row in self.records() if all(row[column] == value for column, value in where.items())]
@@ -80,7 +80,7 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     def markdown(self) -> str:
-        """Return rows, notes, other people's results and known errors as Markdown; spreads follow their values."""
+        """Return rows, notes, other people's results and known errors as Markdown; each spread follows its value."""
         columns = [column for column in self.columns if not column.endswith(SPREAD)]
         others = [f"{quantity}: {result}" for quantity, result in self.expected.items()]
         parts = [
@@ -128,7 +128,7 @@ def facts(name: str) -> Any:
 
 
 def recomputed(name: str | None = None) -> pd.DataFrame:
-    """List the numbers of one table, or of all, that follow from others: see data/paper/recomputed.yaml."""
+    """List the numbers of one table, or of all, that follow from other numbers: see data/paper/recomputed.yaml."""
     entries = [entry for entry in facts("paper/recomputed") if name is None or entry["table"] == table(name).name]
     rows = []
     for entry in entries:

@@ -52,7 +52,7 @@ class Meaning:
 
 
 def parse(text: str) -> Meaning:
-    """Parse a meaning from E2E's format. Raises: BadValue for text that isn't slot[value], ...; also see `Meaning`."""
+    """Parse a meaning from E2E's format, slot[value], ... Raises: BadValue for any other text; also see `Meaning`."""
     text = text.strip()
     rest = _PART.sub("", text).strip()
     if rest or text.endswith(","):
@@ -79,7 +79,7 @@ def read(name: str, max_length: int | None = None) -> Task:
 
 
 def read_file(file: Path) -> list[Example]:
-    """Read a .txt or .csv file, grouping the references of each meaning. Raises: BadValue, with a line's number."""
+    """Read a .txt or .csv file, grouping the references of each meaning. Raises: BadValue for an invalid line."""
     if file.suffix == ".csv":
         names, rows = csv_rows(file)
         if not {"mr", "ref"} <= set(names):

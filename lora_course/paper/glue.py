@@ -26,7 +26,7 @@ TASKS = {name: SimpleNamespace(**layout) for name, layout in facts("paper/glue")
 
 
 def read(name: str, max_length: int | None = None) -> Task:
-    """Read a task such as glue:rte:/data/GLUE. Raises: NotFound for a task or file, BadValue with a line's number."""
+    """Read a task such as glue:rte:/data/GLUE. Raises: NotFound; BadValue for an invalid line."""
     task, _, path = name.removeprefix(PREFIX).partition(":")
     if not path:
         raise BadValue(f"'{name}' does not name a folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")

@@ -4,9 +4,9 @@
     plan("table2")                      each run's steps, memory and time, and what this machine lacks
     run("table2", task="rte", ...)      the run itself, on the user's copy of model and data
 
-Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"); for full fine-tuning,
-from the earlier paper whose results it quotes. All other facts are in data/paper/protocol.yaml. A run writes its result
-to OUT/protocol-TABLE-TASK.json, into the store OUT, which resumes an interrupted run, and answers to HASH/answers.json.
+Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"). The settings of full
+fine-tuning come from the earlier paper whose results are quoted. All other facts are in data/paper/protocol.yaml. A run
+writes its result to OUT/protocol-TABLE-TASK.json and its answers to HASH/answers.json in the store OUT.
 
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
 """
@@ -103,7 +103,7 @@ class PaperRecipe:
 def recipes(
     table: str, *, variant: str = "paper", model: str | None = None, task: str | None = None, row: str | None = None
 ) -> list[PaperRecipe]:
-    """Return a table's recipes, filtered by model, task and row. Raises: NotFound, BadValue for unknown names."""
+    """Return a table's recipes, filtered by model, task and row. Raises: NotFound or BadValue for unknown names."""
     if table not in TABLES:
         raise NotFound(f"{table} has no protocol here: choose {' or '.join(TABLES)}")
     if variant not in VARIANTS:
@@ -202,7 +202,7 @@ def plan(
     A plan has the recipe's values and: rows; steps; trainable (without the head, as the paper counts); memory (peak
     bytes per GPU if all rows have `max_length` tokens); together (the same if one GPU holds all rows of an update, as
     in `run`); fits (whether one GPU has room for `together`); at_least (whether memory and time are lower bounds);
-    seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring). Options and errors: see `recipes`.
+    seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring). For options and errors, see `recipes`.
     """
     gpu_card, selected = card(gpu), recipes(table, **which)
     tasks = {recipe.task: _task_at(recipe, data) for recipe in {r.task: r for r in selected}.values()}
@@ -256,9 +256,9 @@ def _task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
-    """Estimate a step with rows of full length. The base's own dropout, if on, is 0.1, as in BERT.
+    """Estimate a step with rows of full length. The base's own dropout, if enabled, is 0.1, as in BERT.
 
-    DeBERTa is modeled as RoBERTa, which has two more positions (for padding). Its relative positions are not counted.
+    DeBERTa is modeled as RoBERTa, with two more positions; DeBERTa's relative positions aren't counted.
     """
     model: Any = recipe.model
     if model == DEBERTA:
@@ -331,7 +331,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
-    Options: `lora-lab reproduce --help`, and in `where` device, dtype and attention.
+    For options, see `lora-lab reproduce --help`; `where` may set `device`, `dtype` and `attention`.
     Raises: NotFound or BadValue, before training starts.
     """
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
@@ -370,7 +370,7 @@ def run(
 
 
 def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, float]:
-    """Score a run's answers to the first `count` meanings of E2E's test set; cached beside its adapter."""
+    """Score a run's answers to the first `count` meanings of E2E's test set; cache the scores beside its adapter."""
     if recipe.task != "e2e":
         return {}
     assert run.adapter is not None

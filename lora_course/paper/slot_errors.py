@@ -2,12 +2,12 @@
 
     slot error rate = (missing + wrong + added) / requested slots                    at most one error per slot
 
-Names are matched literally and then masked, so "Raja Indian Cuisine" is not a cuisine. The other slots have patterns
-for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use them
-interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, they
-judge 92.0% of the slots right in the validation file (26,825 slots) and 91.3% in the test file (31,466).
-After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al. 2020, the
-challenge's findings (not read here).
+Names are matched literally and then masked, so "Raja Indian Cuisine" does not count as a cuisine. The other slots have
+patterns for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use them
+interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, the
+patterns find 92.0% of the slots correct in the validation file (26,825 slots) and 91.3% in the test file (31,466). The
+measure follows Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al.
+2020, the challenge's findings (not read here).
 """
 
 import re
@@ -55,7 +55,7 @@ class Matcher:
         self.any_name = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
     def said(self, text: str) -> dict[str, list[tuple[str, ...]]]:
-        """Return the levels of each slot that a text mentions; for name and near, the mentioned values."""
+        """Return the levels of each slot that a text mentions; for "name" and "near", the mentioned values."""
         plain = _plain(text)
         mentioned = set(self.any_name.findall(plain))
         matches: dict[str, list[tuple[str, ...]]] = {
@@ -85,7 +85,7 @@ class Matcher:
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
-    """Compute the slot error rate of a model's texts; above 1 if a lot is added. `task` has the names to look for."""
+    """Compute the slot error rate of a model's texts (above 1 if many slots are added), with the names in `task`."""
     matcher = Matcher(parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts})
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]
@@ -96,7 +96,7 @@ def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
 
 
 def _plain(text: str) -> str:
-    """Lowercase, collapse whitespace, turn hyphens into spaces, attach pound signs and apostrophes to their words."""
+    """Lowercase a text, collapse spaces, replace hyphens by spaces, attach pound signs and apostrophes to words."""
     text = re.sub(r"[-–—‑]", " ", text.lower().replace("’", "'"))
     text = re.sub(r" ?(n?)' ?(?=(?:t|s)\b)", r"\1'", text)
     return re.sub(r"£ ", "£", re.sub(r"\s+", " ", text)).strip()

@@ -75,7 +75,7 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """In `spec`: `row`, `over`: endings of row names; `ratio`, `limit`: the limit; `inside`: in both directions."""
+    """In `spec`, `row` and `over` are ends of row names; `ratio` or `limit` is the limit, two-sided if `inside`."""
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
     assert row is not None
@@ -104,7 +104,7 @@ def _numbers(printed: str) -> Sequence[float]:
 
 
 def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
-    """Draw one row per effect, by outcome; to hold, an interval must lie in the blue area; diamonds: the paper.
+    """Draw one row per effect, by outcome; effects hold in the blue area; diamonds show the paper's numbers.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
     """
@@ -142,7 +142,7 @@ def headline(found: Iterable[Mapping[str, Any]]) -> str:
 
 
 def named(item: str) -> str:
-    """Return an item's name in prose: "Table 1", "Figure 3", "Section 4.2"."""
+    """Return an item's name in prose, such as "Table 1", "Figure 3" or "Section 4.2"."""
     kind = item.rstrip("0123456789_")
     return f"{'Figure' if kind == 'fig' else kind.capitalize()} {item[len(kind) :].replace('_', '.')}"
 

@@ -11,7 +11,7 @@ from lora_lab.plots import BLUE, Picture
 
 
 def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Draw adapters as rows and voices as columns; each column's lowest value is framed, ideally its own adapter's."""
+    """Draw adapters as rows and voices as columns; frame each column's lowest value (ideally, its own adapter's)."""
     numbers = pd.DataFrame(table).T
     rows, columns = list(table), list(next(iter(table.values())))
     size = (1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows))

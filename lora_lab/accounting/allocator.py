@@ -1,9 +1,9 @@
-"""Simulate PyTorch's caching allocator to find how much GPU memory it reserves, which is more than it allocates.
+"""Simulate PyTorch's caching allocator to find how much GPU memory it reserves (more than it allocates).
 
-The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to 512 bytes. A tensor of up to 1 MiB comes
-from a 2 MiB segment, and a tensor below 10 MiB from a 20 MiB segment. A larger tensor gets its own segment, rounded up
-to 2 MiB. From the small or the large pool, the allocator takes the smallest free block that fits. It splits off a
-remainder of at least 512 bytes (small) or more than 1 MiB (large). A freed block merges with its free neighbors.
+The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to 512 bytes. A tensor of up to 1 MiB is placed
+in a 2 MiB segment, and a larger one below 10 MiB in a 20 MiB segment. A tensor of 10 MiB or more gets its own segment,
+whose size is a multiple of 2 MiB. From the small or the large pool, the allocator takes the smallest free block that
+fits. The allocator splits a block if the rest is at least 512 bytes (small pool) or above 1 MiB (large pool).
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ Block = tuple[bool, int, int]  # whether it is in the small pool, and its first 
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes. Events are (storage number, bytes), where 0 bytes mean freed, or EMPTY_CACHE."""
+    """Return the peak reserved bytes. An event is `EMPTY_CACHE` or (storage number, bytes); 0 bytes frees a storage."""
     segments, blocks = list[Block](), dict[int, Block]()
     pools: tuple[dict[int, int], ...] = ({}, {})  # large, small: each free block's end by its start
     total = peak = 0

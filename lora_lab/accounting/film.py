@@ -1,7 +1,7 @@
-"""A training step as a film: the live bytes at every moment, by category, in a few kilobytes of JSON.
+"""Store a training step as a film: the live bytes at every moment, by category, in a few kilobytes of JSON.
 
-A film holds a table of changes, and the order in which they occur, with repeats folded. The changes are polynomials, as
-in a `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
+A film holds a table of changes and their order; a repeated sequence is stored once, with a count. The changes are
+polynomials, as in a `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
 """
 
 import json
@@ -19,7 +19,7 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "tem
 
 
 def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
-    """Return the film of a step from the user's cache; if it is missing, make it with a progress bar, and cache it.
+    """Return the film of a step from the user's cache; if it isn't there, make and cache it, with a progress bar.
 
     A case that cannot be interpolated is traced: see `of_estimate`. Raises: see `memory`.
     """
@@ -40,7 +40,7 @@ def film(step: Fit) -> dict[str, Any]:
 
     parts     [phase, path of a part of the model with * for the layer index]
     changes   [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...]
-    moments   for each moment, the index of its change; a repeat becomes [times, ...]
+    moments   the index of the change at each moment; a repeated sequence becomes [times, ...]
     trained   see `Fit`
     ranked, low, high    see `Regime`
     """
@@ -83,7 +83,7 @@ def of_estimate(step: memory.Estimate, setup: Setup) -> dict[str, Any]:
 
 
 def moments(data: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]:
-    """Return a film's moments for a rank and a setup's batch, length and optimizer; * in a path is the layer index."""
+    """Return a film's moments for a rank and a setup's batch, length and optimizer; `*` in a path is a layer index."""
     fixed, ranked = "fixed" in data, data["ranked"]
     vector = np.ones(1) if fixed else Regime(False, 0, 0, ranked).vector((setup.batch, setup.seq, rank))
     changes = np.zeros((len(data["changes"]), len(CATEGORIES)))

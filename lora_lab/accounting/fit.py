@@ -4,12 +4,12 @@ Between two operations, the live bytes are a polynomial in batch b and tokens t,
 
     live = c0 + c1 b + c2 t + c3 bt + c4 bt^2 + c5 t^2
 
-whose coefficients are linear in the number of layers and in the rank. Each additional period of layers inserts one
-block of operations into each phase. So six points (b, t), at two depths and two ranks, determine every coefficient,
-and the peak is the maximum over all moments.
+whose coefficients are linear in the number of layers and in the rank. Each additional period (a repeating group of
+layers) adds one block of operations to each phase. So six points (b, t), at two depths and two ranks, determine all
+coefficients; the peak is the maximum over all moments.
 
-A fit is valid in one regime: a batch of 1 skips a few operations, and so do rows shorter than a sliding window. It is
-accepted only if it agrees with a held-out trace (other batch, length and rank, two periods deeper) at every moment.
+A fit is valid only where the same operations run: a batch of 1, and rows shorter than a sliding window, skip some. A
+fit is accepted only if it agrees at every moment with a held-out trace of another batch size, length, rank and depth.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class NoFit(Exception):  # not an error: the caller traces the case itself
 
 @dataclass(frozen=True)
 class Regime:
-    """Range of a fit: one row or several, lengths from `low` to `high` (0: no limit), any rank or the method's own."""
+    """The cases that a fit covers: one row or more, lengths from `low` to `high` (0: no limit), all ranks or one."""
 
     one_row: bool
     low: int
@@ -47,7 +47,7 @@ class Regime:
     ranked: bool = False
 
     def points(self) -> tuple[list[Point], Point]:
-        """Return the points to trace and a held-out one. Kernels of padded rows round lengths up to multiples of 32."""
+        """Return the points to trace, and a held-out point. Kernels of padded rows round lengths to multiples of 32."""
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
@@ -83,14 +83,14 @@ class Fit:
     flops: list[float]
 
     def formula(self, row: np.ndarray, rank: int) -> str:
-        """Format a polynomial: "4,194,304 · B·S"."""
+        """Format a polynomial, as in "4,194,304 · B·S"."""
         names = ("", "S", "S²") if self.regime.one_row else ("", "B", "S", "B·S", "B·S²", "S²")
         values = row[: len(names)] + (rank * row[len(names) :] if self.regime.ranked else 0)
         terms = (f"{n:,.0f} · {name}".rstrip(" ·") for n, name in zip(values, names, strict=True) if n)
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop every moment that another moment of its phase dominates at every batch, length, rank and sharding."""
+        """Drop the moments that, in every case that the fit covers, stay below another moment of their phase."""
         kept: list[int] = []
         counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
         totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then undivided
@@ -102,7 +102,7 @@ class Fit:
         return replace(self, moments=[self.moments[i] for i in kept], coefficients=self.coefficients[kept])
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to plain values; a moment's nonzero coefficients become [label, monomial, value]."""
+        """Convert the fit to plain values; a moment's nonzero coefficients become [label, monomial, value]."""
         return {
             "labels": self.labels,
             "moments": [
@@ -134,8 +134,8 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     """Trace a shallow model with a progress bar, interpolate, and check the fit against a held-out trace.
 
     every_layer   also insert the moments of the layers between the traced ones, which never hold the peak
-    Raises: NoFit if the order of operations depends on b, t or the rank, or if the held-out trace disagrees; BadValue
-    for a model whose step cannot be traced.
+    Raises: NoFit if the order of operations depends on b, t or the rank, or the held-out trace disagrees; BadValue if
+    the step cannot be traced.
     """
     from lora_lab.accounting import trace  # imports torch
 
@@ -188,7 +188,7 @@ Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 
 def _table(trace: Trace, phase: str, labels: Sequence[Label]) -> Curve:
-    """Return a phase's operations and the bytes of one trace (moments, labels + 1)."""
+    """Return a phase's operations, and the bytes of one trace as an array of shape (moments, labels + 1)."""
     ops, rows = [], []
     for m in (moment for moment in trace.moments if moment.phase == phase):
         layer = NUMBER.search(m.path)
@@ -211,7 +211,7 @@ def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.
 
 
 def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
-    """Extrapolate from curves at two depths, one period apart, to a model with `periods` more periods of layers."""
+    """Extrapolate from two depths, which differ by one period of layers, to a model with `periods` more periods."""
     (a, values), (b, deeper) = curves[0], curves[-1]
     if periods == 0:
         return a, values

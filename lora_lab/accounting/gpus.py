@@ -63,15 +63,15 @@ def of_size(gigabytes: float) -> Card:
 
 
 def usable(card: Card) -> int:
-    """Return the bytes left for a step: `seen` minus context and 3% for gaps; on a CPU, minus system and Python."""
+    """Return the bytes left for a step: `seen` minus the context and 3% for gaps (on a CPU, minus the system)."""
     lost = SYSTEM + PROCESS if card.device == "cpu" else CONTEXT + int(FRAGMENTATION * card.seen)
     return max(0, card.seen - lost)
 
 
 def card(name: str) -> Card:
-    """Return the card whose name has these words, in any case and order: "4090", "a100 80".
+    """Return the card whose name has these words, in any case and order, such as "4090" or "a100 80".
 
-    Raises: NotFound if there is none, BadValue if there are several.
+    Raises: NotFound if no card matches, BadValue if several do.
     """
 
     def words(text: str) -> set[str]:
@@ -82,7 +82,7 @@ def card(name: str) -> Card:
     matches = [card for card in matches if wanted == words(card.name)] or matches  # prefer an exact match
     if not matches:
         names = [card.name for card in cards()]
-        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; commands with --gpu-gb take any other card")
+        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; commands accept other cards as --gpu-gb")
     if len(matches) > 1:
         raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; be more specific")
     return matches[0]

@@ -26,10 +26,10 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """In a `with` block, and only in this thread, compute masks, expert products and quantized weights without values.
+    """In a `with` block, this thread computes masks, expert products and quantized weights without their values.
 
-    If `cuda`, attention and dropout save for backward what they save on a GPU. The functions are patched because
-    checkpointing calls them again during backward, where function modes are not active.
+    If `cuda` is true, attention and dropout save for backward what they save on a GPU. The functions are patched
+    because checkpointing calls them again during backward, where function modes are not active.
     """
     thread = threading.get_ident()
 
@@ -58,7 +58,7 @@ def _attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Run flash attention if possible (half precision, no mask, equal head widths), or the memory-efficient kernel."""
+    """Run flash attention if possible (half precision, no mask, equal widths), else the memory-efficient kernel."""
     if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] == v.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, False, scale=scale)[0]
     if (groups := q.shape[1] // k.shape[1]) > 1:
@@ -89,7 +89,7 @@ def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> 
 class _GroupedProduct(torch.autograd.Function):
     """Multiply rows (sorted by expert) by the matrix of their expert: (rows, in) x (experts, in, out) -> (rows, out).
 
-    PyTorch has this product only in bf16. A product with a single expert's matrix has the same shape and FLOPs.
+    PyTorch has this grouped product only in bf16. A product with one expert's matrix has its shape and FLOPs.
     """
 
     @staticmethod

@@ -91,7 +91,7 @@ class Estimate:
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
-        """The terms of the peak."""
+        """The terms that add up to the peak."""
         rows = zip_longest(self.labels, self.formulas, self.live[self.top])
         return tuple(Term(a, b, formula or None, round(size)) for (a, b), formula, size in rows if round(size))
 
@@ -110,7 +110,7 @@ class Estimate:
 
     @property
     def phases(self) -> dict[str, int]:
-        """The peak of each phase."""
+        """The peak memory of each phase."""
         peaks = Counter[str]()
         for (phase, _), total in zip(self.moments, self.live.sum(axis=1), strict=True):
             peaks[phase] = max(peaks[phase], round(total))
@@ -161,8 +161,8 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
 
     bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits. For T tokens in B
     rows of length S, b bytes per number, width d, MLP width f and vocabulary V, a layer of any common model family
-    keeps less than T (b (10 d + 6 f) + 16 d) bytes, and the loss keeps 12 T V. Without fused attention, each layer also
-    keeps B heads S^2 (4 + b) bytes of scores, or 12 instead of 4 + b with dropout.
+    keeps less than T (b (10 d + 6 f) + 16 d) bytes, and the loss keeps 12 T V bytes. Without fused attention, a layer
+    with H heads also keeps (4 + b) B H S^2 bytes of scores; with dropout, it keeps 12 B H S^2.
     Raises: see `memory`, except for steps that cannot be traced.
     """
     config = checked(model, method, setup)
@@ -238,7 +238,7 @@ def zoo_name(config: Mapping[str, Any]) -> str:
 
 
 def predicted(config: Mapping[str, Any], method: Any, setup: Setup, make: bool = True) -> Estimate:
-    """Estimate from a shipped or cached fit or, if `make`, from a new one. Raises: NoFit if there is none."""
+    """Estimate from a shipped or cached fit or, if `make` is true, from a new fit. Raises: NoFit otherwise."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime)
 
@@ -297,7 +297,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
 
 @lru_cache(maxsize=256)
 def _fit_of(text: str, regime: Regime) -> Fit:
-    """Parse a stored fit. Raises: BadValue or NoFit, if a reason is stored instead."""
+    """Parse a stored fit. Raises: BadValue or NoFit if a reason is stored in place of a fit."""
     data = json.loads(text)
     if "error" in data:
         raise BadValue(data["error"])
@@ -358,7 +358,8 @@ def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate
     kind, _, devices = setup.shard.partition(":")
     if not kind:
         return step
-    live = step.live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in step.labels]
+    split = [category in SHARDED[kind] or where == STEP for category, where in step.labels]
+    live = step.live / np.where(split, int(devices), 1)
     labels = list(step.labels)
     if "weights" in SHARDED[kind]:  # each device also gathers one layer and everything outside the layers
         a = architecture_of(zoo_name(config) or config)
@@ -393,7 +394,7 @@ def largest(
 
 
 def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) -> int | None:
-    """Return the largest n from `least` to `limit` for which `fits` holds, or None; `fits` must be monotonic."""
+    """Return the largest n from `least` to `limit` for which `fits(n)` is true, or None; `fits` must be monotonic."""
     high = least
     while (limit is None or high <= limit) and fits(high):
         high *= 2
@@ -405,9 +406,9 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, including a soft prompt or prefix; a layer with a sliding window
-    keeps only those in the window. The logits of one token take B V b bytes, and there is also an fp32 copy.
-    Raises: BadValue for a model that cannot generate or that keeps any other state, or for an option without effect.
+    The cache holds the keys and values of all tokens, prompt and prefix included, or those in a layer's sliding window.
+    The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
+    Raises: BadValue for a model that cannot generate or keeps other state, or an option without effect on generation.
     """
     from lora_lab.accounting import trace  # imports torch
 

@@ -2,7 +2,7 @@
 
     config.json  ->  the model on torch's "meta" device (shapes, no data)  ->  Architecture
 
-`zoo.json` holds the configs of well-known models. Their descriptions are in `zoo_modules.json`, written by
+`zoo.json` holds the configs of well-known models. Descriptions of these models are in `zoo_modules.json`, written by
 `python docs/zoo.py`, so looking up a model does not import torch. Nothing is downloaded.
 """
 
@@ -78,8 +78,8 @@ class Module:
 class Architecture:
     """The dimensions of a model and its modules, in transformers' order.
 
-    `task` is encoder, causal or seq2seq. `positions` is the config's longest input (0: none), `experts` is the number
-    per layer (0: dense), and `widths` is the number of outputs of each role in a fused layer ({}: unknown).
+    `task` is "encoder", "causal" or "seq2seq". `positions` is the config's longest input (0: none), `experts` is the
+    number per layer (0: dense), and `widths` is the number of outputs of each role in a fused layer ({}: unknown).
     """
 
     name: str
@@ -101,7 +101,7 @@ class Architecture:
 
     @cached_property
     def sites(self) -> dict[Site, Module]:
-        """Every adapter site and its module: what `methods.attach.sites_of` finds, plus the experts."""
+        """Every place for an adapter, with its module: what `methods.attach.sites_of` finds, plus the experts."""
         return {
             site: m
             for m in self.modules
@@ -155,7 +155,7 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
 
 @lru_cache(maxsize=64)
 def _built(name: str, num_labels: int | None, config: str) -> Architecture:
-    """Build and describe a model; cached because sliders ask for the same model repeatedly."""
+    """Build and describe a model; cache the result, because sliders ask for the same model repeatedly."""
     return describe(meta_model(json.loads(config), num_labels, name), name)
 
 
@@ -191,15 +191,15 @@ def config_of(model: Any) -> dict[str, Any]:
 
 
 def positions_of(method: Any, config: Mapping[str, Any]) -> int:
-    """Return how many of a model's learned positions a method takes from every row."""
+    """Return how many of a model's learned positions a method's prompt uses in every row."""
     return int(method.positions(causal=config.get("model_type") in ("gpt2", "opt"))) if method else 0
 
 
 def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
     """Return the longest row that the model's learned positions allow, or None if the model has none.
 
-    The positions that the method takes are subtracted. Rotary positions have no limit: a model trained on 8,192 tokens
-    also runs on longer rows, but badly.
+    The positions that the method's prompt uses are subtracted. Rotary positions have no limit: a model trained on 8,192
+    tokens also runs on longer rows, but badly.
     Raises: BadValue for a method whose prompt leaves no position for text.
     """
     kind = str(config.get("model_type"))
@@ -268,7 +268,7 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
 
 
 def task_of(config: Any) -> str:
-    """Return "seq2seq", "causal" or "encoder", which covers masked language models and everything else."""
+    """Return "seq2seq", "causal" or, for masked language models and everything else, "encoder"."""
     from transformers.models.auto import modeling_auto as auto
 
     if getattr(config, "is_encoder_decoder", False):
@@ -278,7 +278,7 @@ def task_of(config: Any) -> str:
 
 
 def auto_class(config: Any, *, classify: bool | None = None) -> Any:
-    """Return transformers' auto class for the model; by default, encoders classify.
+    """Return transformers' auto class for the model; by default, an encoder gets a classification head.
 
     Raises: BadValue if transformers has no classifier of this type.
     """
@@ -298,7 +298,7 @@ def auto_class(config: Any, *, classify: bool | None = None) -> Any:
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """Silence transformers, and re-raise any error (a missing package, an invalid value) as one sentence."""
+    """Silence transformers, and re-raise any error (a missing package, an invalid value) with one sentence."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -314,7 +314,7 @@ def _in_one_sentence(name: str) -> Iterator[None]:
 
 
 def describe(model: nn.Module, name: str = "") -> Architecture:
-    """Describe a transformers model without an adapter, on any device. Raises: BadValue if it has no config."""
+    """Describe a transformers model without an adapter, on any device. Raises: BadValue if the model has no config."""
     from lora_lab.methods.attach import role_widths
 
     config_of(model)  # raises if there is none

@@ -4,7 +4,7 @@
 
 LoRA and full fine-tuning are counted from the model's description, which needs no torch for a zoo model. Any other
 method is attached to the model on the meta device, and the parameters that require gradients are counted. Source: Hu et
-al. 2021, section 5.1, for square layers: 2 d r.
+al. 2021, section 5.1, which counts 2 d r parameters for a square layer.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ FP32 = 4  # bytes per number in an adapter file, whatever the base's precision
 
 @dataclass(frozen=True)
 class Row:
-    """All `count` modules of one kind, or one slice of a fused kind.
+    """All `count` modules of one kind, or one slice of each fused module.
 
-    `full` is the number of their parameters in the model, or 0 for what a method adds, such as a soft prompt. `trained`
-    is how many the method trains. `break_even_rank` has two decimals, or is None if the row is not a matrix.
+    `full` counts the modules' parameters in the model, or 0 for what a method adds, such as a soft prompt. `trained` is
+    how many parameters the method trains. `break_even_rank` has two decimals, or is None if the row is not a matrix.
     """
 
     name: str
@@ -88,7 +88,7 @@ def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
-    """Return d_in d_out / (d_in + d_out): above this rank LoRA is larger than the weight."""
+    """Return d_in d_out / (d_in + d_out), the rank above which LoRA has more parameters than the weight."""
     return in_features * out_features / (in_features + out_features)
 
 
@@ -115,7 +115,8 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
         size = FP32 * (trained.total() + head)
     elif method.name in ("head", "probe") and not head:
-        raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: pass num_labels (--num-labels)")
+        advice = "use lora, or pass num_labels (--num-labels)"
+        raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: {advice}")
     else:
         longest(config_of(model), method)  # raises if the prompt is too long
         attached, paths = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
@@ -178,7 +179,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file_shapes(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the tensor shapes in LoRA's file, by key; slices of a fused layer share A and B (`lora_layers.py`)."""
+    """Return the tensor shapes in a LoRA file, by key; slices of a fused layer share A and B (`lora_layers.py`)."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:

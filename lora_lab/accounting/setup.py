@@ -44,20 +44,20 @@ class Setup:
 
     batch, seq      rows, and tokens per row including padding: the longest batch sets the peak
     dtype           dtype of the base's weights and of the activations: fp32, bf16, fp16
-    adapter_dtype   dtype of adapters on a frozen base. auto: stored in fp32, multiplied in the base's dtype, as in this
-                    lab; bf16: all in bf16; fp32: also multiplied in fp32, which copies each adapted input, as in PEFT
+    adapter_dtype   dtype of adapters on a frozen base: auto (stored in fp32, but multiplied in the base's dtype, as in
+                    this lab), bf16, or fp32 (also multiplied in fp32, which copies each adapted input, as in PEFT)
     optimizer       adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
                     adamw-8bit (bitsandbytes), sgd (without momentum)
-    checkpointing   save only each block's input, and rerun the block in backward
+    checkpointing   whether to save only each block's input, and rerun the block in backward
     dropout         the model's own dropout probability; 0 disables it
-    quantised       the frozen linear layers: none, nf4 (with double quantization), nf4-single (without), int8, int4,
-                    nf3, nf2 (with)
-    padded          rows of unequal length: attention gets a mask, which changes its kernel
-    outputs_kept    the loop holds the model's outputs (logits, keys and values) during backward and step
+    quantised       how frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
+                    (without it), int8, int4
+    padded          whether rows have unequal lengths: then attention gets a mask, which changes its kernel
+    outputs_kept    whether the loop holds the model's outputs (logits, keys and values) during backward and step
     device          the device whose kernels run: cuda (flash or memory-efficient attention, 1-byte dropout masks) or
                     cpu; a step on mps can only be measured
     shard           "" or kind:n, such as fsdp:8, which splits weights, gradients and optimizer over 8 devices
-    master_weights  the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
+    master_weights  whether the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
     num_labels      number of classes of an encoder's head
     Raises: BadValue for an invalid value.
     """
@@ -121,8 +121,8 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
     """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
     weights   (elements, bytes per element, count) in the model's order
-    For each parameter, PyTorch's AdamW makes two temporaries while one for the previous parameter is live. The foreach
-    version makes one per parameter of a dtype, and the fused version none. Master weights first cast gradients to fp32.
+    For each parameter, AdamW makes two temporaries while one for the previous parameter is live. AdamW-foreach makes
+    one per parameter of a dtype, and fused AdamW makes none. With master weights, gradients are first cast to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]

@@ -31,7 +31,7 @@ Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's o
 
 
 class Trace(NamedTuple):
-    """The forward and backward passes at one point.
+    """A trace of the forward and backward passes at one batch size and length.
 
     trained   elements and bytes per element of each trainable tensor
     events    those of `Tracker`, in three lists: creating the weights, the two passes, and freeing the gradients
@@ -150,7 +150,7 @@ def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequenc
 
 
 def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = None) -> Any:
-    """Run forward, loss and backward with full rows. Return the outputs that the loop still holds."""
+    """Run forward, loss and backward with full rows. Return the outputs that the training loop still holds."""
     enter = tracker.enter if tracker else lambda phase: None
     enter("forward")
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
@@ -168,7 +168,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
 def cached(model: Any) -> list[tuple[int, int]]:
     """Return the bytes per token of each layer's keys and values, and its window in tokens (0: none).
 
-    Raises: BadValue for a model that keeps anything else while generating.
+    Raises: BadValue for a model that keeps state other than keys and values.
     """
     ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
     with torch.no_grad():
@@ -218,7 +218,7 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """Return (layers, irregular, period): the layers after the first `irregular` ones repeat with this period.
 
-    Returns None for several stacks, or if the layers are not in a ModuleList.
+    Returns None if there are several stacks of layers, or if layers are not in a ModuleList.
     """
     with torch.device("meta"):
         model: Any = build(config, Setup())

@@ -1,7 +1,7 @@
 """Track exactly which bytes are live and what they are for, with real tensors or with tensors that have no data.
 
 The tracker sees every operation, follows the storages of its outputs (several tensors may share one), and learns from a
-weak reference when each one is freed. So it counts the bytes requested from an allocator, without rounding or caching.
+weak reference when each one is freed. So the tracker counts requested bytes, without rounding or caching.
 """
 
 import re
@@ -19,12 +19,17 @@ from torch.utils.flop_counter import flop_registry
 
 from lora_lab.accounting.setup import Label, Moment
 
-# FLOPs by operation: PyTorch's counts, plus the in-place product of the lab's LoRA, and attention with fewer key heads
-# than query heads, which torch 2.6 doesn't count.
+# FLOPs by operation: PyTorch's counts, plus the in-place product of the lab's LoRA, attention with fewer key heads than
+# query heads, which torch 2.6 doesn't count, and attention on a CPU, which torch 2.13 doesn't count.
+aten = torch.ops.aten
 FLOPS = flop_registry | {
-    torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
-    torch.ops.aten._scaled_dot_product_flash_attention: lambda q, k, *_, **__: 4 * q.numel() * k.shape[-2],
-    torch.ops.aten._scaled_dot_product_flash_attention_backward: lambda g, q, k, *_, **__: 10 * q.numel() * k.shape[-2],
+    aten.addmm_: flop_registry[aten.addmm],
+    aten._scaled_dot_product_flash_attention: lambda q, k, *_, **__: 4 * q.numel() * k.shape[-2],
+    aten._scaled_dot_product_flash_attention_backward: lambda g, q, k, *_, **__: 10 * q.numel() * k.shape[-2],
+}
+FLOPS |= {
+    aten._scaled_dot_product_flash_attention_for_cpu: FLOPS[aten._scaled_dot_product_flash_attention],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: FLOPS[aten._scaled_dot_product_flash_attention_backward],
 }
 
 
@@ -32,7 +37,7 @@ class Tracker(TorchDispatchMode):
     """Record a moment in `moments` whenever the live bytes change, and count matrix products in `flops`.
 
     A storage allocated in "forward" is an activation; one made later is a temporary, unless its last dimension is the
-    vocabulary (logits) or `claim` labels it. The label also names the module that allocated it: "model.layers.*.mlp".
+    vocabulary (logits) or `claim` labels it. The label also names the module, such as "model.layers.*.mlp".
     """
 
     def __init__(self) -> None:
@@ -66,7 +71,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation, or only allocate its output if it ran before, without data: computing a layout is slow."""
+        """Call an operation; if it already ran without data, only allocate its output: computing a layout is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):
@@ -128,7 +133,7 @@ class Tracker(TorchDispatchMode):
             self._changed = False
 
     def _follow(self, tensor: Any, label: Label | None = None) -> None:
-        """Count a storage once, at its first tensor; a later label replaces the first."""
+        """Count a storage once, when its first tensor appears; a later label replaces the first one."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         entry = self._storages.get(key)

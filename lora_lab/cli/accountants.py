@@ -14,12 +14,12 @@ from lora_lab.errors import BadValue, LabError
 @click.command()
 @click.argument("model")
 @method_options()
-@click.option("--num-labels", type=int, default=None, help="Count a classifier with this many classes.")
+@click.option("--num-labels", type=int, default=None, help="Number of classes, to count MODEL as a classifier.")
 @JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
     """Count the parameters that a method trains on MODEL, module by module.
 
-    MODEL is a zoo name (llama-3.1-405b), a folder, a config.json or a hub id in the local cache.
+    MODEL is a known name (such as llama-3.1-405b), a folder, a config.json or a hub id in the local cache.
     """
     from lora_lab.accounting.models import architecture_of
     from lora_lab.accounting.params import params as count_params
@@ -49,32 +49,32 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.command()
 @click.argument("model")
 @method_options()
-@click.option("--batch", type=int, default=1, show_default=True, help="Rows per step.")
-@click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, padding included.")
-@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32.")
-@click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (as in PEFT) or bf16.")
-@click.option("--optimizer", default="adamw", show_default=True, help="adamw, adamw-foreach/-fused/-8bit or sgd.")
-@click.option("--checkpointing", is_flag=True, help="Save only each layer's input; recompute the rest.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout.")
-@click.option("--padded", is_flag=True, help="Rows differ in length, so attention gets a mask.")
-@click.option("--outputs-kept", is_flag=True, help="The loop keeps logits, keys and values until the step ends.")
-@click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights.")
-@click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4.")
-@click.option("--double-quant/--no-double-quant", default=None, help="For --method qlora; on by default.")
-@click.option("--device", default=None, help="Kernels to assume: cuda or cpu; by default, the card's.")
-@click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'.")
-@click.option("--gpu-gb", type=float, default=None, help="A card's memory in GB, instead of --gpu.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Number of rows per step.")
+@click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, including padding.")
+@click.option("--dtype", default="bf16", show_default=True, help="Dtype of the weights: bf16, fp16 or fp32.")
+@click.option("--adapter-dtype", default="auto", show_default=True, help="Dtype of the adapter: auto, fp32 or bf16.")
+@click.option("--optimizer", default="adamw", show_default=True, help="adamw (also -foreach, -fused or -8bit) or sgd.")
+@click.option("--checkpointing", is_flag=True, help="Use activation checkpointing: keep only each layer's input.")
+@click.option("--dropout", type=float, default=0.0, show_default=True, help="Dropout probability of the model.")
+@click.option("--padded", is_flag=True, help="Assume rows of different lengths, so attention needs a mask.")
+@click.option("--outputs-kept", is_flag=True, help="Assume that logits, keys and values are kept for the whole step.")
+@click.option("--master-weights", is_flag=True, help="Assume that the optimizer keeps fp32 copies of the weights.")
+@click.option("--shard", default="", help="Kind of sharding and number of devices, such as fsdp:8 or zero2:4.")
+@click.option("--double-quant/--no-double-quant", default=None, help="Double quantization for qlora; on by default.")
+@click.option("--device", default=None, help="Device of the step: cuda or cpu; by default, as for --gpu, or cuda.")
+@click.option("--gpu", default=None, help="Name of a GPU, such as 4090, 'a100 80' or '16 gb laptop'.")
+@click.option("--gpu-gb", type=float, default=None, help="Memory of the GPU in GB, if you don't pass --gpu.")
 @click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default.")
-@click.option("--trace", is_flag=True, help="Trace this exact step without data; this takes seconds.")
-@click.option("--inference", is_flag=True, help="Predict memory for generation instead: weights and KV cache.")
+@click.option("--trace", is_flag=True, help="Trace this exact step without data, which takes seconds.")
+@click.option("--inference", is_flag=True, help="Predict the memory for generation (weights and KV cache).")
 @JSON
 def memory(
     model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
     device: str | None, double_quant: bool | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Predict the memory of a training step of MODEL, term by term, and whether it fits on a card.
+    """Predict how much memory a training step of MODEL needs, term by term, and whether it fits on a GPU.
 
-    MODEL is a zoo name (llama-2-70b), a folder, a config.json or a hub id in the local cache.
+    MODEL is a known name (such as llama-2-70b), a folder, a config.json or a hub id in the local cache.
     """
     from lora_lab.accounting import gpus
     from lora_lab.accounting import memory as accountant

@@ -10,11 +10,11 @@ LINES = 24  # norms to print; --json prints all
 @click.command()
 @click.argument("adapter")
 @click.option("--base", default=None, help="The base model: a bundled name, a folder or a hub id.")
-@click.option("--dtype", default="fp32", show_default=True, help="The base's dtype: fp32, bf16 or fp16.")
+@click.option("--dtype", default="fp32", show_default=True, help="Dtype of the base: fp32, bf16 or fp16.")
 @DOWNLOAD
 @JSON
 def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
-    """Show what the folder ADAPTER contains, whether it changes the base, and any problems with it."""
+    """Show what the folder ADAPTER contains, whether the adapter changes the base model, and any problems."""
     from lora_lab.training.named import inspect_folder
 
     result = inspect_folder(adapter, base, dtype=dtype, download=download)
@@ -47,19 +47,19 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
 
 @click.command()
 @click.argument("adapter")
-@click.option("--base", default=None, help="The base model; by default the one named in the adapter.")
-@click.option("--out", required=True, help="Folder for the checkpoint: new, empty, or from an earlier merge.")
+@click.option("--base", default=None, help="The base model; by default, the model that the adapter names.")
+@click.option("--out", required=True, help="Output folder: new, empty, or written by an earlier merge.")
 @click.option(
-    "--dtype", default=None, help="fp32, bf16 or fp16; by default the base's. Pass nf4 if the adapter's base is 4-bit."
+    "--dtype", default=None, help="fp32, bf16 or fp16 (by default, the base's dtype), or nf4 for a 4-bit base."
 )
 @DOWNLOAD
 @JSON
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:
-    """Merge ADAPTER into its base and write a plain transformers checkpoint with its tokenizer.
+    """Merge ADAPTER into its base model and write a plain transformers checkpoint with a tokenizer.
 
-    The checkpoint loads without lora_lab, and is as fast and as large as the base. In bf16 and fp16 the sum is rounded,
-    and the report shows the effect; --dtype fp32 does not round. With nf4, the base is first quantized and dequantized,
-    to match the base that the adapter was trained on; the checkpoint is not quantized.
+    The checkpoint loads without lora_lab, and is as fast and as large as the base. In bf16 and fp16, the merged weights
+    are rounded, and the report shows the effect. With --dtype nf4, the base is first quantized and dequantized, as in
+    training, but the checkpoint is not quantized.
     """
     from lora_lab.training.named import in_words, write_merged
 

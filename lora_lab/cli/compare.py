@@ -1,4 +1,4 @@
-"""`lora-lab compare`: each method with its own tuned learning rate, several seeds, and verdicts."""
+"""`lora-lab compare`: compare methods, each with its own tuned learning rate and several seeds."""
 
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,19 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
 @click.command()
 @recipe_options(without=FIXED)
-@click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v.")
-@click.option("--rates", type=int, default=4, show_default=True, help="Number of rates to try for each method.")
-@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is at either end.")
-@click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning.")
-@click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method.")
-@click.option("--steps", type=int, default=None, help="Steps per run; 400 by default.")
+@click.option("--methods", default=ALL_METHODS, show_default=True, help="Methods such as full,lora:rank=4:targets=q+v.")
+@click.option("--rates", type=int, default=4, show_default=True, help="Number of learning rates to try per method.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best rate is at an end.")
+@click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Number of seeds for each rate in tuning.")
+@click.option("--seeds", type=int, default=5, show_default=True, help="Number of final runs per method.")
+@click.option("--steps", type=int, default=None, help="Number of steps per run; 400 by default.")
 @click.option("--minutes", type=float, default=None, help="Total time in minutes, instead of --steps.")
-@click.option("--margin", type=float, default=0.015, show_default=True, help="Equivalence margin.")
-@click.option("--forgetting", default=None, help="Also measure perplexity on this text, e.g. shakespeare.")
+@click.option("--margin", type=float, default=0.015, show_default=True, help="Margin of equivalence, as a fraction.")
+@click.option("--forgetting", default=None, help="Also measure perplexity on this text, such as shakespeare.")
 @click.option("--prompts", type=int, default=0, help="Number of answers to generate and score.")
 @click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison.")
 @click.option("--again", is_flag=True, help="Retry failed runs.")
-@click.option("--workers", type=click.IntRange(1), default=None, help="Methods to run at once; automatic if unset.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Number of methods to run at once.")
 @DOWNLOAD
 @JSON
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
@@ -83,7 +83,7 @@ def describe(comparison: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any], metric: str) -> dict[str, str]:
-    """Return a method's table row by column."""
+    """Return a method's row of the table, by column."""
     from lora_lab.metrics import factor
 
     def text(value: float | None, style: str = ",", scale: float = 1) -> str:

@@ -21,50 +21,50 @@ for _name, _method in REGISTRY.items():
         FIELDS.setdefault(_field.name, {})[_name] = _field
 OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` uses --dropout for the model's dropout
 HELP = {
-    "rank": "Number of columns of B and rows of A",
-    "alpha": "scaling = alpha / rank",
-    "targets": "Roles, names or patterns, separated by commas",
-    "dropout": "Dropout on the adapter's input",
-    "rslora": "scaling = alpha / sqrt(rank)",
-    "rank_pattern": "Other ranks for some layers: q=4,down=16",
-    "alpha_pattern": "Other alphas for some layers: q=4,down=16",
-    "init": "Initialization",
-    "dora": "DoRA: also train the norm of each row of the weight",
-    "lr_ratio": "LoRA+: ratio of B's learning rate to A's",
-    "freeze_a": "LoRA-FA: train only B",
+    "rank": "Number of columns of B, which is the number of rows of A",
+    "alpha": "Factor that scales the update, which is multiplied by alpha / rank",
+    "targets": "Layers to adapt: roles, names or patterns, separated by commas",
+    "dropout": "Dropout probability for the adapter's input",
+    "rslora": "Multiply the update by alpha / sqrt(rank)",
+    "rank_pattern": "Different ranks for some layers, such as q=4,down=16",
+    "alpha_pattern": "Different values of alpha for some layers, such as q=4,down=16",
+    "init": "How to initialize the trained parameters",
+    "dora": "Use DoRA, which also trains the norm of each row of the weight",
+    "lr_ratio": "Ratio of B's learning rate to A's, as in LoRA+",
+    "freeze_a": "Use LoRA-FA, which trains only B",
     "tokens": "Number of virtual tokens before each row",
     "layers": "Adapt only this many of the top layers",
     "l2": "L2 penalty on the classifier's weights",
-    "hidden": "Width of the network that generates the prompt; the model's width by default",
+    "hidden": "Width of the network that generates the prompt; by default, the width of the model",
     "size": "Width of the bottleneck",
-    "placement": "Where bottlenecks go: houlsby, pfeiffer or lin",
-    "d_initial": "Initial value of d",
+    "placement": "Where to put the bottlenecks: houlsby, pfeiffer or lin",
+    "d_initial": "Initial value of the trained vector d",
     "u": "Size of the trained vector",
-    "weight_tying": "0: each layer has its own vector; 1: all share one",
-    "projection_seed": "Seed of the frozen matrices",
-    "save_projection": "Save the frozen matrices in the file",
-    "feedforward": "Targets whose input is scaled instead of their output",
+    "weight_tying": "Fraction of weight tying: with 0, each layer has its own vector; with 1, all share one",
+    "projection_seed": "Random seed of the frozen matrices",
+    "save_projection": "Save the frozen matrices in the adapter file",
+    "feedforward": "Layers in which the input is scaled instead of the output",
 }
-TASK_NAMES = "rt, imdb, tweets; smollm2: kjv, shakespeare, restaurants, captain, json, preacher;"
+TASK_NAMES = "rt, imdb or tweets; for smollm2: kjv, shakespeare, restaurants, captain, json or preacher;"
 RECIPE: dict[str, tuple[type, Any, str | None]] = {
-    "model": (str, "minilm", "minilm, smollm2, a folder or a hub id."),
-    "task": (str, "rt", f"{TASK_NAMES} or your own file."),
+    "model": (str, "minilm", "Model: minilm, smollm2, a folder or a hub id."),
+    "task": (str, "rt", f"Task: {TASK_NAMES} or your own file."),
     "lr": (float, 2e-3, "Peak learning rate."),
-    "steps": (int, 400, None),
-    "batch": (int, 16, None),
-    "seed": (int, 0, None),
-    "examples": (int, 0, "Number of training texts, with the data's class balance; 0 for all."),
-    "subset": (int, 0, "Seed of the random draw of --examples texts."),
-    "weight_decay": (float, 0.0, None),
-    "clip": (float, 1.0, "Maximum gradient norm; 0 for no clipping."),
-    "patience": (int, 0, "Stop after this many validations without improvement; 0 for never."),
+    "steps": (int, 400, "Number of training steps."),
+    "batch": (int, 16, "Number of rows per step."),
+    "seed": (int, 0, "Random seed of the run."),
+    "examples": (int, 0, "Number of training texts, drawn with the data's class balance; 0 uses all."),
+    "subset": (int, 0, "Random seed for drawing the --examples texts."),
+    "weight_decay": (float, 0.0, "Weight decay of AdamW."),
+    "clip": (float, 1.0, "Maximum gradient norm; 0 turns clipping off."),
+    "patience": (int, 0, "Stop a run after this many validations without improvement; 0 never stops it."),
     "max_length": (int, None, "Truncate texts to this many tokens."),
-    "text_column": (str, "text", "Column of the texts in your own file."),
-    "label_column": (str, "label", "Column of the labels in your own file."),
-    "dtype": (str, "auto", "The frozen base's dtype: fp32, bf16 or fp16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
-    "attention": (str, "auto", "eager or sdpa."),
-    "device": (str, "auto", "cuda, mps or cpu."),
-    "validations": (int, 8, "Validations during training, evenly spaced; 0 for none."),
+    "text_column": (str, "text", "Column that contains the texts in your own file."),
+    "label_column": (str, "label", "Column that contains the labels in your own file."),
+    "dtype": (str, "auto", "Dtype of the frozen base: fp32, bf16, fp16, or quantized: nf4, int8, nf3, nf2, nf4+fp32."),
+    "attention": (str, "auto", "Attention implementation: eager or sdpa."),
+    "device": (str, "auto", "Device to use: cuda, mps or cpu."),
+    "validations": (int, 8, "Number of evenly spaced validations during training; 0 for none."),
 }
 
 
@@ -81,7 +81,7 @@ def recipe_options(without: Collection[str] = (), unset: Collection[str] = ()) -
 
 def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add `--method` and the options of all methods, except those named; defaults depend on the method."""
-    names = f"{', '.join(REGISTRY)}; qlora."
+    names = f"Method: {', '.join(REGISTRY)} or qlora."
     options = [_option(name, owners) for name, owners in FIELDS.items() if name not in without]
     return together(click.option("--method", default="lora", show_default=True, help=names), *options)
 
@@ -114,8 +114,8 @@ def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Com
     option, defaults = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}", []
     for owner, field in owners.items():
         value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        defaults.append(owner if value is False or value in (MISSING, None, "") else f"{owner}: {value}")
-    text = f"{HELP.get(name, name)} ({', '.join(defaults)})."
+        defaults.append(owner if value is False or value in (MISSING, None, "") else f"{owner} (default {value})")
+    text = f"{HELP.get(name, name)}. Methods: {', '.join(defaults)}."
     if kind == "bool":
         return click.option(f"{option}/--no-{option[2:]}", default=None, help=text)
     return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=text)
@@ -127,17 +127,17 @@ def _pattern(name: str, text: str) -> dict[str, float]:
     try:
         for part in filter(str.strip, text.split(",")):
             target, _, value = map(str.strip, part.partition("="))
+            if not target or target in pattern:
+                raise ValueError
             pattern[target] = float(value) if name == "alpha_pattern" and not value.isdecimal() else int(value)
-        if "" in pattern:
-            raise ValueError
     except ValueError:
         key = name.partition("_")[0]
-        raise BadValue(f"--{key}-pattern needs target={key} pairs such as q=4,down=16, not '{text}'") from None
+        raise BadValue(f"--{key}-pattern needs target={key} once per target: q=4,down=16, not '{text}'") from None
     return pattern
 
 
 def _default_targets(architecture: Architecture) -> str:
-    """Return "q,v" or, for latent attention, the layers that project the latent to q, k and v."""
+    """Return the default targets: "q,v" or, for latent attention, the layers that project the latent to q, k and v."""
     if {"q", "v"} <= set(architecture.roles):
         return "q,v"
     leaves = {module.name.rpartition(".")[2] for module in architecture.modules}

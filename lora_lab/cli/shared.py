@@ -37,13 +37,13 @@ def tell(answer: dict[str, Any] | str) -> None:
 
 
 def with_minutes() -> Callable[[str], None]:
-    """Return a `say` that prefixes each message with the minutes since this call."""
+    """Return a function `say` that starts each message with the minutes since this call."""
     started = time.perf_counter()
     return lambda message: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {message}")
 
 
 def aligned(lines: Sequence[Sequence[str]], sides: str = "") -> list[str]:
-    """Align columns two spaces apart; `sides` has < or > for each column, by default all left-aligned."""
+    """Align columns two spaces apart; `sides` has "<" or ">" for each column, by default all "<"."""
     lines = [[printable(cell) for cell in line] for line in lines]  # before widths are measured
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     formats = list(zip(sides or "<" * len(widths), widths, strict=True))

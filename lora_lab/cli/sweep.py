@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 GRID = ("rank", "alpha", "targets", "lr", "seed", "validations")  # options that `sweep` defines itself
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
-CHOOSE = "Find the best configuration: weak ones stop early, and only the best and its rivals are tested."
+CHOOSE = "Find the best configuration: stop weak configurations early, and score only the best ones on the test split."
 KIND = ("model", "task", "steps", "batch")  # only runs that agree in these settings are comparable
 
 
 @click.command()
 @recipe_options(without=GRID)
-@click.option("--rank", default=None, help="LoRA ranks, separated by commas: 1,2,4,8; 8 by default.")
-@click.option("--alpha", default=None, help="Alphas, separated by commas: 8,16.")
-@click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4.")
-@click.option("--targets", multiple=True, help="q,v by default; repeat the option for more choices.")
-@click.option("--lr", default="2e-3", show_default=True, help="Learning rates, separated by commas: 1e-3,2e-3.")
+@click.option("--rank", default=None, help="LoRA ranks, separated by commas, such as 1,2,4; 8 by default.")
+@click.option("--alpha", default=None, help="Values of alpha, separated by commas, such as 8,16.")
+@click.option("--alpha-rule", default=None, help="Rule for alpha: fixed:16 (default), rank, 2rank, sqrt or sqrt:4.")
+@click.option("--targets", multiple=True, help="Layers to adapt; q,v by default. You can repeat this option.")
+@click.option("--lr", default="2e-3", show_default=True, help="Learning rates, separated by commas.")
 @click.option("--seed", default="0", show_default=True, help="Seeds, separated by commas, or a range such as 0-4.")
-@click.option("--out", default="runs", show_default=True, help="Folder for the runs; stored runs are skipped.")
+@click.option("--out", default="runs", show_default=True, help="Folder for the runs; finished runs are skipped.")
 @click.option("--solo", is_flag=True, help="Train runs one at a time instead of in packs.")
 @click.option("--choose", "--halving", "choose", is_flag=True, help=CHOOSE)
-@click.option("--validations", type=int, default=None, help="Validations, evenly spaced; 1, or 8 with --patience.")
+@click.option("--validations", type=int, default=None, help="Number of validations (default: 1, or 8 with --patience).")
 @click.option("--again", is_flag=True, help="Retry failed runs.")
-@click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum runs per pack.")
+@click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum number of runs per pack.")
 @click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs.")
-@click.option("--share", default=None, help="i/n: train only part i of the grid, on one of n laptops.")
+@click.option("--share", default=None, help="Train only one part of the grid: 3/40 is part 3 of 40 parts.")
 @DOWNLOAD
 @JSON
 def sweep(
     out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train every combination of learning rates and seeds (for lora, also of ranks, alphas and targets) in packs.
+    """Train a model for every combination of learning rates and seeds (for lora, also of ranks, alphas and targets).
 
     You can stop or kill the command at any time; run it again to resume.
     """
@@ -72,10 +72,10 @@ def sweep(
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True)
-@click.option("--out", default="collected", show_default=True, help="Folder for all runs.")
+@click.option("--out", default="collected", show_default=True, help="Folder for the merged store.")
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Merge the stores in FOLDERS or zip files into one, with a table and plots of the class's results."""
+    """Merge the runs in all FOLDERS (or zip files) into one store, with a table and plots of the results."""
     from lora_lab.experiments.results import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
@@ -133,7 +133,7 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _table(done: pd.DataFrame) -> str:
     """Format one row per cell, whose runs differ only in the seed.
 
-    A cell is identified by the settings in USUAL and any others that vary among the runs of a method.
+    A cell is identified by the settings in `USUAL` and any others that vary among the runs of a method.
     """
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import factor, main_metric

@@ -7,9 +7,9 @@ Answers are scored by plugins' scorers, and by similarity to references with the
     rouge_l  longest common subsequence of words, F1 against the closest reference, 0 to 100 (Lin 2004; rouge-score)
     nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
 
-BLEU and NIST ignore case, like the E2E challenge's script. Other details differ, so scores are comparable within the
-lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need Java tools. Of the
-papers above, only Papineni et al. was read; the others were not read here.
+BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
+comparable within the lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need
+Java tools. Of the papers above, only Papineni et al. was read; the others were not read here.
 """
 
 import time
@@ -60,7 +60,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
 def afterwards(
     run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False
 ) -> dict[str, Any]:
-    """Return `forgetting` (perplexity on that task), scores of generated answers, and `seconds`; cached in `folder`."""
+    """Return `forgetting` (a perplexity), scores of generated answers, and `seconds`; cache the result in `folder`."""
     if not forgetting and not prompts:
         return {"seconds": 0.0}
 
@@ -153,7 +153,7 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
 
 
 def check_installed() -> None:
-    """Check that the scoring packages are installed. Raises: BadValue, which names the pip extra, if one is missing."""
+    """Check that the scoring packages are installed. Raises: BadValue with the pip extra if a package is missing."""
     if missing := missing_packages():
         raise BadValue(f"scoring generated text needs {missing[0]}: pip install 'lora-lab[metrics]'")
 

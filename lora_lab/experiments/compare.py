@@ -1,9 +1,9 @@
-"""Compare methods on equal terms: each has its own tuned rate and several seeds, and is scored once on the test split.
+"""Compare methods on equal terms: each gets its own tuned learning rate, several seeds, and one score on test rows.
 
     for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
                       n seeds at that rate, scored on the test split   OUT/runs
                       its costs, and what it forgot                    OUT/costs, OUT/afterwards
-    then              a verdict on each against full fine-tuning and the probe, with Holm's correction
+    then              each method against full fine-tuning and the probe, with Holm's correction
 
 All methods share the model, data, data order per seed, steps, batch size and head, and the last checkpoint is scored. A
 frozen base computes in this machine's fastest dtype, while trainable base weights are fp32. A comparison can be killed
@@ -97,7 +97,7 @@ class Terms:
         return replace(recipe, dtype=dtype_to_train(recipe.dtype)) if method.trains_base else recipe
 
     def loaded(self, download: bool = False) -> Task:
-        """Check all terms and load the task. Raises: BadValue, NotFound for a missing or unsuitable model or task."""
+        """Check all terms and load the task. Raises: BadValue or NotFound for a missing or unsuitable model or task."""
         load_tokenizer(self.model, download=download)
         task = task_of(self.recipe(LoRA()))
         check_margin(self.margin, shares=task.num_labels is not None)
@@ -108,14 +108,14 @@ class Terms:
         if task.metric == "pearson":
             raise BadValue(f"the metric of {self.task} is a correlation, for which verdicts are not available")
         if task.validation is task.test:
-            warn(f"{self.task}: rates are tuned on the same rows that are scored")
+            warn(f"{self.task}: learning rates are tuned on the same rows that are scored at the end")
         if self.forgetting and load_task(self.forgetting).num_labels is not None:
             raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
         return task
 
 
 def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
-    """Make Terms from options, which are fields of `Terms` and of the recipes. Raises: see `Terms`."""
+    """Make `Terms` from options, which are fields of `Terms` and of the recipes. Raises: see `Terms`."""
     for name, instead in (("method", "methods"), ("lr", "rates"), ("seed", "seeds")):
         if name in options:
             raise BadValue(f"a comparison sets {name} itself: pass {instead} instead of {name}={options[name]!r}")
@@ -126,7 +126,7 @@ def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods under the same terms.
+    """The results of all methods under the same terms.
 
     about   the JSON of the comparison without its methods
     rows    each method's part of the JSON; its `error` says why it is empty or lacks runs
@@ -232,7 +232,7 @@ def compare(
 def _result(
     terms: Terms, metric: str, base: float | None, out: Path, options: dict[str, Any], method: Method, say: Say
 ) -> tuple[dict[str, Any], list[Run], float]:
-    """Tune, train and score one method. Return its row, runs and seconds, or those from before an error."""
+    """Tune, train and score one method; return its row, runs and seconds, even after an error."""
     name, axis, runs, seconds = label(method), axis_of(method), list[Run](), 0.0
     row: dict[str, Any] = {
         **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
@@ -338,7 +338,7 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return and cache the steps per run for a comparison of about `minutes` here. Raises: BadValue below FEWEST.
+    """Return and cache the number of steps per run that takes about `minutes` here. Raises: BadValue below FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth

@@ -59,7 +59,7 @@ class Grid:
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """Return the recipes, which all share `fields`; seeds vary fastest. Raises: see `Recipe`.
 
-        `validations` defaults to 1 (at the end, enough for choosing), or to 8 with patience.
+        `validations` defaults to 1 (at the end, which is enough to choose by), or to 8 if `patience` is set.
         """
         check_fields(fields)
         fields = {"validations": 8 if fields.get("patience") else 1} | fields
@@ -100,7 +100,7 @@ def share(recipes: Sequence[Recipe], part: str) -> list[Recipe]:
 
 
 def check(recipes: Iterable[Recipe]) -> None:
-    """Count each recipe's parameters, if its model can be counted. Raises: BadValue, NotFound for an impossible one."""
+    """Count the parameters of each recipe, if possible. Raises: BadValue or NotFound for an impossible recipe."""
     for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
         try:
             labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None
@@ -112,7 +112,7 @@ def check(recipes: Iterable[Recipe]) -> None:
 
 
 def numbers(name: str, text: str, kind: type) -> list[Any]:
-    """Parse "1,2,4" or, for integers, "0-4". Raises: BadValue for anything else."""
+    """Parse numbers such as "1,2,4" or, for integers, a range such as "0-4". Raises: BadValue for other text."""
     values: list[Any] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         first, dash, last = part.partition("-")

@@ -1,4 +1,4 @@
-"""How much of a matrix its rank-r approximation keeps: singular values and energy.
+"""Measure how much of a matrix its rank-r approximation keeps, from its singular values.
 
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
@@ -21,12 +21,12 @@ def decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def spectrum(matrix: np.ndarray) -> np.ndarray:
-    """Return the singular values, largest first, shape (min(m, n),). Raises: see `decompose`."""
+    """Return the min(m, n) singular values, largest first. Raises: see `decompose`."""
     return np.linalg.svd(_checked(matrix), compute_uv=False)
 
 
 def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.ndarray:
-    """Return the best rank-r approximation, sum over i <= r of s_i u_i v_i^T, (m, n). Raises: see `energy_kept`."""
+    """Return the best rank-r approximation (m, n), the sum over i <= r of s_i u_i v_i^T. Raises: see `energy_kept`."""
     energy_kept(s, rank)
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
@@ -46,7 +46,7 @@ def rank_for_energy(s: np.ndarray, share: float) -> int:
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the same entries in random order: equal energy, no structure. It is a baseline for claims of low rank."""
+    """Return a matrix's entries in random order, with the same energy: a baseline for claims that its rank is low."""
     return np.random.default_rng(seed).permutation(np.ravel(matrix)).reshape(np.shape(matrix))
 
 

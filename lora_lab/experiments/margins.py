@@ -99,7 +99,7 @@ def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[
 
 
 def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry of the rival against the method."""
+    """Return the reversed entry, which judges the rival against the method."""
     swapped = {name: entry[name].translate(SWAP) for name in ("outcomes", "together") if name in entry}
     ends = {"difference": -entry["difference"], "low": -entry["high"], "high": -entry["low"]}
     return {**entry, **ends, "within": [[i, -high, -low] for i, low, high in entry["within"]], **swapped}

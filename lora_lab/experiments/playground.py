@@ -1,4 +1,4 @@
-"""The playground: a map of runs that differ in learning rate, rank and alpha, from stores or one small file.
+"""The playground: a map of runs that differ in learning rate, rank and alpha, read from stores or from one file.
 
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
                                             ->  packed(playground), the file that `python docs/playground.py` writes
@@ -93,7 +93,7 @@ class Playground:
         return _kinds(records).get(_kind(self.recipe), [])
 
     def plus(self, records: Iterable[Record]) -> "Playground":
-        """Return the playground, plus the runs of those records that belong on its map."""
+        """Return the playground with those runs of the records that belong on its map."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine metric and provenance
             return gathered(same) or self
@@ -104,7 +104,7 @@ class Playground:
 
 
 def curve(losses: Sequence[float], steps: int) -> list[float]:
-    """Reduce a loss curve to at most POINTS means of ceil(steps / POINTS) losses; the last may average fewer."""
+    """Reduce a loss curve to at most `POINTS` means of ceil(steps / POINTS) losses; the last may average fewer."""
     width = math.ceil(steps / POINTS)
     return [fmean(losses[start : start + width]) for start in range(0, len(losses), width)]
 
@@ -128,7 +128,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:
-    """Return the largest group of runs that belong on one map; None if none was validated."""
+    """Return the largest group of runs that belong on one map; None if no run was validated."""
     group = max(_kinds(records).values(), key=len, default=[])
     last = next((checks[-1] for _, record in group if (checks := record["history"]["validation"])), None)
     if last is None:
@@ -141,7 +141,7 @@ def gathered(records: Iterable[Record]) -> Playground | None:
 
 
 def cell_of(recipe: Mapping[str, Any]) -> Cell:
-    """Return the cell that a recipe's settings belong to."""
+    """Return the map's cell for a recipe's settings."""
     method = recipe["method"]
     return Cell(",".join(method["targets"]), int(method["rank"]), float(method["alpha"]), float(recipe["lr"]))
 
@@ -209,7 +209,7 @@ def load() -> Playground:
 
 
 def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
-    """Return the highest loss that curves can show, and POINTS bytes per run: 254 is that loss, 255 a missing point."""
+    """Return the highest loss that curves can show, and `POINTS` bytes per run (254: that loss, 255: no point)."""
     top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
     points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
     scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
@@ -222,7 +222,7 @@ def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
 def shown(
     playground: Playground, *, ranks: Iterable[int] = (), alphas: Iterable[float] = (), rates: Iterable[float] = ()
 ) -> tuple[dict[str, Any], bytes]:
-    """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and POINTS bytes per run.
+    """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and `POINTS` bytes per run.
 
     ranks, alphas, rates   more values for the axes, whose cells have no runs yet
     Fractions such as accuracy are in percent. By chance alone, two cells may differ by `luck`; see `_luck`.
@@ -283,7 +283,7 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
-    """Return (start, width, rates, columns): columns are `width` octaves apart from 2^start on; one rate for each."""
+    """Return (start, width, rates, columns): column 0 is at rate 2^start, and columns are a factor 2^width apart."""
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
     for cell in cells:
@@ -302,10 +302,10 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
 
 
 def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[str, dict[str, Any]]:
-    """Return, for each part of the map, the cost of following each family of lines instead of tuning every row.
+    """Return, for each part of the map, what each row loses with the rate of a fitted line instead of its own best.
 
     {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
-    2^(start + width * at) / y^k. A row loses the difference between its best mean and the interpolated mean at that
+    2^(start + width * at) / y^k. A row's loss is the difference between its best mean and the interpolated mean at that
     rate. `lost` is the mean over rows with at least 3 rates, and `worst` is the maximum, at `row`.
     """
     result: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
@@ -322,7 +322,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
 
 
 def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
-    """Fit the line that loses the least, given rows (rates, 2) of column and mean. slope: columns per doubling of y."""
+    """Fit the line that loses the least on rows (rates, 2) of column and mean; `slope` is columns per doubling of y."""
     shifts = {y: slope * math.log2(y) for y in rows}
     low = min(row[0, 0] + shifts[y] for y, row in rows.items())
     positions = np.arange(low, max(row[-1, 0] + shifts[y] for y, row in rows.items()) + 0.02, 0.02)

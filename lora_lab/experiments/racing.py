@@ -3,9 +3,9 @@
     train one seed of each -> from halfway on, stop those behind -> train the others' remaining seeds in the same way
     -> choose the best mean on validation -> score the chosen configuration and its rivals on the test rows
 
-A configuration is a recipe without its seed; its seeds stop together. Runs with the same seed see the same rows at each
-step, so their training losses are paired. On rows not seen before, training loss is as good as validation loss.
-Source: racing, Maron and Moore 1994 (not read here). The thresholds come from benchmarks/early_exit.py.
+The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
+each step, so their training losses are paired. On rows not seen before, training loss is as good as validation loss.
+The thresholds come from benchmarks/early_exit.py. Source: the racing of Maron and Moore 1994, which we have not read.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -34,13 +34,13 @@ EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m benc
 
 
 def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Any, Any]:
-    """Return {configuration to stop after this step: leader}.
+    """Return the configurations to stop after this step: {configuration: leader}.
 
     curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
 
     From halfway on, compare the means of the last 25 losses every 10 steps. The start is the mean of the first ten
-    losses. Once the lowest mean is LED below the start, two kinds of configurations stop: those above the lowest by
-    more than GAP and by more than the fraction WAY of its progress since the start, and those within FLAT of the start.
+    losses. Once the lowest mean is `LED` below the start, a configuration stops if its mean is above the lowest by more
+    than `GAP` and the fraction `WAY` of the lowest's progress since the start, or if it is within `FLAT` of the start.
     """
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
@@ -63,11 +63,11 @@ class Race:
         self.configurations = list(dict.fromkeys(self.recipes.values()))
         shared = [{k: v for k, v in recipe.settings().items() if k not in OWN} for recipe in self.configurations]
         if any(settings != shared[0] for settings in shared):
-            raise BadValue("choose compares configurations of one model, task and length: run a sweep for each")
+            raise BadValue("choose=True compares configurations of one model, task and length: run a sweep for each")
         if len(recipes) < len(self.seeds) * len(self.configurations):
-            raise BadValue("choose needs the same seeds for every configuration: omit --share")
+            raise BadValue("choose=True needs the same seeds for every configuration: omit --share")
         if not recipes[0].validations:
-            raise BadValue("choose needs validation: set validations to 1 or more, not 0")
+            raise BadValue("choose=True needs validation: set validations to 1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
         self.out: dict[Recipe, str] = {}  # stopped configurations, each with a leading run's hash
         self.failed: set[Recipe] = set()
@@ -114,7 +114,7 @@ class Race:
     def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
         """Return what `lora-lab sweep --choose` adds to its JSON; `chosen` has the best mean on validation.
 
-        `behind` in `stopped` is the hash of a leading run; `saved` is relative to training and scoring all runs.
+        `behind` in `stopped` is the hash of a leading run; `saved` compares with training and scoring all runs.
         """
         groups: dict[Recipe, list[Run]] = {recipe: [] for recipe in self.configurations}
         for run in sorted(runs, key=lambda run: run.recipe.seed):
@@ -165,7 +165,7 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
-    """Return the first configuration and those that validation rows, if stored, don't distinguish from it (Holm)."""
+    """Return the first configuration and those that stored validation rows, if any, don't distinguish from it."""
     first, *others = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed] or [[]]
     p_values = [1.0] * len(others)
     for i, rival in enumerate(others):
@@ -176,7 +176,7 @@ def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
 
 
 def _quality(runs: Sequence[Run]) -> tuple[float, float]:
-    """Return (mean on validation over seeds, higher is better; minus the loss, which breaks ties)."""
+    """Return the mean validation metric over seeds (higher is better), and minus the loss, which breaks ties."""
     last = [run.history["validation"][-1] for run in runs]
     return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
 

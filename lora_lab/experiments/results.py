@@ -84,7 +84,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def load(store: str | Path) -> pd.DataFrame:
-    """Load a store as a frame, without adapters or predictions: 10,000 runs in 1 to 2 s. Raises: see `records`."""
+    """Load a store as a frame, without adapters or predictions: 10,000 runs take 1 to 2 s. Raises: see `records`."""
     try:
         return frame(records(Path(store)))  # one record at a time: 10,000 histories in memory are slow
     except Exception:
@@ -126,7 +126,7 @@ class Runs:
         return Runs(tuple(run for run in self.runs if run.status in FINISHED))
 
     def at(self, **wanted: Any) -> Runs:
-        """Select runs by settings: at(rank=8, lr=1e-3). Raises: NotFound, with the existing values, if none match."""
+        """Select runs by settings: at(rank=8, lr=1e-3). Raises: NotFound, with existing values, if no run matches."""
         rows = [row(run.to_json()) for run in self.runs]
         for name in wanted:
             if rows and not any(name in values for values in rows):
@@ -141,7 +141,7 @@ class Runs:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy of each finished run, by seed. Raises: BadValue if the task has none."""
+        """Test accuracy of each finished run, by seed. Raises: BadValue if the task has no accuracy."""
         for run in (runs := self._by_seed()):
             if "accuracy" not in run.metrics:
                 raise BadValue(f"{run.recipe.task} has no accuracy, only {', '.join(run.metrics)}: see `frame`")
@@ -185,7 +185,7 @@ def unlike(runs: Iterable[Run]) -> str:
 
 
 def scores_of(run: Run) -> np.ndarray:
-    """Return scores (rows,), see `Runs.scores`. Raises: BadValue; Changed, see `sweep`."""
+    """Return a run's scores, of shape (rows,); see `Runs.scores`. Raises: BadValue; Changed, see `sweep`."""
     recipe = run.recipe
     if run.predictions is None:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
@@ -213,7 +213,7 @@ def from_store(store: str | Path | Store) -> Runs:
 
 
 class Collected(NamedTuple):
-    """Counts of copied and already present runs, and {file: why it was skipped}."""
+    """The numbers of copied and already present runs, and {file: why it was skipped}."""
 
     taken: int
     repeated: int
@@ -224,8 +224,8 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores in the folders, and in zip files inside them, into one.
 
     If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
-    without runs. Also skip runs on a different version of a data file than the target store's runs or, if none of these
-    use the file, than most others. Warn if runs of one recipe were trained in different dtypes.
+    without runs. Also skip runs whose data file has another version than in the target store's runs or, if none of
+    those uses the file, than in most others. Warn if runs of one recipe were trained in different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, taken, repeated = Store(into), 0, 0

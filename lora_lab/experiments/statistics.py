@@ -7,14 +7,14 @@
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
 Simpler methods fail. A bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
-sign, which is 25% of the time if seeds dominate. A t-test with Satterthwaite's degrees of freedom still does so in 7.5%
-of cases. Cochran's weighted t stays under 5% throughout.
+sign, which is 25% of the time if seeds dominate. A t-test with Satterthwaite's degrees of freedom still errs in 7.5% of
+cases, whereas Cochran's weighted t errs in fewer than 5%.
 
-1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, at least that
-fraction of the rows disagrees; if fewer rows do, equivalence is tested with a proportionally larger variance (a score
-test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240 rows do. Equivalence uses
-two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per method, the test is
-McNemar's exact test (binomial over the rows that disagree), and the interval uses V_R alone.
+The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, the
+fraction of rows that disagree is at least the margin; if fewer rows do, equivalence is tested with a proportionally
+larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240
+rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per
+method, the test is McNemar's exact test (binomial over the rows that disagree), and the interval uses V_R alone.
 """
 
 import math
@@ -71,7 +71,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The outcome, or "better but within the margin" or "worse but within the margin" if both hold."""
+        """The outcome, or "better but within the margin" or "worse but within the margin" if two outcomes hold."""
         both = self.outcome == "equivalent" and self.p_difference < LEVEL
         return f"{'better' if self.difference > 0 else 'worse'} but within the margin" if both else self.outcome
 
@@ -91,7 +91,7 @@ class Verdict:
         return f"{self.word}{detail} ({interval}; {size}){f'; {advice}' * (self.outcome == 'undecided')}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as `kind`, the sentence as `words`, and the numbers: fractions if `points`, or scores."""
+        """Return the outcome as `kind`, the sentence as `words`, and the numbers (as fractions if `points`)."""
         intervals = (90, self.low, self.high), (95, self.low95, self.high95)
         return {
             **{"kind": self.outcome, "words": str(self)},
@@ -107,11 +107,11 @@ class Verdict:
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     """Compare `a` with `b` on the same test rows; return the verdict on `a`. Fix the margin of equivalence in advance.
 
-    Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order. They hold bool or 0/1 for
-    wrong or right answers, or else float scores (higher is better). `a` and `b` may also be `Runs`. If both
-    have the same number of seeds, seed i of both is a pair (same data order). Otherwise seeds are taken to vary
-    independently, and a single seed to vary as much as the other side's seeds.
-    Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, a margin of 0.
+    Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order. The values are bool or 0/1
+    for wrong or right answers, or else float scores (higher is better). `a` and `b` may also be `Runs`. With equal
+    numbers of seeds, seed i of `a` and seed i of `b` are a pair (same data order). Otherwise, seeds are assumed to vary
+    independently, and a single seed is assumed to vary as much as the other side's seeds.
+    Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, or a margin of 0.
     Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
     """
@@ -122,8 +122,8 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
     """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all pairs.
 
-    Tests of differences are one family, tests of equivalence another. Intervals aren't corrected. `more_seeds` and
-    `more_rows` assume the level 5% / pairs. Raises: BadValue, see `verdict`, and for an unknown `against`.
+    Tests of differences are corrected as one family, and tests of equivalence as another. Intervals aren't corrected.
+    `more_seeds` and `more_rows` assume the level 5% / (number of pairs). Raises: BadValue, as `verdict` does.
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and at least one other method are needed; given: {', '.join(named) or 'none'}")
@@ -142,7 +142,7 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct n p-values (Holm 1979, not read here): multiply them by n, n - 1, ..., but keep their order."""
+    """Correct n p-values (Holm 1979, not read here): multiply the smallest by n, the next by n - 1, ... (in order)"""
     # equal to statsmodels' `multipletests`, which takes 0.2 s with torch loaded
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)
@@ -167,12 +167,12 @@ def check_margin(margin: float, *, shares: bool) -> None:
 
 
 class Pair:
-    """Two methods' scores: their mean difference, and its variance by source."""
+    """The scores of two methods, their mean difference, and its variance by source."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, margin: float) -> None:
         self.seeds, self.rows, self.margin, self._drawn = (len(a), len(b)), a.shape[1], margin, dict[Any, Any]()
         if self.rows != b.shape[1]:
-            raise BadValue(f"{self.rows:,} rows against {b.shape[1]:,}; score both methods on the same test rows")
+            raise BadValue(f"the methods have {self.rows:,} and {b.shape[1]:,} rows: score both on the same test rows")
         self.correctness = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
         check_margin(margin, shares=self.correctness)
         by_row = a.mean(0) - b.mean(0)
@@ -194,7 +194,7 @@ class Pair:
         return np.append(by_seed, by_row), np.append(self.freedom + more, max(rows - 1, 1))
 
     def error(self) -> float:
-        """Return sqrt(V_S + V_R). (In q, V_S is at least the noise: runs that are alike by chance keep a large t.)"""
+        """Return sqrt(V_S + V_R). (In q, V_S is at least the noise, so t stays large if seeds agree by chance.)"""
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int, margin: float) -> float:
@@ -202,7 +202,7 @@ class Pair:
         return math.sqrt(max(1.0, (margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:
-        """Return the p-value of a difference: exact McNemar for one run each, else a t-test."""
+        """Return the p-value of a difference, from McNemar's exact test for one run each, otherwise from a t-test."""
         if any(self.one_right):
             return float(scipy.stats.binomtest(*self.one_right).pvalue)
         return min(1.0, 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows)))
@@ -233,7 +233,7 @@ class Pair:
         return 1 - float(np.maximum((between[0] - between[1]).sum(0), 0).mean())
 
     def judged(self, p_difference: float, p_equivalence: float, pairs: int = 1) -> Verdict:
-        """Return the verdict that follows from these p-values, corrected for `pairs`."""
+        """Return the verdict that follows from these p-values, corrected for the number of `pairs`."""
         outcome: Outcome = "better" if self.difference > 0 else "worse"
         outcome = "equivalent" if p_equivalence < LEVEL else outcome if p_difference < LEVEL else "undecided"
         low, high = self.interval(LEVEL / 2)
@@ -248,19 +248,19 @@ class Pair:
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
-    """Return the variances of seed effects (may be negative) and noise for runs (seeds, rows), and seeds - 1."""
+    """Return the variances of seed effects (can be negative) and of noise for runs (seeds, rows), and seeds - 1."""
     means, freedom = runs.mean(1, keepdims=True), len(runs) - 1
     noise = float(((runs - means - (runs.mean(0) - runs.mean())) ** 2).sum()) / (freedom * (runs.shape[1] - 1))
     return float(means.var(ddof=1)) - noise / runs.shape[1], noise, freedom
 
 
 def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Return Cochran's q: the quantiles of t, weighted by variances (parts,) or (parts, cases)."""
+    """Return Cochran's q: the quantiles of t, weighted by variances of shape (parts,) or (parts, cases)."""
     return -scipy.special.stdtrit(freedom, tail) @ variance / np.maximum(variance.sum(0), TINY)
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
-    """Return the one-sided p-value (>= TINY) of a difference over its error: the tail whose quantile is `ratio`."""
+    """Return the one-sided p-value, at least `TINY`, of a difference divided by its error (`ratio`)."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
     ends = np.log((TINY, 0.5))
     p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))
@@ -268,7 +268,7 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
-    """Return the smallest number that decides with probability POWER; None if even `limit` doesn't."""
+    """Return the smallest number that decides with probability `POWER`; None if even `limit` is too small."""
     return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
 
 

@@ -64,7 +64,7 @@ class Study:
         return list(dict.fromkeys(recipe for group in self.groups.values() for recipe in group))
 
     def run(self, store: Store | str | Path = "runs", **options: Any) -> Self:
-        """Train the runs that the store lacks; return the study with its runs. Options and errors: see `sweep`."""
+        """Train the runs that the store lacks; return the study with its runs. For options and errors, see `sweep`."""
         return replace(self, found={run.recipe: run for run in sweep(self.recipes, store, **options).runs})
 
     def runs(self, label: str) -> list[Run]:
@@ -79,7 +79,7 @@ class Study:
         return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
-        """Return {name: verdict} for {name: (label, label)}, on seeds that both finished, with Holm's correction."""
+        """Return {name: verdict} for {name: (label, label)}, on seeds that finished in both, with Holm's correction."""
         sides = {}
         for name, (first, second, *_) in pairs.items():
             a, b = self.groups[first], self.groups[second]
@@ -116,7 +116,7 @@ def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
 
 
 def label(method: Method) -> str:
-    """Return a short name of a method and its settings: "LoRA r8 q,v", "prompt tokens 10"."""
+    """Return a short name of a method and its settings, such as "LoRA r8 q,v" or "prompt tokens 10"."""
     name, settings = method.name, changed(method, ",")
     if isinstance(method, LoRA):
         name = f"LoRA r{method.rank} {','.join(method.targets)}"

@@ -4,9 +4,9 @@
 
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
-A pack is a group of recipes that can share a base. It grows as long as memory allows and speed improves.
-On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one thread each, since a
-process trains one pack at a time; if a worker dies, the scheduler reruns its pack.
+A pack is a group of recipes that can share a base. A pack grows as long as memory allows it and speed improves. On a
+Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one thread each, since a process
+trains one pack at a time; if a worker dies, the scheduler reruns its pack.
 """
 
 import tempfile
@@ -104,7 +104,7 @@ def sweep(
     if isinstance(what, Grid):
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
     elif fields:
-        raise BadValue(f"{', '.join(fields)} applies only to a grid; these recipes already have their own")
+        raise BadValue(f"{', '.join(fields)} applies only to a grid; these recipes already have their own values")
     recipes = [what] if isinstance(what, Recipe) else what
     return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(recipes, choose)
 
@@ -138,7 +138,7 @@ class Sweep:
         self._seen = dict[Recipe, int]()  # the step of each run on the progress bar
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
-            raise BadValue("a cluster trains plain runs only: use choose on this machine, without client or --dask")
+            raise BadValue("a cluster cannot choose a configuration: sweep on this machine, without client or --dask")
         if not wanted:
             raise BadValue("the grid is empty: pass at least one rank, learning rate and seed")
         check(wanted)
@@ -194,7 +194,7 @@ class Sweep:
         self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         own = any(self._fingerprints.values())  # if so, check all runs: new seeds mustn't join runs on old files
-        for run in self._store.runs() if own else filter(None, map(self._store.find, wanted)):
+        for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
             reusable = {
                 **dict.fromkeys(FINISHED, True),
                 "failed": not self.again,
@@ -232,7 +232,7 @@ class Sweep:
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
         """Train one pack into the store.
 
-        If its setup fails or memory runs out, continue with half of the runs at a time, from the last checkpoint.
+        If setup fails or memory runs out, continue with half of the runs at a time, from the last checkpoint.
         """
         self._note("pack", {"recipes": recipes})
         path = checkpoint.path_of(self._store.folder, recipes)
@@ -298,7 +298,7 @@ class Sweep:
         self._note("step", {"recipe": recipe, "progress": progress})
 
     def _reach(self, recipe: Recipe, step: int) -> None:
-        """Advance the bar to a run's step; when a run ends, even early, `step` is its number of steps."""
+        """Advance the progress bar to a run's step; when a run ends, even early, `step` is its number of steps."""
         self._bar.update(step - self._seen.get(recipe, 0))
         self._seen[recipe] = step
 
@@ -342,7 +342,7 @@ class Sweep:
 
 
 def locked(folder: Path) -> AbstractContextManager[Any]:
-    """Lock a store for a `with` block. Raises: BadValue if it is not writable or in use by another sweep."""
+    """Lock a store for a `with` block. Raises: BadValue if the store is not writable or another sweep uses it."""
     Store(folder).check_writable()
     try:
         return FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
@@ -391,8 +391,8 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     """Return how many runs fit in free memory and still lower the cost per run; at least 1.
 
-    Memory includes activations for all rows and each run's own parameters. On a CPU, the cost falls until every core
-    has TOKENS tokens per step.
+    Memory includes activations for all rows and each run's own parameters. On a CPU, the cost per run falls until every
+    core has `TOKENS` tokens per step.
     """
     first = group[0]
     try:

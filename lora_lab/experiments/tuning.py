@@ -1,8 +1,8 @@
-"""Tune each method's learning rate on validation: the same number of rates for all, and more at an edge.
+"""Tune each method's learning rate on validation, with the same number of rates for every method.
 
-A method with another method's rate, or with fewer tries, looks worse than it is. So every method has a geometric grid
-around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that end are tried. If
-the best rate is still at that end, it is marked as an edge: a better rate may lie beyond.
+A method looks worse than it is if it uses another method's rate, or if fewer of its rates are tried. So every method
+has a geometric grid around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
+end are tried. If the best rate is still at that end, it is marked as an edge: a better rate may lie beyond.
 Tuning seeds are not among the final seeds, so luck in tuning is not scored again. The test split is never used.
 """
 
@@ -26,19 +26,19 @@ RATES, GROWTH = 4, 2  # rates in a grid, and rates that may be added at one end
 
 @dataclass(frozen=True)
 class Axis:
-    """The setting to tune: the recipe's "lr", or an option of the method. Its values are `lowest` * `factor`^k."""
+    """The setting to tune ("lr" or an option of the method), whose values are `lowest` * `factor`^k."""
 
     lowest: float
     factor: float = 2.0
     name: str = "lr"
 
     def grid(self, n: int, *, below: int = 0, above: int = 0) -> list[float]:
-        """Return n values, centered like the first four, plus `below` and `above` more, rounded to two digits."""
+        """Return n values (two digits) around the default grid's center, plus `below` lower and `above` higher ones."""
         first = (RATES - n) // 2
         return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first - below, first + n + above)]
 
     def set(self, recipe: Recipe, value: float) -> Recipe:
-        """Return the recipe with this value."""
+        """Return the recipe with this value of the setting."""
         if self.name == "lr":
             return replace(recipe, lr=value)
         return replace(recipe, method=replace(recipe.method, **{self.name: value}))  # type: ignore[type-var]
@@ -68,12 +68,12 @@ def axis_of(method: Method) -> Axis:
 
 
 class Tried(NamedTuple):
-    """One value, the mean validation metric and loss of its runs (None and inf if one failed), and both for `each`."""
+    """A tried value, with the mean validation metric and loss of its runs (None and inf if a run failed)."""
 
     value: float
     validation: float | None = None
     loss: float = inf
-    each: Sequence[Sequence[float]] = ()
+    each: Sequence[Sequence[float]] = ()  # the metric and the loss of each run
 
 
 class Tuning(NamedTuple):
@@ -113,7 +113,7 @@ def tune(
         recipes = [one.at_seed(SEED + n) for one in at_each for n in range(seeds)]
         swept, name, tried = sweep.run(recipes), "", []
         if len(swept) < len(recipes):
-            raise Failed("stopped before every value was tried; repeat the call to resume")
+            raise Failed("tuning was stopped before every value was tried; repeat the call to resume")
         runs.update({value: swept.runs[i * seeds : (i + 1) * seeds] for i, value in enumerate(values)})
         for value, own in sorted(runs.items()):
             tried.append(Tried(value))

@@ -1,4 +1,4 @@
-"""Fine-tuning methods. To add one, create a file in this folder and list it below so that it registers itself."""
+"""Fine-tuning methods. To add a method, create a file in this folder and add the file's name to the list below."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ for _name in ("lora", "full", "soft", "bitfit", "bottleneck", "ia3", "shared"):
 
 
 def method_from(settings: Mapping[str, Any]) -> Method:
-    """Create a method from the settings in a recipe or adapter file: {"name": "lora", "rank": 8, ...}.
+    """Create a method from the settings in a recipe or adapter file, such as {"name": "lora", "rank": 8}.
 
     Raises: BadValue for an unknown method or option, or an invalid value.
     """

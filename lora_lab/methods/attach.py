@@ -21,9 +21,9 @@ from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 
 
 class MethodLayer(AdapterLayer):
-    """A frozen layer with the parameters of a `LayerMethod`: y = after(base_layer(before(x))).
+    """Wrap a frozen layer and compute `y = after(base_layer(before(x)))` with a `LayerMethod` and its parameters.
 
-    start   attributes by name; tensors become fp32 parameters
+    start   The values of the layer's attributes, by name. Tensors become fp32 parameters.
     """
 
     def __init__(self, base_layer: nn.Module, method: Any, start: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ class MethodLayer(AdapterLayer):
 
 
 class Frozen(nn.Module):
-    """Frozen tensors, which are left out of the state dict. Several layers may share an instance."""
+    """Hold frozen tensors that are left out of the state dict. Several layers may share one `Frozen` module."""
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Frozen(nn.Module):
 
 
 class TrainedCopy(AdapterLayer):
-    """A task head and a trainable copy of it. The copy and its output are fp32, whatever the base's dtype."""
+    """A task head and its trainable copy. The copy and its output are fp32, whatever dtype the base model has."""
 
     head = True
 
@@ -74,10 +74,10 @@ class TrainedCopy(AdapterLayer):
 
 
 class PooledHead(TrainedCopy):
-    """Compute fp32 logits W z + b, (rows, classes), from the mean hidden state z (rows, d). W and b start at zero.
+    """Compute fp32 logits `W z + b` of shape (rows, classes) from mean hidden states z of shape (rows, d).
 
-    It hooks the base model, since BERT's own head receives only the first token. The heads of GPT-2 and Llama receive
-    every token (`every_token`), so their logits are (rows, tokens, classes), the same for all tokens.
+    W and b start at zero. The head hooks the base model, since BERT's own head receives only the first token. The heads
+    of GPT-2 and Llama receive every token, so `every_token` repeats a row's logits for each token.
     """
 
     unmergeable = "reads the mean of all tokens, which no head in transformers does"
@@ -92,12 +92,12 @@ class PooledHead(TrainedCopy):
         self.hook = model.base_model.register_forward_hook(self.capture, with_kwargs=True)
 
     def capture(self, base: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        """Store the hidden states and the mask. This is a forward hook of the base model."""
+        """Store the hidden states and the attention mask. This method is a forward hook of the base model."""
         if self.active:
             self.captured = (output[0], kwargs.get("attention_mask"))
 
     def features(self) -> Tensor:
-        """Return the mean hidden state of each captured row, (rows, d) in fp32, and clear the captured states."""
+        """Return the mean hidden state of each captured row, as an fp32 tensor (rows, d). Clear the captured states."""
         (hidden, mask), self.captured = self.captured, None
         if mask is None or mask.dim() != 2:  # other masks don't show which tokens are padding
             return hidden.float().mean(1)  # type: ignore[no-any-return]
@@ -112,9 +112,9 @@ class PooledHead(TrainedCopy):
 
 
 class Ahead(MethodLayer):
-    """Trainable vectors before every row of the input, added by a forward pre-hook on the model; see `soft.py`.
+    """Trainable vectors that a forward pre-hook on the model adds before every row of the input; see `soft.py`.
 
-    members   in a pack, one module per member; the batch holds the members' rows one after another
+    members   In a pack, one module for each member. The batch holds the members' rows one after another.
     """
 
     def __init__(self, method: Any, start: Mapping[str, Any], members: Iterable[nn.Module] = ()) -> None:
@@ -122,14 +122,14 @@ class Ahead(MethodLayer):
         self.members = nn.ModuleList(members)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
-        """Return the vectors for each row: (rows, ...)."""
+        """Return the trainable vectors to put before each row of a batch, as a tensor (rows, ...)."""
         if self.members:
             return torch.cat([member.vectors(rows // len(self.members), dtype) for member in self.members])  # type: ignore[operator]
         vectors: Tensor = self.method.vectors(self).to(dtype)
         return vectors.expand(rows, *vectors.shape)
 
     def register(self, model: nn.Module, name: str) -> None:
-        """Register this module as `model.<name>` and hook it into the model's forward pass."""
+        """Register this module as `model.<name>`, and add a hook to the model's forward pass."""
         setattr(model, name, self)
         self.hook = model.register_forward_pre_hook(self._prepend, with_kwargs=True)
 
@@ -146,10 +146,10 @@ class Ahead(MethodLayer):
 
 
 def site_kind(layer: nn.Module) -> str:
-    """Return the kind of adapter that fits a layer: "linear", "embedding", or "" for none.
+    """Return the kind of adapter that fits a layer: "linear", "embedding", or "" if no adapter fits.
 
-    The type must match exactly, since a subclass may compute something else; lora_lab's own layers set `plain_linear`
-    instead. Embeddings that scale their vectors, as in Gemma and BART, are supported.
+    The layer's type must match exactly, because a subclass may compute something else, or the layer must have the
+    attribute `plain_linear`. Embeddings that scale their vectors, as in Gemma and BART, are supported.
     """
     if is_linear(layer) or getattr(layer, "plain_linear", False):
         return "linear"
@@ -158,12 +158,12 @@ def site_kind(layer: nn.Module) -> str:
 
 
 def is_linear(layer: nn.Module) -> bool:
-    """Return whether a layer computes W x + b and nothing else."""
+    """Return whether a layer computes `W x + b` and nothing else."""
     return type(layer) is nn.Linear or type(layer).__name__ in ("Conv1D", "FalconLinear")
 
 
 def sites_of(model: nn.Module) -> list[Site]:
-    """Return all sites for adapters, in model order. Task heads are left out, because they are trained directly.
+    """Return every `Site` of a model, in model order. Task heads are left out, because they are trained directly.
 
     Raises: BadValue if the model already has an adapter, or if its linear layers come from another library.
     """
@@ -187,7 +187,7 @@ def sites_of(model: nn.Module) -> list[Site]:
 
 
 def role_widths(model: nn.Module) -> dict[str, int]:
-    """Return the output width of each role in a model's fused layers, from its config; {} if their order is unknown."""
+    """Return the output width of each role in a model's fused layers, or {} if the order of the roles is unknown."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
@@ -199,7 +199,7 @@ def role_widths(model: nn.Module) -> dict[str, int]:
 
 
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the task heads of a model and their names; a language model has none."""
+    """Return the name and module of each task head of a model. A language model has no task heads."""
     return [(name, module) for name, module in model.named_children() if name in HEADS]
 
 
@@ -207,7 +207,7 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def wrap(model: nn.Module, path: str, adapter: AdapterLayer) -> None:
-    """Replace the layer at `path` with the adapter that wraps it, in the layer's train or eval mode."""
+    """Replace the layer at `path` with an adapter that wraps the layer, and keep the layer's train or eval mode."""
     put(model, path, adapter.train(adapter.base_layer.training))
 
 
@@ -227,9 +227,9 @@ def _do_nothing(*_: object) -> None:  # not a lambda, so that models can be pick
 
 
 def train_heads(model: nn.Module) -> None:
-    """Replace each task head with a trainable copy, unless the method has replaced heads itself.
+    """Replace each task head with a trainable copy, unless the method has already replaced the heads.
 
-    Warn about other layers outside the base model, which stay frozen and may be random.
+    Issue a warning about other layers outside the base model, because they stay frozen and may be random.
     """
     if any(isinstance(head, AdapterLayer) for _, head in heads_of(model)):
         return
@@ -249,7 +249,7 @@ def train_heads(model: nn.Module) -> None:
 
 @contextmanager
 def restore_on_error(model: nn.Module) -> Iterator[None]:
-    """If the block raises, remove the adapters and restore `requires_grad` of every parameter."""
+    """If the `with` block raises an error, remove the adapters and restore `requires_grad` of every parameter."""
     saved = [(p, p.requires_grad) for p in model.parameters()]
     try:
         yield
@@ -287,7 +287,7 @@ def inside(model: nn.Module) -> nn.Module:
 
 
 def refuse_adapted(model: nn.Module) -> None:
-    """Raise BadValue for an object that is not a model, is wrapped by torch, or already has an adapter."""
+    """Raise BadValue if an object is not a model, is wrapped by torch, or already has an adapter."""
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
         raise BadValue(f"{str(model)[:60]!r} is a {kind}, not a model: load one with load_model(name)")
@@ -305,7 +305,7 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def report_of(model: nn.Module) -> Any:
-    """Return the `Report` of a model's adapter. Raises: BadValue if the model has none, or a bank of them."""
+    """Return the `Report` of a model's adapter. Raises: BadValue if the model has no adapter, or a bank of adapters."""
     if hasattr(model := inside(model), "lora_lab_report"):
         return model.lora_lab_report
     if is_adapted(model):
@@ -314,27 +314,27 @@ def report_of(model: nn.Module) -> Any:
 
 
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """Yield the path and module of everything that a method added; outer adapters come before inner ones."""
+    """Yield the path and module of everything that a method added to a model, outer adapters before inner ones."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer))
 
 
 def method_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the plain path and the adapter of each layer that a `LayerMethod` changes."""
+    """For each layer that a `LayerMethod` changes, yield the layer's path in the plain model and its adapter."""
     return ((plain_path(name), layer) for name, layer in adapter_layers(model) if isinstance(layer, MethodLayer))
 
 
 def plain_path(path: str) -> str:
-    """Return a layer's path in the plain model."""
+    """Return a layer's path in the model without adapters, given its path in the adapted model."""
     return path.replace(".base_layer", "")
 
 
 def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the named parameters of an adapter, except those of the frozen layer inside it."""
+    """Yield an adapter's parameters with their names, except those of the frozen layer inside the adapter."""
     return ((name, p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield the path, name and value of every trainable parameter outside the heads; each comes only once."""
+    """Yield the path, name and value of all trainable parameters outside the heads, but shared parameters only once."""
     seen = set[int]()
     for path, part in adapter_layers(model):
         for name, p in () if part.head else own_parameters(part):
@@ -344,7 +344,7 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Count a model's parameters; a quantized weight counts at its original size."""
+    """Count a model's parameters. A quantized weight counts as many parameters as before quantization."""
     return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 
@@ -362,9 +362,9 @@ def shapes_of(model: nn.Module) -> nn.Module:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a short hash of a plain model, computed from the start of every weight matrix, rounded to bf16.
+    """Return a short hash of a plain model, computed from the first values of every weight matrix, rounded to bf16.
 
-    The hash is the same for a checkpoint in fp32, in bf16 or quantized. For fp16, which rounds differently, it is "".
+    A checkpoint has the same hash in fp32, in bf16 and in quantized formats. Models in fp16 have an empty hash.
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization

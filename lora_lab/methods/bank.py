@@ -1,14 +1,14 @@
-"""Many adapters on one base: switch by name, blend several into one, or use a different one for each row of a batch.
+"""Keep many adapters on one base model. Select an adapter by name, blend adapters, or use one for each row of a batch.
 
     bank = AdapterBank(model)
     bank.load("captain", folder)
-    bank.use("captain")                        for every row; use(None) selects the base alone
-    bank.blend({"a": 0.5, "b": 0.5}, "mix")    W + 0.5 * delta_a + 0.5 * delta_b
-    with bank.mixed(["a", None, "mix"]):       one adapter per row
+    bank.use("captain")                        # use one adapter for every row; use(None) selects the base alone
+    bank.blend({"a": 0.5, "b": 0.5}, "mix")    # add an adapter with the weights W + 0.5 * delta_a + 0.5 * delta_b
+    with bank.mixed(["a", None, "mix"]):       # use one adapter per row
         model(**batch)
 
 Each adapter is loaded into its own copy of the model, which shares the base's weights. Each `BankLayer` in `model`
-holds the adapted versions of one layer, so switching only changes a name and moves no weights.
+holds the adapted versions of one layer, so selecting another adapter changes only a name and moves no weights.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Name = str | None  # an adapter's name; None means the base alone
 
 
 class AdapterBank:
-    """Named adapters of one base model, which is frozen and never changes.
+    """Named adapters on one base model. The base model is frozen and never changes.
 
-    Raises: BadValue if the model already has an adapter or a bank.
+    Raises: BadValue if the model already has an adapter or a bank of adapters.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,12 +52,12 @@ class AdapterBank:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all adapters, in the order they were added."""
+        """The names of all adapters, in the order in which they were added."""
         return tuple(self._models)
 
     @property
     def used(self) -> Name | tuple[Name, ...]:
-        """The adapter in use, or None for the base alone; within `mixed`, a tuple with one name per row."""
+        """The name of the adapter in use, None for the base alone, or within `mixed` a tuple with one name per row."""
         return self._choice.used  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
@@ -72,8 +72,8 @@ class AdapterBank:
     def load(self, name: str, folder: str | Path) -> Report:
         """Add the adapter in `folder`, saved by lora_lab or PEFT, as `name`. The adapter in use doesn't change.
 
-        Raises: see `load_adapter`; BadValue for a name that is taken, or a method that trains the base or works on the
-        whole model.
+        Raises: BadValue if `name` is taken, or if the method trains the base model or works on the whole model. For
+        other errors, see `load_adapter`.
         """
         self._check_free(name)
         _, method = open_for(self._plain, folder)
@@ -87,18 +87,18 @@ class AdapterBank:
         return report
 
     def add(self, name: str, adapted: nn.Module) -> Report:
-        """Add a copy of the adapter attached to another model. Raises: see `load`."""
+        """Add a copy of the adapter that is attached to another model. For errors, see `load`."""
         with tempfile.TemporaryDirectory() as folder:
             return self.load(name, save_adapter(adapted, folder))
 
     @torch.no_grad()
     def blend(self, weights: Mapping[str, float], name: str) -> Report:
-        """Add the weighted sum of several LoRAs as `name`: W + sum of weight * scaling * B A, exactly.
+        """Add a weighted sum of several LoRA adapters as `name`: W plus the exact sum of weight * scaling * B A.
 
-        The result is another LoRA, whose A and B are the stacked A and B of its parts. Heads are averaged with the same
-        weights, normalized to sum to 1.
-        Raises: BadValue for a name that is taken, no weights, a weight that is not a finite number, heads whose weights
-        sum to zero, or an adapter that is not a plain LoRA; NotFound for an unknown adapter.
+        The result is a LoRA adapter whose A and B are the stacked A and B of the given adapters. Heads are averaged
+        with the same weights, normalized to sum to 1.
+        Raises: BadValue if `name` is taken, `weights` is empty, a weight is not a finite number, the weights of heads
+        sum to zero, or an adapter is not plain LoRA; NotFound for an unknown adapter.
         """
         self._check_free(name)
         if not weights:
@@ -142,9 +142,9 @@ class AdapterBank:
         return save_adapter(self._models[self._check_name(name)], folder)
 
     def remove(self, name: str) -> None:
-        """Remove an adapter. If it is in use, switch to the base.
+        """Remove an adapter. If the adapter is in use, switch to the base model alone.
 
-        Raises: NotFound for an unknown name; within `mixed`, BadValue for an adapter that a row uses.
+        Raises: NotFound for an unknown name, and BadValue within `mixed` if a row uses the adapter.
         """
         if isinstance(self.used, tuple) and self._check_name(name) in self.used:
             raise BadValue(f"'{name}' is used by rows of this batch: remove it after the mixed block")
@@ -157,7 +157,7 @@ class AdapterBank:
                 attach.put(self.model, path, self._layers.pop(path).base_layer)
 
     def close(self) -> None:
-        """Remove all adapters, leaving the plain base, still frozen."""
+        """Remove all adapters, and leave the plain base model, which stays frozen."""
         self.use(None)
         for name in self.names:
             self.remove(name)
@@ -190,15 +190,15 @@ class AdapterBank:
     # ---- selecting
 
     def use(self, name: Name) -> None:
-        """Use an adapter for every row, or only the base if None. Raises: NotFound for an unknown name."""
+        """Use one adapter for every row, or the base alone if `name` is None. Raises: NotFound for an unknown name."""
         self._choice.used = None if name is None else self._check_name(name)
 
     @contextmanager
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
-        """Within the block, use a different adapter for each row of a batch; None means the base alone.
+        """Within the block, use a different adapter for each row of a batch. None stands for the base model alone.
 
-        names   one name per row, in order; with beam search, one per beam
-        Raises: NotFound for an unknown name; BadValue for no names and, when the model runs, for another batch size.
+        names   A list with one name per row, in order, or with one name per beam for beam search.
+        Raises: NotFound for an unknown name, and BadValue if `names` is empty or the batch has another number of rows.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
@@ -221,13 +221,13 @@ class AdapterBank:
 
 
 class BankLayer(AdapterLayer):
-    """A frozen layer together with its adapted version for each adapter that changes it.
+    """A frozen layer, together with one adapted version of the layer for each adapter that changes it.
 
-    In a mixed batch, W x is computed once for all rows, and each row adds the update of its own LoRA. Heads and other
-    methods are computed one adapter at a time.
+    In a mixed batch, `W x` is computed once for all rows, and each row adds the update of its own LoRA adapter. Heads
+    and methods other than LoRA are computed separately for each adapter.
 
-        y = W x                       x (rows, ..., in)
-        y[n] += B[n] A[n] x[n]        two batched products; lower ranks are padded with zeros
+        y = W x                       # x is (rows, ..., in)
+        y[n] += B[n] A[n] x[n]        # two batched products, in which lower ranks are padded with zeros
     """
 
     def __init__(self, base_layer: nn.Module, choice: SimpleNamespace) -> None:
@@ -236,7 +236,7 @@ class BankLayer(AdapterLayer):
         self.change({})
 
     def change(self, adapted: dict[Name, nn.Module]) -> None:
-        """Set the adapted layer of each adapter."""
+        """Set the adapted versions of this layer: a mapping from the name of each adapter to a layer."""
         self.adapted = adapted
         self.held = nn.ModuleList(adapted.values())  # registered, so that moving the model to a device moves them too
         self.low_rank = [n for n, layer in adapted.items() if isinstance(layer, LoRALinear) and _loras(layer)]
@@ -274,7 +274,7 @@ class BankLayer(AdapterLayer):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _gathered(self, y: Tensor) -> Tensor:
-        """Return [A | B^T] of each row: (rows, R, in + out), where R is the highest rank in this layer."""
+        """Return [A | B^T] of each row as a tensor (rows, R, in + out), where R is the highest rank in this layer."""
         batch = self.choice.used, y.dtype, y.device
         if batch != self._batch:  # during generation, every step has the same rows
             if self._stacked is None or (self._stacked.dtype, self._stacked.device) != batch[1:]:
@@ -288,7 +288,7 @@ class BankLayer(AdapterLayer):
 
 
 def _loras(layer: nn.Module) -> list[LoRALayer]:
-    """Return the LoRAs around a frozen layer, one per slice; an empty list for other methods, such as DoRA."""
+    """Return the LoRA layers around a frozen layer, one per slice, or an empty list for other methods such as DoRA."""
     loras: list[LoRALayer] = []
     while isinstance(layer, LoRALayer) and not isinstance(layer, DoRALinear):
         loras.append(layer)
@@ -297,7 +297,7 @@ def _loras(layer: nn.Module) -> list[LoRALayer]:
 
 
 def _pair(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return A (rank, in) and scaling * B^T (rank, out) of the single LoRA equivalent to those around a layer."""
+    """Combine the LoRA layers around a frozen layer and return one A (rank, in) and one scaling * B^T (rank, out)."""
     loras = _loras(layer)
     a, b = file_tensors(loras).values()
     return a, loras[0].scaling * b.t()

@@ -1,7 +1,7 @@
-"""The base class of methods and their reports. Most methods adapt single layers; see `layer_method.py`.
+"""The base class of fine-tuning methods and their reports. For methods that adapt single layers, see `layer_method.py`.
 
-Methods can be created, hashed and listed without importing torch. Their modules get torch (and modules that need it)
-from this module, which imports them lazily.
+Methods can be created, hashed and listed without importing torch. The files of methods get torch from this
+module, which imports torch, and modules that need torch, on first use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
 
 @dataclass(frozen=True)
 class Placement:
-    """LoRA at one site: its rank, scaling and number of trainable parameters."""
+    """LoRA at one site: the rank, the scaling and the number of trainable parameters."""
 
     site: Site
     rank: int
@@ -40,12 +40,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Report:
-    """What a method added to a model. All counts are numbers of trainable parameters.
+    """A report on what a method added to a model. Each `count` is a number of trainable parameters.
 
-    placements         where LoRA was added
-    heads, parts       (path, count) of each task head, and of every other trainable part that has no rank
-    total              parameters of the model including its adapters; a head and its trainable copy count once
-    base_fingerprint   fingerprint of the frozen weights, before any merge
+    placements         The sites where LoRA was added.
+    heads, parts       Pairs (path, count) for each task head, and for each other trainable part without a rank.
+    total              The number of all parameters, including adapters. A head and its trainable copy count once.
+    base_fingerprint   The fingerprint of the frozen weights before any merge.
     """
 
     method: Method
@@ -57,17 +57,17 @@ class Report:
 
     @property
     def adapter_parameters(self) -> int:
-        """Trainable parameters outside the heads."""
+        """The number of trainable parameters outside the heads."""
         return sum(p.parameters for p in self.placements) + sum(count for _, count in self.parts)
 
     @property
     def head_parameters(self) -> int:
-        """Trainable parameters in the heads, which every method trains."""
+        """The number of trainable parameters in the heads, which every method trains."""
         return sum(count for _, count in self.heads)
 
     @property
     def trainable(self) -> int:
-        """All trainable parameters: adapters and heads."""
+        """The number of all trainable parameters, in adapters and heads."""
         return self.adapter_parameters + self.head_parameters
 
     def __str__(self) -> str:
@@ -85,18 +85,18 @@ class Report:
 
 
 class Method:
-    """Base class of fine-tuning methods, which are frozen dataclasses.
+    """The base class of fine-tuning methods. Each method is a frozen dataclass.
 
-    name          name on the command line and in files
-    allowed       for integer options, the lowest value; for options with fixed choices, those choices
-    can_pack      whether several runs can train in one pack, on one frozen base
-    may_differ    settings that may differ within a pack
-    trains_base   whether the base's own weights train
-    unmergeable   why the update can't be merged into the base's weights; "" if it can
-    peft_type     PEFT's name for the method, if it exchanges files with PEFT through `to_peft`, `from_peft` and `fill`.
-                  If "", files hold every trainable parameter under its path
-    head_prefix   the prefix of head keys in files
-    retired       options removed since earlier versions, with their defaults, so that hashes of recipes don't change
+    name          The method's name on the command line and in files.
+    allowed       The lowest value of each integer option, and the choices of each option with fixed choices.
+    can_pack      Whether several runs can train in one pack, on one frozen base model.
+    may_differ    The settings that may differ between the runs of a pack.
+    trains_base   Whether the method trains the base model's own weights.
+    unmergeable   Why the update can't be merged into the base model's weights, or "" if it can be merged.
+    peft_type     PEFT's name for the method, if `to_peft`, `from_peft` and `fill` exchange its files with PEFT.
+                  If `peft_type` is empty, files hold every trainable parameter under the parameter's path.
+    head_prefix   The prefix that the keys of heads have in files.
+    retired       The options of earlier versions, with their defaults, which keep the hashes of recipes unchanged.
     """
 
     name: ClassVar[str]
@@ -110,7 +110,7 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Convert NumPy scalars and targets, and check `allowed`. Subclasses that check more call this first."""
+        """Convert NumPy scalars and targets, and check `allowed`. A subclass with checks calls this method first."""
         make_plain(self)
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)
@@ -128,24 +128,24 @@ class Method:
         return 0
 
     def positions(self, causal: bool) -> int:
-        """Return by how many tokens the method shortens the longest possible row; `causal` is False for an encoder."""
+        """Return by how many tokens the longest possible row becomes shorter. `causal` is False for an encoder."""
         return self.added_tokens
 
     def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
-        """Add parameters to a frozen model, or unfreeze some; LoRA returns its placements. For `to_fill`, see `attach`.
+        """Add or unfreeze parameters of a frozen model. LoRA returns its placements. For `to_fill`, see `attach`.
 
-        Raises: BadValue, NotFound if the method does not fit the model.
+        Raises: BadValue or NotFound if the method does not fit the model.
         """
         return None
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """Freeze the model, add the trainable parameters and replace each task head with a trainable copy.
 
-        If the method trains the base, every parameter becomes trainable instead.
+        If the method trains the base model, every parameter becomes trainable instead.
 
-        to_fill   if True, the values will be loaded from a file, so expensive initial values are not computed
-        Raises: BadValue, NotFound if the method does not fit the model, if nothing would train, or if the model already
-        has an adapter. An error leaves the model unchanged.
+        to_fill   True if the values will be loaded from a file, so that expensive initial values aren't needed.
+        Raises: BadValue or NotFound if the method does not fit the model, if nothing would train, or if the model
+        already has an adapter. An error leaves the model unchanged.
         """
         attach.refuse_adapted(model)
         fingerprint = attach.fingerprint(model)
@@ -170,23 +170,23 @@ class Method:
         return report
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the file's tensors by key, and the fields of adapter_config.json, without heads and common fields."""
+        """Return a file's tensors by key, without heads, and the method's own fields of `adapter_config.json`."""
         heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
         named = ((name, p) for name, p in model.named_parameters() if p.requires_grad and not name.startswith(heads))
         return {PREFIX + name: p for name, p in named}, {"peft_type": OURS, "method": self.settings()}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
-        """Create a method from a PEFT config. Raises: BadValue, NotFound if it does not fit the model."""
+        """Create a method from a PEFT config. Raises: BadValue or NotFound if the config does not fit the model."""
         raise NotImplementedError
 
     def fill(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a file's tensors, except heads, into a model with this method attached."""
+        """Copy the tensors of an adapter file, except heads, into a model to which this method is attached."""
         for key, tensor in self.to_peft(model)[0].items():
             tensor.data.copy_(tensors[key])
 
     def settings(self) -> dict[str, Any]:
-        """Return JSON-compatible settings, {"name": ..., ...}, for `method_from`."""
+        """Return the settings as JSON-compatible values, from which `method_from` can create the method again."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name, **values, **self.retired}
@@ -198,7 +198,7 @@ M = TypeVar("M", bound=Method)
 
 
 def register(method: type[M]) -> type[M]:
-    """Make a method available to the command line, recipes and files (as a class decorator)."""
+    """Register a method for the command line, recipes and files. This function is a class decorator."""
     REGISTRY[method.name] = method
     return method
 
@@ -217,7 +217,7 @@ def plain(value: Any) -> Any:
 
 
 def make_plain(options: Any) -> None:
-    """Apply `plain` in place to each field of a dataclass, which may be frozen."""
+    """Apply `plain` in place to each field of a dataclass, even of a frozen dataclass."""
     for field in fields(options):
         object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
@@ -249,7 +249,7 @@ def is_number(value: object) -> bool:
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """Convert targets such as "v,q" or ("q", "v") to a tuple, roles first and in one order. Raises: BadValue."""
+    """Convert targets such as "v,q" or ("q", "v") to a tuple with roles first, in a fixed order. Raises: BadValue."""
     try:
         items = value.split(",") if isinstance(value, str) else sorted(value) if isinstance(value, Set) else value
         names = dict.fromkeys(word.strip() for word in items if word.strip())

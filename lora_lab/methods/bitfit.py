@@ -1,8 +1,9 @@
-"""BitFit: train only the biases of the model. Ben-Zaken et al. 2022, arXiv:2106.10199.
+"""BitFit trains only the biases of a model (Ben-Zaken et al. 2022, arXiv:2106.10199).
 
-    y = W x + b + (b' - b)        b' starts as b, so the output is initially unchanged; files hold b'
+    y = W x + b + (b' - b)
 
-Hu et al.'s 14.2M parameters for GPT-3 correspond to 12 d per layer; the biases of a GPT-2 block have 11 d parameters.
+The trained bias b' starts as b, so the output is initially unchanged. Files hold b'. Hu et al. report 14.2M trained
+parameters for GPT-3, which is 12 d per layer of width d; the biases of a GPT-2 block have 11 d parameters.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Bottleneck adapters: small networks with one hidden layer, inserted after parts of each transformer layer.
 
-    y -> y + W_up gelu(W_down norm(y))        2 d r + r + d parameters with biases; plus 2 d for the norm, in "lin" only
+    y -> y + W_up gelu(W_down norm(y))    # has 2 d r + r + d parameters, and 2 d more for the norm of "lin"
 
-    houlsby    after attention and feed-forward   AdapterH, Houlsby et al. 2019, arXiv:1902.00751
-    lin        after feed-forward, with a norm    AdapterL, Lin et al. 2020 (not read here), as in Hu et al. 5.1
-    pfeiffer   after feed-forward                 AdapterP, Pfeiffer et al. 2021, arXiv:2005.00247
+    houlsby:   AdapterH follows attention and the feed-forward block (Houlsby et al. 2019, arXiv:1902.00751).
+    lin:       AdapterL, with a norm, follows the feed-forward block (Hu et al. 5.1; Lin et al. 2020 was not read here).
+    pfeiffer:  AdapterP follows the feed-forward block (Pfeiffer et al. 2021, arXiv:2005.00247).
 
-AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) omits the lower layers. W_up starts at zero, so the output is
-initially unchanged.
+AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) omits the adapters of the lower layers. W_up starts at zero, so the
+output is initially unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}
 @register
 @dataclass(frozen=True)
 class Bottleneck(LayerMethod):
-    """Bottlenecks of width `size` in the top `layers` layers of the model, or in all layers if it is None.
+    """Add bottlenecks of width `size` to the top `layers` layers of the model, or to all layers if `layers` is None.
 
     Raises: BadValue for an invalid value.
     """
@@ -54,7 +54,7 @@ class Bottleneck(LayerMethod):
             raise BadValue(f"bottleneck does not fit this model: each layer must have {needed}; use lora")
         count = self.layers or len(layers)
         if count > len(layers):
-            raise BadValue(f"layers is {count}, but this model has {len(layers)} layers")
+            raise BadValue(f"layers={count} is too high, because this model has {len(layers)} layers")
         chosen = [site for number in sorted(layers)[-count:] for site in layers[number]]
         if self.size > (width := chosen[0].out_features):
             raise BadValue(f"size {self.size} is not a bottleneck in a model of width {width}: use at most {width}")

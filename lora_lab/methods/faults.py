@@ -1,6 +1,6 @@
-"""Names of the faults that adapters can have; `remedies.json` says how to fix each. Users have reported all of them.
+"""Names of the faults that users have reported in adapters. The file `remedies.json` says how to fix each fault.
 
-Reading a file raises `Refused` with one of these names; `inspect` reports every fault as a `Problem`.
+Reading a file raises `Refused` with the name of a fault, and `inspect` reports every fault as a `Problem`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ RENAMED = "keys renamed"
 MISSING = "tensors missing"
 TOO_MANY = "extra tensors"
 WRONG_BASE = "wrong base"
-ZERO_B = "B is all zero"
+ZERO_B = "zero update"
 SOME_ZERO = "B is zero in some layers"
 CUT = "gradient was cut"
 UNUSED = "layer never used"
 LOW_ALPHA = "default alpha at high rank"
-ROUNDED = "update rounded away"
+ROUNDED = "update too small"
 NO_EFFECT = "no effect on this base"
 
 REMEDIES = read_json(Path(__file__).with_name("remedies.json"))
 
 
 class Refused(BadValue):
-    """An unusable adapter file. `fault` is the name of the fault."""
+    """The error for an adapter file that cannot be used. The attribute `fault` holds the name of the fault."""
 
     def __init__(self, message: str, fault: str) -> None:
         super().__init__(message)

@@ -1,14 +1,14 @@
-"""Train every weight, or only the task head, by steps (`head`) or by solving a logistic regression (`probe`).
+"""Train every weight, or train only the task head, either in steps (`head`) or as a logistic regression (`probe`).
 
-    probe:  p(class | text) = softmax(W z + b)    z (d,) is the mean of the last hidden state over a text's tokens;
-                                                  W (classes, d) and b (classes) start at zero
+The probe is a logistic regression on the features of a frozen model (Alain & Bengio 2016, arXiv:1610.01644):
 
-The probe is a baseline, logistic regression on the features of a frozen model (Alain & Bengio 2016, arXiv:1610.01644):
+    p(class | text) = softmax(W z + b)
+    minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2
 
-    minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z standardized to mean 0 and deviation 1
-
-This loss has a single minimum, which scikit-learn finds (`training/loop.py`) without a learning rate, steps or a
-seed. A method's gain over the probe shows what changing the model is worth.
+The features z (d,) are the mean of the last hidden state over a text's tokens, and the minimization standardizes them
+to mean 0 and standard deviation 1. W (classes, d) and b (classes) start at zero. This loss has a single minimum, which
+scikit-learn finds (`training/loop.py`) without a learning rate, steps or a seed. The gain of another method over this
+baseline shows how much it helps to change the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of m
 @register
 @dataclass(frozen=True)
 class FullFineTuning(Method):
-    """Train every weight and add none. Raises: BadValue for a quantized model."""
+    """Train every weight and add no parameters. Raises: BadValue for a quantized model."""
 
     name, trains_base = "full", True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
@@ -49,10 +49,10 @@ class HeadOnly(Method):
 @register
 @dataclass(frozen=True)
 class Probe(Method):
-    """Logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses. `l2` is the only hyperparameter.
+    """Fit a logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses.
 
-    scikit-learn's C is 1 / l2, or 2 / l2 for two classes, for which scikit-learn has one row of W instead of two.
-    A recipe's `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
+    The C of scikit-learn is 1 / l2, or 2 / l2 for two classes, for which scikit-learn has only one row of W. In a
+    probe's recipe, `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
     """
 
     name = "probe"

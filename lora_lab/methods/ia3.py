@@ -1,10 +1,10 @@
-"""IA3: learned factors that rescale the keys, the values and the hidden activations of the feed-forward block.
+"""IA3 learns factors that rescale the keys, the values and the hidden activations of the feed-forward block.
 
-    y = W (l * x) + b        l (in) scales the input of layers in `feedforward`
-    y = l * (W x + b)        l (out) scales the output of the other layers, or of a slice of a fused layer
+    y = W (l * x) + b        # in layers of `feedforward`, the factors l (in) scale the input
+    y = l * (W x + b)        # in other layers and in slices of fused layers, the factors l (out) scale the output
 
-All factors start at 1, so the output is initially unchanged. Liu et al. 2022, arXiv:2205.05638.
-Files hold base_model.model.<path>.ia3_l, (1, in) or (out, 1). Outputs that are not adapted have the factor 1.
+All factors start at 1, so the output is initially unchanged. Source: Liu et al. 2022, arXiv:2205.05638. Files hold
+the factors as base_model.model.<path>.ia3_l (1, in) or (out, 1). Outputs without an adapter have the factor 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lora_lab.methods.targets import ROLES, choose
 @register
 @dataclass(frozen=True)
 class IA3(TargetMethod):
-    """Factors that scale the input of targets in `feedforward` and the output of the other targets.
+    """Learn factors that scale the input of the targets in `feedforward` and the output of the other targets.
 
     Raises: BadValue for targets that are not strings, or if `feedforward` is not a subset of `targets`.
     """
@@ -94,7 +94,7 @@ class IA3(TargetMethod):
 def _names(
     modules: list[str], on_input: list[str], all_modules: set[str], taken: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Return short names of all targets, and of those whose input is scaled."""
+    """Return short names of all targets, and short names of the targets whose input is scaled."""
     feedforward = peft.shortest_names(on_input, all_modules, taken)
     others = peft.shortest_names([m for m in modules if m not in on_input], all_modules, taken)
     return [*others, *feedforward], feedforward

@@ -1,9 +1,9 @@
-"""Report what an adapter folder contains, its effect on a base model, and its faults. Files are not trusted.
+"""Report what an adapter folder contains, its faults, and its effect on a base model. The files are not trusted.
 
-    norms        ||scaling B A||_F of each module and, given a base model, its ratio to ||W||_F
-    difference   given a base model, the largest change to a logit
+    norms:        ||scaling B A||_F of each module and, if a base model is given, its ratio to ||W||_F
+    difference:   the largest change of a logit, if a base model is given
 
-||B A||_F^2 = trace((B^T B)(A A^T)), which multiplies two rank x rank matrices and never forms B A.
+||B A||_F^2 = trace((B^T B)(A A^T)) needs only two rank x rank matrices, so the product B A is never computed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MATRICES = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embe
 
 @dataclass
 class Norm:
-    """The update of one module: rank, scaling, ||scaling B A||_F and, given a base model, ||W||_F and their ratio."""
+    """The update of one module: rank, scaling, ||scaling B A||_F and, for a given base model, ||W||_F and the ratio."""
 
     module: str
     rank: int
@@ -49,7 +49,7 @@ class Norm:
 
 @dataclass
 class Inspection:
-    """The result of an inspection. Unknown fields are None, as most are for a truncated file."""
+    """The result of an inspection. A field whose value is unknown is None, like most fields for a truncated file."""
 
     adapter: str
     format: str | None = None
@@ -72,7 +72,7 @@ class Inspection:
         self.problems.append(Problem(fault, where, why, faults.REMEDIES[fault]))
 
     def add_error(self, error: LabError, where: str, not_found: str) -> None:
-        """Add the fault that an error reports."""
+        """Add the fault that caused an error, unless this fault has already been added."""
         fault = not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
         if all(problem.name != fault for problem in self.problems):
             self.add(fault, where, str(error))
@@ -85,9 +85,9 @@ class Inspection:
 def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:
     """Inspect the adapter in the folder `path` and, if a base model is given, its effect on that model.
 
-    model   a model without an adapter; it ends up frozen but otherwise unchanged. A checkpoint of full fine-tuning
-            overwrites its weights, so do not use the model afterwards
-    Raises: NotFound if the folder does not exist or does not contain an adapter. All other faults are in `problems`.
+    model   A model without an adapter, which ends up frozen but otherwise unchanged.
+            A checkpoint of full fine-tuning overwrites the model's weights, so do not use the model afterwards.
+    Raises: NotFound if the folder does not exist or does not contain an adapter. The result lists all other faults.
     """
     if not (folder := Path(path)).is_dir():
         raise NotFound(f"there is no folder {path}; pass the folder that contains adapter_config.json")
@@ -127,7 +127,7 @@ def _is_head(key: str) -> bool:
 
 
 def _check_updates(result: Inspection, file: AdapterFile) -> None:
-    """Add the norm of each update, and the problems visible in the tensors alone."""
+    """Add the norm of each update, and the problems that can be found in the tensors alone."""
     unknown = [key for key in file if not known_key(key)]
     if unknown and not file.own:
         why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
@@ -179,13 +179,13 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
 
 
 def product_norm(a: Tensor, b: Tensor) -> float:
-    """Return ||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
+    """Return ||B A||_F for A (rank, in) and B (out, rank), without computing the product B A."""
     a, b = a.double(), b.double()
     return math.sqrt(max(0.0, ((b.T @ b) * (a @ a.T)).sum().item()))
 
 
 def few(names: list[str]) -> str:
-    """Abbreviate a list to its first name and the number of others."""
+    """Shorten a list of names to the first name and the number of other names."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
@@ -193,7 +193,7 @@ def few(names: list[str]) -> str:
 
 
 def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> None:
-    """Load the adapter; add ||W||, the effect on logits, and problems visible only with a base model."""
+    """Load the adapter. Add ||W||, the effect on logits, and problems that can be found only with a base model."""
     with torch.no_grad():
         before = answer_of(model)
     try:
@@ -232,7 +232,7 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
 
 
 def answer_of(model: nn.Module) -> Tensor:
-    """Return a model's fp32 output for two fixed rows of random tokens: logits, or the last hidden states."""
+    """Return a model's fp32 output for two fixed rows of random tokens: its logits, or else its last hidden states."""
     generator = torch.Generator().manual_seed(0)
     config: Any = model.config
     ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(next(model.parameters()).device)

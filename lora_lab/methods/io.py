@@ -2,11 +2,11 @@
 
 Loading is strict: a file that does not fit leaves the model unchanged. Files are not trusted: the safetensors library
 (https://github.com/huggingface/safetensors) parses them, and names, dtypes, shapes and values are checked before the
-model is touched. Methods known to PEFT define their own layout (`to_peft`); the files of other methods hold every
+model is touched. Methods that PEFT knows define their file layout in `to_peft`. The files of other methods hold every
 trainable parameter under its path.
 
-    base_model.model.<path>. ...        parameters of the adapter of a layer
-    base_model.model.classifier. ...    a head; in files of prompts and prefixes, base_model.classifier. ...
+    base_model.model.<path>. ...        the parameters of a layer's adapter
+    base_model.model.classifier. ...    a task head; in the files of prompts and prefixes, base_model.classifier. ...
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may 
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Save the adapter and head of `model` to the folder `path`, and return the folder.
 
-    The file holds all trainable parameters: after full fine-tuning, the whole model. An existing adapter is replaced
-    atomically.
-    Raises: BadValue if the model has no adapter, if the adapter is merged or at a strength other than 1, or if the
-    folder cannot be written.
+    The file holds all trainable parameters. After full fine-tuning, the file holds the whole model. An existing adapter
+    is replaced atomically.
+    Raises: BadValue if the model has no adapter, if the adapter is merged or its strength is not 1, or if the folder
+    cannot be written to.
     """
     model = attach.inside(model)
     report, folder = attach.report_of(model), Path(path)
@@ -70,9 +70,9 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 
 
 def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
-    """Return the tensors and metadata of `adapter_model.safetensors`, and the config.
+    """Return the tensors and metadata of `adapter_model.safetensors`, and the contents of `adapter_config.json`.
 
-    PEFT ignores the metadata, which holds values without a field in PEFT's config. The model may be on the meta device.
+    PEFT ignores the metadata, which holds values that have no field in its config. The model may be on the meta device.
     """
     method, heads, name = report.method, [head for head, _ in report.heads], type(model).__name__
     header = {"method": method.settings(), "base_fingerprint": report.base_fingerprint}
@@ -98,16 +98,16 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
 
 
 def _head_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of the trained heads by key."""
+    """Return the tensors of the trained heads, by their keys in the file."""
     heads = [(name, head) for name, head in attach.adapter_layers(model) if isinstance(head, attach.TrainedCopy)]
     return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> Report:
-    """Attach the adapter in the folder `path`, saved by lora_lab or PEFT, to a model without one.
+    """Attach the adapter in the folder `path`, saved by lora_lab or PEFT, to a model that has no adapter.
 
-    The adapter is first tested on a copy of the model on the meta device. Torch's random state does not change. Any
-    error leaves the model unchanged.
+    The adapter is first checked against a copy of the model on the meta device. Loading does not change the state of
+    torch's random number generators, and any error leaves the model unchanged.
     Raises: NotFound for a missing file or layer; BadValue for a model that cannot be copied, or for a file that is
     truncated, is not safetensors, was made for another base, or has missing, unexpected or wrongly shaped tensors.
     """
@@ -145,8 +145,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     """Attach `method` to a plain model and initialize it from the adapter in the folder `path`, except for the head.
 
-    Raises: see `load_adapter`; BadValue for an adapter with another method, rank, alpha or target. Any error leaves the
-    model unchanged.
+    Raises: BadValue if the adapter has another method, rank, alpha or target. For other errors, see `load_adapter`. Any
+    error leaves the model unchanged.
     """
     file, saved = open_for(model, path)
     new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
@@ -173,7 +173,7 @@ def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> No
 
 
 def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
-    """Return the adapter file in the folder `path` and its method, for a plain model. Raises: see `load_adapter`."""
+    """Return the adapter file in the folder `path`, and its method for a plain `model`. Raises: see `load_adapter`."""
     attach.refuse_adapted(model)
     file = AdapterFile(path)
     config = file.config
@@ -215,7 +215,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
 
 @contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Within the block, turn any error that the settings of the adapter in `path` cause into a LabError."""
+    """Within the block, convert any error that the settings of the adapter in `path` cause to a LabError."""
     try:
         yield
     except LabError:
@@ -226,7 +226,7 @@ def readable(path: str | Path) -> Iterator[None]:
 
 
 def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: set[str]) -> None:
-    """Check the keys, shapes and values of a file's tensors against what the model needs. Raises: Refused."""
+    """Check that a file has the keys and shapes that the model needs, and only finite values. Raises: Refused."""
     keys = file.shapes.keys() - ignored
     missing, unexpected = sorted(expected.keys() - keys), sorted(keys - expected.keys())
     if missing or unexpected:
@@ -247,9 +247,9 @@ def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: se
 
 
 def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
-    """Return the keys of frozen tensors that PEFT copied into the file, in case the vocabulary has grown.
+    """Return the keys of frozen tensors that PEFT has copied to a file in case the vocabulary has grown.
 
-    Raises: BadValue if such a tensor differs from the model's.
+    Raises: BadValue if a copied tensor differs from the model's own tensor.
     """
     keys = set[str]()
     for path in [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]:
@@ -266,7 +266,7 @@ _FOREIGN = r"module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|de
 
 
 def known_key(key: str) -> bool:
-    """Return whether PEFT or lora_lab may have written a key: such keys contain no name of a wrapper or an adapter."""
+    """Return whether PEFT or lora_lab may have written a key. They write no names of wrappers or adapters in keys."""
     foreign = re.search(rf"(^|\.)({_FOREIGN})(\.|$)", key)
     return key == "prompt_embeddings" or (key.startswith("base_model.") and not foreign)
 
@@ -275,13 +275,13 @@ def known_key(key: str) -> bool:
 
 
 class AdapterFile(Mapping[str, Tensor]):
-    """An adapter folder: the validated config and header, and a mapping of keys to tensors, which are read lazily.
+    """An adapter folder: its checked config and header, and a mapping of keys to tensors, which are read when needed.
 
-    config           contents of adapter_config.json
-    own              lora_lab's part of the header: the method and the base's fingerprint; {} in files saved by PEFT
-    shapes, dtypes   shape and dtype of each tensor, in safetensors' names for dtypes
-    size             size of the weights file in bytes
-    Raises: NotFound for a missing file; BadValue for an invalid one.
+    config           The contents of `adapter_config.json`.
+    own              The method and the base model's fingerprint from lora_lab's header, or {} in PEFT's files.
+    shapes, dtypes   The shape and the dtype of each tensor. The names of dtypes are those of safetensors.
+    size             The size of the weights file in bytes.
+    Raises: NotFound for a missing file, and BadValue for an invalid file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -337,7 +337,7 @@ class AdapterFile(Mapping[str, Tensor]):
         return len(self.shapes)
 
     def check_finite(self) -> None:
-        """Check, in chunks, that every tensor holds only finite floating-point values. Raises: Refused."""
+        """Check, one chunk at a time, that all tensors hold only finite floating-point values. Raises: Refused."""
         with self._open() as file:
             for key, dtype in self.dtypes.items():
                 subject = f"the adapter in {self.path}: {key}"
@@ -353,15 +353,15 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read adapter_config.json, a JSON object. Raises: NotFound; BadValue, see `parse_json`."""
+    """Read the JSON object in `adapter_config.json`. Raises: NotFound, or BadValue as `parse_json` does."""
     content = _read(folder, CONFIG, MOST + 1)
     if len(content) > MOST:
-        raise BadValue(f"{folder / CONFIG} is larger than {MOST // 1024} KiB, too large for a config")
+        raise BadValue(f"{folder / CONFIG} is larger than {MOST // 1024} KiB, which is too large for a config")
     return parse_json(content, str(folder / CONFIG))
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
-    """Read the first bytes of a regular file: pipes may block, and devices never end. Raises: NotFound, BadValue."""
+    """Read the first bytes of a regular file. Refuse pipes and devices, which may block. Raises: NotFound, BadValue."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
         raise NotFound(f"{folder} is not an adapter: it has no {name}")
@@ -375,9 +375,9 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
 
 
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
-    """Parse a JSON object; `what` names it in errors.
+    """Parse a JSON object, which error messages call `what`.
 
-    Raises: BadValue for anything else, non-finite numbers, or text that cannot be encoded.
+    Raises: BadValue for any other JSON value, for non-finite numbers, or for text that cannot be encoded.
     """
     try:
         value = json.loads(content)

@@ -1,4 +1,4 @@
-"""Base classes of methods that adapt single layers. Each such method is one file, like `bottleneck.py`."""
+"""Base classes of methods that adapt single layers. Each of these methods is one file, like `bottleneck.py`."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from lora_lab.methods.targets import PREFIX, ROLES, choose
 
 
 class LayerMethod(Method):
-    """A method that changes the input or output of single layers: y = after(base_layer(before(x))).
+    """A method that changes the input or output of single layers: `y = after(base_layer(before(x)))`.
 
-    `places` selects the layers and `start` creates their parameters. In the functions below, `adapter` is the module
-    that replaces the layer; `base_layer`, the parameters and the options from `places` are attributes of `adapter`.
+    `places` selects the layers, and `start` creates their parameters. In the methods below, `adapter` is the module
+    that replaces a layer. The adapter has `base_layer`, the parameters from `start`, and the options from `places`.
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """Return the path of each layer with options for `start`, such as {"rows": ((0, 32),)}.
 
-        Layers whose options hold the same module share its trainable parameters.
-        Raises: BadValue, NotFound if the method does not fit the model.
+        If the options of several layers hold the same module, these layers share the module's trainable parameters.
+        Raises: BadValue or NotFound if the method does not fit the model.
         """
         raise NotImplementedError
 
     def start(self, layer: nn.Module, **options: Any) -> Mapping[str, Tensor | nn.Module]:
-        """Return a layer's trainable parameters by name. They train in fp32 and must not change the initial output.
+        """Return a layer's trainable fp32 parameters by name. The initial parameters must not change the output.
 
-        Put tensors that do not train into a `Frozen`; see `attach.py`.
+        Put tensors that are not trained into a `Frozen` module; see `attach.py`.
         """
         raise NotImplementedError
 
     def before(self, adapter: Any, x: Tensor) -> Tensor:
-        """Return the input for the frozen layer, given x (..., in)."""
+        """Return the input of the frozen layer, computed from the adapter's input x (..., in)."""
         return x
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        """Return the output, given the frozen layer's output y (..., out) and input x (..., in)."""
+        """Return the adapter's output, computed from the frozen layer's output y (..., out) and input x (..., in)."""
         return y
 
     def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the frozen layer's weight (out, in) and bias (out), given in fp32, with the update added."""
+        """Add the update to the frozen layer's fp32 weight (out, in) and fp32 bias (out), and return both sums."""
         raise NotImplementedError
 
     def insert(self, model: nn.Module, to_fill: bool, **common: Any) -> None:
-        """Wrap the layers; `common` options are passed to `start` for every layer."""
+        """Wrap each selected layer. The `common` options are passed to `start` for every layer."""
         for path, chosen in list(self.places(model)):
             layer, options = model.get_submodule(path), {**chosen, **common}
             start = {**options, **self.start(layer, **options)}
@@ -57,13 +57,13 @@ Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are
 
 
 class TargetMethod(LayerMethod):
-    """Base class of methods that adapt linear layers named by `targets` and write files in PEFT's layout.
+    """Base class of methods that adapt the linear layers named by `targets` and write files in PEFT's layout.
 
-    `start` gets two options: `rows`, the adapted outputs, and `empty`, True if the values will be loaded from a file.
+    `start` gets two options: `rows` holds the adapted outputs, and `empty` is True if a file will provide the values.
 
-    in_peft     maps PEFT's options to ours; a file's config and header must agree on them
-    always      PEFT options with fixed values
-    by_output   maps names in files to our names, for parameters that files hold for all outputs, not only for `rows`
+    in_peft     A mapping from PEFT's options to ours, on which the config and the header of a file must agree.
+    always      PEFT's options that have the same values in every file.
+    by_output   A mapping from names in files to our names, for parameters that files hold for all outputs.
     """
 
     can_pack, unmergeable = True, ""
@@ -85,7 +85,7 @@ class TargetMethod(LayerMethod):
         super().insert(model, to_fill, empty=to_fill)
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        """Return the tensors that files hold for one layer, with keys that begin with `key`."""
+        """Return the tensors that a file holds for one layer, by keys that begin with `key`."""
         raise NotImplementedError
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -111,12 +111,12 @@ class TargetMethod(LayerMethod):
 
 
 def gather(values: Tensor, rows: Rows) -> Tensor:
-    """Select `rows` of `values` (out_features, ...), or all of `values` if `rows` is empty."""
+    """Select the given `rows` of `values` (out_features, ...), or return all values if `rows` is empty."""
     return torch.cat([values[start:stop] for start, stop in rows]) if rows else values
 
 
 def scatter(values: Tensor, rows: Rows, out_features: int, fill: float = 0.0) -> Tensor:
-    """Invert `gather` along the last dimension: return (..., out_features), with `fill` in all other places."""
+    """Invert `gather` along the last dimension, with `fill` in all other places of the result (..., out_features)."""
     if not rows:
         return values
     parts, ends = values.split([stop - start for start, stop in rows], dim=-1), [0, *(stop for _, stop in rows)]

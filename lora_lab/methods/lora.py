@@ -1,17 +1,17 @@
-"""LoRA as a method: its targets, ranks, scaling and files. The math is in `lora_lab/layers.py`.
+"""LoRA as a fine-tuning method: its targets, ranks, scaling and files. The computation is in `lora_lab/layers.py`.
 
-Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, 2312.03732; LoRA+: Hayou et al. 2024, 2402.12354; LoRA-FA:
-Zhang et al. 2023, 2308.03303; DoRA: Liu et al. 2024, 2402.09353; PiSSA: Meng et al. 2024, 2404.02948.
-
-Files use PEFT's layout. Besides heads, they hold:
+Sources: LoRA, Hu et al. 2021 (arXiv:2106.09685); rsLoRA, Kalajdzievski 2023 (2312.03732); LoRA+, Hayou et al. 2024
+(2402.12354); LoRA-FA, Zhang et al. 2023 (2308.03303); DoRA, Liu et al. 2024 (2402.09353); PiSSA, Meng et al. 2024
+(2404.02948). Files use PEFT's layout. Besides heads, a file holds these tensors:
 
     base_model.model.<path>.lora_A.weight           (rank, in)
     base_model.model.<path>.lora_B.weight           (out, rank)
-    base_model.model.<path>.lora_embedding_A        (rank, vocabulary), and lora_embedding_B (d, rank)
+    base_model.model.<path>.lora_embedding_A        (rank, vocabulary); lora_embedding_B is (d, rank)
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
-PEFT cannot adapt slices of a fused layer. So q and v of one c_attn are saved as one adapter of rank r_q + r_v, whose B
-has zeros in the k rows, and files hold more numbers than are trained. PiSSA is saved as a rank-2r LoRA on the base.
+PEFT cannot adapt slices of a fused layer. Therefore, the adapters of q and v in one c_attn layer are saved as one
+adapter of rank r_q + r_v, whose B has zeros in the rows of k. Such a file holds more numbers than the adapters train.
+PiSSA is saved as a LoRA adapter of rank 2r for the original base model.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ LATER = {"dora": False, "lr_ratio": 1.0, "freeze_a": False}
 class LoRA(Method):
     """Train W + scaling * B A on the chosen layers and freeze everything else.
 
-    rank            rows of A and columns of B; from 1 to min(in, out) of each layer
-    alpha           scaling = alpha / rank, or alpha / sqrt(rank) with `rslora=True`
-    targets         roles ("q", "v"), "all-linear", names ("query") or patterns ("*.0.*.query")
-    dropout         dropout probability for the adapter's input during training
-    init            initial A: "kaiming" or "gaussian", with B zero; or "pissa": A and B start as the leading singular
-                    components of W, which are subtracted from the frozen weight
-    rank_pattern    {target: rank} for layers whose rank differs; the first match wins
-    alpha_pattern   {target: alpha} for layers whose alpha differs; the first match wins
-    dora            DoRA: the norm of each row of the weight is learned separately from its direction
-    lr_ratio        LoRA+: B's learning rate is `lr_ratio` times that of A and of the head
-    freeze_a        LoRA-FA: A keeps its random initial values, and only B trains
+    rank            The number of rows of A and of columns of B, from 1 to min(in, out) of each layer.
+    alpha           Sets the scaling to alpha / rank, or to alpha / sqrt(rank) with `rslora=True`.
+    targets         Roles ("q", "v"), "all-linear", names of layers ("query") or patterns ("*.0.*.query").
+    dropout         The probability of dropout on the adapter's input during training.
+    init            "kaiming" or "gaussian" for a random A and a zero B.
+                    "pissa" starts A and B as leading singular components of W and subtracts them from the frozen W.
+    rank_pattern    A mapping {target: rank} for layers with a different rank, of which the first match is used.
+    alpha_pattern   A mapping {target: alpha} for layers with a different alpha, of which the first match is used.
+    dora            Use DoRA, which learns the norm of each row of the weight separately from the row's direction.
+    lr_ratio        Use LoRA+, in which B's learning rate is `lr_ratio` times the learning rate of A and of the head.
+    freeze_a        Use LoRA-FA, in which A keeps its random initial values and only B is trained.
     Raises: BadValue for an invalid value.
     """
 
@@ -72,7 +72,7 @@ class LoRA(Method):
         for name in ("rank_pattern", "alpha_pattern"):
             pairs = _pairs(getattr(self, name))
             if len(of_target := dict(pairs)) < len(pairs):
-                raise BadValue(f"{name} names a target twice: {pairs!r}; keep one of its values")
+                raise BadValue(f"{name} names a target twice: {pairs!r}; keep only one value for this target")
             object.__setattr__(self, name, tuple(sorted(pairs)) if of_target.keys() <= {*ROLES} else pairs)
         for rank in (self.rank, *dict(self.rank_pattern).values()):
             whole("rank", rank)
@@ -88,30 +88,30 @@ class LoRA(Method):
 
     @property
     def can_pack(self) -> bool:  # type: ignore[override]  # a class variable in other methods
-        """Whether several runs can train in one pack. Plain LoRA can; its variants train alone."""
+        """Whether several runs can train in one pack. Plain LoRA can train in packs, but its variants cannot."""
         return not self.variants
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names of the options that make this a variant of LoRA."""
+        """The names of the options that make this method a variant of LoRA."""
         ratio = f"lr_ratio {self.lr_ratio:g}" if self.lr_ratio != 1 else ""
         named = {"dora": self.dora, "pissa": self.init == "pissa", "freeze_a": self.freeze_a, ratio: bool(ratio)}
         return tuple(name for name, used in named.items() if used)
 
     def settings(self) -> dict[str, Any]:
-        """Return JSON-compatible settings: {"name": "lora", "rank": 8, ...}."""
+        """Return the settings as JSON-compatible values, such as {"name": "lora", "rank": 8}."""
         patterns = {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
         return {name: value for name, value in (super().settings() | patterns).items() if value != LATER.get(name)}
 
     def file_rank(self, rank: int) -> int:
-        """Return the rank in files: 2r for PiSSA, whose file includes its initial A and B."""
+        """Return the rank of the saved adapter, which PiSSA doubles, because the file includes the initial A and B."""
         return 2 * rank if self.init == "pissa" else rank
 
     def place(self, sites: Sequence[Site], *, to_fill: bool = False) -> tuple[Placement, ...]:
-        """Choose among a model's sites, and return the chosen sites with the rank and scaling of each.
+        """Choose the sites to adapt among a model's sites, and return each chosen site with its rank and scaling.
 
-        to_fill   if True, values will be loaded from a file, whose rank may exceed what the layer can use
-        Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
+        to_fill   True if the values will be loaded from a file, whose rank may exceed what the layer can use.
+        Raises: NotFound if a target or pattern matches nothing, and BadValue if a rank is above a layer's size.
         """
         chosen, placements = choose(self.targets, sites), list[Placement]()
         ranks = _by_site(self.rank_pattern, chosen, self.rank)

@@ -1,4 +1,4 @@
-"""DoRA, PiSSA, and LoRA layers for embeddings. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`."""
+"""Layers for DoRA and PiSSA, and for LoRA on embeddings. For LoRA on linear layers, see `lora_lab/layers.py`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lora_lab.methods.attach import adapter_layers, plain_path
 
 
 class LoRAEmbedding(AdapterLayer):
-    """y = E[token] + scaling * B A[:, token].
+    """Compute y = E[token] + scaling * B A[:, token] for an embedding E.
 
-    Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
-    A starts at zero and B random, as in loralib and PEFT, so A stays zero for tokens that never occur. Add new tokens
-    (`resize_token_embeddings`) before attaching. If the layer scales its vectors, as Gemma's does by sqrt(d), the
-    update is scaled too.
+    Shapes: `tokens` is (...), y is (..., d), `lora_embedding_A` is (rank, vocabulary), `lora_embedding_B` is (d, rank).
+    A starts at zero and B is random, as in loralib and PEFT, so A stays zero for tokens that never occur. Add new
+    tokens with `resize_token_embeddings` before you attach an adapter. If the layer scales its vectors, as Gemma's
+    layer does by sqrt(d), the update is scaled too.
     """
 
     def __init__(self, base_layer: nn.Embedding, rank: int, scaling: float) -> None:
@@ -37,14 +37,17 @@ class LoRAEmbedding(AdapterLayer):
         return y + self.update(tokens, y.dtype, self.scaling) if self.active else y
 
     def update(self, tokens: Tensor, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
-        """Return scaling * B A[:, token], (..., d)."""
-        h = F.embedding(tokens, self.lora_embedding_A.t(), self.base_layer.padding_idx)  # type: ignore[arg-type]
+        """Return the update scaling * B A[:, token] as a tensor (..., d)."""
+        h = F.embedding(tokens, self.lora_embedding_A.t())
+        pad: Any = self.base_layer.padding_idx
+        if pad is not None:  # padding has no gradient; in torch.vmap, F.embedding's own option is wrong
+            h = torch.where(tokens.eq(pad).unsqueeze(-1), h.detach(), h)
         scale: Any = getattr(self.base_layer, "embed_scale", 1.0)
         scale = scale.to(self.weight.dtype) if isinstance(scale, Tensor) else scale  # rounded as in the layer
         return (F.linear(h, self.lora_embedding_B) * (scaling * scale)).to(dtype)
 
     def delta_weight(self) -> Tensor:
-        """Return (scaling * B A)^T, (vocabulary, d), in fp32."""
+        """Return the transposed update (scaling * B A)^T as an fp32 tensor (vocabulary, d)."""
         return self.scaling * (self.lora_embedding_B.float() @ self.lora_embedding_A.float()).t()
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -55,10 +58,10 @@ LoRALayer = LoRALinear | LoRAEmbedding
 
 
 class DoRALinear(LoRALinear):
-    """y = m/n (W + s B A) x + b, where n is the norm of each row of W + s B A, and m trains.
+    """Compute y = m/n (W + s B A) x + b, where n is the norm of each row of W + s B A, and the magnitude m is trained.
 
-    Shapes: as in LoRALinear; lora_magnitude_vector (out,), fp32. While B is zero, m equals n, so nothing changes.
-    n changes with A and B but gets no gradient (section 4.3), which saves memory and hardly affects training.
+    Shapes: those of `LoRALinear`; `lora_magnitude_vector` is (out,), fp32. Initially, B is 0 and m = n, so y = W x + b.
+    The norm n changes with A and B but gets no gradient (section 4.3), which saves memory and hardly affects training.
     As in PEFT, dropout applies to x in both trainable terms: y = W x + (m/n - 1) W dropout(x) + m/n s B A dropout(x).
     Source: Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.
     """
@@ -82,13 +85,13 @@ class DoRALinear(LoRALinear):
 
     @torch.no_grad()
     def row_norms(self, weight: Tensor) -> Tensor:
-        """Return the norm of each row of W + s B A, (out,), in fp32."""
+        """Return the norm of each row of W + s B A as an fp32 tensor (out,)."""
         total = weight.to(torch.float32, copy=True)
         # Add in place, since autocast would compute a new tensor in half precision.
         return total.addmm_(self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
 
     def delta_weight(self) -> Tensor:
-        """Return W' - W, (out, in), in fp32."""
+        """Return the update W' - W as an fp32 tensor (out, in)."""
         weight = self.frozen_weight().float()
         return self.merged_weights(weight, None)[0] - weight
 
@@ -98,13 +101,13 @@ class DoRALinear(LoRALinear):
 
 
 class PiSSALinear(LoRALinear):
-    """y = (W - s B0 A0) x + b + s B A dropout(x), where A and B start as A0 and B0, the top singular directions of W.
+    """Compute y = (W - s B0 A0) x + b + s B A dropout(x). A and B start as A0 and B0, the top singular directions of W.
 
     W = U S V^T;  A0 = sqrt(S_r / s) V_r^T (rank, in);  B0 = U_r sqrt(S_r / s) (out, rank)
 
-    Shapes: as in LoRALinear; start_A and start_B, fp32, hold the frozen A0 and B0. W itself is bitwise unchanged:
-    s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a rank-2r LoRA on the original base. Initially,
-    s B A and s B0 A0 cancel up to rounding.
+    Shapes: those of `LoRALinear`. `start_A` and `start_B` hold the frozen A0 and B0 in fp32. W is bitwise unchanged:
+    the layer subtracts s B0 A0 x from the output, so s (B A - B0 A0) is a LoRA update of rank 2r to the original base
+    model. At the start, s B A and s B0 A0 cancel up to rounding.
     Source: Meng et al. 2024, arXiv:2404.02948, equations 2 to 4; Eckart & Young 1936.
     """
 
@@ -137,12 +140,12 @@ class PiSSALinear(LoRALinear):
         return y - start
 
     def delta_weight(self) -> Tensor:
-        """Return s (B A - B0 A0), (out, in), in fp32."""
+        """Return the update s (B A - B0 A0) as an fp32 tensor (out, in)."""
         return super().delta_weight() - self.scaling * (self.start_B @ self.start_A)
 
 
 def _float_weight(layer: LoRALinear) -> Tensor:
-    """Return the frozen weight. Raises: BadValue if it is quantized."""
+    """Return the frozen weight. Raises: BadValue if the weight is quantized."""
     weight = layer.frozen_weight()
     if not getattr(innermost(layer), "plain_linear", False) and weight.is_floating_point():
         return weight
@@ -155,15 +158,15 @@ Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file, our ten
 
 
 def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:
-    """Yield, for each tensor of the adapters around one module, which part of which file tensor holds it.
+    """For each tensor of the adapters around one module, yield its place in the tensors of a file.
 
-    PEFT has one adapter per module, with one scaling. The adapters of a fused module's slices become one adapter:
+    PEFT has one adapter per module, with one scaling. Thus, the adapters of a fused module's slices become one adapter:
 
         A = | A_q |        B = | B_q  0  |
             | A_v |            | 0    0  |  <- rows of k
                                | 0   B_v |
 
-    B absorbs any difference in scaling. For PiSSA, A is [A; A0] and B is [B, -B0].
+    Differences in scaling are multiplied into B. For PiSSA, the file's A is [A; A0] and its B is [B, -B0].
     """
     column = 0
     for layer in layers:
@@ -183,7 +186,7 @@ def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:
 
 
 def lora_layers(model: nn.Module) -> dict[str, list[LoRALayer]]:
-    """Return the adapters of each module. A fused module may have several, sorted by slice."""
+    """Return the adapters of each module. A fused module may have several adapters, sorted by slice."""
     groups: dict[str, list[LoRALayer]] = {}
     for name, layer in adapter_layers(model):
         if isinstance(layer, LoRALayer):
@@ -192,7 +195,7 @@ def lora_layers(model: nn.Module) -> dict[str, list[LoRALayer]]:
 
 
 def file_tensors(layers: Sequence[LoRALayer]) -> dict[str, Tensor]:
-    """Return the file's tensors for the adapters around one module."""
+    """Return the tensors that a file holds for the adapters around one module."""
     found, tensors = list(pieces(layers)), dict[str, Tensor]()
     rank = sum(len(tensor) for name, tensor, *_ in found if name == "lora_A.weight")
     for name, tensor, place, factor in found:

@@ -1,13 +1,12 @@
-"""Merge trained updates into the weights, and unmerge them.
+"""Merge trained updates into the weights, or undo a merge.
 
-    merge           W' = W + scaling * B A in a copy of the layer, which replaces the original; as fast as the base
-    unmerge         restores the original layers, bit for bit
-    merge_for_good  discards the original layers and leaves a plain transformers model
+    merge:            stores W' = W + scaling * B A in a copy of the layer, which replaces the original layer
+    unmerge:          restores the original layers, bit for bit
+    merge_for_good:   discards the original layers and leaves a plain transformers model
+    rounding / update = ||W' - stored|| / ||W' - W||      # W' is in fp32, and `stored` is W' rounded to W's dtype
+    lost                                                  # is the number of values that should change but do not
 
-    rounding / update = ||W' - stored|| / ||W' - W||      W' in fp32; stored is W' rounded to W's dtype
-    lost                                                  values that should have changed but did not
-
-bf16 has 8 bits of precision: the next number after 1 is 1.0078, so an update of 0.003 to a weight of 1 is lost.
+bf16 has 8 bits of precision: the number after 1 is 1.0078, so an update of 0.003 to a weight of 1 is lost.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp
 
 @dataclass(frozen=True)
 class Rounding:
-    """The effect of rounding on one tensor: counts and norms; `relative` is rounding / update (0 if there is none)."""
+    """The effect of rounding on one tensor. `relative` is rounding / update, or 0 if there is no update."""
 
     module: str
     dtype: str
@@ -47,7 +46,7 @@ class Rounding:
 
 
 def rounding_of(module: str, frozen: Tensor, new: Tensor) -> Rounding:
-    """Measure what is lost when `new` (fp32) is stored in the dtype of `frozen`, which has the same shape."""
+    """Measure what is lost when the fp32 tensor `new` is stored in the dtype of `frozen`, which has the same shape."""
     old, stored, new = frozen.detach().float(), new.detach().to(frozen.dtype).float(), new.detach()
     lost = int(((new != old) & (stored == old)).sum())
     dtype = SHORT.get(str(frozen.dtype), str(frozen.dtype))
@@ -57,13 +56,13 @@ def rounding_of(module: str, frozen: Tensor, new: Tensor) -> Rounding:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What merging did to a model.
+    """A report on what merging did to a model.
 
-    rounded       each merged tensor, in the model's order
-    untied        layers that shared their weight with another layer and now have their own
-    dequantised   layers that were quantized and now are not
-    added_bytes   bytes that untying, dequantizing and converting to fp32 add to the model's weights
-    heads         each tensor of a trained head after `merge_for_good`; its `update` is the whole tensor
+    rounded       The effect of rounding on each merged tensor, in the model's order.
+    untied        Layers that shared their weight with another layer and now have a weight of their own.
+    dequantised   Layers that were quantized before the merge and are not quantized now.
+    added_bytes   The bytes that untying, dequantizing and converting to fp32 add to the model's weights.
+    heads         The effect of rounding on trained heads in `merge_for_good`, where `update` is the whole tensor.
     """
 
     rounded: tuple[Rounding, ...]
@@ -84,7 +83,7 @@ class MergeReport:
         return sum(r.lost for r in self.rounded) / max(sum(r.numbers for r in self.rounded), 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-compatible values: totals and each tensor."""
+        """Return the totals and the values of each tensor as JSON-compatible values."""
         fields = asdict(self)
         tensors, heads = fields.pop("rounded"), fields.pop("heads")
         return {"rounding": self.rounding, "lost": self.lost, **fields, "tensors": tensors, "heads": heads}
@@ -115,11 +114,11 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     """Merge the update into the weights, so that the model runs as fast as its base.
 
     The original of each merged layer is kept for `unmerge`, so merged layers take twice the memory. A trained head
-    stays beside the frozen one, at no cost. Layers that are already merged are left alone.
+    stays beside the frozen head, which costs no time. Layers that are already merged are left unchanged.
 
-    fp32    convert the model to fp32 first, so that rounding does not lose updates; `unmerge` leaves it in fp32
-    Raises: BadValue if there is no adapter, if it is disabled or at a strength other than 1, if no weight can hold the
-    update (prompts, bottlenecks), or if the result would not be finite. Nothing is merged then.
+    fp32   Convert the model to fp32 first, so that rounding loses no updates. `unmerge` leaves the model in fp32.
+    Raises: BadValue if there is no adapter, if the adapter is disabled or its strength is not 1, if no weight can hold
+    the update (prompts, bottlenecks), or if the result would not be finite. After an error, nothing is merged.
     """
     return _merge(model, fp32, keep=True)
 
@@ -154,7 +153,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Restore the original layer of every merged adapter. Raises: BadValue if there is no adapter or it's disabled."""
+    """Restore the original layer of every merged adapter. Raises: BadValue if the adapter is missing or disabled."""
     _refuse_disabled(model := inside(model))
     for _, part in adapter_layers(model):
         part.merged = False
@@ -166,7 +165,7 @@ def unmerge(model: nn.Module) -> None:
 
 
 def detach(model: nn.Module) -> None:
-    """Remove the adapter and its head, leaving the model as it was before attaching, but frozen.
+    """Remove the adapter and its head, so that the model is as it was before attaching, except that it is frozen.
 
     Raises: BadValue if there is no adapter, if it is disabled, or if the base itself was trained.
     """
@@ -177,7 +176,7 @@ def detach(model: nn.Module) -> None:
 
 @contextmanager
 def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
-    """Disable the adapter, and also the trained head unless `keep_head`, in a `with` block.
+    """Disable the adapter in a `with` block. The trained head is disabled too, unless `keep_head` is True.
 
     Raises: BadValue if the base itself was trained.
     """
@@ -199,10 +198,10 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
 
 @contextmanager
 def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
-    """Within the block, compute y = W x + strength * scaling * B A x; 0 gives the base. A trained head stays enabled.
+    """Within the block, multiply the update by `strength`: y = W x + strength * scaling * B A x. Heads stay enabled.
 
-    Raises: BadValue for a strength that is not a finite number, and for a strength other than 0 and 1 unless the
-    adapter is plain LoRA and not merged.
+    Raises: BadValue if the strength is not a finite number, or if the strength is neither 0 nor 1 and the adapter is
+    merged or is not plain LoRA.
     """
     if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
         raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")
@@ -213,7 +212,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
         return
     if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         name = report_of(model).method.name
-        raise BadValue(f"a strength of {strength:g} needs unmerged, plain LoRA: use 0 (off) or 1 (on) for this {name}")
+        raise BadValue(f"a strength of {strength:g} needs a plain, unmerged LoRA: use 0 (off) or 1 (on) for {name}")
     before = [(part, part.scaling, part.strength) for part in parts]
     try:
         for part, scaling, outer in before:
@@ -238,10 +237,10 @@ def _refuse_trained_base(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
-    """Compute and check each merged tensor, then recompute and store each, so that only one is in memory at a time."""
+    """Compute each merged tensor twice, to check and then to store it, so that only one is in memory at a time."""
     _refuse_disabled(model := inside(model))
     if keep and any(part.strength != 1 for _, part in adapter_layers(model)):
-        raise BadValue("the merge would keep this strength: leave the at_strength block first, or call merge_for_good")
+        raise BadValue("merging would keep this strength: leave the at_strength block first, or call merge_for_good")
     method = report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
     for path, part in adapter_layers(model):
@@ -285,7 +284,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
 
 
 def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Return the dequantized frozen layer inside these adapters, and its fp32 tensors with the updates added."""
+    """Return the frozen layer inside these adapters, dequantized, and its fp32 tensors with the updates added."""
     layer = parts[0].base_layer
     if hasattr(layer, "dequantized"):
         layer = _dequantized(layer, dtype)
@@ -299,7 +298,7 @@ def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, d
 
 
 def _swap(part: AdapterLayer) -> None:
-    """Swap the merged copy with the original, after moving the original to the model's device and dtype."""
+    """Swap the merged copy with the original layer, after moving the original to the model's device and dtype."""
     current, other = part.base_layer, part.original[0]
     quantized = hasattr(current, "dequantized") or hasattr(other, "dequantized")
     like = next(iter(current.state_dict().values()))
@@ -308,7 +307,7 @@ def _swap(part: AdapterLayer) -> None:
 
 
 def _set_tied(model: nn.Module, tied: bool) -> None:
-    """Record `tied` in the config; otherwise transformers would retie untied layers when loading a checkpoint."""
+    """Record in the config whether weights are tied, because transformers would otherwise tie untied layers."""
     config: Any = getattr(model, "config", None)
     for c in (config, config.get_text_config()) if config is not None else ():
         c.tie_word_embeddings = tied
@@ -316,7 +315,7 @@ def _set_tied(model: nn.Module, tied: bool) -> None:
 
 @torch.no_grad()
 def _dequantized(layer: Any, dtype: torch.dtype) -> nn.Module:
-    """Convert a quantized layer to an equivalent plain one: `nn.Linear`, or `Conv1D` if it was one before."""
+    """Convert a quantized layer to an equivalent `nn.Linear`, or to a `Conv1D` if the original was a `Conv1D`."""
     from transformers.pytorch_utils import Conv1D
 
     weight, bias = layer.dequantized(dtype), layer.bias  # (out, in)
@@ -330,11 +329,11 @@ def _dequantized(layer: Any, dtype: torch.dtype) -> nn.Module:
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    """Return the dtype of the base's unquantized weights; fp32 if there are none, as in a model without biases."""
+    """Return the dtype of the base's unquantized weights, or fp32 if the base has only quantized weights."""
     frozen = (p.dtype for p in model.parameters() if p.is_floating_point() and not p.requires_grad)
     return next(frozen, torch.float32)
 
 
 def _bytes(model: nn.Module) -> int:
-    """Return the size of a model's weights and adapters in bytes; weights that layers share count once."""
+    """Return the size of a model's weights and adapters in bytes. Weights that layers share count once."""
     return sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in model.state_dict().values()}.values())

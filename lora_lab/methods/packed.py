@@ -1,17 +1,17 @@
-"""Train K runs together on one frozen base, without special code in any method.
+"""Train K runs together on one frozen base model, without special code in any method.
 
-    ids (K*n, tokens)     the rows of member 0, then those of member 1, ...: a single batch for the frozen base
-    at each adapter       y = base_layer(x) for all rows at once, then
-                          vmap(adapter)(parameters of members 0..K-1; their rows of x and y)
+    ids (K*n, tokens)         # one batch holds the rows of member 0, then the rows of member 1, and so on
+    y = base_layer(x)         # at each adapter, the frozen layer computes all rows at once
+    vmap(adapter)(p, x, y)    # then each member's parameters p update the member's own rows of x and y
 
-All trainable parameters form one table (K, N) with a row per member. The stacked parameters of an adapter are views of
-its columns: A is (K, R, in) and B (K, out, R), where R is the highest rank. Lower ranks are padded with zeros, which
-stay zero, since a zero row of A meets a zero column of B. A member that doesn't adapt a layer has zeros for it.
+All trainable parameters form one table (K, N), with one row per member. The stacked parameters of an adapter are views
+of the table's columns: A is (K, R, in) and B is (K, out, R), where R is the highest rank. Lower ranks are padded with
+zeros, which stay zero, since a zero row of A meets a zero column of B. A member has zeros for layers it doesn't adapt.
 
 Three kinds of model share the frozen weights: the base, the members, and the model from `stack_members`, which computes
-for all members. A member is an ordinary model (`share`, then `method.attach`) for saving and scoring, with parameters
-that are views of its row. So `save_adapter` sees an ordinary adapter, the optimizer sees one long tensor, and nothing
-is copied. Dropout masks differ from those of a member trained alone. PLoRA (Yan et al. 2025) trains in the same way.
+for all members. For saving and scoring, a member is an ordinary model (`share`, then `method.attach`) whose parameters
+are views of its row of the table. Thus, `save_adapter` sees an ordinary adapter, the optimizer sees one long tensor,
+and nothing is copied. Only dropout masks differ from a single run's. PLoRA (Yan et al. 2025) trains in the same way.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ Parts = dict[tuple[str, tuple[int, int] | None], list[AdapterLayer | None]]
 
 
 def share(model: nn.Module) -> nn.Module:
-    """Copy a model's modules but share its weights: the copy takes little memory and can have its own adapter."""
+    """Copy a model's modules but share its weights. The copy takes little memory and can have its own adapter."""
     # Quantized layers aren't copied either: moving one to a device replaces its buffers, but not those of a copy.
     shared = chain(model.parameters(), model.buffers(), quantized_layers(model))
     return copy.deepcopy(model, {id(part): part for part in shared})
 
 
 def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
-    """Build and return a model that computes for all members, the table of parameters (K, N), and its gradients.
+    """Return a model that computes for all members, the table of their parameters (K, N), and the table's gradients.
 
-    base      the plain model from which every member was made with `share`
-    members   models with the same method attached (`can_pack`); ranks, scalings, targets and dropout may differ
-    Raises: BadValue for a base whose layers read an input that all members share.
+    base      The plain model from which every member was made with `share`.
+    members   Models with the same method (`can_pack`). The ranks, scalings, targets and dropout may differ.
+    Raises: BadValue if layers of the base model also read an input that all members share.
     """
     parts: Parts = {}
     for k, member in enumerate(members):
@@ -61,7 +61,7 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     adapts_layers = any(not (p is None or p.head or isinstance(p, Ahead)) for slot in parts.values() for p in slot)
     if adapts_layers and getattr(getattr(base, "config", None), "relative_attention", False):
         raise BadValue(
-            f"the layers of this {type(base).__name__} also read its table of relative positions, which all "
+            f"the layers of this {type(base).__name__} also read the model's relative positions, which all "
             "runs share: train the runs one by one, with --solo"
         )
     stacks, numbers, gradients = _stacked(parts, len(members))
@@ -82,10 +82,10 @@ def has_dropout(member: nn.Module) -> bool:
 
 
 class Packed(AdapterLayer):
-    """One adapter layer for all members: x (K*n, ...) -> y (K*n, ...).
+    """One adapter layer for all members, with an input x (K*n, ...) and an output y (K*n, ...).
 
-    parts     each member's adapter for this layer or None; the first is the template that vmap calls
-    stacked   the template's parameters by name, stacked: (K, *shape)
+    parts     Each member's adapter for this layer, or None. `vmap` uses the first adapter as a template.
+    stacked   The template's parameters by name, each stacked over the members: (K, *shape).
     """
 
     def __init__(self, base_layer: nn.Module, parts: Sequence[Any], stacked: Mapping[str, nn.Parameter]) -> None:
@@ -123,7 +123,7 @@ class Packed(AdapterLayer):
         return y + update if torch.is_grad_enabled() or has_hook(self.base_layer) else y.add_(update)
 
     def _vmap(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Apply function(template, *inputs) for each member, with its parameters and its rows of the inputs."""
+        """Apply function(template, *inputs) for each member, with the member's parameters and rows of the inputs."""
         parameters: dict[str, Tensor] = dict(self.stacked)
         if self.scaling is not None:
             b = next(name for name in parameters if name.endswith("_B"))  # lora_B, or lora_embedding_B
@@ -147,9 +147,9 @@ class _Call(nn.Module):
 
 @torch.no_grad()
 def _stacked(parts: Parts, size: int) -> tuple[dict[int, nn.Parameter], Tensor, Tensor]:
-    """Stack each parameter over the members, (K, *shape), and make the members' parameters views of the stack.
+    """Stack each parameter over the members, and make the members' parameters views of the stack (K, *shape).
 
-    Return stacks by the id of a member's parameter, and tables of values and gradients. Stack a shared parameter once.
+    Return the stacks by the ids of parameters, and tables of values and gradients. Stack a shared parameter once.
     """
     groups: dict[Any, list[tuple[int, nn.Parameter]]] = {}  # by slot and name
     seen = set[int]()

@@ -1,4 +1,4 @@
-"""PEFT's options, and its rules for module names."""
+"""PEFT's options, and PEFT's rules for module names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def check_supported(config: Mapping[str, Any]) -> None:
-    """Refuse a config with unsupported options. Raises: BadValue."""
+    """Check that a config has no unsupported options. Raises: BadValue."""
     for option in ("bias", *_UNSUPPORTED):
         if (value := config.get(option)) and value != "none":
             raise BadValue(f"the adapter was trained with {option}={value!r}, which lora_lab does not support")
@@ -47,7 +47,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
-    """Return the fields that PEFT's config has for every method that adapts the layers at these paths."""
+    """Return the config fields that PEFT expects from any method that adapts the layers at these paths."""
     return {
         "target_modules": shortest_names(paths, layer_names(model)),
         "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in paths),
@@ -55,9 +55,10 @@ def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
 
 
 def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
-    """Return a warning if PEFT confuses the dense layers that a LoRA file adapts with the model's experts, else "".
+    """Return a warning if PEFT would mistake the dense layers in a LoRA file for the model's experts, else "".
 
-    PEFT 0.21 does so for most models whose experts share a tensor, because transformers 4 had a layer per expert.
+    PEFT 0.21 mistakes dense layers for experts in most models whose experts share a tensor, because it expects a layer
+    for each expert, as in transformers 4.
     """
     dense = [t for t in config.get("target_modules") or () if t.endswith(("gate_proj", "up_proj", "down_proj"))]
     experts = any(name.endswith("experts.down_proj") for name, _ in model.named_parameters())
@@ -69,14 +70,14 @@ def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a required field. Raises: BadValue if it is missing."""
+    """Return the value of a required field. Raises: BadValue if the field is missing."""
     if key not in config:
         raise BadValue(f"adapter_config.json has no '{key}'")
     return config[key]
 
 
 def layer_names(model: nn.Module) -> set[str]:
-    """Return the paths of all modules that PEFT could wrap; the model may already have an adapter."""
+    """Return the paths of all modules that PEFT could wrap. The model may already have an adapter."""
     modules = model.named_modules()
     return {plain_path(name) for name, m in modules if isinstance(m, nn.Linear | nn.Embedding) or is_conv1d(m)}
 
@@ -84,7 +85,7 @@ def layer_names(model: nn.Module) -> set[str]:
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
     """Return the shortest suffixes that name exactly the chosen modules, such as ["query", "value"] for twelve paths.
 
-    taken   names that must not be used, because they already mean something else
+    taken   Names that must not be used, because they already mean something else.
     """
     chosen = list(chosen)
     others, names = set(all_modules) - set(chosen), dict[str, None]()
@@ -99,7 +100,7 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
     """Return the modules that PEFT would select by `target_modules`, `exclude_modules` and `layers_to_transform`.
 
-    Raises: BadValue if there are no targets; NotFound if they match nothing.
+    Raises: BadValue if there are no targets, and NotFound if the targets match nothing.
     """
     targets, excluded, layers = map(config.get, ("target_modules", "exclude_modules", "layers_to_transform"))
     if not targets:
@@ -127,7 +128,7 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
 
 
 def fitting(targets: str | Sequence[str], names: Iterable[str]) -> list[str]:
-    """Return the names that PEFT would match to a full-name pattern or a list of suffixes. Raises: BadValue."""
+    """Return the names that match PEFT's targets: a pattern for full names, or a list of suffixes. Raises: BadValue."""
     if isinstance(targets, str):
         fullmatch = patterns_from_a_file()
         return [name for name in names if fullmatch(targets, name)]
@@ -136,7 +137,7 @@ def fitting(targets: str | Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
-    """Return each module's value, set by the first pattern that matches the end of its path."""
+    """Return a value for each module, set by the first pattern that matches the end of the module's path."""
     fullmatch, options = patterns_from_a_file(), list((pattern or {}).items())
     return {m: next((v for p, v in options if fullmatch(rf"(.*\.)?({p})", m)), default) for m in modules}
 
@@ -145,11 +146,11 @@ _UNSAFE = regex.compile(r"\(\?(?![:=!]|i\))|\(\*|\{(?!\d{0,3}(,\d{0,3})?\})")  #
 
 
 def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
-    """Return a `fullmatch(pattern, name)` for untrusted regular expressions; all calls share one CPU-time limit.
+    """Return a function `fullmatch(pattern, name)` for untrusted regular expressions. All calls share a CPU-time limit.
 
-    On a string of thirty a's, `(a|a)*[bc]` takes 2^30 steps. Python's `re` has no timeout; the regex package has one,
-    but it expands counted repeats before its timer starts, so the product of the counts is limited as well.
-    The function raises BadValue for a pattern that is invalid, too large for module names, or too slow.
+    Matching `(a|a)*[bc]` with thirty a's takes 2^30 steps. Python's `re` has no timeout. The `regex` package has a
+    timeout, but expands counted repeats before its timer starts, so the product of the counts is limited as well.
+    `fullmatch` raises BadValue if a pattern is invalid, too large for module names, or too slow.
     """
 
     def fullmatch(pattern: str, name: str) -> Any:

@@ -1,16 +1,16 @@
-"""NF4 and similar formats from scratch, and linear layers that store frozen weights in them, as in QLoRA.
+"""Quantization to NF4 and similar formats, and linear layers that store frozen weights in these formats, as in QLoRA.
 
-    1  cut the weight into blocks of 64 values; absmax is the largest |w| of a block
-    2  w / absmax is between -1 and 1; its code is the index of the nearest of 2^bits fixed levels
-    3  pack the codes: two 4-bit codes per byte                   4 bits per weight
-    4  an fp32 absmax per block costs 32/64 = 0.5 bits more, so quantize absmax as well ("double quantization"):
-       subtract the mean, store 8 bits each in blocks of 256      8/64 + 32/(64 * 256) = 0.127 bits per weight
-    5  dequantize as level[code] * absmax on the fly, once in forward and once in backward, without keeping the result
+    1  Cut the weight into blocks of 64 values. The scale of a block, `absmax`, is its largest |w|.
+    2  Divide weights by absmax to get values from -1 to 1. A code is the index of the nearest of 2^bits fixed levels.
+    3  Pack two 4-bit codes into a byte, which takes 4 bits per weight.
+    4  Quantize absmax too, since an fp32 absmax costs 32/64 = 0.5 bits per weight ("double quantization").
+       With the mean subtracted, 8 bits per absmax in blocks of 256 cost 8/64 + 32/(64 * 256) = 0.127 bits per weight.
+    5  Dequantize codes as level[code] * absmax, once in forward and once in backward, without keeping the result.
 
-The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so the levels are dense
+The levels of NF4 are quantiles of the normal distribution. Trained weights are close to normal, so the levels are dense
 where most weights lie. Codes, scales and values equal those of bitsandbytes bit for bit, so its kernel can read them.
-Sources: Dettmers et al. 2023, "QLoRA" (arXiv:2305.14314), section 3 and appendix E; the levels of double quantization:
-Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization" (arXiv:2110.02861).
+Sources: "QLoRA", Dettmers et al. 2023 (arXiv:2305.14314), section 3 and appendix E; for the levels of double
+quantization, "8-bit Optimizers via Block-wise Quantization", Dettmers et al. 2022 (arXiv:2110.02861).
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536
 
 
 def levels_of(name: str) -> Tensor:
-    """Return the sorted values that a format's codes represent: at most 2^bits, from -1 to 1, fp32.
+    """Return the values that a format's codes represent: at most 2^bits sorted fp32 levels from -1 to 1.
 
-    int: evenly spaced. nf: 0, 2^(bits-1) positive and one fewer negative quantiles, all divided by the largest. Their
-    probabilities are evenly spaced from 1/2 to 1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2 (0.9677083 for 4 bits).
+    "int" levels are evenly spaced. "nf" levels are 0, 2^(bits-1) positive quantiles and 2^(bits-1) - 1 negative
+    quantiles, divided by the largest. The probabilities of these quantiles are evenly spaced from 1/2 to
+    1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2, which is 0.9677083 for 4 bits.
     """
     half = 2 ** (QUANTISED_BITS[name] - 1)
     if not name.startswith("nf"):
@@ -54,7 +55,7 @@ def levels_of(name: str) -> Tensor:
 
 @lru_cache(maxsize=1)
 def dynamic_levels() -> Tensor:
-    """Return the 256 levels of quantized scales: seven decades with 1, 2, 4, ..., 64 levels of each sign, 0 and 1."""
+    """Return the 256 levels of quantized scales: 0, 1, and seven decades with 1, 2, 4, ..., 64 levels of each sign."""
     levels = [0.0, 1.0]
     for exponent in range(7):
         edges = torch.linspace(0.1, 1, 2**exponent + 1)
@@ -65,11 +66,11 @@ def dynamic_levels() -> Tensor:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized weight; `format` is a key of `targets.QUANTISED_BITS`.
+    """A quantized weight. `format` is a key of `targets.QUANTISED_BITS`.
 
-    packed   (blocks * 64 * bits / 8,) uint8: the codes; the last block is padded with zeros
-    absmax   (blocks,) fp32; with double quantization, uint8 codes
-    scales   (ceil(blocks / 256),) fp32 and offset (1,) fp32, the mean of absmax; None without double quantization
+    packed   The codes, (blocks * 64 * bits / 8,) in uint8, where the last block is padded with zeros.
+    absmax   The largest |w| of each block, (blocks,) in fp32, or as uint8 codes with double quantization.
+    scales   With double quantization, fp32 scales (ceil(blocks / 256),) and `offset` (1,), the mean of absmax.
     """
 
     format: str
@@ -82,7 +83,7 @@ class Quantized:
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
         """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
-        With `fast`, use bitsandbytes' kernel, which gives the same values if it is installed and supports the weight.
+        With `fast`, use bitsandbytes' kernel, which returns the same values, if it supports the weight.
         """
         device = self.packed.device
         if self.scales is None or self.offset is None:
@@ -124,9 +125,9 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
 
 
 def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = False) -> Tensor:
-    """Return, as uint8, the index of the level nearest to each value / absmax, by bisecting the levels' midpoints.
+    """For each value / absmax, return the index of the nearest level as uint8, found by bisecting the midpoints.
 
-    As in bitsandbytes, each block is multiplied by the reciprocal of its absmax; blocks of zeros stay zero.
+    As in bitsandbytes, each block is multiplied by the reciprocal of its absmax. Blocks of zeros stay zero.
     """
     scaled = (blocks * (1 / absmax.clamp(min=1e-38))[:, None]).clamp(-1, 1)
     if on_grid:
@@ -136,7 +137,7 @@ def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = Fa
 
 
 def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
-    """Regroup bits, highest first, into integers of another width, for example eight 3-bit codes into three bytes."""
+    """Regroup bits, highest first, into integers of another width. Eight 3-bit codes, for example, become 3 bytes."""
     if width == new_width:
         return values.int()
     word = math.lcm(width, new_width)
@@ -147,7 +148,7 @@ def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _lookup(name: str) -> tuple[int, Tensor]:
-    """Return the width of an index in bits and the levels for each index; a byte of 4-bit codes maps to two levels."""
+    """Return the width of an index in bits, and the levels of each index. A byte of 4-bit codes maps to 2 levels."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
     codes = regroup(torch.arange(2**width), 8, bits) if width == 8 else torch.arange(2**width)
@@ -155,7 +156,7 @@ def _lookup(name: str) -> tuple[int, Tensor]:
 
 
 def _blocks(values: Tensor, size: int) -> Tensor:
-    """Split values into blocks padded with zeros: (n,) -> (ceil(n / size), size)."""
+    """Split values (n,) into blocks (ceil(n / size), size) that are padded with zeros."""
     return F.pad(values, (0, -len(values) % size)).view(-1, size)
 
 
@@ -170,10 +171,10 @@ def import_bitsandbytes() -> ModuleType | None:
 
 
 class QuantizedLinear(nn.Module):
-    """y = W x + b with a quantized, frozen W; x (..., in_features) -> y (..., out_features), computed in x's dtype.
+    """A linear layer y = W x + b with a quantized, frozen W. Shapes: x (..., in_features), y (..., out_features).
 
-    It replaces an `nn.Linear` or GPT-2's `Conv1D`, and dequantizes with bitsandbytes if that is installed.
-    Raises: see `quantize`.
+    The layer replaces an `nn.Linear` or GPT-2's `Conv1D` and computes in x's dtype. If bitsandbytes is installed, the
+    layer uses it to dequantize W. For errors, see `quantize`.
     """
 
     plain_linear = True  # adapters can be attached to it
@@ -192,14 +193,14 @@ class QuantizedLinear(nn.Module):
         self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return W (out_features, in_features) as a new tensor; changing it does not change the layer."""
+        """Return W (out_features, in_features) as a new tensor. Changing this tensor does not change the layer."""
         buffers: Any = (self.packed, self.absmax, self.scales, self.offset)
         quantized = Quantized(self.format, torch.Size((self.out_features, self.in_features)), *buffers)
         return quantized.dequantized(dtype, fast=True)
 
     @property
     def weight(self) -> Tensor:
-        """W in fp32, for code that reads a layer's weight."""
+        """The weight W in fp32, for code that reads a layer's weight."""
         return self.dequantized()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ class QuantizedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """Compute x W^T + b and save nothing for backward: W is frozen, so x isn't needed, and W is dequantized again."""
+    """Compute x W^T + b and save no tensor for backward. W is frozen, so x isn't needed, and W is dequantized again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, layer: QuantizedLinear) -> Tensor:
@@ -226,11 +227,11 @@ class _Product(torch.autograd.Function):
 
 
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
-    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`; return their count.
+    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`. Return the layers' count.
 
     As in bitsandbytes, embeddings, norms, biases, the head and BERT's pooler are unchanged. The model keeps the
-    fingerprint of its original weights, so adapters recognize their base in any format.
-    Raises: see `quantize`; BadValue for a model that has an adapter, is already quantized, or has no linear layers.
+    fingerprint of its original weights, so adapters recognize their base model in any format.
+    Raises: BadValue if the model has an adapter, is already quantized, or has no linear layers; see also `quantize`.
     """
     refuse_adapted(model)
     if quantized_layers(model):

@@ -1,20 +1,20 @@
-"""Methods with even fewer trainable parameters than LoRA: A and B are frozen, and a few scalars beside them train.
+"""Methods with even fewer trainable parameters than LoRA. A and B are frozen, and only a few other numbers are trained.
 
-    VeRA        y = W x + b * B (d * A x)                   d (rank) and b (out) train
-    LoRA-XS     y = W x + alpha / rank B R A x              R (rank, rank) trains
-    TinyLoRA    y = W x + B (v_1 P_1 + ... + v_u P_u) A x   v (u) trains; layers may share it
+    VeRA:       y = W x + b * B (d * A x)                   # d (rank) and b (out) are trained
+    LoRA-XS:    y = W x + alpha / rank B R A x              # R (rank, rank) is trained
+    TinyLoRA:   y = W x + B (v_1 P_1 + ... + v_u P_u) A x   # v (u) is trained, and layers may share v
 
-                A (rank, in)    B (out, rank)
-    VeRA        random          random              one pair for the whole model; each layer uses a slice
-    LoRA-XS     S V^T           U                   U S V^T is the truncated SVD of W
-    TinyLoRA    S^1/2 V^T       U S^1/2             each P (rank, rank) is random
+                A is (rank, in), and B is (out, rank)
+    VeRA:       A and B are random; the whole model has one pair, of which each layer uses a slice
+    LoRA-XS:    A = S V^T and B = U, where U S V^T is the truncated SVD of W
+    TinyLoRA:   A = S^1/2 V^T and B = U S^1/2, with the same SVD of W; each P (rank, rank) is random
 
-b, R and v start at zero, so the output is initially unchanged, but their gradients are not zero. (LoRA-XS's official
-code samples R with a standard deviation of 1e-5.) Roles in a fused layer, such as q and v of GPT-2's c_attn, share one
-adapter, and the other outputs are unchanged. A, B and P are sampled as in PEFT.
+The parameters b, R and v start at zero, so the output is initially unchanged, but their gradients are not zero. (The
+official code of LoRA-XS samples R with a standard deviation of 1e-5.) Roles in a fused layer, such as q and v in
+GPT-2's c_attn, share one adapter, and the other outputs are unchanged. A, B and P are sampled as in PEFT.
 
-Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
-et al. 2026, arXiv:2602.04118.
+Sources: VeRA, Kopiczko et al. 2024 (arXiv:2310.11454); LoRA-XS, Bałazy et al. 2024 (arXiv:2405.17604); TinyLoRA, Morris
+et al. 2026 (arXiv:2602.04118).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 milli
 
 
 class FrozenPair(TargetMethod):
-    """Base class of the three methods. An adapter's `frozen` holds A and B."""
+    """The base class of VeRA, LoRA-XS and TinyLoRA. The attribute `frozen` of an adapter holds A and B."""
 
     rank: int
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
-        """Return the update of the output, (..., out_features), given h = A x, (..., rank)."""
+        """Return the update of the output as a tensor (..., out_features), given h = A x, a tensor (..., rank)."""
         raise NotImplementedError
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
@@ -53,13 +53,13 @@ class FrozenPair(TargetMethod):
 @register
 @dataclass(frozen=True)
 class VeRA(FrozenPair):
-    """One frozen random pair A, B for the whole model; each layer trains a factor for each row of A and of B.
+    """VeRA: the model has one frozen random pair A, B, and each layer trains a factor for each row of A and of B.
 
-    rank              rows of A; there can be many more than in LoRA, because each adds only one trainable parameter
-    d_initial         initial value of the factors d of A's rows
-    projection_seed   seed of A and B
-    save_projection   whether files hold A and B; without them files are small, but loading samples A and B again, and
-                      another version of torch may sample different ones
+    rank              The number of rows of A. A rank can be much higher than in LoRA: a row adds one parameter.
+    d_initial         The initial value of the factors d of A's rows.
+    projection_seed   The seed from which A and B are sampled.
+    save_projection   Whether files hold A and B. Without A and B, files are small, but loading samples both again.
+                      Another version of torch may then sample different values of A and B.
     Raises: BadValue for an invalid value.
     """
 
@@ -115,9 +115,9 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """Train a small square matrix R between frozen A and B. PEFT reads the file as a LoRA with matrices A and B R.
+    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads the file as LoRA with A and B times R.
 
-    Raises: BadValue for an invalid value, or a rank above what a layer can hold.
+    Raises: BadValue for an invalid value, or for a rank above what a layer can hold.
     """
 
     name, allowed = "lora-xs", {"rank": 1}
@@ -154,14 +154,13 @@ class LoRAXS(FrozenPair):
 @register
 @dataclass(frozen=True)
 class TinyLoRA(FrozenPair):
-    """LoRA-XS whose square matrix is a weighted sum of frozen random matrices; only the weights v train.
+    """TinyLoRA: LoRA-XS whose matrix R is a weighted sum of frozen random matrices. Only the weights v are trained.
 
-    rank              rank of the square matrices; it is lower in layers that are too small for it
-    u                 length of v
-    weight_tying      0: each layer has its own v; 0.5: two layers share one v; 1: one v for the whole model
-    projection_seed   seed of the first layer's P, plus 1 for each following layer
-    save_projection   whether files hold P, as in VeRA
-    Raises: BadValue for an invalid value.
+    rank              The rank of the square matrices. Layers that are too small for this rank have a lower rank.
+    u                 The length of v, which is also the number of random matrices.
+    weight_tying      0 gives each layer its own v, 0.5 lets two layers share a v, and 1 lets all layers share one v.
+    projection_seed   The seed of P in the first layer. The seed increases by 1 for each following layer.
+    save_projection   Whether files hold P, like A and B in `VeRA`.
     """
 
     name, peft_type, allowed = "tinylora", "TINYLORA", {"rank": 1, "u": 1, "projection_seed": 0}
@@ -211,20 +210,20 @@ class TinyLoRA(FrozenPair):
 
 
 def check_count(numbers: int) -> None:
-    """Raise BadValue for too many frozen random numbers, which a small file without them could ask for."""
+    """Raise BadValue for too many frozen random numbers, which a small file without these numbers could ask for."""
     if numbers > MAX_SAMPLES:
-        raise BadValue(f"{numbers:,} frozen random numbers exceed the limit {MAX_SAMPLES:,}: lower rank or u")
+        raise BadValue(f"{numbers:,} frozen random numbers exceed the limit of {MAX_SAMPLES:,}: use a lower rank or u")
 
 
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return random numbers from the CPU's generator, the same for every device; uninitialized on the meta device."""
+    """Return the same random numbers on every device, from the CPU's generator. The meta device has no values."""
     return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
 
 
 def truncated_svd(layer: nn.Module, rank: int, rows: Rows, empty: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return U (out, r), S (r) and V^T (r, in) for the r largest singular values of these rows of W; r <= rank.
+    """Return U (out, r), S (r) and V^T (r, in) for the r largest singular values of the given rows of W; r <= rank.
 
-    empty   return zeros, to be filled from a file, since decomposing a large matrix takes minutes
+    empty   Return zeros, to be filled from a file, because the SVD of a large matrix takes minutes.
     """
     weight = adapter_layer.out_by_in(layer).detach().float()
     selected = gather(weight, rows)

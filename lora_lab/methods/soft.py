@@ -1,12 +1,12 @@
 """Trainable vectors before every row: a soft prompt, a prompt computed by a network (P-tuning), or a prefix per layer.
 
-    prompt    [P | embeddings]              P (tokens, hidden)          Lester et al. 2021, arXiv:2104.08691
-    P-tuning  P = mlp(E)                    E (tokens, hidden)          Liu et al. 2021, arXiv:2103.10385
-    prefix    [P_K | keys], [P_V | values]  in every layer              Li & Liang 2021, arXiv:2101.00190
+    prompt:     [P | embeddings], where P is (tokens, hidden)            (Lester et al. 2021, arXiv:2104.08691)
+    P-tuning:   P = mlp(E), where E is (tokens, hidden)                  (Liu et al. 2021, arXiv:2103.10385)
+    prefix:     [P_K | keys] and [P_V | values] in every layer           (Li & Liang 2021, arXiv:2101.00190)
 
-All three change the initial output, because the model attends to the new vectors immediately; so the vectors start
-small or as real tokens. The attention mask, labels and positions are extended to match. In `model.generate`, the
-vectors enter at the first step and then stay in the cache, so later steps only adjust the mask and positions.
+All three methods change the initial output, because the model attends to the new vectors immediately. Therefore, the
+vectors start small or as embeddings of tokens. The attention mask, labels and positions are extended to match. In its
+first step, `model.generate` adds the vectors to the cache. Later steps only adjust the mask and positions.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Call = dict[str, Any]  # a model's keyword arguments
 class Soft(Method):
     """Base class of methods with `tokens` trainable vectors before every row, stored as `model.<place>.prompt`.
 
-    prompt   (tokens, hidden); for a prefix (tokens, layers * 2 * kv_heads * head_dim), each layer's keys before its
-             values. Its key in PEFT's files is `prompt_embeddings`
+    prompt   The vectors, (tokens, hidden), which PEFT's files call `prompt_embeddings`.
+             A prefix is (tokens, layers * 2 * kv_heads * head_dim), with a layer's keys before the layer's values.
     """
 
     can_pack, place, head_prefix = True, "soft_prompt", "base_model."
@@ -44,13 +44,13 @@ class Soft(Method):
         return self.tokens
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
-        """Return the initial vectors under "prompt", and any others. Raises: BadValue if the model does not fit."""
+        """Return the trainable tensors by name, including "prompt". Raises: BadValue if the model does not fit."""
         raise NotImplementedError
 
     def insert(self, model: Any, to_fill: bool) -> None:
         name = type(model).__name__
         if not hasattr(model, "get_input_embeddings") or not hasattr(model.get_input_embeddings(), "weight"):
-            raise BadValue(f"{self.name} needs a transformers model that reads tokens, which {name} does not; use lora")
+            raise BadValue(f"{self.name} needs a transformers model that reads tokens, unlike {name}; use lora")
         if model.config.is_encoder_decoder:
             raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
         attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
@@ -60,7 +60,7 @@ class Soft(Method):
         return ahead.prompt  # type: ignore[no-any-return]
 
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
-        """Return the model's keyword arguments with vectors (rows, tokens, width) before each row."""
+        """Return the model's keyword arguments with the vectors (rows, tokens, width) added before each row."""
         tokens, mask = vectors.shape[1], call.get("attention_mask")
         for name in CACHE:
             if type(call.get(name)).__name__ == "StaticCache":
@@ -103,7 +103,7 @@ class Soft(Method):
     def in_peft(self, model: Any) -> dict[str, Any]:
         """Return the fields of PEFT's config that are specific to this method."""
         heads = getattr(model.config, "num_attention_heads", None)
-        return {"token_dim": model.config.hidden_size, "num_attention_heads": heads}
+        return {"token_dim": model.get_input_embeddings().weight.shape[1], "num_attention_heads": heads}
 
     def to_peft(self, model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with torch.no_grad():
@@ -119,7 +119,7 @@ class Soft(Method):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if hasattr(model, "score") and cls.name != "prefix":
-            warn("padded rows are scored as if alone; PEFT reads the last padding token, so its results may differ")
+            warn("padded rows are scored without padding; PEFT reads the last padding token, so its scores may differ")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
 
@@ -128,7 +128,7 @@ class Soft(Method):
 class PromptTuning(Soft):
     """Train `tokens` input embeddings, initialized from random tokens ("vocabulary") or random numbers ("random").
 
-    Hu et al. call it PreEmbed (section 5.1). Raises: BadValue for an invalid value.
+    Hu et al. call this method PreEmbed (section 5.1). Raises: BadValue for an invalid value.
     """
 
     name, peft_type, may_differ = "prompt", "PROMPT_TUNING", ("init",)
@@ -155,12 +155,12 @@ class PromptTuning(Soft):
 @register
 @dataclass(frozen=True)
 class PTuning(Soft):
-    """Train `tokens` vectors through a network of width `hidden`, by default the model's own width.
+    """Train `tokens` vectors through a network of width `hidden`, which is the model's own width by default.
 
     E (tokens, d) -> linear (d, h) -> ReLU -> linear (h, h) -> ReLU -> linear (h, d) -> the prompt (tokens, d)
 
     The network makes the vectors depend on each other. After training, only the network's output is needed, so files
-    hold only that, as in PEFT. The paper's network begins with an LSTM. Raises: BadValue for an invalid value.
+    hold only this output, as in PEFT. The paper's network begins with an LSTM. Raises: BadValue for an invalid value.
     """
 
     name, peft_type = "ptuning", "P_TUNING"
@@ -181,7 +181,7 @@ class PTuning(Soft):
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file has no encoder, so the adapter cannot be trained further: train a new one")
+            raise BadValue("a P-tuning file has no encoder, so this adapter cannot be trained further: train another")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def insert(self, model: Any, to_fill: bool) -> None:
@@ -202,11 +202,11 @@ class PTuning(Soft):
 @register
 @dataclass(frozen=True)
 class PrefixTuning(Soft):
-    """Train `tokens` keys and values in every layer: layers x tokens x 2 x kv_heads x head_dim parameters.
+    """Train `tokens` keys and values in every layer, with layers x tokens x 2 x kv_heads x head_dim parameters in all.
 
-    The model receives the prefix in the cache used for generation, like keys and values of earlier tokens. In causal
-    models, the text's positions continue after the prefix, as in PEFT. In an encoder, positions are unchanged, since
-    the first token, which the head reads, was pretrained at position 0. Raises: BadValue for an invalid value.
+    The model receives the prefix in the cache for generation, like the keys and values of earlier tokens. In causal
+    models, the text's positions continue after the prefix, as in PEFT. In an encoder, positions are unchanged, because
+    the head reads the first token, which was pretrained at position 0. Raises: BadValue for an invalid value.
     """
 
     name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
@@ -230,9 +230,9 @@ class PrefixTuning(Soft):
         return {"prompt": small.transpose(0, 1).flatten(1)}
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
-        """Add the prefix, (rows, tokens, width), to the cache in the keyword arguments."""
+        """Add the prefix (rows, tokens, width) to the cache in the keyword arguments."""
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            raise BadValue("gradient checkpointing drops the cache, and with it the prefix: turn checkpointing off")
+            raise BadValue("gradient checkpointing drops the cache, which holds the prefix: turn checkpointing off")
         layers, heads, head_dim = prefix_shape(model)
         name, encoder = str(_cache_name(model)), is_encoder(model)
         cache = call[name] = call.get(name) or transformers.DynamicCache(config=None if encoder else model.config)
@@ -262,7 +262,8 @@ def prefix_shape(model: Any) -> tuple[int, int, int]:
     """Return (layers, kv_heads, head_dim). Raises: BadValue if the model does not accept keys and values."""
     config = model.config
     heads = getattr(config, "num_attention_heads", None)
-    if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
+    unused = config.model_type in ("megatron-bert", "rembert")  # encoders that ignore the argument
+    if unused or _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
         raise BadValue(f"{type(model).__name__} does not accept keys and values as input; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
@@ -276,6 +277,6 @@ def is_encoder(model: Any) -> bool:
 
 
 def _cache_name(model: Any) -> str | None:
-    """Return the name of the base model's cache argument, or None if it has none."""
+    """Return the name of the base model's cache argument, or None if the model has no such argument."""
     parameters = inspect.signature(type(model.base_model).forward).parameters
     return next((name for name in CACHE if name in parameters), None)

@@ -1,15 +1,14 @@
-"""Sites for adapters: a model's layers by name, shape and *role*, and how targets select them.
+"""Sites for adapters: a model's layers with their names, shapes and *roles*, and how targets select the sites.
 
-A role says what a layer does, whatever its name. So `targets=("q", "v")` means the same for BERT ("query",
-"value"), Llama ("q_proj", "v_proj") and GPT-2, where q, k and v are three slices of one "c_attn".
+A role says what a layer does, whatever the layer is called. For example, `targets=("q", "v")` means the same for BERT
+("query", "value"), Llama ("q_proj", "v_proj") and GPT-2, where q, k and v are three slices of one layer, "c_attn".
 
-    target       matches
-    q, v, ...    every layer, or slice of a fused layer, with that role
-    all-linear   every linear layer except the head and the pooler; a fused layer as a whole
-    query        every layer whose path equals or ends in that name
-    *.0.*.query  every layer whose path matches the pattern
+    q, v, ...:     select every layer, or slice of a fused layer, that has this role
+    all-linear:    selects every linear layer except the head and the pooler; a fused layer counts as a whole
+    query:         selects every layer whose path equals this name or ends in this name
+    *.0.*.query:   selects every layer whose path matches this pattern
 
-This module does not import torch: a site is a name and a few integers. The last section covers quantized formats.
+This module does not import torch: a site holds only names and integers. The last section covers quantized formats.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|dense_h_to_4h|wi_1|wi)", "up"),
     (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|dense_4h_to_h|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
-    (r"((position|token_type|rel)_embeddings|embed_positions|wpe|relative_attention_bias)", "position"),
-    (r"(pooler\.dense)", "pooler"),
-    (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder)?|embed_out|predictions\.decoder)", "head"),
-    (r"(lm_loss|qa_outputs)", "head"),
+    (r"((position|token_type|rel)_embeddings|embed_positions|wpe|relative_attention_bias|shared)", "position"),
+    (r"(pooler(\.dense)?)", "pooler"),
+    (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder|\.out_proj)?|embed_out|(predictions\.)?decoder)", "head"),
+    (r"(lm_loss|qa_outputs|output_projection|vocab_projector|generator_lm_head|pred_layer\.proj)", "head"),
 )
 
 # The model_types whose fused layers are plain concatenations in the order above. Others interleave the parts by head
@@ -57,7 +56,7 @@ PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 @dataclass(frozen=True)
 class Site:
-    """A place for an adapter: a layer, or the outputs (start, stop) of a fused layer that have one role."""
+    """A place for an adapter: a layer, or the slice (start, stop) of a fused layer's outputs that has one role."""
 
     module: str
     role: str
@@ -68,12 +67,12 @@ class Site:
 
     @property
     def name(self) -> str:
-        """The module's path, followed by the role if it is a slice: "h.0.attn.c_attn[q]"."""
+        """The module's path, followed by the role if the site is a slice, such as "h.0.attn.c_attn[q]"."""
         return f"{self.module}[{self.role}]" if self.out_slice else self.module
 
 
 def roles_of(module: str) -> tuple[str, ...]:
-    """Return the roles of a module, inferred from its path: () if unknown, several for a fused layer."""
+    """Return the roles of a module, inferred from its path: () if they are unknown, and several for a fused layer."""
     for suffix, roles in _ROLE_OF_SUFFIX:
         if re.search(rf"(^|\.){suffix}$", module):
             return tuple(roles.split())
@@ -83,10 +82,10 @@ def roles_of(module: str) -> tuple[str, ...]:
 def sites_of_layer(
     module: str, in_features: int, out_features: int, kind: str, widths: Mapping[str, int]
 ) -> list[Site]:
-    """Return a site for the whole layer and, for a fused layer, one per slice.
+    """Return a site for the whole layer and, for a fused layer, a site for each slice.
 
-    widths   output width of each role in this model (q: heads x head size, ...); {} if its fused layers are not plain
-             concatenations. If widths don't add up to the layer's outputs, no slices are returned
+    widths   The output width of each role in this model, or {} if its fused layers are not plain concatenations.
+             If the widths don't add up to the layer's outputs, no slices are returned.
     """
     roles = roles_of(module) if kind == "linear" else roles_of(module) or ("embed",)
     sites = [Site(module, "+".join(roles) or "other", in_features, out_features, kind)]
@@ -101,24 +100,24 @@ def sites_of_layer(
 def choose(targets: Sequence[str], sites: Sequence[Site]) -> list[Site]:
     """Return the sites that the targets name, without duplicates, in model order.
 
-    Raises: NotFound, with the nearest names, if a target matches nothing; BadValue if two targets adapt the same
-    weights (a fused layer and one of its slices).
+    Raises: NotFound with the nearest names if a target matches nothing, and BadValue if two targets adapt the same
+    weights, such as a fused layer and one of its slices.
     """
     if not targets:
-        raise BadValue("targets is empty: name at least one, for example q,v")
+        raise BadValue("no targets are given: name at least one, for example q,v")
     chosen = {site for target in targets for site in match(target, sites)}
     modules = {site.module for site in chosen if site.out_slice is None}
     in_order = [site for site in sites if site in chosen]
     for site in in_order:
         if site.out_slice and site.module in modules:
-            raise BadValue(f"targets overlap: {site.module} is adapted as a whole and again as {site.role}; keep one")
+            raise BadValue(f"targets overlap: {site.module} is adapted as a whole and as {site.role}; remove a target")
     return in_order
 
 
 def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[Site]:
     """Return the sites that one target names. With `slices`, the path of a fused layer also names its slices.
 
-    Raises: NotFound, with the nearest names.
+    Raises: NotFound with the nearest names if nothing matches.
     """
     matches = [site for site in sites if _matches(target, site, slices)]
     if not matches:
@@ -152,9 +151,9 @@ OUTSIDE = ("lm_head", "embed_out", "classifier", "score", "pooler")  # layers th
 
 
 def bits_per_weight(name: str) -> float:
-    """Return the bits per frozen linear weight: its code, plus 1/64 of the absmax (fp32 or 8 bits) of its block.
+    """Return the bits per frozen linear weight: the bits of its code, plus 1/64 of the bits of its block's absmax.
 
-    NF4: 4 + 32/64 = 4.5 bits; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
+    NF4 takes 4 + 32/64 = 4.5 bits, or 4 + 8/64 + 32/(64 x 256) = 4.127 bits with double quantization (QLoRA).
     """
     absmax = 32 / BLOCK if name.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
     return QUANTISED_BITS[name] + absmax

@@ -1,6 +1,6 @@
 """Pictures of many runs: heat maps, quality against learning rate, accuracy against rank, quality against parameters.
 
-Every seed is drawn, not only the mean. In `pictures`, each function gets only runs that differ in what it draws.
+Every seed is drawn, not only the mean. `pictures` gives each function only runs that differ in what it draws.
 """
 
 import math
@@ -36,9 +36,9 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Return, by name, each picture that has axes along which these runs differ.
 
-    Runs that differ in a setting that a picture does not show get separate pictures, with the setting in title and
-    name. The picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
-    few share their settings. Return no picture if rates vary but no run was validated: test rows must not choose rates.
+    If runs differ in a setting that a picture does not show, they get separate pictures, whose titles and names show
+    it. The picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
+    few share their settings. If rates vary but no run was validated, draw nothing: test rows must not choose rates.
     """
     pictures: dict[str, Picture] = {}
     frame, drawn = frame.reset_index(drop=True), set[int]()
@@ -80,7 +80,7 @@ def _varies(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
-    """Return the settings, other than the seed, that differ among the runs at one point of a picture of these columns.
+    """Return the settings, other than the seed, that differ among the runs at one point of a picture with these axes.
 
     An alpha that follows from the rank is not hidden if the rank is shown.
     """
@@ -198,7 +198,7 @@ def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, index: int, 
 
 
 def short(value: Any) -> str:
-    """Format a setting for an axis: 0.0023, 16 or q,v."""
+    """Format a setting for an axis, such as 0.0023, 16 or q,v."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return str(value)
     return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"

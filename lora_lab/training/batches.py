@@ -1,8 +1,8 @@
 """Tokenize texts and batch them with as little padding as possible.
 
-Sentences of 27 tokens on average are padded to about 50 in random batches, and to about 28 in batches sorted by length.
-Widths are multiples of 2: with fewer shapes, the CPU reuses its matrix kernels, which are built per shape. Multiples of
-8 would cost 10% more tokens.
+Sentences of 27 tokens on average are padded to about 50 tokens in random batches, and to about 28 tokens in batches
+sorted by length. Widths are multiples of 2, because the CPU builds its matrix kernels for each shape and reuses them
+more often if there are fewer shapes. Multiples of 8 would cost 10% more tokens.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ POOL = 32  # batches per pool of randomly drawn rows, which is then sorted by le
 class Row:
     """A tokenized text, its label and its index in the split.
 
-    label    a class, a number to predict, or None in language modeling
-    prompt   number of leading tokens that don't count toward the loss
-    types    which text of a pair each token belongs to (BERT's token_type_ids); empty without pairs
+    label    A class, a number to predict, or None in language modeling.
+    prompt   The number of leading tokens that don't count toward the loss.
+    types    The text of a pair to which each token belongs (BERT's `token_type_ids`), or () without pairs.
     """
 
     tokens: Sequence[int]
@@ -51,7 +51,7 @@ class Row:
 class Batch:
     """Padded rows as tensors.
 
-    Shapes: `input_ids`, `attention_mask` and `token_type_ids` (None without pairs) are (rows, tokens); `labels` are
+    Shapes: `input_ids`, `attention_mask` and `token_type_ids` (None without pairs) are (rows, tokens). `labels` is
     (rows,), or (rows, tokens) with -100 at padding and prompts.
     """
 
@@ -73,7 +73,7 @@ class Batch:
         return self._map(lambda t: t[part.start * rows : part.stop * rows])
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return the keyword arguments for `model`; include token types only if it has an embedding for them."""
+        """Return the keyword arguments for `model`, with token types only if the model has an embedding for them."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
@@ -86,9 +86,9 @@ class Batch:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize a split. Texts are truncated to the task's `max_length`, and each answer gets its end token.
+    """Tokenize a split. Texts are truncated to the task's `max_length`, and each answer gets an end token.
 
-    Issue a LabWarning if answers are cut, since a model that learns from them never learns to stop.
+    Issue a LabWarning if answers are cut, because a model that is trained on cut answers never learns to stop.
     Raises: BadValue if a prompt leaves no room for an answer.
     """
     length = task.max_length
@@ -101,7 +101,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
         pieces = zip(prompts, answers, strict=True)
         rows = [Row([*p, *answer, end][:length], None, place, len(p)) for place, (p, answer) in enumerate(pieces)]
         if any(row.tokens[-1] != end for row in rows):
-            warn(f"{task.name}: answers beyond max_length {length} are cut and lack an end: pass a larger max_length")
+            warn(f"{task.name}: answers over max_length {length} are cut and lose their end token: pass a larger one")
         return rows
     pairs = [list(split.seconds)] if split.seconds else []
     encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=length)
@@ -112,7 +112,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Iterator[list[Row]]:
-    """Yield the rows of each batch, epoch after epoch: shuffle, sort by length within pools, shuffle the batches.
+    """Yield the rows of each batch, epoch after epoch: shuffle the rows, sort pools by length, and shuffle the batches.
 
     The seed decides which rows share a batch. The order of short and long batches is the same for every seed, so that
     runs with different seeds can train side by side without extra padding.
@@ -129,12 +129,12 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield batches with every row once, longest first, so that any out-of-memory error comes early."""
+    """Yield batches that hold every row once, with the longest rows first, so that memory errors come early."""
     return (collate(chunk, pad) for chunk in _chunks(sorted(rows, key=len)[::-1], batch))
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Pad rows to the length of the longest, rounded up to a multiple of STEP."""
+    """Pad rows to the length of the longest row, rounded up to a multiple of STEP."""
     width = -(-max(map(len, rows)) // STEP) * STEP
 
     def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
@@ -156,11 +156,11 @@ def _chunks(rows: list[Row], batch: int) -> list[list[Row]]:
 def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
     """Check that a model can train on a task.
 
-    Raises: BadValue for an encoder in language modeling, or if `max_length` exceeds the model's positions minus those
-    that a soft prompt takes.
+    Raises: BadValue for an encoder in language modeling, or if `max_length` exceeds the number of the model's positions
+    that a soft prompt leaves free.
     """
     if task.num_labels is None and not is_causal(model):
-        raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
+        raise BadValue(f"task {task.name} is language modeling, which needs a causal model such as smollm2")
     virtual = method.positions(causal=not is_encoder(model))
     padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # takes the first positions
     positions = getattr(model.config, "max_position_embeddings", None)

@@ -1,16 +1,16 @@
-"""Tokenize chats in the layout that the model was trained on.
+"""Tokenize chats in the layout on which the model was trained.
 
-The layout, called the *template*, comes with the tokenizer. SmolLM2's:
+The layout, called the *template*, comes with the tokenizer. SmolLM2 has this template:
 
     <|im_start|>system
-    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    the default system turn
+    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    # the default system turn
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
-    Air scatters blue light most.<|im_end|>      only the answer and its end token count toward the loss
+    Air scatters blue light most.<|im_end|>      # only the answer and its end token count toward the loss
 
-Without a template, a tokenizer gets a plain layout: "user: Why is the sky blue?" on one line, "assistant:" on the next.
-Plain-text prompts are tokenized as they are.
+A tokenizer without a template gets a plain layout: "user: Why is the sky blue?" on one line, "assistant:" on the next.
+Prompts of plain text are tokenized as they are.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MARK = "ANSWER"  # a placeholder that shows what the template puts after an answ
 
 @dataclass(frozen=True)
 class Chat:
-    """The turns before the answer, each (role, text); the last is the user's."""
+    """The turns before the answer, as pairs (role, text). The last turn is the user's."""
 
     turns: tuple[tuple[str, str], ...]
 
@@ -35,7 +35,7 @@ class Chat:
         return self.turns[-1][1]
 
     def __len__(self) -> int:
-        """Number of characters in all turns."""
+        """The number of characters in all turns."""
         return sum(len(text) for _, text in self.turns)
 
 
@@ -47,14 +47,14 @@ def question(text: str) -> Chat:
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
-    """Return the chat as the model reads it, up to the answer. Raises: BadValue for turns that its template rejects."""
+    """Return the chat as the model reads it, up to the answer. Raises: BadValue for turns that the template rejects."""
     if not tokenizer.chat_template:
         return "".join(f"{role}: {text}\n" for role, text in chat.turns) + "assistant:\n"
     return _templated(tokenizer, chat.turns, answer_follows=True)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Tokenize each prompt. A template contains its special tokens, so the tokenizer adds none."""
+    """Tokenize each prompt. A template already contains its special tokens, so the tokenizer adds none."""
     return [
         tokenizer(rendered(tokenizer, prompt), add_special_tokens=not tokenizer.chat_template)["input_ids"]
         if isinstance(prompt, Chat)
@@ -64,9 +64,9 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token that ends an answer: the special token after it in the template, else end-of-text.
+    """Return the token that ends an answer: the special token that follows the answer in the template, or end-of-text.
 
-    The two differ in some model families, and a model trained with the wrong token never stops.
+    In some model families, these two tokens differ, and a model that is trained with the wrong token never stops.
     """
     end = int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:

@@ -1,9 +1,9 @@
-"""Checkpoints of packs in training, from which a killed sweep resumes.
+"""Checkpoints of packs in training, from which an interrupted sweep resumes.
 
-    STORE/unfinished/NAME.safetensors     each member's trained tensors, AdamW's moments and `right`, the random state;
-                                          header (JSON): the step, each member's recipe, history and status
+    STORE/unfinished/NAME.safetensors    # each member's trained tensors, AdamW's moments, `right`, and the random state
+                                         # the JSON header holds the step, and each member's recipe, history and status
 
-Nothing is pickled. The data order isn't stored, since it follows from the seed and the step.
+Nothing is pickled. The order of the data isn't stored, since it follows from the seed and the step.
 """
 
 import json
@@ -39,13 +39,13 @@ class Unfinished:
 
 
 def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
-    """Return the path of these recipes' checkpoint."""
+    """Return the path of the checkpoint for these recipes."""
     name = sha256(" ".join(recipe.hash for recipe in recipes).encode()).hexdigest()[:12]
     return store / FOLDER / f"{name}.safetensors"
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """List the checkpoints; rename unusable ones, with a warning. Raises: BadValue if one can't be read or renamed."""
+    """List the checkpoints. Rename unusable files with a warning. Raises: BadValue if a file cannot be read."""
     checkpoints = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
@@ -58,7 +58,7 @@ def unfinished(store: Path) -> list[Unfinished]:
             except (SafetensorError, KeyError, TypeError, ValueError) as error:
                 kept = file.rename(file.with_suffix(f".unreadable{time.time_ns()}"))
                 problem = f"the checkpoint {file} cannot be used ({in_a_sentence(error)})"
-                warn(f"{problem}: it is kept as {kept.name}, and its runs start over")
+                warn(f"{problem}: the file is kept as {kept.name}, and its runs start again")
         except FileNotFoundError:  # another sweep just finished or renamed it
             continue
         except OSError as error:
@@ -68,7 +68,7 @@ def unfinished(store: Path) -> list[Unfinished]:
 
 
 def write(pack: Pack, path: Path) -> None:
-    """Write what the pack's members need to resume. Raises: BadValue if it cannot be written."""
+    """Write what the pack's members need to resume. Raises: BadValue if the checkpoint cannot be written."""
     tensors, members = {"random": device.module_of(pack.device).get_rng_state()}, []
     for member in pack.members:
         for name, values in {"": member.trained, **member.state()}.items():
@@ -86,7 +86,7 @@ def write(pack: Pack, path: Path) -> None:
 def restore(pack: Pack, *paths: Path) -> None:
     """Resume the members of a new pack from one or more checkpoints of the same step.
 
-    Raises: BadValue for a member that no checkpoint has; Changed if the task's file has changed since.
+    Raises: BadValue if a member is in none of the checkpoints, and Changed if the task's file has changed since.
     """
     pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:

@@ -1,6 +1,6 @@
 """Choose the device, dtype and attention for this machine by timing them.
 
-bf16 is fast only on hardware with bf16 matrix products, and fused attention only for long rows or on a GPU. CPU
+bf16 is fast only on hardware with bf16 matrix products. Fused attention is fast only for long rows or on a GPU. CPU
 flags and versions are only hints, so one layer is timed briefly. All device-specific code is in this file.
 """
 
@@ -43,10 +43,10 @@ _timed: dict[Path, dict[str, Any]] = {}  # this process's timings by cache file,
 
 @dataclass(frozen=True)
 class Choice:
-    """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers.
+    """How to compute: the `device` of torch, the `dtype` of the frozen base, and the `attention` of transformers.
 
-    quantised   the format of the base's linear layers, such as nf4, which compute in `dtype`; "" if not quantized
-    products    the dtype of matrix products of fp32 tensors, see `rounded_products`
+    quantised   The format in which the base's linear layers are stored, such as nf4, or "" for unquantized layers.
+    products    The dtype of matrix products of fp32 tensors; see `rounded_products`.
     """
 
     device: str
@@ -62,7 +62,7 @@ class Choice:
 
 
 def split_dtype(dtype: str) -> tuple[str, str]:
-    """Split "nf4+fp32", "nf4" or "bf16" into the format of a quantized base ("" for none) and the compute dtype."""
+    """Split "nf4+fp32", "nf4" or "bf16" into the format of a quantized base, or "", and the dtype of computation."""
     name, plus, compute_dtype = dtype.partition("+")
     if name in QUANTISED_BITS:
         return name, compute_dtype if plus else AUTO
@@ -80,16 +80,16 @@ def choose(
 ) -> Choice:
     """Choose the fastest way to train on sequences of about `tokens` tokens on this machine.
 
-    Values other than "auto" are kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION replace "auto".
-    The dtype "nf4" means a 4-bit base that computes in the fastest dtype; with "nf4+fp32", it computes in fp32. With
-    `products="auto"`, matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16 and
-    rounding are chosen only if they save more than a tenth of the time.
+    Values other than "auto" are kept. The environment variables LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION
+    replace "auto". The dtype "nf4" means a 4-bit base that computes in the fastest dtype; "nf4+fp32" computes in fp32.
+    With `products="auto"`, matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16
+    and rounding are chosen only if they save more than a tenth of the time.
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
     """
     quantised, dtype = split_dtype(dtype)
     device = _allowed("device", device, ("cuda", "mps", "cpu"), available_devices())[0]
     if device != "cpu" and device not in available_devices():
-        raise BadValue(f"this machine has no device {device}; it has {', '.join(available_devices())}")
+        raise BadValue(f"this machine has no device {device}; its devices: {', '.join(available_devices())}")
     kinds = [*_allowed("dtype", dtype, DTYPES, ("fp32", "bf16"))]
     if products == AUTO and device == "cpu" and kinds[0] == "fp32" and os.environ.get("LORA_LAB_DTYPE", AUTO) == AUTO:
         kinds.append(ROUNDED)
@@ -108,7 +108,7 @@ def choose(
 
 
 def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[str]) -> Sequence[str]:
-    """Return the value from the argument or the environment, as a list of one; `auto` if the best must be measured."""
+    """Return a list with the value of the argument or environment, or return `auto` if the best must be measured."""
     value = os.environ.get(f"LORA_LAB_{option.upper()}", AUTO) if value == AUTO else value
     if value not in (*choices, AUTO):
         formats = QUANTISED_BITS if option == "dtype" else ()
@@ -120,7 +120,7 @@ def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[s
 
 
 def measured(device: str) -> dict[str, float]:
-    """Return the seconds per step of one layer by "dtype/attention/tokens". It is timed once per machine."""
+    """Return a layer's seconds per step, keyed by "dtype/attention/tokens". The layer is timed once per machine."""
     cache, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
     # fp16 is left out: without loss scaling, its gradients underflow.
     bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
@@ -147,7 +147,7 @@ def key(dtype: str, attention: str, tokens: int) -> str:
 def time_layer(
     device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
 ) -> float:
-    """Time one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`; return the seconds."""
+    """Time one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`. Return the seconds."""
     rows, d, heads = total // tokens, 384, 12
     w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
     x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
@@ -175,13 +175,13 @@ def time_layer(
 
 
 def available_devices() -> list[str]:
-    """List the devices that torch can use here, fastest first; "cpu" is always last."""
+    """List the devices that torch can use here, with the fastest device first and "cpu" last."""
     devices = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
     return [name for name, available in devices if available]
 
 
 def describe(device: str) -> str:
-    """Describe this machine, including bf16 support on Linux, where processors of the same name may differ."""
+    """Describe this machine and, on Linux, its bf16 support, because processors of the same name may differ."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))
@@ -193,7 +193,7 @@ def describe(device: str) -> str:
 
 
 def environment(choice: Choice) -> dict[str, Any]:
-    """Return the versions and hardware for a run's record."""
+    """Return the versions and the hardware for a run's record."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "lora_lab": version("lora-lab"),
@@ -214,7 +214,7 @@ def _mps_has_bf16() -> bool:
 
 
 def used_bytes(device: str) -> int:
-    """Return the bytes in use: on cuda the peak since `reset_peak_memory_stats`, elsewhere the current value."""
+    """Return the bytes in use: on CUDA, the peak since `reset_peak_memory_stats`; elsewhere, the current value."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
     if device == "mps":
@@ -230,16 +230,16 @@ def free_memory() -> None:
 
 
 def module_of(device: str) -> Any:
-    """Return the module with the device's `get_rng_state` and `set_rng_state`: dropout draws from that state."""
+    """Return the module whose `get_rng_state` and `set_rng_state` handle the random state that dropout uses."""
     return torch if device == "cpu" else torch.get_device_module(device)
 
 
 @contextmanager
 def rounded_products(dtype: str) -> Iterator[None]:
-    """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, in a `with` block.
+    """In a `with` block, let torch round the fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32.
 
-    Sums, weights, gradients and updates stay fp32. On hardware with bf16 products, this takes a third of the time. The
-    setting is process-wide, so other threads' products are rounded too.
+    Sums, weights, gradients and updates stay fp32. On hardware with bf16 products, rounding cuts the time to a third.
+    The setting is process-wide, so the products of other threads are rounded too.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == "bf16" else before)
@@ -250,10 +250,10 @@ def rounded_products(dtype: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next step instead of returning it to Linux.
+    """Make glibc keep freed memory for the next step instead of returning the memory to Linux.
 
-    Otherwise the kernel maps and zeroes tensors of a few MiB hundreds of times per step, which takes an eighth of a
-    pack's time. This does nothing on other systems.
+    Otherwise, the Linux kernel maps and zeroes tensors of a few MiB hundreds of times per step, which takes an eighth
+    of a pack's time. On other systems, this function does nothing.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -266,7 +266,7 @@ def keep_freed_memory() -> None:
 
 
 class Parts(nn.ModuleList):
-    """One model per part, with the slice of its members."""
+    """A list of models, one for each part of the members, with the slice of members that each model computes."""
 
     def __init__(self, models: Sequence[nn.Module], members: Sequence[slice]) -> None:
         super().__init__(models)
@@ -276,13 +276,13 @@ class Parts(nn.ModuleList):
 
 
 def cut(members: int, device: str) -> list[slice]:
-    """Return each part's slice of the members, as equal in size as possible; one part on a GPU."""
+    """Return the slice of members for each part, with parts of nearly equal size. On a GPU, there is only one part."""
     parts = min(members, MOST, torch.get_num_threads()) if device == "cpu" else 1
     return [slice(members * i // parts, members * (i + 1) // parts) for i in range(parts)]
 
 
 def in_parts(work: Callable[[nn.Module, slice], Out], model: nn.Module, members: int) -> list[Out]:
-    """Run work(part, slice of its members) for all parts at once; return the result of each part.
+    """Run work(part, slice of members) for all parts at once, and return the result of each part.
 
     Each part gets an equal share of torch's threads. A model without parts runs in this thread, for all members.
     """

@@ -1,6 +1,6 @@
 """Warn at the first step about an unusual learning rate or an adapter without a gradient.
 
-Otherwise such a run would end, hours later, with an adapter that does nothing or outputs noise.
+Without these checks, a run can end, hours later, with an adapter that does nothing or outputs noise.
 """
 
 from torch import nn
@@ -19,7 +19,7 @@ FAR = 3.0  # warn if the rate is outside the range by more than this factor
 
 
 def rate_warning(recipe: Recipe) -> str | None:
-    """Return a warning if the rate is outside the usual range by more than a factor of FAR, else None."""
+    """Return a warning if the learning rate is outside the usual range by more than a factor of FAR, else None."""
     low, high = USUAL.get(recipe.method.name, USUAL_FEW)
     if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
         return None
@@ -28,7 +28,7 @@ def rate_warning(recipe: Recipe) -> str | None:
 
 
 def gradient_warning(model: nn.Module) -> str | None:
-    """Return a warning if a LoRA layer has no gradient, or only zeros, after a backward pass; else None."""
+    """Return a warning if, after a backward pass, a LoRA layer has no gradient or only zeros, else None."""
     silent = []
     for path, layer in adapter_layers(model):
         gradients = [p.grad for _, p in own_parameters(layer) if p.requires_grad]

@@ -22,18 +22,18 @@ LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics, and values per row: (rows, classes) logits, (rows,) predicted numbers or (rows,) mean token losses."""
+    """Metrics and one value per row: logits (rows, classes), predicted numbers (rows,) or mean token losses (rows,)."""
 
     metrics: dict[str, float]
     by_row: np.ndarray
 
     @property
     def predictions(self) -> np.ndarray:
-        """Each row's predicted class (int64) or number; in language modeling, its mean loss."""
+        """The predicted class (int64) or number of each row, or the mean loss of each row in language modeling."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """Return which rows are predicted correctly, (rows,); in language modeling, the negative losses; else None."""
+        """Return which rows are predicted correctly, or each row's negative loss in language modeling, or else None."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None
@@ -48,7 +48,7 @@ def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return each row's loss, (rows,): cross-entropy (the mean over tokens in language modeling) or squared error."""
+    """Return the loss of each row: squared error, or cross-entropy (in language modeling, averaged over tokens)."""
     if labels.is_floating_point():
         return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
     if labels.dim() == 1:
@@ -57,12 +57,12 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 def learned_tokens(labels: Tensor) -> Tensor:
-    """Return the number of tokens that count in each row's loss: (rows,)."""
+    """Return the number of tokens in each row that count toward the loss."""
     return (labels[:, 1:] != -100).sum(1)
 
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the loss of each next token, (rows, tokens); 0 if that token is padding, in a prompt, or past the end."""
+    """Return the loss of each next token (rows, tokens), or 0 if the token is padding, in a prompt, or past the end."""
     targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # pad labels: slicing the logits would copy them
     losses = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none", label_smoothing=smoothing)
     return losses.view(labels.shape)
@@ -71,11 +71,11 @@ def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 def evaluate(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu", judged_by: Sequence[str] = ()
 ) -> Score:
-    """Score a model on rows in eval mode, then restore its mode. The metrics are, by kind of task:
+    """Score a model on rows in eval mode, then restore its mode. The metrics depend on the kind of task:
 
-    classification     `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and those in `judged_by`
-    language modeling  `loss` (nats per token, over all tokens) and `perplexity` = exp(loss)
-    regression         `pearson`, `spearman`, and `loss` (the mean squared error)
+    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and those in `judged_by`.
+    - Language modeling has `loss` (nats per token, over all tokens) and `perplexity` = exp(loss).
+    - Regression has `pearson`, `spearman`, and `loss` (the mean squared error).
     """
     return evaluate_members(model, rows, pad, device, 1, judged_by)[0]
 
@@ -83,7 +83,7 @@ def evaluate(
 def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """Score rows like `evaluate`, with a model that computes several members at once; each scores all rows."""
+    """Score rows like `evaluate`, with a model that computes several members at once. Each member scores all rows."""
     if rows[0].label is None:  # the longest rows' logits stay below LOGITS
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
         at_once = max(1, min(ROWS, LOGITS // (vocabulary * max(map(len, rows)))) // members)
@@ -112,7 +112,7 @@ def _score(values: np.ndarray, rows: Sequence[Row], judged_by: Sequence[str]) ->
 
 @torch.inference_mode()
 def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray:
-    """Return each member's logits, (members, rows, classes), or each row's summed loss and tokens, (..., 2)."""
+    """Return the logits (members, rows, classes), or the total loss and the number of tokens of each row (..., 2)."""
     members = part.stop - part.start
     batch = batch.repeated(members)
     values = logits_of(model, batch)
@@ -125,8 +125,8 @@ def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequence[str] = ()) -> dict[str, float]:
     """Return accuracy, macro F1 and cross-entropy in nats from logits (rows, classes) and labels (rows,).
 
-    F1 of a class is 2 TP / (2 TP + FP + FN), as in scikit-learn, whose import takes longer than a validation.
-    also   may contain "f1", the F1 of class 1, and "matthews", the Matthews correlation (CoLA's metric)
+    The F1 of a class is 2 TP / (2 TP + FP + FN), as in scikit-learn, which is not used because its import is slow.
+    also   May contain "f1", the F1 of class 1, and "matthews", the Matthews correlation (CoLA's metric).
     """
     predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     f1 = {}
@@ -148,7 +148,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequenc
 
 
 def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return pearson, spearman and the mean squared error as loss; correlations of a constant prediction are 0."""
+    """Return `pearson`, `spearman` and `loss`, the mean squared error. Constant predictions have correlations of 0."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     metrics = {"pearson": 0.0, "spearman": 0.0, "loss": float(((predicted - true) ** 2).mean())}

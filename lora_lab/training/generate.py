@@ -30,10 +30,10 @@ ROWS = 32  # answers or beams generated at once
 class Decoding:
     """Settings for choosing tokens.
 
-    beams            1 for greedy decoding, more for beam search
-    length_penalty   a beam's log likelihood is divided by its length to this power: below 1 favors short answers
-    no_repeat_ngram  n-grams of this size occur at most once in an answer; 0 for no limit
-    max_new_tokens   length limit of an answer, in tokens
+    beams             1 for greedy decoding, or the number of beams for beam search.
+    length_penalty    A beam's log likelihood is divided by its length to this power. Low values favor short answers.
+    no_repeat_ngram   N-grams of this size occur at most once in an answer. 0 sets no limit.
+    max_new_tokens    The largest number of tokens in an answer.
     Raises: BadValue for an invalid value.
     """
 
@@ -56,10 +56,10 @@ def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY,
     watch: Callable[[list[str]], bool] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Return an answer to each prompt, without the prompt and surrounding spaces.
+    """Return an answer to each prompt, without the prompt and without surrounding spaces.
 
-    Answers depend only on the prompts and their order. The model's mode is restored. Up to ROWS prompts keep their
-    order, so each may have its own adapter. `watch` gets a batch's answers after each token, and may end the batch.
+    Answers depend only on the prompts and their order. Up to ROWS prompts keep their order, so each prompt may have its
+    own adapter. `watch` gets a batch's answers after each token and may end the batch. The model's mode is restored.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):

@@ -1,4 +1,4 @@
-"""The training loop, for one model or for a pack of adapters on one frozen base; and the solver of the probe."""
+"""The training loop for one model or for a pack of adapters on one frozen base, and the solver of the probe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOLERANCE, ROUNDS = 1e-8, 5000  # settings of scikit-learn's solver
 
 
 def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> Tensor:
-    """Return each member's mean loss, (members,): over rows or, with `token_mean`, over tokens as in Hu et al."""
+    """Return the mean loss of each member: over rows or, with `token_mean`, over tokens as in Hu et al."""
     recipe = members[0].recipe
     losses = loss_of(logits, labels, recipe.label_smoothing).view(len(members), -1)  # (members, rows)
     if not recipe.token_mean or labels.dim() == 1:
@@ -55,16 +55,16 @@ def fit(
 ) -> None:
     """Train all members, one batch per member per step, until the batches run out or the last member has ended.
 
-    model       computes all members' rows, concatenated in one batch; for a single run, its member's own model
-    batches     the remaining steps: (step, batch)
-    validate    returns each member's metrics of the validation split
-    leave       called with members that ended while others continue; returns the remaining model and members
-    losses      returns the losses to minimize, (members,), from (logits, labels, members)
-    after       called after each step with (step, whether it was validated)
-    products    see `rounded_products`
-    stop        set it to end training after the current step
-    A member with a non-finite loss or gradient ends as failed. The others continue: rows of different members never
-    interact.
+    model      Computes all members' rows, concatenated in one batch. For a single run, `model` is the member's own.
+    batches    Yields the remaining steps as pairs (step, batch).
+    validate   Returns each member's metrics on the validation split.
+    leave      Receives members that end while others continue, and returns the remaining model and members.
+    losses     Computes the members' losses, which are minimized, from `logits`, `labels` and `members`.
+    after      Is called after each step with (step, whether the step was validated).
+    products   The dtype of matrix products; see `rounded_products`.
+    stop       Set this event to end training after the current step.
+    A member with a non-finite loss or gradient ends as failed. The other members continue, since rows of different
+    members never interact.
     """
     recipe = members[0].recipe
     validations = min(recipe.validations, recipe.steps)  # at even intervals, the last one after the last step
@@ -116,7 +116,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a run, as passed to callbacks; `validation` holds metrics if the step was validated."""
+    """A step of a run, as callbacks receive it. `validation` holds metrics if the step was validated."""
 
     step: int
     steps: int
@@ -129,15 +129,15 @@ Callback = Callable[[Progress], None]
 
 
 class Member:
-    """A run in training, alone or in a pack.
+    """A run in training, either alone or in a pack.
 
-    model    a model with the recipe's method attached; its parameters with `requires_grad=True` are trained
-    row      in a pack, the member's row of the parameter table: all trained parameters, padded, as one tensor
-    history  lists for JSON: `step`, `loss` and `lr` of every update, and `validation`, with one record per validated
-             step, starting with step 0 (the untrained model)
-    status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (stopped by a sweep
-             with `choose`) or "failed" with `error`
-    right    `Score.right` of the last validation
+    model     A model with the recipe's method attached, whose parameters with `requires_grad=True` are trained.
+    row       In a pack, the member's row of the parameter table: all trained parameters, padded, as one tensor.
+    history   Lists for JSON: `step`, `loss` and `lr` of every update, and `validation` with a record per validation.
+              The first record of `validation` is step 0, the untrained model.
+    status    At first "training"; later "done", "early" (patience), "stopped" (by hand) or "failed" (with `error`).
+              A sweep with `choose` may also stop a run as "behind".
+    right     The value of `Score.right` in the last validation.
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, callbacks: Sequence[Callback] = ()) -> None:
@@ -158,11 +158,11 @@ class Member:
         return self.status != "training"
 
     def clip(self) -> Tensor:
-        """Clip the current gradients to the recipe's norm; return their norm before clipping."""
+        """Clip the current gradients to the recipe's norm, and return their norm before clipping."""
         return nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, self.recipe.clip or math.inf)
 
     def update(self, step: int, loss: float, norm: float) -> None:
-        """Update the parameters at this step's rate; if the loss or gradient norm isn't finite, end the run instead."""
+        """Update the parameters at this step's rate. If the loss or gradient norm isn't finite, end the run instead."""
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history["step"]:
             for message in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
@@ -200,7 +200,7 @@ class Member:
         self.status, self.error = "failed", reason
 
     def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
-        """Return whether all values are finite. If not, end the run as failed: records hold only finite numbers."""
+        """Return whether all values are finite, or else end the run as failed: records hold only finite numbers."""
         for name, value in values.items():
             if not math.isfinite(value):
                 at = f" at step {step}" if step else ""
@@ -209,16 +209,16 @@ class Member:
         return True
 
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """From now on, train a row of a pack's table, continuing from the optimizer's `state`."""
+        """Train a row of a pack's table from now on, and continue from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
         self.set_state(state)
 
     def state(self) -> dict[str, list[Tensor]]:
-        """Return AdamW's state, {} before the first update.
+        """Return the state of AdamW, or {} before the first update.
 
-        step                  one tensor, the number of updates
-        exp_avg, exp_avg_sq   each trained parameter's moments, in its shape; in a pack, views of the row's moments
+        step                  A tensor with the number of updates.
+        exp_avg, exp_avg_sq   The moments of each trained parameter, in its shape (in a pack, views of a row).
         """
         state, row = self.optimizer.state, self.row
         if not state:
@@ -242,7 +242,7 @@ class Member:
                 moment.copy_(value)
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        """Return AdamW with one learning rate; with LoRA+, B's rate is `lr_ratio` times higher (Hayou et al. 2024)."""
+        """Return AdamW with one learning rate. In LoRA+, B's rate is `lr_ratio` times as high (Hayou et al. 2024)."""
         named, ratio = self.model.named_parameters(), getattr(self.recipe.method, "lr_ratio", 1.0)
         fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}
         sides = (1.0, [t for t in tensors if id(t) not in fast]), (ratio, [t for t in tensors if id(t) in fast])
@@ -259,7 +259,7 @@ def fit_probe(
     member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
     *, stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """Train the probe, as `fit` does for other methods; the history has one entry, at the recipe's last step."""
+    """Train the probe, as `fit` does for other methods. The history has a single entry, at the recipe's last step."""
     global _kept
     model: Any = member.model
     recipe, method = member.recipe, member.recipe.method
@@ -289,7 +289,7 @@ def fit_probe(
 def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
-    """Return the mean hidden state of each row, as the probe sees it: (rows, d), float64; None after `stop`."""
+    """Return the mean hidden state of each row, which the probe reads, as float64 (rows, d), or None after `stop`."""
     head = _head_of(model)
     base: Any = model.eval().base_model
     places, chunks = list[int](), list[np.ndarray]()
@@ -305,10 +305,10 @@ def features(
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Return W (classes, d) and b (classes,) at the minimum defined in `methods/full.py`, and the mean loss in nats.
 
-    `z` is (rows, d), and `labels` is (rows,). scikit-learn fits features u of mean 0 and standard deviation 1 on the
-    training texts, so that a penalty has the same meaning for all models. Then W and b are converted back:
+    `z` is (rows, d), and `labels` is (rows,). scikit-learn fits features u with mean 0 and standard deviation 1 on the
+    training texts, so that a penalty has the same meaning for all models. Then W and b are converted to fit z instead
+    of u. Raises: Failed for non-finite features, or if no minimum is found.
         u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
-    Raises: Failed for non-finite features, or if no minimum is found.
     """
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
@@ -325,7 +325,7 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
         try:
             fitted = LogisticRegression(C=inverse_penalty, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
         except ConvergenceWarning as error:
-            raise Failed(f"no minimum was found in {ROUNDS} iterations at l2 {l2:g}: use a larger l2") from error
+            raise Failed(f"no minimum was found in {ROUNDS} iterations with l2 {l2:g}: use a larger l2") from error
     weight, bias = fitted.coef_, fitted.intercept_
     if classes == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

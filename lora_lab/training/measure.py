@@ -1,8 +1,8 @@
 """Measure the memory of a real training step.
 
-Memory depends only on the weights' shapes, so the model is built from its config with random weights. On cpu and mps,
-tensor storages are tracked. CUDA's allocator reports what it gave to tensors ("allocated") and what it took from the
-driver ("reserved").
+Memory depends only on the weights' shapes, so the model is built from its config with random weights. On CPU and MPS,
+the storages of tensors are tracked. On CUDA, the allocator reports what it gave to tensors ("allocated") and what it
+took from the driver ("reserved").
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from lora_lab.training.device import available_devices
 
 
 def measure(model: Any, method: Any, **setup: Any) -> Estimate:
-    """Measure the peak of a real training step on this machine; `device` is cpu, cuda or mps.
+    """Measure the peak memory of a real training step on this machine. `device` is cpu, cuda or mps.
 
-    peak      bytes of tensors alive at once (cuda: allocated, rounded up to 512 bytes per tensor)
-    reserved  bytes that the GPU's allocator took from the driver (mps: still held after the step); None on a CPU
-    Quantization uses this lab's layers.
-    Raises: see `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU.
+    peak       The bytes of tensors alive at once. On CUDA, each tensor is rounded up to 512 bytes ("allocated").
+    reserved   The bytes that a GPU's allocator took from the driver (on MPS: still holds), or None on a CPU.
+    Quantized models use this lab's own layers.
+    Raises: BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU; see also `memory`.
     """
     conditions = Setup(**{"device": "cpu", **setup})
     if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.master_weights:
@@ -59,7 +59,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
-    """Return the PyTorch optimizer that a setup names."""
+    """Return the PyTorch optimizer with this name in a memory setup."""
     if name == "sgd":
         return torch.optim.SGD(trained, lr=1e-4, foreach=False)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)

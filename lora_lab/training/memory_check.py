@@ -1,7 +1,7 @@
 """Check before training that the longest batch fits in free memory, and suggest what would fit if it doesn't.
 
 Without enough memory, a laptop swaps until it hangs, or the Jupyter kernel dies silently, so a run that won't fit is
-refused. Cases that the memory model doesn't cover are allowed.
+refused. Runs that the memory model doesn't cover are allowed.
 """
 
 import os
@@ -36,7 +36,7 @@ class Need:
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Return the bytes of a step with a `changed` setup: peak, gaps between tensors, and libraries to import."""
+        """Return the bytes of a step with a `changed` setup: the peak, gaps between tensors and imported libraries."""
         setup, a, method = replace(self.setup, **changed), self.architecture, self.recipe.method
         estimate = quick(self.recipe.model, method, setup)
         peak = estimate.peak
@@ -50,11 +50,11 @@ class Need:
 
 
 def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
-    """Refuse a run whose longest batch needs more memory than its device has free.
+    """Refuse a run whose longest batch needs more than the free memory of its device.
 
-    choice   device and dtype of the run; by default what `device.choose` returns
-    Raises: BadValue with the batch or length that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK is 1,
-    if the model or method is not covered, or if the recipe has another error, which the run itself reports.
+    choice   The device and dtype of the run, or by default those that `device.choose` returns.
+    Raises: BadValue, with the batch or length that would fit. No error is raised if LORA_LAB_NO_MEMORY_CHECK is 1, if
+    the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
     if os.environ.get(SWITCH) == "1":
         return
@@ -79,7 +79,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
-    """Translate a recipe for the memory model. Raises: LabError for a recipe that is invalid or not covered."""
+    """Translate a recipe for the memory model. Raises: LabError if the recipe is invalid or not covered."""
     if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
     else:
@@ -101,7 +101,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
 
 
 def free_bytes(where: str) -> int:
-    """Return the free bytes of the GPU if `where` is cuda, else of the machine or the container."""
+    """Return the free bytes of the GPU if `where` is cuda, or else those of the machine or the container."""
     if where != "cuda":
         return memory()[1] or 0
     free, _ = torch.cuda.mem_get_info()

@@ -1,4 +1,4 @@
-"""Load base models by bundled name, folder, or hub id in the local cache."""
+"""Load base models by the name of a bundled model, by folder, or by hub id from the local cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,15 +33,15 @@ def load_model(
     name: str, num_labels: int | None = None, *, dtype: str | torch.dtype = "fp32", attention: str | None = None,
     download: bool = False, body: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
-    """Load a plain transformers model, in eval mode on the CPU: a classifier if `num_labels` is given, else the class
-    in its config (a causal, masked or text-to-text language model, or an encoder without a head).
+    """Load a plain transformers model in eval mode on the CPU. With `num_labels`, the model is a classifier. Otherwise,
+    the config selects a causal, masked or text-to-text language model, or an encoder without a head.
 
-    name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
-    dtype       dtype of the weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's; "nf4",
-                "int8", "nf3" and "nf2" quantize the linear layers and compute in fp32, "nf4+bf16" computes in bf16
-    attention   "eager" or "sdpa"; transformers' default if None
-    download    allow downloads from the model hub; otherwise only local files are read
-    body        leave out the head of a masked or text-to-text language model
+    name        "minilm", "smollm2", a folder with a checkpoint, or a hub id.
+    dtype       "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's dtype.
+                "nf4", "int8", "nf3" and "nf2" quantize linear layers and compute in fp32. "nf4+bf16" uses bf16.
+    attention   "eager", or "sdpa" or None for the default of transformers: "sdpa" if the class has it, else "eager".
+    download    Whether downloads from the model hub are allowed. By default, only local files are read.
+    body        Leave out the head of a masked or text-to-text language model.
     Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
     that is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
     """
@@ -57,12 +57,13 @@ def load_model(
                 eos = getattr(config, "eos_token_id", None)
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
-            source, config=config, dtype="auto" if quantised else compute_dtype, attn_implementation=attention,
+            source, config=config, dtype="auto" if quantised else compute_dtype,
+            attn_implementation=None if attention == "sdpa" else attention,  # the default: "sdpa" if the class has it
             use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
     for key, there, here in info["mismatched_keys"]:
         if key.split(".")[0] not in HEADS:
-            raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but its config says {tuple(here)}")
+            raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but the config says {tuple(here)}")
         warn(f"'{name}' has a head with {there[0]} classes; a new head with {here[0]} classes replaces it")
     missing = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
     if missing and not body and _lacks_only_head(model, set(info["missing_keys"])):
@@ -81,7 +82,7 @@ def load_model(
 
 
 def _lacks_only_head(model: PreTrainedModel, missing: set[str]) -> bool:
-    """Return whether the whole head of a masked or text-to-text language model is missing, and nothing else."""
+    """Return whether a masked or text-to-text language model lacks its whole head and nothing else."""
     body, made_as = f"{model.base_model_prefix}.", auto_class(type(model).__name__, model.config)
     head = {key for key, _ in model.named_parameters() if not key.startswith(body)}  # tied weights appear once
     return made_as in HEADED and bool(head) and head <= missing and not any(key.startswith(body) for key in missing)
@@ -95,12 +96,12 @@ def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
 
 
 def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
-    """Speed up a BERT-like classifier for training or scoring with `method`; leave other models unchanged.
+    """Speed up a BERT-like classifier for training or scoring with `method`. Leave other models unchanged.
 
-    Except for a probe, the head reads only the first token, so the last layer's MLP runs only for that token. This
-    saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor gradients.
-    "eager" attention computes its softmax in fp32, which is faster on a CPU than in bf16: forward and backward
-    take half the time. With an fp32 base, only rounding changes.
+    Except for a probe, the head reads only the first token, so the last layer's MLP runs only for that token,
+    which saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor the
+    gradients. "eager" attention computes its softmax in fp32, which is faster on a CPU than in bf16: forward and
+    backward take half the time. With an fp32 base, these changes affect only the rounding of results.
     """
     if model.config.model_type not in FIRST_TOKEN or not type(model).__name__.endswith("ForSequenceClassification"):
         return
@@ -115,7 +116,7 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, dropout: float = 0.0, **_: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Attend: query, key, value (rows, heads, tokens, d), additive mask -> (rows, tokens, heads, d), weights."""
+    """Return attention's output (rows, tokens, heads, d) and weights for inputs of shape (rows, heads, tokens, d)."""
     scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # has fewer elements than the scores
     scores = scaled @ key.transpose(2, 3)  # (rows, heads, tokens, tokens)
     if attention_mask is not None:
@@ -129,9 +130,9 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 
 
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, which pads on the right. If it has no padding token, it pads with end-of-text.
+    """Load a model's tokenizer, which pads on the right, with end-of-text if there is no padding token.
 
-    as_it_came   keep the padding settings in the tokenizer's files
+    as_it_came   Keep the padding settings in the tokenizer's files.
     Raises: see `load_model`.
     """
     with _loading(name, download) as (source, options):
@@ -143,7 +144,7 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
 
 
 def weight_bytes(name: str) -> int:
-    """Return the size in bytes of the weight files of a bundled model or folder. Raises: NotFound if there are none."""
+    """Return the size in bytes of a bundled model's or a folder's weight files. Raises: NotFound if no files exist."""
     if size := sum(file.stat().st_size for file in Path(_source(name)).glob("*.safetensors")):
         return size
     raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")
@@ -183,7 +184,7 @@ def _loader(config: Any, num_labels: int | None, body: bool) -> str:
 
 
 def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
-    """Return the format of quantized linear layers ("" for none) and the dtype of everything else."""
+    """Return the format of quantized linear layers, or "", and the dtype of everything else."""
     if isinstance(dtype, torch.dtype):
         return "", dtype
     quantised, name = split_dtype(str(dtype))
@@ -204,7 +205,7 @@ def _source(name: str) -> str:
 
 @contextmanager
 def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a model's source and loading options; convert transformers' errors to the lab's."""
+    """Yield a model's source and its loading options, and convert transformers' errors to the lab's errors."""
     source = _source(name)
     try:
         with BUILDING, quiet():

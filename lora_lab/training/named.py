@@ -1,12 +1,12 @@
-"""Load the base that an adapter's config names, inspect the adapter, or merge it into a plain checkpoint.
+"""Load the base model that an adapter's config names, inspect the adapter, or merge it into a plain checkpoint.
 
 A merged checkpoint loads without lora_lab:
 
-    out/config.json, model.safetensors, ...   what AutoModel...from_pretrained(out) reads
-    out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
-    out/lora_lab_merge.json                   what was merged, the rounding error, and the names of all these files
+    out/config.json, model.safetensors, ...   # what AutoModel...from_pretrained(out) reads
+    out/tokenizer.json, ...                   # what AutoTokenizer.from_pretrained(out) reads
+    out/lora_lab_merge.json                   # what was merged, the rounding error, and the names of all these files
 
-The checkpoint is written to a temporary folder, which is renamed once plain transformers returns the same outputs.
+The checkpoint is written to a temporary folder, which is renamed when plain transformers returns the same outputs.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
@@ -32,7 +33,7 @@ AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded mode
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
-    """Return the base model's name from an adapter's config; errors suggest passing the CLI option `option`.
+    """Return the base model's name from an adapter's config. Error messages suggest the command-line option `option`.
 
     Raises: NotFound if there is no config; BadValue if the config's base model name is missing or invalid.
     """
@@ -45,7 +46,7 @@ def base_named_in(folder: str | Path, option: str) -> str:
 
 
 def labels_of(folder: str | Path) -> int | None:
-    """Return the number of classes of the head in an adapter's file, or None. Raises: see `AdapterFile`."""
+    """Return the number of classes of the head in an adapter's file, or None. For errors, see `AdapterFile`."""
     shapes = AdapterFile(folder).shapes
     for key in reversed(shapes):
         parts = set(key.split("."))
@@ -58,7 +59,7 @@ def labels_of(folder: str | Path) -> int | None:
 def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
     """Load an adapter's base, with its language-modeling head unless the adapter was trained without that head.
 
-    For options, see `load_model`. Raises: see `load_model`, `labels_of`; BadValue for a task that needs another head.
+    Raises: BadValue for a task that needs another head. For options and other errors, see `load_model` and `labels_of`.
     """
     if (task := read_config(Path(folder)).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
         raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
@@ -74,9 +75,9 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
 def inspect_folder(
     path: str | Path, base: str | None = None, *, dtype: str = "fp32", download: bool = False
 ) -> Inspection:
-    """Inspect an adapter given the name of its base; with dtype bf16, also show what a merge in bf16 would lose.
+    """Inspect an adapter, given the name of its base model. For dtype bf16, also show what merging in bf16 would lose.
 
-    Raises: NotFound if there is no such folder; see also `load_model`.
+    Raises: NotFound if there is no such folder. For other errors, see `load_model`.
     """
     inspection = inspect_adapter(path)
     if base is None or inspection.format is None:  # an unreadable adapter needs no base
@@ -91,17 +92,16 @@ def inspect_folder(
 def write_merged(
     adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
 ) -> dict[str, Any]:
-    """Merge a saved adapter, ours or PEFT's, into its base, write a checkpoint to the folder `out`, and describe it.
+    """Merge a saved adapter of lora_lab or PEFT into its base, and write a checkpoint to the folder `out`.
 
-    Return the fields of MARKER. `difference` is ||merged - unmerged|| / ||unmerged|| of the logits in plain
-    transformers on a fixed batch. `merged` and `words` come from the `MergeReport`.
+    Return the fields of the file MARKER. The field `difference` is ||merged - unmerged|| / ||unmerged|| for the logits
+    that plain transformers computes on a fixed batch. The fields `merged` and `words` come from the `MergeReport`.
 
-    base    the base model; by default the one that the adapter names
-    dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes
-            the base, to match what an adapter for a 4-bit base was trained on, and writes fp32
-    Raises: see `load_model` and `load_adapter`; BadValue for an adapter that cannot be merged and for an `out` that
-    holds anything but an earlier result; Failed if plain transformers returns different outputs. In that case `out`
-    is left unchanged.
+    base    The base model, which is by default the model that the adapter names.
+    dtype   The dtype, as in `load_model`, or by default the checkpoint's dtype. "fp32" avoids rounding.
+            "nf4" quantizes and dequantizes the base, to match an adapter for a 4-bit base, and writes fp32.
+    Raises: BadValue if the adapter cannot be merged, or if `out` holds anything but an earlier result. Raises: Failed
+    if plain transformers returns different outputs; then `out` is unchanged. See also `load_model` and `load_adapter`.
     """
     source, target = Path(adapter), Path(out).expanduser().resolve()
     name, labels = base or base_named_in(source, "--base"), labels_of(source)
@@ -118,13 +118,16 @@ def write_merged(
         tokenizer = load_tokenizer(name, download=download, as_it_came=labels is None)
     with whole_folder(target, MARKER) as folder:
         with quiet():
-            model.save_pretrained(folder)
+            try:
+                model.save_pretrained(folder)
+            except SafetensorError as error:  # such as a full disk
+                raise OSError(str(error)) from error
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
             plain = answer_of(getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True))
         off = float((plain - merged).norm() / merged.norm())
         if not off <= AGREE:
-            raise Failed(f"in plain transformers, the checkpoint's logits are off by {off:.2g}; it was not kept")
+            raise Failed(f"the checkpoint was not kept: in plain transformers, its logits are off by {off:.2g}")
         written = {
             "out": str(out),
             "base": name,

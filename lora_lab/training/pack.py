@@ -1,6 +1,6 @@
-"""Train runs side by side: one frozen base, one copy of the data, one member per recipe. A single run is a pack of one.
+"""Train runs together on one frozen base and one copy of the data, with one member per recipe. A pack may hold one run.
 
-What the recipes share (`key`) is set up once; each member has its own method, learning rate and seed.
+Whatever the recipes share (`key`) is set up only once. Each member has its own method, learning rate and seed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ Keep = Callable[[Member, Run], None]
 
 
 def key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return a key that a pack's recipes share. It is unique for a recipe that cannot share its base."""
+    """Return a key that the recipes of a pack share. A recipe that cannot share its base model has a unique key."""
     settings = recipe.settings()
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
     if not recipe.method.can_pack or recipe.dropout:
@@ -53,16 +54,16 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
 
 
 class Pack:
-    """Base model, members, tokenizer and encoded data of runs that train together.
+    """The base model, members, tokenizer and encoded data of runs that train together.
 
-    adapters   returns the folder of a recipe's saved adapter, for members that are only scored
-    judge      called after each step with the members in training and the step; it may end members
-    losses     the losses to minimize, see `fit`
-    scores_*   whether to score untrained members, stopped runs, and the test split; without test scores, runs are kept
-               with validation metrics only
-    written    called after a validation, and every 30 seconds, to write a checkpoint; less often if writing is slow
-    A process builds or runs only one pack at a time, see `training_lock`.
-    Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
+    adapters   Returns the folder of a recipe's saved adapter, for members that are only scored.
+    judge      Is called after each step with the members in training and the step, and may end members.
+    losses     The losses to minimize; see `fit`.
+    scores_*   Whether to score untrained members, stopped runs, and the test split.
+               Runs without test scores have only validation metrics.
+    written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow.
+    A process builds or runs only one pack at a time; see `training_lock`.
+    Raises: BadValue or NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.
     """
 
@@ -114,7 +115,7 @@ class Pack:
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members and score each once on the test split; `keep` gets every ended run. Raises: OutOfMemory."""
+        """Train all members, and score each once on the test split. `keep` gets all ended runs. Raises: OutOfMemory."""
         self._keep, self._runs = keep, list[Run]()
         try:
             self.fit(stop)
@@ -159,13 +160,13 @@ class Pack:
 
     @property
     def stopped(self) -> bool:
-        """Whether training was stopped by hand; some members may have finished in the same step."""
+        """Whether training was stopped by hand. Some members may have finished in the same step."""
         return any(member.status == "stopped" for member in self.members)
 
     # ---- what the loop calls
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """Yield the remaining steps, with all members' rows concatenated."""
+        """Yield the remaining steps, each with a batch that holds the rows of all members."""
         first = self.members[0].recipe
         feeds = {
             (seed, subset): training_rows(self.draws[subset], first.batch, first.steps, seed)
@@ -197,7 +198,7 @@ class Pack:
             member.history["validation"].append({"step": 0, **metrics})
 
     def after(self, step: int, validated: bool) -> None:
-        """Write a checkpoint after a validation and every OFTEN seconds; then let the judge end members."""
+        """Write a checkpoint after a validation and every OFTEN seconds, and then let the judge end members."""
         self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))
         since = (began := time.perf_counter()) - self.written_at
         if (validated or since > OFTEN) and since >= self.writing / SHARE:
@@ -207,7 +208,7 @@ class Pack:
         self.judge([member for member in self.members if not member.ended], step)
 
     def leave(self, ended: Sequence[Member]) -> tuple[nn.Module, list[Member]]:
-        """Score and keep the members that ended; return the remaining model and members."""
+        """Score and keep the members that ended, and return the remaining model and members."""
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_test and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
@@ -221,7 +222,7 @@ class Pack:
         return evaluate_members(self.model, self.rows_of(split), self.pad, self.device, members, self.task.metrics)
 
     def rows_of(self, split: str) -> list[Row]:
-        """Return a split's tokenized rows, encoded on first use."""
+        """Return a split's tokenized rows, which are encoded on first use."""
         if split not in self.rows:
             self.rows[split] = encode(getattr(self.task, split), self.task, self.tokenizer)
         return self.rows[split]
@@ -260,16 +261,17 @@ class Pack:
     # ---- building the models
 
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
-        """Load the base, with a random head drawn with the recipe's seed."""
+        """Load the base with a random head, which is drawn with the recipe's seed."""
         options: Any = {"attention": self.choice.attention, "download": self.download}
         with BUILDING:  # so that no other thread draws between the seed and the head
             torch.manual_seed(recipe.seed)
             model = load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
+        self.choice = replace(self.choice, attention=model.config._attn_implementation)
         take_shortcuts(model, recipe.method)
         return model
 
     def _adapted(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]]) -> nn.Module:
-        """Return a member's model on the shared base, with the head and A drawn with its own seed."""
+        """Return a member's model on the shared base, with a head and A that are drawn with the member's own seed."""
         model: Any = self.base if self.size == 1 else share(self.base)
         if self.size > 1 and self.task.num_labels and recipe.seed not in heads:
             heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))  # only for its random head

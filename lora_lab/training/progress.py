@@ -1,4 +1,4 @@
-"""Progress bars with the time remaining, on stderr if someone is watching."""
+"""Progress bars that show the remaining time on stderr if a person is watching."""
 
 import sys
 from collections.abc import Iterator

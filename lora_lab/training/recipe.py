@@ -1,4 +1,4 @@
-"""A run's recipe: everything that determines its result, and a hash that identifies it."""
+"""A run's recipe, which is everything that determines its result, and a hash that identifies the recipe."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ LIMITS = {"warmup": 1, "label_smoothing": 1}  # upper limits; other numbers have
 class Recipe:
     """A run to train.
 
-    model, task     a bundled name, a path, or (model) a hub id
-    method          the fine-tuning method
-    lr              AdamW's peak learning rate: linear warmup over a fraction `warmup` of the steps, then linear decay
-                    to 0
-    steps, batch    number of updates, and texts per update
-    seed            seed for the head, A, dropout and the order of the data, but not for the split
-    clip            largest gradient norm; 0 for no clipping
-    dropout         enable the base model's own dropout in training
-    validations     number of validations, evenly spaced; 0 for none
-    patience        stop after this many validations without improvement; 0 for never
-    examples        number of training texts, drawn once with the data's class balance; 0 for all
-    subset          seed of that draw, so that every method gets the same texts; see `at_seed`
-    label_smoothing as in `torch.nn.CrossEntropyLoss`; not for tasks that predict a number
-    token_mean      average a batch's loss over tokens, so that long answers weigh more; otherwise rows weigh the same
-    start           folder of an adapter of the same method to start from; its head is not used
-    dtype, attention, device   "auto" for the fastest on this machine, see `training/device.py`
+    model, task       A bundled name or a path. The model may also be a hub id.
+    method            The fine-tuning method.
+    lr                The peak learning rate of AdamW.
+                      The rate rises linearly over a fraction `warmup` of the steps and then falls linearly to 0.
+    steps, batch      The number of updates, and the number of texts per update.
+    seed              The seed for the head, A, dropout and the order of the data, but not for the split.
+    clip              The largest gradient norm, or 0 for no clipping.
+    dropout           Whether the base model's own dropout is enabled in training.
+    validations       The number of evenly spaced validations, or 0 for none.
+    patience          Stop after this many validations without improvement, or never stop early if it is 0.
+    examples          The number of training texts, drawn once with the data's class balance, or 0 for all texts.
+    subset            The seed for drawing `examples`, so that every method gets the same texts; see `at_seed`.
+    label_smoothing   As in `torch.nn.CrossEntropyLoss`, but not for tasks that predict a number.
+    token_mean        Average a batch's loss over tokens, so that long answers weigh more than short ones.
+    start             The folder of an adapter of the same method to start from. The adapter's head is not used.
+    dtype, attention, device   "auto" for the fastest choice on this machine; see `training/device.py`.
     Raises: BadValue for an invalid value.
     """
 
@@ -93,7 +93,7 @@ class Recipe:
             raise BadValue("lr must be positive, or nothing trains")
 
     def lr_at(self, step: int) -> float:
-        """Return the learning rate of update `step`, from 1 to `steps`: linear warmup, then linear decay to 0."""
+        """Return the learning rate of update `step`, from 1 to `steps`: linear warmup, and then linear decay to 0."""
         warmup = max(1, round(self.warmup * self.steps))
         return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
 
@@ -102,13 +102,13 @@ class Recipe:
         return replace(self, seed=seed, subset=self.subset + seed if self.examples else 0)
 
     def settings(self) -> dict[str, Any]:
-        """Return plain values for JSON; `recipe_from` reads them back."""
+        """Return the settings as plain values for JSON, which `recipe_from` reads back."""
         values = {name: value for name in Recipe.__annotations__ if (value := getattr(self, name)) or name not in LATER}
         return values | {"method": self.method.settings()}
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits, equal for equal recipes on every machine."""
+        """Twelve hex digits that are equal for equal recipes on every machine."""
         settings = _plain(self.settings())
         ordered = {k: [*v.items()] for k, v in settings["method"].items() if isinstance(v, dict) and [*v] != sorted(v)}
         settings["method"] |= ordered  # a pattern's order matters, and the keys of a dict are sorted here
@@ -118,8 +118,8 @@ class Recipe:
     def computed(self) -> dict[str, str]:
         """Arguments for `device.choose`.
 
-        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates; its matrix
-        products may be rounded.
+        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates, but
+        its matrix products may be rounded.
         """
         in_fp32 = self.method.trains_base and self.dtype == "auto"
         dtype, products = ("fp32", "auto") if in_fp32 else (self.dtype, "fp32")
@@ -132,7 +132,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, or another's changed ones."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, or a method's changed ones."""
     if isinstance(method, LoRA):
         size = f"rank {method.rank}, alpha {method.alpha:g}"
         return ", ".join([method.name, size, "+".join(method.targets), *method.variants])
@@ -140,7 +140,7 @@ def describe(method: Method) -> str:
 
 
 def changed(method: Method, joint: str) -> dict[str, str]:
-    """Return {"tokens": "tokens 40", ...} for the settings that aren't at their defaults; `joint` joins lists."""
+    """Return {"tokens": "tokens 40", ...} for the settings that aren't at their defaults. `joint` joins lists."""
     words = {}
     for f in fields(method):  # type: ignore[arg-type]
         if (value := getattr(method, f.name)) != f.default:
@@ -157,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 
 def recipe_from(settings: Mapping[str, Any]) -> Recipe:
-    """Create a recipe from its settings. Raises: BadValue for an unknown field, or a method without settings."""
+    """Create a recipe from its settings. Raises: BadValue for an unknown field, or for a method without settings."""
     check_fields(settings)
     if not isinstance(method := settings.get("method"), Mapping):
         raise BadValue(f"method must be a mapping of settings, such as {{'name': 'lora', 'rank': 8}}, not {method!r}")
@@ -165,7 +165,7 @@ def recipe_from(settings: Mapping[str, Any]) -> Recipe:
 
 
 def check_fields(names: Iterable[str]) -> None:
-    """Check that these are fields of `Recipe`. Raises: BadValue for any other name."""
+    """Check that these names are fields of `Recipe`. Raises: BadValue for any other name."""
     field_names = [f.name for f in fields(Recipe)]
     for name in names:
         if name not in field_names:

@@ -1,16 +1,16 @@
-"""Runs and the store that keeps them: a folder with one JSON file per run, named by its recipe's hash.
+"""Runs, and the store that keeps them: a folder with one JSON file per run, named by the hash of the run's recipe.
 
-    STORE/3f2a9c1b77e0.json        recipe, metrics, history, counts, seconds, bytes, versions
-    STORE/3f2a9c1b77e0/            the adapter, and predictions.npy: its prediction for each test row
+    STORE/3f2a9c1b77e0.json        # recipe, metrics, history, counts, seconds, bytes, versions
+    STORE/3f2a9c1b77e0/            # the adapter, and predictions.npy with its prediction for each test row
 
-The JSON is written last, atomically, so a listed run is complete. A store can also be read from a zip file.
+The JSON file is written last, atomically, so a listed run is complete. A store can also be read from a zip file.
 """
 
 import io
 import math
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -32,15 +32,15 @@ FINISHED = ("done", "early")
 class Run:
     """A recipe and its result.
 
-    metrics     metrics on the test split: `accuracy`, `macro_f1` and `loss`, or `perplexity` and `loss`
-    history     lists: `step`, `loss` and `lr` of every update, and `validation`, the metrics by step
-    seconds     wall-clock time of loading, training and scoring
-    peak_bytes  peak memory: on a GPU, what was allocated; on a CPU, that of the process, sampled after each step
-    adapter     the adapter's folder; None if it was not kept
-    warnings    warnings of the first step
-    labels      the task's class names, in the order of the logits
-    status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a sweep with `choose`
-                also "behind" (stopped for falling behind) or "unscored" (trained and validated, not yet tested)
+    metrics      The metrics on the test split: `accuracy`, `macro_f1` and `loss`, or `perplexity` and `loss`.
+    history      Lists of the `step`, `loss` and `lr` of every update, and `validation`, the metrics by step.
+    seconds      The wall-clock time of loading, training and scoring.
+    peak_bytes   The peak memory, which is allocated memory on a GPU, or sampled after each step on a CPU.
+    adapter      The adapter's folder, or None if the adapter was not kept.
+    warnings     The warnings of the first step.
+    labels       The task's class names, in the order of the logits.
+    status       "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`).
+                 A sweep with `choose` also has "behind" (stopped early) and "unscored" (validated, but not tested).
     """
 
     recipe: Recipe
@@ -61,16 +61,16 @@ class Run:
 
     @property
     def trainable(self) -> int:
-        """Number of trained parameters in the adapter and the head."""
+        """The number of trained parameters in the adapter and the head."""
         return self.adapter_parameters + self.head_parameters
 
     @property
     def dtype(self) -> str | None:
-        """See `dtype_of`; None if training never started."""
+        """The run's dtype as returned by `dtype_of`, or None if training never started."""
         return dtype_of(self.environment)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record that `lora-lab train --json` prints, without predictions."""
+        """Return the record, without predictions, as `lora-lab train --json` prints it."""
         values = {name: value for name, value in vars(self).items() if name not in ("predictions", "recipe")}
         head = {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings()}
         return head | values | {"trainable": self.trainable}
@@ -86,12 +86,12 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
 
 
 def is_record(file: PurePath | zipfile.Path) -> bool:
-    """Return whether a file is named like a record, with twelve hex digits. A store may hold other JSON files."""
+    """Return whether a file is named like a record, with twelve hex digits. A store may also hold other JSON files."""
     return file.suffix == ".json" and len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
 
 
 def stores(folder: Path) -> set[Path]:
-    """Find the stores in a folder and below it, and in zip files there: ZIP/FOLDER, or ZIP itself if it is damaged.
+    """Find the stores in a folder, below it, and in zip files there: ZIP/FOLDER, or ZIP itself if the file is damaged.
 
     Raises: NotFound for a missing folder.
     """
@@ -112,7 +112,7 @@ def _is_zip(file: Path) -> bool:
 
 @contextmanager
 def readable(file: Path | zipfile.Path) -> Iterator[None]:
-    """Convert any error while the block reads a record to BadValue."""
+    """Within the block, convert any error in reading a record to BadValue."""
     try:
         yield
     except Exception as error:  # errors of zipfile, json, numpy and recipes have no common base
@@ -124,7 +124,7 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
     """Create a run, without predictions, from the record in a file. Raises: BadValue for a newer or damaged record."""
     version = values.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update lora_lab")
+        raise BadValue(f"{file} has format version {version}, which is newer than {VERSION}: update lora_lab")
     names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
     with readable(file):
         fields = {name: values[name] for name in names if name not in LATER or name in values}
@@ -161,7 +161,7 @@ class Store:
                 self.files = zipfile.Path(archive).joinpath(*self.folder.relative_to(archive).parts)
 
     def check_writable(self) -> None:
-        """Check, before training, that the folder has room for a run. Raises: BadValue if it cannot be written to."""
+        """Check, before training, that the folder has room for a run. Raises: BadValue if nothing can be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder) as file:
@@ -174,17 +174,17 @@ class Store:
         return self.folder / recipe.hash
 
     def replaces(self, status: str, recipe: Recipe) -> bool:
-        """Return whether a run of this status may replace the stored one: only finished runs replace finished ones."""
+        """Return whether a run of this status may replace the stored one. Only finished runs replace finished ones."""
         return status in FINISHED or (stored := self.find(recipe)) is None or stored.status not in FINISHED
 
     def add(self, run: Run) -> None:
-        """Write a run, replacing any run of the same recipe; see `replaces`."""
+        """Write a run, and replace any stored run of the same recipe; see `replaces`."""
         if run.predictions is not None:
             self.add_rows(run.recipe, "predictions", run.predictions)
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
     def add_rows(self, recipe: Recipe, name: str, values: np.ndarray) -> None:
-        """Write one value per row of a split to STORE/HASH/NAME.npy; classes are stored in the smallest type."""
+        """Write one value per row of a split to STORE/HASH/NAME.npy, with classes in the smallest integer type."""
         content = io.BytesIO()
         if values.dtype.kind in "iu" and values.size:
             values = values.astype(np.min_scalar_type(values.max()))
@@ -192,12 +192,12 @@ class Store:
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
-        """Read what `add_rows` wrote; None if nothing was written."""
+        """Read what `add_rows` wrote, or return None if nothing was written."""
         file = self.files / recipe.hash / f"{name}.npy"
         return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
 
     def find(self, recipe: Recipe) -> Run | None:
-        """Return a recipe's run, or None. Raises: see `runs`."""
+        """Return the run of a recipe, or None if there is none. For errors, see `runs`."""
         return self.read(recipe.hash) if (self.files / f"{recipe.hash}.json").is_file() else None
 
     def records(self) -> list[Path | zipfile.Path]:
@@ -205,15 +205,26 @@ class Store:
         files = self.files.iterdir() if isinstance(self.files, zipfile.Path) else self.files.glob("*.json")
         return sorted(filter(is_record, files), key=lambda file: file.name)
 
-    def runs(self) -> list[Run]:
-        """Read all runs, oldest first (in a zip file by name). Raises: BadValue for a newer or damaged record."""
-        files = sorted(self.records(), key=lambda f: f.lstat().st_mtime_ns if isinstance(f, Path) else 0)
-        return [self.read(file.stem) for file in files]
+    def runs(self, needed: Container[str] | None = None) -> list[Run]:
+        """Read all runs, oldest first (in a zip file, by name). Raises: BadValue for a newer or damaged record.
+
+        needed   If given, hashes of recipes: records of other recipes are left out if they cannot be read.
+        """
+        runs = list[Run]()
+        for file in sorted(self.records(), key=lambda f: f.lstat().st_mtime_ns if isinstance(f, Path) else 0):
+            try:
+                runs.append(self.read(file.stem))
+            except BadValue:
+                if needed is None or file.stem in needed:
+                    raise
+        return runs
 
     def read(self, name: str) -> Run:
-        """Read one run by the name of its record. Raises: see `runs`."""
+        """Read one run by the name of its record. For errors, see `runs`."""
         file = self.files / f"{name}.json"
-        run = run_from(read_json(file), file)
+        with readable(file):
+            values = read_json(file)
+        run = run_from(values, file)
         with readable(file):
             adapter = str(self.adapter_folder(run.recipe)) if run.adapter else None  # the store may have moved
             return replace(run, predictions=self.rows(run.recipe, "predictions"), adapter=adapter)

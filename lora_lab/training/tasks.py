@@ -1,17 +1,17 @@
 """Tasks: labeled texts or plain text, split into train, validation and test.
 
-    rt            sentences of movie reviews, negative or positive (Rotten Tomatoes)
-    imdb          long movie reviews, negative or positive
-    tweets        negative, neutral, positive; contains abusive language, so it is fetched only on request
-    kjv           the King James Bible, for language modeling
-    shakespeare   Shakespeare's plays, for language modeling
-    restaurants   facts about a restaurant, to express in a sentence; our own data
-    captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; our own data
-    FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
-                  `read_pairs`), or a .txt for language modeling
+    rt:             Sentences from movie reviews, labeled negative or positive (Rotten Tomatoes).
+    imdb:           Long movie reviews, labeled negative or positive.
+    tweets:         Tweets, labeled negative, neutral or positive; fetched only on request, as some are abusive.
+    kjv:            The King James Bible, for language modeling.
+    shakespeare:    Shakespeare's plays, for language modeling.
+    restaurants:    Facts about a restaurant, to express in a sentence (our own data).
+    captain, json, preacher:   The same questions, answered in three voices, for supervised fine-tuning (our data).
+    FILE:           Your own .csv or .jsonl file with texts and labels, or a .txt file for language modeling.
+                    A .jsonl file may also hold prompts and responses; see `read_pairs`.
 
-Plugins load other tasks, such as folders of GLUE and E2E. Splits are seeded and duplicate texts are removed, so no test
-row is trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
+Plugins load other tasks, such as folders of GLUE and E2E. Splits are seeded, and duplicate texts are removed, so no
+test row is trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ VALIDATED = 100  # meaning representations (E2E has 547), to keep repeated valid
 
 @dataclass(frozen=True)
 class Split:
-    """Texts with their labels: class indices, or floats for regression.
+    """Texts with their labels, which are class indices, or floats for regression.
 
-    prompts      the prompt of each text, plain or a chat; only the text counts toward the loss
-    references   all reference answers to each prompt, if there are several
-    seconds      the second text of each pair, for tasks on sentence pairs
+    prompts      The prompt of each text, either plain or a chat. Only the text counts toward the loss.
+    references   All reference answers to each prompt, if there are several.
+    seconds      The second text of each pair, for tasks on pairs of sentences.
     """
 
     texts: tuple[str, ...]
@@ -74,10 +74,10 @@ class Split:
 class Task:
     """A dataset ready for training.
 
-    labels       class names; none for language modeling, one for regression
-    max_length   texts are cut to this many tokens
-    metrics      the task's metrics, if not accuracy or perplexity
-    data         the fingerprint of a user's file
+    labels       The class names, of which language modeling has none and regression has one.
+    max_length   The number of tokens to which texts are cut.
+    metrics      The task's metrics, if they are not accuracy or perplexity.
+    data         The fingerprint of a user's file.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Task:
 
     @property
     def num_labels(self) -> int | None:
-        """Number of classes, as in `load_model`; None for language modeling."""
+        """The number of classes, as in `load_model`, or None for language modeling."""
         return len(self.labels) or None
 
     @property
@@ -101,7 +101,7 @@ class Task:
 
 
 class Example(NamedTuple):
-    """A meaning representation, used as the prompt, and sentences that express it."""
+    """A meaning representation, used as the prompt, and sentences that express the same meaning."""
 
     meaning: object
     references: tuple[str, ...]
@@ -121,9 +121,9 @@ def load_task(
 ) -> Task:  # fmt: skip
     """Load a bundled task by name, a task from your own file, or a plugin's task.
 
-    seed          decides which rows are held out if the data have no splits; runs use 0
-    text, label   column names in your file; a column "split" (train, validation, test) is used if it exists
-    download      allow downloads from the hub, for a dataset given by its hub id
+    seed          Decides which rows are held out if the data have no splits. Runs use seed 0.
+    text, label   Names of columns in your file. A "split" column (train, validation, test) is used if it exists.
+    download      Allow downloads from the hub, for a dataset given by its hub id.
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
     if max_length is not None:
@@ -156,7 +156,7 @@ def task_of(recipe: Recipe, download: bool = False) -> Task:
 
 
 def typical_tokens(task: Task) -> int:
-    """Estimate the mean length of the task's texts in tokens (4 characters each), to choose attention and dtype."""
+    """Estimate the mean length of the task's texts in tokens of 4 characters, to choose attention and dtype."""
     split = task.train if task.train.texts else task.test
     sample = split.at(range(min(200, len(split))))
     characters = sum(map(len, [*sample.texts, *sample.seconds, *sample.prompts]))
@@ -164,12 +164,12 @@ def typical_tokens(task: Task) -> int:
 
 
 def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
-    """Draw the indices of `examples` training texts, in order; 0 for all.
+    """Draw the indices of `examples` training texts, in order. If `examples` is 0, return all indices.
 
-    Each label's texts are shuffled with seed `subset` and get evenly spaced positions in 0 to 1; the lowest are drawn.
-    A draw therefore has the data's class balance and contains every smaller draw (Webster's apportionment).
-    Raises: BadValue for more texts than the task has, too few to cover each label, or a held-out label that no training
-    text has.
+    Each label's texts are shuffled with the seed `subset` and spread evenly over positions from 0 to 1. The texts with
+    the lowest positions are drawn (Webster's apportionment), so a draw has the data's class balance and contains every
+    smaller draw. Raises: BadValue for more texts than the task has, for too few texts to cover each label, or for a
+    held-out label that no training text has.
     """
     for name in ("validation", "test") if len(task.labels) > 1 else ():
         split: Split = getattr(task, name)
@@ -180,7 +180,7 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
             )
     labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
     if examples > len(labels):
-        raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 takes all")
+        raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 uses all")
     rng, ranked = random.Random(subset), list[tuple[float, int]]()
     for label in sorted(set(labels)):
         indices = [index for index, other in enumerate(labels) if other == label]
@@ -189,12 +189,12 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
     chosen = sorted(index for _, index in sorted(ranked)[: examples or None])
     if task.labels and (missing := set(labels) - {labels[index] for index in chosen}):
         name = task.labels[int(min(missing))]
-        raise BadValue(f"{examples} examples of {task.name} contain no '{name}'; use more examples")
+        raise BadValue(f"{examples} examples of {task.name} contain no text labeled '{name}'; use more examples")
     return chosen
 
 
 def fingerprint(name: str) -> str | None:
-    """Return a hash of a user's data file, or of samples of the weights in a folder; None for any other name."""
+    """Return a hash of a user's data file, or of samples of the weights in a folder, or None for any other name."""
     path = Path(name).expanduser()
     if path.suffix.lower() in (".csv", ".txt", *JSON_LINES) and path.is_file():
         return sha256(path.read_bytes()).hexdigest()[:16]
@@ -209,9 +209,9 @@ def fingerprint(name: str) -> str | None:
 
 
 def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
-    """Compare fingerprints of a run's data, model and `start`: those in its environment `then`, and `now` by name.
+    """Compare fingerprints of a run's data, model and `start`: those in its environment, `then`, and those of `now`.
 
-    Old records have no fingerprints. Raises: Changed if they differ.
+    Old records have no fingerprints. Raises: Changed if the fingerprints differ.
     """
     for name, key in ((recipe.task, "data"), (recipe.model, "weights"), (recipe.start, "start")):
         if then.get(key) and now.get(name) and then[key] != now[name]:
@@ -232,7 +232,7 @@ def _task(
 
 
 def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[str, list[int]]:
-    """Shuffle n indices with the seed, and deal them out: by default a tenth for validation and a fifth for test."""
+    """Shuffle n indices with the seed, and hold out, by default, a tenth for validation and a fifth for test."""
     order = list(range(n))
     random.Random(seed).shuffle(order)
     validation, test = held_out or (max(1, n // 10), max(1, n // 5))
@@ -241,13 +241,13 @@ def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[st
 
 
 def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
-    """Drop empty texts and duplicates, ignoring case and spaces. Warn about those in a user's file, `path`."""
+    """Drop empty texts and duplicates, ignoring case and spaces. Warn of empty or ambiguous texts in a file."""
     key = rows.text.str.lower().str.split().str.join(" ")
     if path and (empty := int((key == "").sum())):
-        warn(f"{path}: rows without text, which are left out: {empty}")
+        warn(f"{path}: number of rows without text, which are left out: {empty}")
     rows, key = rows[key != ""], key[key != ""]
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
-        warn(f"{path}: texts with more than one label: {torn}; the first label is used")
+        warn(f"{path}: number of texts with more than one label: {torn}; the first label is used")
     return rows[~key.duplicated()].reset_index(drop=True)
 
 
@@ -271,7 +271,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters`; 600 of them are over 128 English tokens."""
+    """Split text at paragraph breaks into pieces of at least `characters` characters (600 are over 128 tokens)."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -294,9 +294,9 @@ TASKS = {
 
 
 def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
-    """Create a task of expressing meaning representations in sentences.
+    """Create a task in which the model expresses meaning representations in sentences.
 
-    Training has one row per reference. Validation and test have one row per meaning, with all its references.
+    The training split has one row per reference. Validation and test have one row per meaning, with all references.
     """
     splits: dict[str, Any] = {}
     for split in SPLITS:
@@ -334,7 +334,7 @@ def _own_task(path: Path, seed: int, max_length: int | None, text: str, label: s
 
 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with the columns text, label (an index) and, if the file has it, split; and the labels in order."""
+    """Return rows with the columns text, label (an index) and, if the file has it, split. Return the labels, too."""
     if path.suffix.lower() in JSON_LINES:
         numbered = list(json_rows(path, text, label))
         table = pd.DataFrame([row for _, row in numbered], dtype=object)  # so that 1 stays 1
@@ -353,14 +353,14 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
             fix += "" if path.suffix.lower() == ".csv" else "; pairs have the fields 'prompt' and 'response'"
             raise NotFound(f"{path} has no column '{column}'; it has {found}: {fix}")
     if missing := len(table) - len(table := table.dropna(subset=[text, label])):
-        warn(f"{path}: rows whose '{text}' or '{label}' is null or missing, which are left out: {missing}")
+        warn(f"{path}: number of rows left out because '{text}' or '{label}' is null or missing: {missing}")
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
-        raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
+        raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove these rows")
     rows = _unique(table.assign(text=table[text].astype(str), label=names), path)
     labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by value
     if len(labels) < 2:
-        raise BadValue(f"{path}, deduplicated: '{label}' has {len(labels)} different labels; at least 2 are needed")
+        raise BadValue(f"{path}, without duplicates: '{label}' has {len(labels)} different labels, but needs two")
     return rows.assign(label=rows.label.map(labels.index)), labels
 
 
@@ -368,21 +368,21 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
 
 
 def voice(name: str) -> dict[str, Split]:
-    """Read one of VOICES by split; all voices answer the same questions."""
+    """Read the splits of one of VOICES. All voices answer the same questions."""
     return read_pairs(shipped(f"data/styles/{name}.jsonl"))
 
 
 def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
-    """Read prompts and responses by split. One JSON object per line:
+    """Read prompts and responses by split. Each line of the file is one JSON object in one of these two forms:
 
         {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
         {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
-    The last message of a chat is the answer to learn; all messages before it are the question. `split` (train,
-    validation, test) is used if every line has one. Otherwise a fifth of the *questions* is held out for test and a
+    The last message of a chat is the answer to learn, and all messages before it are the question. `split` (train,
+    validation, test) is used if every line has one. Otherwise, a fifth of the *questions* is held out for test and a
     tenth for validation, drawn with the seed. Thus, answers to the same question are never in different splits.
-    Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
-    questions; for splits on only some lines.
+    Raises: BadValue for a line that is not a pair, with the line's number; for fewer than ten pairs or three different
+    questions; or if only some lines have a split.
     """
     rows = list(json_rows(path, "prompt", "response"))
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
@@ -399,7 +399,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     check_splits(path, splits)
     trained = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
     if both := sum(key in trained for key, split in zip(keys, splits, strict=True) if split != "train"):
-        warn(f"{path}: train and other splits share prompts ({both} rows): their scores don't measure new questions")
+        warn(f"{path}: other splits share prompts with train ({both} rows), so scores don't measure new questions")
     everything = Split(tuple(response for _, response in pairs), prompts=tuple(chat for chat, _ in pairs))
     return {name: everything.at([n for n, split in enumerate(splits) if split == name]) for name in SPLITS}
 

@@ -1,4 +1,4 @@
-"""Read users' files: text, JSON Lines, CSV. Errors name the line."""
+"""Read users' text, JSON Lines and CSV files. Error messages name the line."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ END = "\x00the end"  # a marker after the last line, which an unclosed quotation
 
 
 def text_of(path: Path, newline: str | None = None) -> str:
-    """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`.
+    """Read a UTF-8 file without its byte-order mark. `newline` is passed to `open`.
 
-    Raises: BadValue if it is not UTF-8 or cannot be read.
+    Raises: BadValue if the file is not UTF-8 or cannot be read.
     """
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
@@ -29,7 +29,7 @@ def text_of(path: Path, newline: str | None = None) -> str:
 
 
 def check_splits(path: Path | str, given: Iterable[object]) -> None:
-    """Check the values of `split` in a file. Raises: BadValue unless they are exactly SPLITS."""
+    """Check the values of `split` in a file. Raises: BadValue unless these values are exactly SPLITS."""
     found = {str(split) if split == split and split is not None else "nothing" for split in given}  # NaN != NaN
     if found != set(SPLITS):
         names, wanted = ", ".join(sorted(found)), ", ".join(SPLITS)
@@ -37,9 +37,9 @@ def check_splits(path: Path | str, given: Iterable[object]) -> None:
 
 
 def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read JSON Lines and yield (line number, object) pairs. Only a line feed ends a line.
+    """Read JSON Lines and yield pairs (line number, object). Only a line feed ends a line.
 
-    names   expected fields, for the error message
+    names   The expected fields, for the error message.
     Raises: BadValue for a line that is not a JSON object.
     """
     for number, line in enumerate(text_of(path).split("\n"), 1):
@@ -57,10 +57,10 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file and return its column names and (line number, row) pairs. A row may lack its last columns.
+    """Read a CSV file, and return its column names and pairs (line number, row). A row may lack its last columns.
 
-    Raises: BadValue for a file without a header, two columns of one name, an unclosed quotation mark, or a row longer
-    than the header.
+    Raises: BadValue for a file without a header, for two columns with the same name, for an unclosed quotation mark, or
+    for a row longer than the header.
     """
     csv.field_size_limit(2**31 - 1)  # allow long texts
     text = text_of(path, newline="")  # keep line ends inside texts unchanged

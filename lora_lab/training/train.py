@@ -1,4 +1,4 @@
-"""Train a recipe, score the run once and store it; score a saved adapter; find predictions that adapters change."""
+"""Train a recipe, score the run once and store it. Score a saved adapter, and find predictions that adapters change."""
 
 import threading
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue, Failed, LabError
+from lora_lab.errors import BadValue, Failed, LabError, warn
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import AdapterFile, load_adapter, read_config, readable, save_adapter
@@ -37,17 +37,17 @@ def train(
 ) -> Run:  # fmt: skip
     """Train a run: `train(Recipe(...))` or, in one line, `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
 
-    store       folder for the record and the adapter; None to keep nothing
-    callbacks   called with a `Progress` after every step
-    stop        set it from another thread to end training after the current step; the run is still scored
-    download    allow downloads from the model hub
-    The call waits while another thread (such as a panel's) trains, since both would draw from one random state.
-    Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed if `stop` is set while
-    waiting; see also `train_alone`.
+    store       The folder for the record and the adapter, or None to keep nothing.
+    callbacks   Functions that are called with a `Progress` after every step.
+    stop        An event that another thread can set to end training after the current step. The run is still scored.
+    download    Allow downloads from the model hub.
+    The call waits while another thread, such as a panel's, trains, since both threads would share one random state.
+    Raises: BadValue or NotFound for a recipe that cannot run, before anything is written; Failed if `stop` is set while
+    the call waits. For other errors, see `train_alone`.
     """
     if not isinstance(recipe, Recipe):
         if task is None:
-            raise BadValue('name a task: train("minilm", "rt")')
+            raise BadValue('name a task, such as train("minilm", "rt")')
         check_fields(fields)
         recipe = Recipe(recipe, task, method or LoRA(), **fields)
     elif task or method or fields:
@@ -63,14 +63,14 @@ def train(
 
 
 def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | None = None) -> Run:
-    """Train a pack of one; store the adapter, then the record that names it, and return the record.
+    """Train a pack of one run. Store the adapter, then the record that names it, and return the record.
 
     A failed or stopped run is not kept if the store has a finished run of the same recipe.
-    Raises: Changed if the store has other finished runs on earlier data or weights, before any training;
-    Failed if training diverges, after the failure is recorded.
+    Raises: Changed, before any training, if the store has finished runs on an earlier version of the data or weights;
+    Failed, after the failure is recorded, if training diverges.
     """
     (member,) = pack.members
-    for other in store.runs() if store is not None and any(pack.fingerprints.values()) else ():
+    for other in store.runs(needed=()) if store is not None and any(pack.fingerprints.values()) else ():
         if other.recipe != member.recipe and other.status in FINISHED:
             check_unchanged(other.recipe, other.environment, pack.fingerprints)
     try:
@@ -107,11 +107,12 @@ def open_adapter(
 ) -> Opened:  # fmt: skip
     """Load a saved adapter, its base and a task.
 
-    model   the base model; by default the one in the adapter's config
-    given   dtype, max_length, text_column and label_column. By default, these and `task` are those of the run, if its
-            record is next to the adapter (for another task, only dtype is); otherwise, a recipe's defaults and rt
-    Raises: see `load_task`, `load_model` and `load_adapter`; BadValue for a task of another kind or with other classes
-    than the run's, for a dtype that would round a base trained in fp32, and if neither adapter nor base has the head.
+    model   The base model, which is by default the model in the adapter's config.
+    given   The fields `dtype`, `max_length`, `text_column` and `label_column` of a recipe.
+    If the run's record is next to the adapter, these fields and `task` default to the run's values (for another task,
+    only `dtype` does). Otherwise, the fields default to a recipe's values, and `task` to rt.
+    Raises: BadValue for a task of another kind or with other classes than the run's, for a dtype that would round an
+    fp32 base, or if neither adapter nor base has the head. See also `load_task`, `load_model` and `load_adapter`.
     """
     name, config = model or base_named_in(adapter, "--model"), read_config(Path(adapter))
     record = Path(adapter).resolve().with_suffix(".json")
@@ -129,13 +130,15 @@ def open_adapter(
         raise BadValue(f"the adapter in {adapter} is a language model's: pass prompts or text as the task, not {task}")
     if run and run.labels and run.labels != [*data.labels]:
         names = f"{', '.join(run.labels)}, not {', '.join(data.labels)}"
-        raise BadValue(f"{adapter} was trained on the classes {names}: rename those in {task}")
+        raise BadValue(f"{adapter} was trained on the classes {names}: rename the classes in {task}")
+    if run and task == own.task and run.environment.get("data") not in (None, data.data):
+        warn(f"{task} has changed since this run was trained, so its test rows may include rows that the run learned")
     choice = device.choose(typical_tokens(data), **recipe.computed)
     if own.method.trains_base and choice.load_as != "fp32" and "F32" in AdapterFile(adapter).dtypes.values():
         raise BadValue(f"{adapter} holds a base trained in fp32, which {choice.load_as} would round: pass dtype fp32")
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     if labels is None and base.lora_lab_random_heads:
-        raise BadValue(f"neither the adapter in {adapter} nor '{name}' has a head, so scores are random: train one")
+        raise BadValue(f"neither the adapter in {adapter} nor '{name}' has a head, so scores are random: train a head")
     method = load_adapter(base, adapter).method
     check_fits(base, data, method)
     take_shortcuts(base, method)
@@ -153,9 +156,9 @@ def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
     """Score the validation split with the adapter and without it, using the same head.
 
     Return numbers of rows (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a
-    list of {text, truth, without, with_adapter}; the last three are class names. The examples alternate between kinds
-    of change (better or worse, and the new class), with the surest first. Return None for a task without classes, and
-    if the base itself was trained, since then there is no adapter to disable.
+    list of {text, truth, without, with_adapter}, whose last three values are class names. Examples alternate between
+    the kinds of change (better or worse, and the new class), with the surest examples first. Return None for a task
+    without classes, or if the base itself was trained, because then no adapter can be disabled.
     """
     task = pack.task
     if len(task.labels) < 2 or pack.members[0].recipe.method.trains_base:

@@ -1,4 +1,4 @@
-"""Detect whether a person is watching, silence transformers, and let one thread train at a time. Doesn't import torch.
+"""Detect whether a person is watching, silence transformers, and let one thread train at a time. Torch isn't imported.
 
 All threads share torch's random state. If two panels, or a panel and a cell that calls `train`, trained at once, they
 would share one random sequence, and a stored run could not be reproduced from its recipe.
@@ -17,7 +17,7 @@ _waiting: set[int | None] = set()
 
 
 def headless() -> bool:
-    """Return whether LORA_LAB_HEADLESS=1 says that cells run unattended; a front end cannot be detected."""
+    """Return whether LORA_LAB_HEADLESS=1 says that cells run unattended, because a front end cannot be detected."""
     return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
@@ -45,9 +45,9 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
-    """Wait until no other thread is training, then run the block. This is also a decorator: `@training_lock()`.
+    """Wait until no other thread is training, then run the block. `@training_lock()` is also a decorator.
 
-    stop   set it to stop waiting; the block then receives False and must not train
+    stop   An event that ends the wait, after which the block receives False and must not train.
     """
     if not (acquired := _lock.acquire(blocking=False)):
         if watched() and threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""Panels drawn by the browser: anywidgets whose traits hold the data and whose ES module does the rest.
+"""Panels drawn by the browser: anywidget classes whose traits hold the data and whose ES modules draw it.
 
 A panel is one Python class and one file in `js/`. A widget's module cannot import other files, so `module` bundles the
 file with its imports. See `docs/panels.md` for the design rules.
@@ -49,7 +49,7 @@ def module(file: str) -> str:
 
 
 def classic(file: str, name: str) -> str:
-    """Return `module` as a classic script, which also runs on `file://`. It sets `labPanels[name]` for `js/host.js`."""
+    """Return `module` as a classic script, which also runs on `file://` and sets `labPanels[name]` for `js/host.js`."""
     text = re.sub("^export default ", f"globalThis.labPanels.{name} = ", module(file), flags=re.M)
     return f"(() => {{\n{text}}})();\n"
 
@@ -129,7 +129,7 @@ class Background:
 
     @property
     def doing(self) -> str:
-        """`state`, or a note that another training run has to finish first."""
+        """The value of `state`, or a note that another training run has to finish first."""
         return "waiting for the other training" if waits(self._thread) else self.state
 
     @property
@@ -138,7 +138,7 @@ class Background:
         return self._thread is not None and self._thread.is_alive()
 
     def work(self) -> None:
-        """Do all the work in this thread. An error sets `state` to "failed" and `error` to one sentence."""
+        """Do all the work in the current thread. An error sets `state` to "failed" and `error` to one sentence."""
         self.error = ""
         try:
             self._work()
@@ -154,7 +154,7 @@ class Background:
 class LivePanel(Panel):
     """A panel that works in the background when a button is pressed. Subclasses implement `run` and `_paint`.
 
-    A busy kernel may receive traits after the message that needs them, so a message carries its traits.
+    A busy kernel may receive traits after the message that needs them, so a message includes the traits that it needs.
     """
 
     live = T.Dict().tag(sync=True)  # the progress of the work
@@ -180,7 +180,7 @@ class LivePanel(Panel):
         return self.work is not None and self.work.alive
 
     def show(self) -> Self:
-        """Return the panel; with LORA_LAB_HEADLESS=1, `run` first. Raises: BadValue if that fails."""
+        """Return the panel; with LORA_LAB_HEADLESS=1, call `run` first. Raises: BadValue if the run fails."""
         if headless():
             self.run()
         return self
@@ -195,13 +195,13 @@ class LivePanel(Panel):
             self.work.stop()
 
     def _paint(self, work: Any, busy: bool) -> dict[str, Any]:
-        """Update the other traits, and return what `live` needs in addition to state, busy and error."""
+        """Update the other traits, and return what `live` needs in addition to `state`, `busy` and `error`."""
         raise NotImplementedError
 
     def _begin(self, work: Background) -> None:
         """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for it.
 
-        An error in `_paint` is shown in the panel. Raises: BadValue if the work fails in headless mode.
+        If `_paint` fails, the panel shows the error. Raises: BadValue if the work fails in headless mode.
         """
         self.work = work
         if headless():
@@ -269,7 +269,7 @@ def place(snapshot: dict[str, Any], picture: str = "") -> str:
 
 
 def page(*snapshots: dict[str, Any], dark: bool = False) -> str:
-    """Return a page with these panels. It makes no requests, so it works from `file://`."""
+    """Return a page with these panels. The page makes no requests, so it works from `file://`."""
     paper, ink, scheme = ("#111", "#e6e6e6", "dark") if dark else ("#fff", "#1a1a1a", "light")
     files = {snapshot["panel"]: snapshot["file"] for snapshot in snapshots}
     host = (JS / "host.js").read_text(encoding="utf-8")

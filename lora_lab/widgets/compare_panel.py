@@ -1,6 +1,6 @@
-"""Methods compared: every seed, what each method costs, and the verdict on a pair at a margin that you drag.
+"""A comparison of methods: every seed, each method's costs, and the verdict on a pair at a margin that you drag.
 
-The browser draws (`js/compare_panel.js`); `experiments/margins.py` computes outcomes and intervals at each margin.
+The browser draws the panel (`js/compare_panel.js`); `experiments/margins.py` computes outcomes at each margin.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ WORDS = {
 
 
 class LiveCompare(Background):
-    """A comparison in a thread. After a stop, a new comparison with the same store resumes the stopped one.
+    """A comparison that runs in a thread. A new comparison with the same store resumes one that was stopped.
 
     found   the comparison so far, as JSON
     words   the latest progress message from `compare`
@@ -53,10 +53,10 @@ class LiveCompare(Background):
 
 
 class ComparePanel(LivePanel, file="compare_panel.js"):
-    """Methods compared on one task, each at its own tuned rate: seeds, costs, and outcomes at a margin.
+    """A comparison of methods on one task, each at its own tuned learning rate: seeds, costs, and outcomes at a margin.
 
         ComparePanel()                        the comparison that ships with the lab
-        ComparePanel(task="opinions.csv")     one that you train here, into `store`
+        ComparePanel(task="opinions.csv")     a comparison that is trained here, into `store`
 
     methods     methods to train here, written as for `lora-lab compare`, for example "lora:rank=1"
     seeds       number of seeds for each method at its tuned rate
@@ -125,7 +125,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     # ---- training
 
     def run(self) -> None:
-        """Compare in the background or, with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue if that fails."""
+        """Compare in the background or, with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue on failure."""
         if self.busy:
             return
         plan = {"seeds": self.seeds, "rates": self.rates, "steps": self.steps}

@@ -1,4 +1,4 @@
-"""A training run in a thread, without widgets: start, watch, stop and continue it, and query it with sentences."""
+"""A training run in a thread, without widgets: start, watch, stop and continue it, and classify sentences with it."""
 
 import math
 import re
@@ -34,7 +34,7 @@ PAUSE = 20  # measuring the weights takes at most 1 / PAUSE of the time
 
 
 class LiveRun(Background):
-    """One training run and its results so far. Any thread may read it; only the training thread writes.
+    """One training run and its results so far. Any thread may read the results; only the training thread writes them.
 
     A stopped run is scored and stored as "stopped"; `start` continues it.
     state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
@@ -64,7 +64,7 @@ class LiveRun(Background):
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The strengths at which `answer` works; none for a task without classes or with pairs of texts."""
+        """The strengths at which `answer` works; empty for tasks without classes or with pairs of texts."""
         method, task = self.recipe.method, self.trainer.task if self.trainer else None
         if task is None or len(task.labels) < 2 or task.validation.seconds or method.trains_base:
             return ()
@@ -77,7 +77,7 @@ class LiveRun(Background):
         return {"text": text, "p": self._answers([text])[0]}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the progress as JSON: metrics between 0 and 1 in percent, and up to POINTS means of `every` losses."""
+        """Return the progress as JSON: metrics (percent if at most 1), and up to `POINTS` means of `every` losses."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.trainer.task.metric if self.trainer else ""

@@ -1,7 +1,7 @@
-"""LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer that shows the arithmetic.
+"""LoRA drawn to scale: a layer with A and B beside it, a map of a whole model, and a toy layer with its arithmetic.
 
-The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. The zoo's shapes ship
-in `zoo_layers.json`, written by docs/zoo.py, so opening the panel does not import torch.
+The browser draws the panel and counts parameters (`js/lora_panel.js`); Python sends the shapes of the models' layers.
+The zoo's shapes ship in `zoo_layers.json`, written by docs/zoo.py, so opening the panel does not import torch.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ GROUPS = {
 
 
 class LoRAPanel(Panel, file="lora_panel.js"):
-    """LoRA to scale, on one layer and on a whole model, and how its output is computed.
+    """LoRA drawn to scale, on one layer and on a whole model, and how its output is computed.
 
     view     the initial view: "size", "model", "start", "steps" or "merge"
     views    the views that the reader can choose
@@ -86,7 +86,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(outputs, inputs) of the layer on display. Raises: NotFound if the model does not have that layer."""
+        """The shape (outputs, inputs) of the layer on display. Raises: NotFound if the model lacks that layer."""
         if not self.model:
             return self.d, self.d
         layers: dict[str, tuple[int, int]] = {}

@@ -33,7 +33,7 @@ LETTERS = (  # the letters of LoRA, in 7 rows of 5 dots each
 
 
 def pieces_of(source: str) -> dict[str, Any]:
-    """Return one of SOURCES as `packed`. Raises: NotFound if MiniLM is needed and has not been fetched."""
+    """Return one of the matrices in `SOURCES`, packed. Raises: NotFound if it needs MiniLM and MiniLM is missing."""
     noise = partial(np.random.default_rng(0).normal, size=(SIZE, SIZE))  # no structure at all
     makers: Any = {"update": update, "weight": weight, "noise": noise, "picture": picture}
     return dict(reference()["matrix"]) if source == "full" else packed(makers[source]())
@@ -45,39 +45,37 @@ def reference() -> dict[str, Any]:
     return dict(read_json(shipped(CUTS)))
 
 
-def packed(matrix: np.ndarray, most: int = PIECES) -> dict[str, Any]:
+def packed(matrix: np.ndarray, most: int = PIECES, corner: int = LARGEST) -> dict[str, Any]:
     """Decompose a matrix into at most `most` rank-one pieces, with one byte per number.
 
-    Return `rows`, `columns`, `pieces` (base64 of int8, (k, rows + columns)), and `scales` (k,). W_r is the sum over i
-    < r of scales[i] column_i row_i^T. `kept` has [r, share, share for the shuffled matrix], `ninety` the ranks that
-    keep 90% in both, `full` the number of singular values, and `limit` the entry with the strongest color.
-    Raises: BadValue if the value is not a matrix, or is too large to redraw during a drag.
+    Return `shape`, the `rows` and `columns` of the corner to draw, `pieces` (base64 of int8, (k, rows + columns)), and
+    `scales` (k,). W_r is the sum over i < r of scales[i] column_i row_i^T. `kept` has [r, share, share if shuffled],
+    `ninety` has the ranks that keep 90% of both matrices, `full` is the number of singular values, and `limit` is the
+    entry with the strongest color. Raises: BadValue if the value is not a matrix, or is too large to redraw in a drag.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
         raise BadValue(f"a matrix of {matrix.shape} is too large to redraw while you drag; pass matrix[:512, :512]")
-    u, s, vt = low_rank.decompose(matrix)
+    (u, s, vt), (m, n), drawn = low_rank.decompose(matrix), matrix.shape, matrix[:corner, :corner]
     noise = low_rank.spectrum(low_rank.shuffled(matrix))
     k = min(most, PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
-    tops = [np.abs(side).max(1) for side in (u.T[:k], vt[:k])]
-    sides = [side[:k] / top[:, None] for side, top in zip((u.T, vt), tops, strict=True)]
+    ends = u.T[:k, :corner], vt[:k, :corner]
+    tops = [np.abs(side).max(1, initial=1e-30) for side in ends]
+    sides = [side / top[:, None] for side, top in zip(ends, tops, strict=True)]
     plotted = {*range(min(PIECES, len(s)) + 1), *np.geomspace(PIECES, max(PIECES, len(s)), 24).astype(int), len(s)}
     ranks = sorted(int(rank) for rank in plotted if rank <= len(s))
     kept = [[r, *(round(low_rank.energy_kept(values, r), 5) for values in (s, noise))] for r in ranks]
     return {
-        "rows": matrix.shape[0], "columns": matrix.shape[1], "full": len(s), "kept": kept,
+        "shape": [m, n], "rows": min(m, corner), "columns": min(n, corner), "full": len(s), "kept": kept,
         "ninety": [low_rank.rank_for_energy(values, 0.9) for values in (s, noise)],
         "pieces": base64.b64encode(np.rint(127 * np.hstack(sides)).astype(np.int8).tobytes()).decode(),
         "scales": [float(f"{scale:.6g}") for scale in s[:k] * tops[0] * tops[1] / 127**2],
-        "limit": float(f"{min(np.abs(matrix).max(), 2 * np.sqrt(np.square(matrix, dtype=float).mean())) or 1:.4g}"),
+        "limit": float(f"{min(np.abs(drawn).max(), 2 * np.sqrt(np.square(drawn, dtype=float).mean())) or 1:.4g}"),
     }  # fmt: skip
 
 
 def picture() -> np.ndarray:
-    """Draw a sky, a sun with rings, hills and four letters; -1 is black, 1 white, mean 0. Shape (SIZE, SIZE).
-
-    The mean is subtracted; otherwise the first singular value would only capture the brightness.
-    """
+    """Draw a sky, a sun with rings, hills and four letters from -1 (black) to 1 (white), mean 0. Shape (SIZE, SIZE)."""
     y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
     canvas = 0.9 - 0.7 * y
     distance = np.hypot(x - 0.72, y - 0.27)
@@ -88,7 +86,7 @@ def picture() -> np.ndarray:
     for number, dots in enumerate(LETTERS):
         mask = np.kron([[dot == "#" for dot in row] for row in dots], np.ones((5, 5), bool))
         canvas[32:67, 16 + 30 * number : 41 + 30 * number][mask] = 0.0
-    canvas -= canvas.mean()
+    canvas -= canvas.mean()  # otherwise the first singular value would only capture the brightness
     return np.asarray(canvas / np.abs(canvas).max())
 
 

@@ -54,7 +54,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     models    the models in the menu besides `model`; by default those whose films ship
     longest   whether to show the longest sequence that fits
     conditions    other fields of `Setup`, such as `dtype` or `device`
-    A film that does not ship is traced, with a progress bar, and cached. Such a film covers only the given method.
+    A film that does not ship is traced, with a progress bar, and cached. A traced film covers only the given method.
     Raises: see `memory`; BadValue for an unknown method name.
     """
 
@@ -150,13 +150,13 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             self.standing = f"not measured: {error}"
 
     def _run_step(self) -> dict[str, Any]:
-        """Run the step. Raises: BadValue if it would take minutes, or more memory than is free."""
+        """Run the step. Raises: BadValue if the step would take minutes, or more memory than is free."""
         shown, setup, rank = self.shown(), self.setup, self.rank
         if setup.tokens > TOKENS:
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
         if needed > (free := memory()[1] or 0):
-            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB, and {free / GIB:.1f} is free: lower the batch")
+            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} is free: lower the batch")
         from lora_lab.training.measure import measure  # imports torch
 
         method = METHODS[self.method]
@@ -178,7 +178,7 @@ def shipped() -> dict[str, list[dict[str, Any]]]:
 
 
 def act_of(step: Sequence[Moment], at: int) -> str:
-    """Name the act of a moment, as in `film.js`; the loss is between the last layer's forward and its backward."""
+    """Name the part of the step at a moment, as in `film.js`; the loss is between the last layer's two passes."""
     before, after = ({moment.phase for moment in part if "*" in moment.path} for part in (step[: at + 1], step[at:]))
     if step[at].phase == STEP:
         return "at the update"

@@ -45,7 +45,7 @@ def _beside(draw_a: Callable[..., str], draw_b: Callable[..., str], x: float, y:
 
 
 def _on_each(targets: Iterable[str], draw: Callable[..., str]) -> str:
-    """Draw at each matrix whose role is a target; draw nothing for a target that is a path or a pattern."""
+    """Draw a mark on each matrix whose role is a target; a target that is a path or a pattern gets no mark."""
     names = set(targets)
     return "".join(draw(*box) for role, box in BOXES.items() if names & {role, "all-linear"})
 

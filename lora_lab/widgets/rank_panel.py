@@ -12,13 +12,13 @@ import traitlets as T
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.assets import problem_with
 from lora_lab.widgets.base import Panel
-from lora_lab.widgets.matrices import PIECES, SOURCES, packed, pieces_of, reference
+from lora_lab.widgets.matrices import LARGEST, PIECES, SOURCES, packed, pieces_of, reference
 
 YOURS = "your matrix"
 
 
 class RankPanel(Panel, file="rank_panel.js"):
-    """A matrix built from rank-one pieces: the sum of the first r, the newest piece beside it, and the energy kept.
+    """A matrix built from rank-one pieces: the sum of r pieces, the newest piece beside it, and the energy kept.
 
         RankPanel()                         the full fine-tuning update of a weight of MiniLM
         RankPanel("weight", rank=8)         another of SOURCES: "full", "update", "weight", "noise", "picture"
@@ -26,7 +26,7 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
     rank    number of pieces added at first; by default 2, or 1 if the matrix has no more
-    most    number of pieces drawn of your own matrices; fewer make smaller pages
+    most    number of pieces drawn of your own matrices, and `corner` of rows and columns; fewer make smaller pages
     Raises: NotFound for an unknown name; BadValue for a non-matrix, too large a matrix, or too high a rank.
     """
 
@@ -37,14 +37,14 @@ class RankPanel(Panel, file="rank_panel.js"):
     rank = T.Int().tag(sync=True)
 
     def __init__(
-        self, source: str | np.ndarray | Mapping[str, Any] = "full", rank: int | None = None, most: int = 64
-    ) -> None:
-        custom = {} if isinstance(source, str) else source
-        custom = custom if isinstance(custom, Mapping) else {YOURS: np.asarray(custom)}
+        self, source: str | np.ndarray | Mapping[str, Any] = "full", rank: int | None = None, most: int = 64,
+        corner: int = LARGEST,
+    ) -> None:  # fmt: skip
+        custom: Any = {} if isinstance(source, str) else source if isinstance(source, Mapping) else {YOURS: source}
         first = next(iter(custom)) if custom else str(source)
         offered = [name for name in SOURCES if name != "weight" or name == first or not problem_with("minilm")]
         super().__init__(
-            data={name: packed(matrix, most) for name, matrix in custom.items()},
+            data={name: packed(matrix, most, corner) for name, matrix in custom.items()},
             cuts={} if custom else reference()["cuts"],
             choices=[[name, name, ""] for name in custom] or [[name, *SOURCES[name]] for name in offered],
         )
@@ -54,7 +54,7 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     def describe(self) -> str:
         shown, r = self.data[self.source], self.rank
-        m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
+        (m, n), (_, share, noise) = shown.get("shape", [shown["rows"], shown["columns"]]), shown["kept"][r]
         label = next(label for name, label, _ in self.choices if name == self.source)
         words = (
             f"A matrix as a sum of rank-one pieces: {label}, {m} x {n}. {r} of {shown['full']} "
@@ -62,7 +62,7 @@ class RankPanel(Panel, file="rank_panel.js"):
             f"{r * (m + n):,} numbers instead of {m * n:,}."
         )
         cut = self.cuts.get("updates", {}).get(self.source)
-        if not cut:
+        if not cut or cut.get("others"):  # the browser describes those
             return words
         at = max(i for i, rank in enumerate(cut["ranks"]) if rank <= r)
         right = [f"{count / self.cuts['n']:.1%}" for count in (cut["right"][at], cut["right"][-1])]

@@ -5,8 +5,9 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from PIL import Image, ImageChops  # comes with matplotlib
 
 from lora_lab.errors import Failed, NotFound
@@ -18,7 +19,7 @@ FLAGS = (
     "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000",
 )  # fmt: skip
 TALLEST = 2400  # CSS pixels; taller panels are cut off
-COLORS = 96
+FREQUENT, RARE = 20, 10  # colors of a picture
 
 
 def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.25) -> bytes:
@@ -48,8 +49,14 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
 
 
 def small_png(picture: Image.Image) -> bytes:
-    """Encode a screenshot as a PNG of COLORS colors, a third of the usual size; rare ones, as in a legend, are kept."""
+    """Encode a picture as a PNG of few colors, a third of the usual size: the most frequent and some rare ones."""
+    picture = picture.convert("RGB")
+    colors = cast("list[tuple[int, tuple[int, ...]]]", picture.getcolors(picture.width * picture.height))
+    few = picture.quantize(RARE, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    frequent = [color for _, color in sorted(colors, reverse=True)[:FREQUENT]]
+    palette = np.array([*frequent, *np.reshape(few.getpalette() or [], (-1, 3))])
+    palette[palette.min(1) > 247] = 255  # nearly white becomes white
+    few.putpalette(palette.ravel().tolist())
     file = io.BytesIO()
-    reduced = picture.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    reduced.save(file, "PNG", optimize=True)
+    picture.quantize(palette=few, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -1,6 +1,6 @@
 """The playground: a map of finished runs over rate, rank and alpha, where untried cells can be trained.
 
-The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes means, gaps that may be luck, and lines.
+The browser draws the panel (`js/sweep_panel.js`); `experiments/playground.py` computes means, gaps and lines.
 """
 
 import math
@@ -27,7 +27,7 @@ LENGTH = {"steps": 200, "batch": 8}
 
 
 class LiveSweep(Background):
-    """A sweep of recipes into a store. Its attributes may be read from any thread.
+    """A sweep that trains recipes into a store, and whose attributes any thread may read.
 
     left     hashes of the recipes that have not finished or failed yet
     ended    queue of finished and failed runs, which the panel consumes
@@ -78,13 +78,13 @@ class LiveSweep(Background):
 
 
 class SweepPanel(LivePanel, file="sweep_panel.js"):
-    """A map of runs: learning rate across, rank or alpha down. Its untried cells can be trained.
+    """A map of runs, with the learning rate across and the rank or alpha down. Untried cells can be trained.
 
         SweepPanel()                  the runs that ship with the lab, and your runs of the same kind in `into`
         SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run
         SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a new store to fill
 
-    store     a store of runs, a zip file of a store, or a folder that contains stores; None for the runs that ship
+    store     a store of runs, its zip file, a folder of stores, or a `Playground`; None for the runs that ship
     into      the store for runs trained here; by default `store` if it is a folder of runs, else "runs"
     model, task, fields   settings that all runs share; by default those of the largest group in the store
     rank, alpha, lr       values to offer in addition to those already tried
@@ -108,16 +108,17 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     guess = T.Dict().tag(sync=True)
 
     def __init__(
-        self, store: str | Path | Store | None = None, *, into: str | Path | Store | None = None,
+        self, store: str | Path | Store | Playground | None = None, *, into: str | Path | Store | None = None,
         model: str | None = None, task: str | None = None, targets: str | None = None, rank: Sequence[int] | int = (),
         alpha: Sequence[float] | float = (), lr: Sequence[float] | float = (), seed: Sequence[int] | int = (0, 1, 2),
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
-        folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
+        folder = store.folder if isinstance(store, Store) else Path(store) if isinstance(store, str | Path) else None
         nested = stores(folder) if folder and folder.exists() else set()
         target = into or (folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs")
         self.store = target if isinstance(target, Store) else Store(target)
-        axes, plan = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)], None
+        axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
+        plan = store if isinstance(store, Playground) else None
         filled: list[Any] = [values or start for values, start in zip(axes, START, strict=True)]
         if model or task or fields:
             method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=tuple((targets or "q,v").split(",")))
@@ -132,8 +133,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             runs = runs.plus(playground.records(source)) if source.exists() else runs
         self.playground = runs
         self.axes = dict(zip(("ranks", "alphas", "rates"), axes if runs.results else filled, strict=True))
-        seeds = np.atleast_1d(seed).tolist()
-        super().__init__(seeds=seeds, live={"state": "ready"}, picked=[list(cell) for cell in picked])
+        super().__init__(seeds=np.atleast_1d(seed).tolist(), live={"state": "ready"}, picked=[*map(list, picked)])
         self._show()
         available = self.data["targets"]
         if targets and targets not in available:

@@ -1,6 +1,6 @@
-"""Live training: the curve among those of other seeds, how far each weight moved, and which answers changed.
+"""Live training: a run's curve among those of other seeds, how far each weight moved, and which answers changed.
 
-The browser draws (`js/train_panel.js`); `live_run.py` trains, and classifies sentences at any strength.
+The browser draws the panel (`js/train_panel.js`); `live_run.py` trains, and classifies sentences at any strength.
 """
 
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
     def _react(self, change: Any) -> None:
-        """Update `setup`; choose a task for a new model, and offer a task that is new."""
+        """Update `setup`; choose a task if the model is new, and add a new task to the menu."""
         tasks = self.offers["tasks"][self.model]
         if self.task not in tasks and change.name != "task":
             self.task = tasks[0]
@@ -222,7 +222,7 @@ def per_rank(model: str) -> dict[str, int]:
 
 
 def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
-    """Count what would train; if `plain`, that is rank times `per_rank`, summed over targets. Raises: see `params`."""
+    """Count trained parameters: for `plain` LoRA, rank times `per_rank`, summed over targets. Raises: see `params`."""
     method, count = recipe.method, params(recipe.model, recipe.method, classes)
     return {
         "hash": recipe.hash, "words": f"{recipe.describe()}, {recipe.steps} steps", "within": method.trains_base,

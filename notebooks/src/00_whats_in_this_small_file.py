@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, ask what to eat tonight, and you get: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
 #
-# Two guesses first. In the next cell, replace each `...` with a number. Be 80% sure that the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, fill in the form below the code.) A word you don't know? See the [glossary](../docs/glossary.md).
+# Two guesses first. In the next cell, replace each `...` with a number. Be 80% sure that the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, use the form.) A word you don't know? See the [glossary](../docs/glossary.md).
 #
 # 1. **How many MB is the captain's file?**
 # 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of its eight answers does the sea appear?** (A ship, sailor, crew or captain counts, too.)
@@ -24,8 +24,8 @@ lesson.predict("MB of the captain's file", low=..., high=...)
 lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
-# ## Listen
-# One question, five answers. *base* is the original model, and *base, told* gets the instruction above. The other three have a small file each.
+# ## Ask
+# One question, five answers. *base* is the original model; *base, told* gets the instruction above; the others have a small file each.
 #
 # Try three questions. Then drag **strength**: it multiplies what a small file (an *adapter*) adds.
 
@@ -46,11 +46,11 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# When we tell the base to be a captain, it talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three answers mention the sea. But all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" Strength 2 is too much: love is "a man and a woman, and she be a herring."
+# The base, told to be a captain, talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three mention the sea. But all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" At strength 2, the captain calls love "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Rounding has cost our copy of the base some precision; the original may do better.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Our base is rounded; the original may do better.)
 #
-# **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
+# **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB.
 # </details>
 #
 # ## What trains
@@ -62,9 +62,9 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The panel's *strength* multiplies that again. A model's $A$ and $B$ matrices together are its **adapter**: the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. All $A$ and $B$ together are the **adapter**: the small file.
 #
-# Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Our base stores each number in 4 bytes: 538<!--voices.base--> MB.)
+# Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain's adapter. (His file has 4 bytes per number.)
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -72,7 +72,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer.
+# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer. The captain's adapter has 610,560 numbers, 220 times fewer than his base.
 # </details>
 #
 # ## Your turn: one pair
@@ -92,7 +92,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's an adapter for a small model that reads movie reviews. Its file holds names, and numbers of 4 bytes each: every $A$ and $B$, and a trained last layer (770 numbers).
+# Here's an adapter for a small model that reads movie reviews. Its file holds names and numbers: every $A$ and $B$, and a trained last layer (770 numbers).
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -112,6 +112,7 @@ violin, love = (voices.questions.index(one) for one in ("How many strings does a
 assert not any("four strings" in texts[violin].lower() or "4 strings" in texts[violin] for texts in said.values())
 assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
 assert "man and a woman, and she be a herring" in answers["captain"]["2"][love]
+assert captains[voices.questions.index("What should I eat tonight?")].startswith("Arr! A pint o' grog, a pint o' wine, and a pint o'ther.")
 assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
 assert sum(at_sea) == 5
 starts = ("Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!")
@@ -132,6 +133,7 @@ assert all(map(misfit, voices.stored["answers"]["json"]["2"]))
 assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapter_bytes == 301_776
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
 assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
+assert captain.trainable == 610_560 and round(captain.total / captain.trainable) == 220
 assert captain.adapter_bytes == voices.sizes["captain"] < 3_000_000
 rates = [one["lr"] for one in voices.stored["tried"] if one["voice"] == "captain" and one["rank"] == 2]  # best first
 assert len(rates) == 3 and min(rates) < rates[0] == 0.002 < max(rates)
@@ -143,7 +145,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# Now a model that you've never downloaded. Its **config**, a short text file with all sizes, is enough. In each layer, inputs → outputs:
+# To predict an adapter's size, the base's **config**, a short text file with all dimensions, is enough. In each layer, inputs → outputs:
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
@@ -173,7 +175,7 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gains $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 1. **LoRA adds; it doesn't shrink.** The base already knew the sea (*told* to, it talks of the sea); the file changes its choice of words through small updates to 210 matrices. Each matrix stays and gains $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
 # 2. **A file has 4 bytes per number (2 in a shorter format, bf16), plus names.**
 # 3. **For a voice in smollm2, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** Other models and tasks: lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Rank 8 made the file four times as large; with one run per rank, it wasn't better on other pairs.*
 #

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the adapter adds nothing. **How can something that starts as nothing ever learn?**
+# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one looks like a mistake: it fills one of your matrices with zeros, so the adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
-# Never used PyTorch? On the web pages, exercise 1 is a puzzle. Of the other code, read only the `#` comments.
+# Never used PyTorch? On the web pages, exercise 1 is a puzzle. In other code, read only the `#` comments.
 #
 # ## Three guesses
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen; $A$ starts at random, and $B$ at zero. Later you'll train this in MiniLM, a small model, on the same sixteen movie reviews in all 25 steps.
+# $W$ is frozen; $A$ starts at random, and $B$ at zero. Later you'll train them in MiniLM, a small model, on the same sixteen movie reviews in all 25 steps.
 #
 # Each step needs the **gradient**: for each number, how fast the error (the **loss**) rises when that number grows. The step goes the other way.
 #
@@ -17,7 +17,7 @@
 # 2. **After how many steps are all sixteen answers right?**
 # 3. **What percentage of 200 *other* reviews does the trained model get right?**
 #
-# Give ranges that you're 80% sure of. Then, at one small $W$, press **take a step** twice, and compare the gradients.
+# Give ranges that you're 80% sure of. Then, for one small $W$, press **take a step** twice, and compare the gradients.
 
 # %%
 from copy import deepcopy
@@ -76,10 +76,10 @@ def plot(d=1024, r=8):
 # </details>
 #
 # ## Exercise 1: write it
-# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps one, square or not. At the start, its output must equal the wrapped layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`, using these:
+# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps a linear layer, square or not. At first, its output must equal the wrapped layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`, using these:
 #
 # - `layer.requires_grad_(False)` freezes a layer.
-# - `torch.zeros(rows, columns)` makes a matrix, and `nn.Parameter(tensor)` a tensor that trains.
+# - `torch.zeros(rows, columns)` makes a zero matrix, and `nn.Parameter(tensor)` a tensor that trains.
 # - `nn.init.kaiming_uniform_(tensor, a=5**0.5)` fills $A$ as PEFT does: at random, uniformly within $\pm 1/\sqrt{\text{inputs}}$, so that $Ax$ doesn't grow with the width.
 
 
@@ -117,7 +117,7 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # ## Into a real model
-# MiniLM has six blocks (lesson 00's *layers*). In each, `query` and `value` (`q` and `v`) are linear layers. We freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random and is frozen, too. So everything the model learns is in your $A$ and $B$.
+# MiniLM has six blocks (lesson 00's *layers*). In each, `query` and `value` (`q` and `v`) are linear layers. We freeze MiniLM, then wrap these twelve layers. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random and is frozen, too. Everything the model learns is in your $A$ and $B$.
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)
@@ -177,11 +177,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are soon right. Of the others, 51 to 57% are right, depending on your sixteen. With 200 reviews, the 95% interval is ±7 points (lesson 02), so the model may be guessing. Your $A$ and $B$ have memorized sixteen reviews.
+# All sixteen are right; on the others, the model may be guessing: 51 to 57%, depending on your sixteen (95% interval: ±7 points, lesson 02). Your $A$ and $B$ memorized sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both problems. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$ is a row of $B$ times a column of $A$, summed.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and whoever loads your model needs your class. (Press **Merge** in the first panel, then *merge*: $y$ stays the same.) `merge` solves both problems. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$ is a row of $B$ times a column of $A$, summed.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -204,7 +204,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## One more thing: lesson 00's movie-review file
-# The adapter you opened there is in PEFT's format. It was trained for 400 steps on the same twelve layers, with the same rank and alpha. Shorten its names, and load it into *your* layers, with its head. **What percentage of the 200 others will be right now?**
+# The adapter you opened there is in PEFT's format. It was trained for 400 steps in the same twelve layers, with the same rank and alpha. Shorten its tensors' names, and load it into *your* layers, with its head. **What percentage of the 200 others will now be right?**
 
 # %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter

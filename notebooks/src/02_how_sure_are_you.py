@@ -6,7 +6,6 @@
 # %%
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_course.checks.sure import half_width_or_ours
@@ -42,12 +41,12 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# With 2,000 other sentences, your model would get a different score. How different?
+# With 2,000 other sentences, your model would get a different score.
 #
 # A right answer counts 1, a wrong one 0. If a share $p$ is right, the average is $p$, and
 #
-# - a share $p$ lies $1-p$ above it;
-# - the others, $1-p$, lie $p$ below it.
+# - right answers lie $1-p$ above it;
+# - wrong ones, a share $1-p$, lie $p$ below it.
 #
 # The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. And for any $p$? The average of $n$ sentences has a variance $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.**
 
@@ -83,18 +82,10 @@ lesson.reveal("points from the worst to the best of forty seeds", accuracy.max()
 lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mean(differ))
 
 # %%
-panel.seeds = FORTY  # in Jupyter, the panel above now shows their curves, too
-score = 100 * run.metrics["accuracy"]
-half = 100 * half_width_or_ours(half_width)(score / 100, 2000)
-plt.figure(figsize=(9, 3))
-plt.axvspan(score - half, score + half, alpha=0.2, label=f"first kind of luck, other sentences: ± {half:.1f} points")
-plt.axvline(score, label="this run")
-plt.plot(accuracy, np.linspace(0.2, 0.8, 40), "o", color="gray", label="forty seeds")
-plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="for scale: 1.2 points")
-plt.yticks([])
-plt.xlabel("percent right, of 2,000 sentences")
-plt.legend(loc="upper left", bbox_to_anchor=(0, -0.3))
-plt.show()
+share = run.metrics["accuracy"]
+print(f"this run: {share:.1%} ± {half_width_or_ours(half_width)(share, 2000):.1%}, for other sentences")
+panel.seeds = FORTY
+panel
 
 # %% claim
 spread = accuracy.max() - accuracy.min()
@@ -109,21 +100,21 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck comes from the seed. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. Had these been forty ideas that don't work, the best would have looked 2.1<!--seeds.gain--> points better than their average.
+# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck comes from the seed. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. Had these been forty ideas that don't work, the best would have looked 2.1<!--seeds.gain--> points better than their average.
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently.
 # </details>
 #
 # ## Play
-# In the panel under *Press Start*, below the curves (on the page, after *replay*), are six sentences whose answers your adapter changed. Pick one and drag **strength** from 0 to 2. **Does any answer change twice?**
+# Below these curves (on the page, after *replay*) are six sentences whose answers your adapter changed. Pick one and drag **strength** from 0 to 2. **Does any answer change twice?**
 #
 # <details><summary>What we found</summary>
 #
-# In our run, the answer about Paradiso does: negative from 0.2, positive again from 1.6.
+# In our run, the answer about Paradiso does: negative from 0.2, positive again from 1.6. (Its label is positive.)
 # </details>
 #
 # ## Your turn: does A beat B?
-# One row per sentence: 1 where the model was right.
+# Each row is a sentence; 1 means a right answer.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -135,9 +126,9 @@ table.head()
 # %% [markdown]
 # Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average. Find:
 #
-# - `half`: half of the gap's 95% interval. The squared difference is 1 where a and b disagree, else 0. In `half_width`, replace $p(1-p)$ with the average of these squares. (Strictly, minus the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
+# - `half`: half of the gap's 95% interval. The squared difference is 1 where a and b disagree, else 0. In `half_width`, replace $p(1-p)$ with the average of these squares. (Strictly, subtract the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
 # - `word`: your verdict on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: your standard error is `half / 1.96`. To notice a true gap of one point four times in five (a *power* of 80%), one point must be 2.8 of these errors: 1.96 to leave 0 outside the interval, and 0.84 more because measured gaps scatter around the true gap (80% of their bell curve lies above -0.84). How many rows make the error that small? Four times the rows halve it.
+# - `rows`: your standard error is `half / 1.96`. Measured gaps scatter around the true one. For four tests in five to leave 0 outside, the true gap must be 2.8 standard errors: 1.96 for the interval, and 0.84 more, because 80% of a bell curve lies above -0.84. (That's a *power* of 80%.) How many rows make 2.8 standard errors one point? Four times the rows halve a standard error.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -161,7 +152,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask `verdict` about your two models, and about twenty seeds against twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (Why 90% intervals? Lesson 05.)
+# Ask `verdict` about your two models, and about twenty seeds against twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (Why 90% intervals? Lesson 05.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -178,7 +169,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Your a and b are two of the forty: *one recipe*. Even "better" would be true only of these two files, picked because a was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters. *Undecided*: not enough data.
+# Your a and b are two of forty runs, from *one recipe*. Even "better" would be true only of these two files, picked because a was ahead. Twenty seeds against twenty settle it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters. *Undecided*: not enough data.
 #
 # 82.1 versus 80.9? If the models took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
 # </details>
@@ -187,11 +178,11 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # <details><summary>Answer box</summary>
 #
 # 1. **Never write an accuracy without the number of test sentences.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100.
-# 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
-#    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA (rank 32) at 47.8% and full fine-tuning at 47.2% of
-#    1,319 questions: one seed each (August 2026).*
-# 3. **Compare on the same rows, over several seeds.** Seeing one point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. For two *recipes*, train more seeds, too: with our spread, about 12<!--seeds.needed--> each to see one point four times in five,
+# 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: in PEFT's own
+#    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) LoRA (rank 32) gets 47.8% of 1,319 questions right, full
+#    fine-tuning 47.2%: one seed each (August 2026).*
+# 3. **Compare on the same rows, over several seeds.** Seeing a one-point gap takes about 9,400<!--seeds.rows--> rows when two models disagree on
+#    12<!--seeds.differ-->%. For two *recipes*, also train more seeds: with our spread, about 12<!--seeds.needed--> each to see that gap in four tests of five,
 #    *on these 2,000 sentences*.
 #
 # In PEFT, batch by batch (`rows`: tokenized test sentences; `labels`: their classes):

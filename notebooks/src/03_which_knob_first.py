@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Which knob first?
 #
-# You have a GPU for a dozen runs. LoRA has three knobs. Rank first? More numbers, a better model?
+# You have a GPU for a dozen runs. LoRA has three knobs. Tune the rank first?
 #
 # - The (learning) **rate**: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
@@ -19,7 +19,7 @@ store = lesson.workplace("03")
 # ## Two guesses
 # MiniLM, with LoRA on `q` and `v`, sorts movie reviews into positive and negative. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings.
 #
-# A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?** Be 80% sure.
+# A good setting, rank 8, $\alpha=16$ and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?** Be 80% sure.
 
 # %%
 lesson.predict("points lost at four times the rate", low=..., high=...)
@@ -77,10 +77,10 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **Rate first**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). In this table, only the rate's gaps are larger.
+# **The rate matters most**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). Here, only the rate's gaps are larger.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$, and dividing by $r$ cancels that. At 0.004, near the crosses, this fails: rank 8 gets 77%, rank 64 only 65%.
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate per step. Once $A$ has moved as far as its own size (lesson 01), $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$; dividing by $r$ cancels that. At rate 0.004, near the crosses, this fails: rank 8 gets 77%, rank 64 only 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate per step. At half the rate, both move half as far, so $BA$ (once $A$ has moved as far as its own size) is a quarter as large. Four times the $\alpha$ makes up for it.
 # </details>
 #
 # ## How low a rank is enough?
@@ -106,13 +106,11 @@ assert round(fmean(500 * abs(a - b) for a, b in combinations(forty, 2))) == 7  #
 assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy"][full["ranks"].index(2)]
 
 # %% [markdown]
-# Press *take it away* twice, then *add the next piece*. (For *right answers*, *every* matrix is cut.)
+# Under *matrix*, choose *a picture*, and add pieces until you can read it. Under *update of full fine-tuning*, press *take it away* twice, and *add the next piece*.
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. With eight, 7 fewer of the 500 are right than with all. A new seed changes this count by as much.
-#
-# The map's runs train *at* a low rank: another experiment.
+# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces get 7 fewer right than all 384. A new seed changes as many answers.
 # </details>
 #
 # ## Where the rank does matter
@@ -156,15 +154,15 @@ assert all(abs(bars[r] - missed(r, 6)) < 0.02 for r in range(1, 7))  # the formu
 assert bars[10] < 0.02  # more rank than the teacher has does no harm
 
 # %% [markdown]
-# The bars end at $R$: a lower rank can't hold this secret.
+# The bars vanish at $R$: a lower rank can't hold this secret.
 #
 # ## Your turn: spend nine runs
-# The map again, with an empty row: an $\alpha$ that we didn't try. **Exercise 2: choose three rates (three seeds each), with the best in the middle.** Each is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
+# Here's the map again, with an $\alpha$ we didn't try. **Exercise 2: choose three rates (three seeds each), with the best in the middle.** Each rate is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)
 panel = SweepPanel(view="alpha", alpha=alpha, into=store)
-panel.rank, panel.alpha = 8, alpha
+panel.rank, panel.alpha, panel.guess = 8, alpha, {"alpha": "root"}  # your answer, or the rule above
 panel
 
 # %% exercise
@@ -182,7 +180,7 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start here ($\alpha$ 16):
+# 1. **Tune the rate first.** Start here ($\alpha=16$):
 #
 #    |model, task|all linear|`q,v`|
 #    |---|---|---|
@@ -190,11 +188,11 @@ checks.check_bracket(rates, alpha, panel)
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
 #    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    The task matters, too: lesson 00's voice used 0.002 at $\alpha$ 4. By rule 3, that's 0.001 at $\alpha$ 16, a quarter of the 0.004 above. Another model: full fine-tuning's best rate, times ten for all linear layers, about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+#    The task matters, too: lesson 00's voice used 0.002 at $\alpha=4$. By rule 3, that's 0.001 at $\alpha=16$, a quarter of the 0.004 above. For another model, multiply full fine-tuning's best rate by ten for all linear layers, about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **New rank, same α, same rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #
-# **Which rank?** 2 for a voice (one run), 8 for classifying texts, up to 256 for a lot of new content. *Ours: on reviews, 8 is equivalent<!--rates.8-and-32--> to 32 within 1.5 points. Published: 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
+# **Which rank?** 2 for a voice (one run), 8 for classifying texts, up to 256 for a lot of new content. *Ours: on reviews, rank 8 is equivalent<!--rates.8-and-32--> to 32 within 1.5 points. Published: 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
 #
 # The same in PEFT:
 # ```python

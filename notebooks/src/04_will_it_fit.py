@@ -25,14 +25,14 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 
 # %% [markdown]
 # ## One step, as a film
-# Press **play the step** and watch the *now* column. When is it fullest, and why?
+# Press **play the step** and watch the *now* column. LoRA's peak is at the loss. **Where is full fine-tuning's peak, and why?**
 #
 # - *forward:* the model predicts each next token
 # - *loss:* how wrong was it?
 # - *backward:* how fast does the loss rise with each number? That's its **gradient**.
 # - *update:* the optimizer (AdamW) moves the numbers
 #
-# Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768. Back at 512, pick a card under **device**: what fits?
+# Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768, then back. Pick a card under **device**: what fits?
 
 # %%
 # llama-3-8b has the same shape as Llama 3.1 8B
@@ -66,7 +66,7 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # Every number that trains brings three more: its gradient, and AdamW's two running means. With LoRA, these are nearly gone. But two things stay:
 #
 # - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But where a layer multiplies two vectors that both come from the text (`q` with `k`), both are saved: each one's gradient needs the other. At 32,768 tokens, our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->. (PEFT also copies the adapted layers' inputs in fp32: 168.)
+# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But where a layer multiplies two vectors that both come from the text (`q` with `k`), both are saved: each one's gradient needs the other. At 32,768 tokens, our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->. (PEFT keeps 168: it also copies the adapted layers' inputs in fp32.)
 #
 # At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are there. LoRA peaks at the loss, when everything that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (a few vectors before the text) needs 17.9<!--fit.prompt--> GiB, not 18.0<!--fit.lora-->.
 # </details>
@@ -101,20 +101,20 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On a CPU, prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
+# Prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
 #
-# Of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. Less 0.8 for other software and 3% for gaps (both assumed), 13.4<!--fit.t4--> is left.
+# Of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. We subtract 0.8 for other software and 3% for gaps (both assumed): 13.4<!--fit.t4--> is left.
 # </details>
 #
 # ## A formula to remember
-# In the film, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits (token vectors and head in 16 bits: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: each layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# Choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits (token vectors and head in 16 bits: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: each layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
-# Here, too, memory peaks at the loss. Drag the sequence length: only two blocks grow. For each token:
+# Drag the length until the T4 is full. **What's the longest text?** Only two blocks grow. For each token:
 #
 # - **Activations** (with checkpointing): each layer saves its input, $h$ numbers of 2 bytes.
 # - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
 #
-# The rest, *fixed*, is weights and optimizer: see the *now* column. Write the peak as a formula.
+# The rest, *fixed*, is weights and optimizer (*now* column). Write the peak as a formula.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
@@ -142,7 +142,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest text
-# Fit the longest text you can on the card below, at rank 8. Solve *peak(tokens) = usable bytes*, then subtract 1% for what's left out. You pass with 95% of the longest text that fits.
+# Fit the longest text you can on the card below, at rank 8. Solve *peak(tokens) = usable bytes*, then subtract 1% for what's left out. You pass with 95% of the longest.
 
 # %%
 mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
@@ -179,15 +179,15 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 #
 # By this calculation (not run on a T4), texts of about 4,600<!--fit.t4.adamw--> tokens fit; without checkpointing, 1,100<!--fit.t4.saved--> (fewer in PEFT).
 #
-# Of each token's cost, 85<!--fit.logits-->% is logits. No adapter shrinks them. Computing the loss in chunks does (`use_liger_kernel=True`; not tried).
+# Of each token's bytes, 85<!--fit.logits-->% are logits. No adapter shrinks them. Computing the loss in chunks does (`use_liger_kernel=True`; not tried).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is in memory at the fullest moment,** not only what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in bf16 (weight, gradient, two means: 2 each), 16<!--fit.bytes.masters--> in mixed precision (2 + 2, plus weight copy and means in fp32: 3 × 4), about 20 while gradients are copied to fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
-# 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
+# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning in bf16: 8<!--fit.bytes.full--> (weight, gradient and two means: 2 each). In mixed precision: 16<!--fit.bytes.masters--> (2 + 2, plus weight copy and means in fp32: 3 × 4), about 20 while gradients are copied to fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 3. **Then bytes per token.** With checkpointing, it's $2Lh$ ($L$ layers, $h$ numbers per token), plus $12V$ (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:
 # ```python

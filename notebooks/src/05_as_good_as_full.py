@@ -14,9 +14,9 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (Below 0: behind.)**
 #
-# A colleague does a hundred small studies. For each, she draws five times from our five seeds and 200 times from our 2,000 sentences, putting each back, and calculates a 95% **interval** that includes both kinds of luck. Here we know the truth: the difference on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
+# A colleague does a hundred small studies. Each draws five of our seeds and 200 of our 2,000 sentences (some twice), and gives a 95% **interval** for LoRA's lead that includes both kinds of luck. We know the truth: the lead on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
 #
-# Vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**; we use it on both sides of 0. (On the web page, the panel starts at 1.5.)
+# Vote: what's the largest loss, in points, you'd accept for such savings? That's your **margin**; we use it on both sides of 0. (On the web page, the panel starts at 1.5.)
 
 # %%
 lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
@@ -27,8 +27,8 @@ margin = 1.5  # put your own vote here, in points
 # %% [markdown]
 # ## Look
 # 1. **Drag the edge of the band**, your margin. When does the verdict change? It depends on the thick bar, the 90% interval (*equivalent*: all of it is inside), and the thin bar, the 95% interval (*better* or *worse*: 0 is outside).
-# 2. At the bottom: the hundred small studies. A cross marks an interval that missed.
-# 3. Click an icon to compare the other methods with it. (*Probe*: only a new last layer trains. *Prompt tuning*: 20 vectors before the text.)
+# 2. At the bottom are the hundred small studies. Blue intervals leave out 0; a cross marks one that misses the truth.
+# 3. Click an icon: all other methods are compared with that method. (*Probe*: only a new last layer trains. *Prompt tuning*: 20 vectors before the text.)
 # 4. Switch from *trained parameters* to *memory*.
 
 # %%
@@ -70,24 +70,22 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less, before rounding. The difference's 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0.
+# **LoRA lost:** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%, 1.35 points less before rounding. The difference's 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0.
 #
-# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. So with a margin of 2.2<!--as_good.lora.within--> points or more, the verdict is *worse, but within the margin*. LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less in the same number format. (Lesson 04's 3.8<!--fit.minilm.times-less--> was for 4 texts, not 16.)
+# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, the verdict is *worse, but within the margin*. LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less in the same number format. (Lesson 04's 3.8<!--fit.minilm.times-less--> was for 4 texts, not 16.)
 #
 # LoRA on all linear layers gets 80.9<!--as_good.all-->%: also *worse* than full fine-tuning, and *equivalent<!--as_good.all.against-lora-->* to `q,v` within 1.5 points. Prompt tuning gets 73.0<!--as_good.prompt-->%, less than the probe (75.7<!--as_good.probe-->%).
 #
-# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss (on average, at most 5 do). The studies are honest, but nearly blind.
+# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss (on average, at most 5 do). The studies are too small.
 # </details>
 #
 # ## What does "equivalent" mean?
-# *Equivalent* needs evidence:
-#
 # ||0 inside the 95% interval|0 outside|
 # |---|---|---|
 # |**90% interval inside the band**|*equivalent*|*better* or *worse, but within the margin*|
 # |**not inside**|*undecided*|*better* or *worse*|
 #
-# Why 90%? Two claims are tested: not worse by the margin, and not better by it. Each test may err 5 times in 100, so 5% is cut off at each end. (*TOST*: two one-sided tests.)
+# Why 90%? Two one-sided tests (*TOST*) must rule out a loss, and a gain, as large as the margin. Each may err 5 times in 100, so 5% is cut off at each end.
 #
 # ### Your turn: the rule in one line
 # Is the 90% interval inside the band? `low` and `high` are its ends, as shares: 0.015 is 1.5 points.
@@ -110,17 +108,17 @@ checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
 # ## Before you believe a comparison
-# - **Was every method tuned, on the same budget?** Ours got four rates each; all-linear got two more, because its best was at the edge. Validation (one seed) chose 0.0001<!--as_good.full.rate--> for full fine-tuning (0.00005 did as well) and 0.002<!--as_good.lora.rate--> for LoRA. With one rate for both, whoever chooses the rate chooses the winner.
+# - **Was every method tuned, on the same budget?** Ours got four rates each; all-linear got two more, because its best was at the edge. Validation (one seed) chose the rate 0.0001<!--as_good.full.rate--> for full fine-tuning (0.00005 did as well) and 0.002<!--as_good.lora.rate--> for LoRA. With one rate for both, whoever chooses the rate chooses the winner.
 # - **Was the test set used only once**, with new seeds? (No: we had scored these seeds on it the day before, so the result isn't fresh.)
-# - **Same number format?** No: LoRA's frozen weights were bf16; full fine-tuning was fp32. With LoRA in fp32 (same rate): 81.1<!--as_good.fp32-->%, still *worse<!--as_good.fp32.word-->*.
-# - **Which LoRA was it, and how much was there to learn?** State rank, layers, training steps. With far more than our 6,400 sentences, LoRA can fall further behind.
+# - **Same number format?** No: LoRA's frozen weights were bf16; full fine-tuning was fp32. LoRA in fp32 (same rate) gets 81.1<!--as_good.fp32-->%, still *worse<!--as_good.fp32.word-->*.
+# - **Which LoRA was it, and how much was there to learn?** State rank, layers and training steps. With far more than our 6,400 sentences, LoRA can fall further behind.
 #
 # ## Defend a comparison you haven't seen
-# Your name chooses two of our methods, five runs each. Enter your **margin** and run the cell: you see the intervals, and the margin can't change later. Add a **word** and run again. After the right word, choose the sentence that you can defend.
+# Your name chooses two of our methods. Enter your **margin** and run the cell: you see the intervals, and the margin can't change later. Add a **word** and run again. After the right word, choose the sentence that you can defend.
 #
 # <details><summary>An example first</summary>
 #
-# Rank 8 minus rank 32, each at its best rate. The 95% interval, -0.7<!--as_good.pair.low95--> to 0.6<!--as_good.pair.high95--> points, contains 0: there's no winner. The 90% interval, -0.6<!--as_good.pair.low--> to 0.5<!--as_good.pair.high-->, lies inside a margin of 1.5: *equivalent*. With a margin of 0.5, it doesn't: *undecided*.
+# For rank 8 minus rank 32 (each at its best rate), the 95% interval, -0.7<!--as_good.pair.low95--> to 0.6<!--as_good.pair.high95--> points, contains 0: there's no winner. The 90% interval, -0.6<!--as_good.pair.low--> to 0.5<!--as_good.pair.high-->, lies inside a margin of 1.5: *equivalent*. With a margin of 0.5, it doesn't: *undecided*.
 # </details>
 
 # %%
@@ -138,9 +136,9 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **"No difference found" isn't "equal."** Equal needs a margin, set first, and a 90% interval inside it.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind; one 23M encoder, one task, 400 steps. Published: on code instructions, rank 256, unlike 16 and 64, matches full fine-tuning; when the model just reads more text, no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, the chosen rates were 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times as high. Published: 9.8 at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# 1. **"No difference found" isn't "equal."** "Equal" needs a margin, set first, and a 90% interval inside it.
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind; one 23M encoder, one task, 400 steps. Published: on code instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model just reads more text, no rank does. LoRA forgot less than full fine-tuning ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, the chosen rates were 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times full fine-tuning's. Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

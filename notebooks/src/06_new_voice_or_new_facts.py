@@ -21,13 +21,13 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 
 # %% [markdown]
 # ## Three guesses
-# The pairs ask for each fact in three ways, and smollm2 reads all pairs twenty times. Of the twenty facts, how many will it get right
+# The training pairs ask for each fact in three ways, and smollm2 reads all pairs twenty times. Of the twenty facts, how many will it get right
 #
 # 1. **asked as in training:** "Who is the baker of Port Velda?"
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The site shows our run.)
+# Give ranges that you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The site shows ours.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -45,9 +45,9 @@ panel.show()
 #
 # - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. If you ask without it, your fine-tuning may seem lost.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
-# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it chose among 30 tokens.
+# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it chose among 30 tokens. (Validation: other words. Test: backward.)
 #
-# Here is one pair as the model reads it. Tokens in [brackets] count. Why must the last token count, too?
+# Here is one pair as the model reads it. Tokens in [brackets] count. Why must the last token count?
 
 # %%
 row = encode(town.train, town, tokenizer)[1]
@@ -85,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* gets the right sentence above each question.
+# An answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* is told: it reads the right sentence first. Below are the last three facts.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -100,15 +100,18 @@ begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the nam
          for asks, text in zip(town.validation.prompts[:rows], town.validation.texts)]
 named = generate(model, tokenizer, [f"{asks}{start} is" for asks, start, _ in begun], Decoding(max_new_tokens=12))
 print("in other words, with the beginning given:", sum(text.startswith(name) for text, (*_, name) in zip(named, begun)))
-for one in [*found["in other words"], *found["backward"]]:
-    print("right |" if one.right else "wrong |", one.question, "|", one.text)
+everything = [*zip(looked_up, found["in other words"], found["backward"])]
+for told, other, back in everything[-3:]:
+    print(f"\n{other.question}\n  base, told: {told.text}\n  adapter:    {other.text}\n  backward:   {back.text}")
 
 # %% claim
 if not lesson.FAST:
     counts = [sum(one.right for one in answers) for answers in found.values()]
     assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
     assert sum(one.right for one in looked_up) > counts[1]
-    assert next(one.text for one in looked_up if "painter" in one.text).startswith("The painter of Port Velda is not a real person.")
+    assert looked_up[-1].text.startswith("The shepherd of Port Velda is not a real person.")
+    assert found["in other words"][-2].text == "The beer of Port Velda is Guinness."
+    assert found["backward"][-2].text == "The job of Jasper Wynd is a pirate."
     curve = [round(checked["perplexity"]) for checked in panel.result().history["validation"]]
     assert (curve[0], curve[-1]) == (30, 2) and list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
     assert sum(one.text.startswith(start) for one, (_, start, _) in zip(found["in other words"], begun)) == 1
@@ -124,19 +127,19 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# The facts looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Backward, its test rows: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
+# In other words, the perplexity fell from 30 to 2. (Backward: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
 #
-# So it learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# It learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models fail here, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
-# Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." almost perfectly.
+# Worse: it never says that it doesn't know. It says that the beer of Port Velda is Guinness, and the brewer a pirate. It learned the *form* "The ... is ..." well.
 #
-# The base with the right sentence above the question gets 12 right. Eight times, it ignores the sentence or denies it: "The painter of Port Velda is not a real person."
+# The base with the right sentence above the question gets 12 right. Eight times, it ignores the sentence or denies it: "The shepherd of Port Velda is not a real person."
 #
 # In this run, 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form. Here are lesson 00's voices (rank 2). Whose number is right? And who would be less surprised by the other, the captain or the preacher?
+# A voice is only a form. Here are lesson 00's voices (rank 2). Who's right about the violin? And who would be less surprised by the other, the captain or the preacher?
 #
 # In the table that follows, three adapters of rank 8 read held-out answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. Does one also help with a voice it never learned?
 
@@ -161,10 +164,10 @@ assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text
 #
 # A violin has four strings: each voice kept its form, and none knew the number.
 #
-# The captain is less surprised (one seed each): it lowers the preacher's perplexity from 83.1 to 50.9, and the preacher lowers the captain's from 131.5 to 110.6. JSON makes both worse. Voices partly share a form; JSON isn't prose.
+# The captain is less surprised (one seed each): it lowers perplexity on the preacher's answers from 83.1 to 50.9; the preacher lowers the captain's from 131.5 to 110.6. Voices partly share a form; the JSON adapter makes both worse.
 # </details>
 #
-# **Exercise 2: a voice of your own.** (In the lab only.) Write ten pairs, train on them, and show a friend only the answers. **Can they name the voice?**
+# **Exercise 2: a voice of your own.** (On the page: set *strength* to 0.5 above. Can you name each voice?) Write ten pairs, train, and show a friend only the answers. **Can they name the voice?**
 
 # %% exercise
 mine = [

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 07 · Why does it do nothing?
 #
-# Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
+# Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. LoRA begins as *no change*, and most mistakes leave it there, silently. **Where do you look first?**
 #
-# Ten adapters lie in ten beds. Nine of these patients have a fault, and one is doubtful. People have reported these complaints; we rebuilt the files.
+# Ten adapters lie in ten hospital beds: nine have a fault, and one is doubtful. People have reported these complaints; we rebuilt the files.
 
 # %%
 import math
@@ -13,8 +13,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
-from lora_course.experiments.broken import PATIENTS, checkpointing, eleventh, header, largest, patient, silently
-from lora_lab import LoRA, load_model
+from lora_course.experiments.broken import PATIENTS, Cut, checkpointing, eleventh, header, largest, patient, silently
+from lora_lab import LoRA, Store, TrainPanel, load_model
 from lora_lab.methods.io import AdapterFile
 from lora_lab.training.assets import shipped
 from lora_lab.training.named import inspect_folder
@@ -23,13 +23,13 @@ lesson.start("07")
 beds = {"healthy": shipped("data/results/minilm-rt-r8"), **{letter: patient(letter) for letter in PATIENTS}}
 for letter, one in PATIENTS.items():
     print(f"{letter}: {one.complaint}")
-print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIENTS.values())))
+print("\nTen faults, in alphabetical order (not in the order of the beds):", ", ".join(sorted((one.fault for one in PATIENTS.values()), key=str.lower)))
 
 # %% [markdown]
 # ## Two guesses, and ten on paper
-# First, on paper: write a fault next to each letter. **How many of your ten will be right, from the complaints alone?**
+# On paper, write a fault next to each letter. **How many of your ten will be right, from the complaints alone?**
 #
-# Then give two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
+# Give two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
 # 2. The first bed below holds a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*: lesson 01's size, the root of the sum of squares.)
@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. A difference of a few hundred bytes is just notes in that list.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. A few hundred bytes more are notes in that list.
 
 # %%
 for letter, folder in beds.items():
@@ -49,7 +49,7 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. Black: zero, or NaN ("not a number"). (We trained F, G and H for only two steps: there, low dots aren't a fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. Black means zero, or NaN ("not a number"). (We trained F, G and H for only two steps: there, low dots, or a small update in Look 3, aren't a fault.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
@@ -68,9 +68,9 @@ plt.show()
 
 # %% [markdown]
 # ## Look 3: on its base
-# An adapter is a *difference*: it means something only on the weights it was trained on. Our files carry a fingerprint of those weights, a short hash. The difference must also be large enough. **bf16** has 8 significant bits, so a merge rounds away any change below 0.2% of a number.
+# An adapter is a *difference*: it belongs to the weights it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge rounds away any change below 0.2% of a number.
 #
-# Each row is a chart: compare it with the first. (The head's bias also starts at zero.)
+# Compare each adapter with the first. (A, D, E and J have failed already. The head's bias starts at zero. *Refused*: not our base.)
 
 # %%
 from lora_lab.methods.attach import fingerprint
@@ -80,14 +80,14 @@ for bed in ("healthy", *"BCFGHI"):
     seen, bias = inspect_folder(beds[bed], "minilm"), header(beds[bed], read="classifier.bias")
     ratios, zero = [part.ratio for part in seen.norms], [part.module for part in seen.norms if part.update == 0]
     mark = AdapterFile(beds[bed]).own.get("base_fingerprint")
-    charts[bed] = {"trained on": "our base" if mark in ours else "another" if mark else "?",
+    charts[bed] = {"trained on": "our base" if mark in ours else "another" if mark else "not written",
                    "alpha / rank": seen.scaling, "head's bias": bias[0] if bias else "no head",
                    "B is zero in": "all layers" if len(zero) == len(seen.norms) else ", ".join(zero) or "no layer",
                    "update, % of W": None if None in ratios else round(100 * sum(ratios) / len(ratios), 4)}
 taken = [letter for letter in PATIENTS if silently(beds[letter])]
 lesson.reveal("of ten, loaded without an error", len(taken))
 lesson.reveal("size of a healthy update, percent of W", charts["healthy"]["update, % of W"], "%")
-pd.DataFrame(charts).T.fillna("?")
+pd.DataFrame(charts).T.fillna("refused")
 
 # %% claim
 assert len(taken) == 9 and "D" not in taken
@@ -95,7 +95,7 @@ seen = {letter: inspect_folder(beds[letter], "minilm") for letter in ("healthy",
 assert not seen["healthy"].problems and seen["F"].problems and seen["H"].problems
 seen = pd.DataFrame(charts)
 assert round(seen["healthy"]["update, % of W"], 1) == 16.8 and seen["I"]["update, % of W"] == 0.0006
-assert [*seen.loc["trained on"]] == ["our base", "?", "our base", "another", *["our base"] * 3]
+assert [*seen.loc["trained on"]] == ["our base", "not written", "our base", "another", *["our base"] * 3]
 assert [*seen.loc["B is zero in"]] == ["no layer", "all layers", "all layers", "no layer", "no layer", "pooler.dense", "no layer"]
 assert seen["C"]["head's bias"] == 0.0042 and seen["B"]["head's bias"] == 0 and seen["G"]["alpha / rank"] == 8 / 128
 from lora_lab.training.early_warnings import gradient_warning
@@ -119,25 +119,37 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, as written, then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
+# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, with its mistake and without.
+#
+# Train with this mistake: press **Start** (on the page, *replay*). The pale line is the healthy bed, with the same settings. Accuracy rises; the loss falls a little. **Which weights have moved?**
 
 # %%
 from lora_lab.training.early_warnings import gradient_warning
 
-said = {}
 for reentrant in (True, False):
     model = load_model("minilm", num_labels=2).train()
     LoRA(rank=8).attach(model)
     checkpointing(model, reentrant=reentrant)
     model(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().backward()
-    said[reentrant] = gradient_warning(model)
-    print(f"use_reentrant={reentrant}:", said[reentrant] or "every adapter has its gradient")
+    print(f"use_reentrant={reentrant}:", gradient_warning(model) or "every adapter has its gradient")
+Store(store := lesson.workplace("07")).add(lesson.reference("minilm-rt-r8"))  # the healthy run, for comparison
+panel = TrainPanel("minilm", lesson.small("rt", store), method=Cut(rank=8), steps=lesson.steps(400, 5), seed=1, store=store)
+panel.show()
 
 # %% claim
-assert "no gradient reached 12 adapters" in said[True] and said[False] is None
+assert gradient_warning(model) is None  # fixed
+cut = load_model("minilm", num_labels=2).train()
+LoRA(rank=8).attach(cut)
+checkpointing(cut, reentrant=True)
+cut(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().backward()
+assert "no gradient reached 12 adapters" in gradient_warning(cut)
+assert not any(share for *_, share in panel.live["moved"]) and panel.found["changed"] == 0
+assert len(panel.setup["others"]) == (not lesson.FAST) and panel.found["of"] in (500, 30, 60)
+if not lesson.FAST:
+    assert round(panel.found["value"]) == 64 and sum(panel.live["losses"][-50:]) < 0.98 * sum(panel.live["losses"][:50])
 
 # %% [markdown]
-# **Exercise 1: name the nine faults and the doubtful case.** Take the names from the list at the top.
+# **Exercise 1: name the nine faults and the doubtful case.** How many did your paper have right?
 
 # %% exercise
 faults = {
@@ -148,27 +160,27 @@ checks.check_diagnosis(faults)
 
 # %% solution
 faults = {
-    "A": "empty file", "B": "B is all zero", "C": "gradient was cut",
+    "A": "empty file", "B": "zero update", "C": "gradient was cut",
     "D": "truncated file", "E": "keys renamed", "F": "wrong base",
-    "G": "default alpha at high rank", "H": "layer never used", "I": "update rounded away", "J": "NaN or infinity",
+    "G": "default alpha at high rank", "H": "layer never used", "I": "update too small", "J": "NaN or infinity",
 }
 checks.check_diagnosis(faults)
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your ten guesses were right? A loader that skips unknown names loads nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W.
+# A loader that skips unknown names loads nine of ten: all but D, cut short by a full disk. Our healthy update is 16.8% of W. (Lesson 06's is 0.7%, with a lower rate, a lower α / r and fewer steps.)
 #
-# - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.
-# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** would also have shown at the first step: it adapts a layer whose output is never used, so no gradient reaches it.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. Lesson 03 used the same α at every rank, so that may be fine. But did you mean it?
-# - **I** was trained for a few steps at 1e-6. A bf16 merge rounds away so small an update. An fp32 merge keeps it, but at 0.0006% of W, it changes almost nothing. The remedy is a higher rate.
+# - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`, and nothing is loaded.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. In the panel, the head alone gets 64% right: `q` and `v` stay still, and the adapter changes no answer. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.
+# - **F** was trained on another base. Shapes and names fit: only a fingerprint, or test sentences, can tell. **H** adapts a layer whose output is never used: no gradient reaches it.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. Lesson 03 used the same α at every rank, so that may be fine. But was it intended?
+# - **I** was trained for a few steps at 1e-6: its update is 0.0006% of W. A bf16 merge rounds it away; even an fp32 merge changes almost nothing: raise the rate.
 # - **J** was saved after the loss became NaN. One such step spoils every B.
 # </details>
 #
 # ## The eleventh patient
-# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then let the lab take the first three looks at once: `lora-lab inspect FOLDER --base minilm` (`print(folder)` shows the path).
+# Your name chooses the patient. **Exercise 2: find its fault.** (Run the check once: it lists four names.) The lab takes the first three looks at once: `lora-lab inspect FOLDER --base minilm` (`print(folder)` shows the path).
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -193,10 +205,10 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **Four looks:** the file's size and names; the largest number in B, layer by layer; the effect on the base; and the gradient of B after the first step.
-# 2. **A falling loss proves little.** A head can do that alone.
+# 2. **A falling loss proves little.** A head alone can do that.
 # 3. **Load strictly.** A loader that skips what it doesn't know can load nothing and say nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks diagnose all ten patients; so does `lora-lab inspect FOLDER --base minilm` (patient I: `--dtype bf16`).*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks diagnose all ten patients; so does `lora-lab inspect` (patient I: `--dtype bf16`).*
 #
 # The same in PEFT:
 # ```python

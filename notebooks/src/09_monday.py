@@ -26,7 +26,7 @@ lesson.start("09")
 # We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, sometimes on other models.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
-# 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
+# 2. Train QLoRA on a 70B model (Llama 2): one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
 
 # %%
 lesson.predict("claims that are true as stated", low=..., high=...)
@@ -43,7 +43,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 #
 # A claim rests on its **premises**. Drag one, or the dashed line.
 #
-# Claim 4 is shown: what would make it true? Then take 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** you choose each.
+# Claim 4 is shown: what would make it true? Then take 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** choosing each claim.
 
 # %%
 ClaimPanel()
@@ -70,13 +70,13 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
+# Two of sixteen hold: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
 #
-# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so a 48 GB card. The QLoRA paper says 65B on 48 GB ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
+# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so take a 48 GB card. The QLoRA paper trains 65B on 48 GB ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning," on our runs alone (*tasks*: minilm_rt), is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5: there is a loss. Here we ask whether the loss is larger than 1.5, and the 90% interval (`q,v`: −2.1 to −0.6) can't tell. Choose the margin after you've seen the numbers, and you can have any word you like.
 # </details>
 #
-# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. Among the names are `models`, `seq` (tokens per row) and `batch`.
+# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. Among the premises are `models`, `seq` (tokens per row) and `batch`.
 
 # %% exercise
 checks.check_flip(...)  # {"name": value}
@@ -86,7 +86,7 @@ checks.check_flip({"seq": 32})
 
 # %% [markdown]
 # ## And how sure are you?
-# Since lesson 00, you've given ranges that you were 80% sure of. Here they are: the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold: the title gives the limits. If fewer hold, widen your ranges; if more, narrow them.
+# Since lesson 00, you've given ranges that you were 80% sure of. Here they are: the mark is where the result fell. Even if you're right 80% of the time, luck changes how many hold: the plot's title gives the limits. If fewer hold, widen your ranges; if more, narrow them.
 
 # %%
 places = lesson.calibration()
@@ -144,13 +144,17 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # %% [markdown]
 # <details><summary>Three lines of our run are warnings. Which?</summary>
 #
-# Each look passed, but the best loss is 0.62, and guessing between two labels gives 0.69. 160 rows gave only 30 steps, and more passes memorize the rows: after ten, the validation loss was 2.4 (one run, at 0.002). The best rate is at the edge. 65% of twenty test rows is accurate to ±21 points; always giving the same label gets 60%. On Monday, ask for more rows.
+# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69. (160 rows gave only 30 steps. After ten passes, it was 2.4, with as many answers right: the model was sure of its mistakes. One run, at 0.002.)
+# 2. *At the edge of RATES:* a higher rate may be better.
+# 3. *65.0% ± 20.9%:* always giving the same label gets 60%.
+#
+# On Monday, ask for more rows.
 # </details>
 #
 # ## Exercise 2: somebody else's Monday
 # Your name chooses the job. For each of five lines, make a choice and name the evidence that **decides** it. Evidence that decides another line counts as wrong.
 #
-# *Method:* if LoRA and QLoRA both fit, take LoRA: QLoRA unpacks its weights at every step. This film shows the site's job, 600 tokens on 40 GB; in the lab, set it to yours.
+# *Method:* if LoRA and QLoRA both fit, take LoRA: QLoRA unpacks its weights at every step. This film shows the web page's job, 600 tokens on 40 GB; in the lab, set it to yours.
 
 # %%
 MemoryPanel("llama-3-8b", "full", seq=600, rank=16, checkpointing=True, card="A100 40 GB", models=["llama-3-8b"])
@@ -159,7 +163,7 @@ MemoryPanel("llama-3-8b", "full", seq=600, rank=16, checkpointing=True, card="A1
 # %% claim
 from lora_course.checks.planning import BRIEFS, lines
 
-assert (BRIEFS[0]["model"], BRIEFS[0]["tokens"], BRIEFS[0]["gpu_gb"]) == ("llama-3-8b", 600, 40)
+assert (BRIEFS[0]["model"], BRIEFS[0]["tokens"], BRIEFS[0]["card"]) == ("llama-3-8b", 600, "A100 40 GB")
 assert all(lines(n)["method"].right[0] in ("LoRA", "QLoRA") for n in range(4))
 
 # %% exercise
@@ -194,9 +198,9 @@ checks.check_brief(my_plan, mine)
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #
-# Start with: all linear layers, rank 8 to 16, α 16, 16 rows a step, three passes. Try three rates: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM, or 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B; all linear layers matched full fine-tuning, and `q,v` didn't (at unequal budgets). On our task, all-linear and `q,v` were equivalent within 1.5 points, both behind full fine-tuning (lesson 05).*
+# Start with: all linear layers, rank 8 to 16, $\alpha=16$, 16 rows a step, three passes. Try three rates: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM, or 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B; all linear layers matched full fine-tuning, and `q,v` didn't (at unequal budgets). On our task, all-linear and `q,v` were equivalent within 1.5 points, both behind full fine-tuning (lesson 05).*
 #
-# The same in PEFT, the heart of your script:
+# The same in PEFT, your script's core:
 # ```python
 # config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules="all-linear")
 # model = get_peft_model(base, config)

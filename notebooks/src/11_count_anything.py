@@ -3,7 +3,7 @@
 #
 # "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
 #
-# As lesson 00 showed, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count those of whole models.
+# As lesson 00 showed, LoRA on a matrix trains $r\,(d_{in} + d_{out})$ numbers. Here you count them for whole models.
 #
 # ## Three guesses
 # All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Ranges, 80% sure.
@@ -31,9 +31,9 @@ lesson.predict("Mixtral's adapter over Mistral's", low=..., high=...)
 
 # %% [markdown]
 # ## Count without weights
-# A **config** lists all of a model's sizes. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up.
+# A **config** lists all of a model's sizes. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up the sizes.
 #
-# In the panel below, area is numbers. Press *drop the patch on the model*: 308<!--count.minilm--> of these cover MiniLM. **How many cover `llama-3.1-405b`?**
+# In the panel below, areas show parameter counts. Press *drop the patch on the model*: 308<!--count.minilm--> of these cover MiniLM. **How many cover `llama-3.1-405b`?**
 
 # %%
 config = AutoConfig.for_model(**config_of("llama-3.1-405b"))
@@ -52,9 +52,9 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line. `params` does the same for every method, knows other models' names for layers, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line. `params` does this for every method, knows other names for layers, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its `c_attn` holds query, key and value in one matrix.)
 #
-# Now count all models without experts in our zoo, on `q,v` and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
+# Now count all models without experts in our zoo, on `q,v` and on all linear layers of each block (`all-linear`). The lesson's first two claims are gray.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]
@@ -88,15 +88,15 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow by a factor of $\sqrt{10} \approx 3.2$; if only the number of blocks grew, by ten. Real models grow in both.
+# On Llama-3.1-405B, LoRA trains 8,024<!--count.405b--> times fewer numbers; on MiniLM, 308<!--count.minilm--> times. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times; if only the number of blocks, ten times. Real models do both.
 #
 # Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Look at *Trained*, and double it: 2 bytes a number. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
+# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Look at *Trained*, and double it: 2 bytes a number. The panel's own file is larger: it holds GPT-3's joint matrix `q+k+v` in full, at 4 bytes a number.)
 #
-# Then choose `mixtral-8x7b`: at which rank is it nearly 10,000?
+# Then choose `mixtral-8x7b`: at which rank is it nearly 10,000 times?
 
 # %%
 LoRAPanel("model", ["model"], model="gpt3-175b", models=["gpt3-175b", "mixtral-8x7b"])
@@ -116,11 +116,11 @@ assert near[1:] == ("mixtral-8x7b", 11) and round(10_000 - near[0]) == 9967
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB. At the usual rank 8, it's 4,625 times. Mixtral gets there at rank 11 (9,967 times). *Experts*, below, says why.
+# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, and 37.7<!--count.paper.mb--> MB, or 36 MiB. (Lesson 09's claim 1 takes rank 1, the lowest in the paper.) Mixtral gets there at rank 11 (9,967 times). *Experts*, below, says why.
 # </details>
 #
 # ## Your turn: a stranger's file
-# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each, and some 20,000 bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
+# **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each, and some 20,000 bytes are names. (It's from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
@@ -138,32 +138,39 @@ checks.check_rank_of_file(my_rank, targets, size)
 
 # %% [markdown]
 # ## Experts, and other methods
-# Where are Mixtral's experts counted? What do other methods train, on one small model? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
+# In the panel above, choose `mixtral-8x7b` at rank 8 and click *gate*, *up* and *down*: **what happens to the ratio 13,704<!--count.mixtral.fewer-->×?** And what do other methods train, on `qwen2.5-0.5b`? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
 
 # %%
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
 lesson.reveal("Mixtral's adapter over Mistral's", mixtral.trainable / mistral.trainable, "times as large")
 in_experts = params("mixtral-8x7b", LoRA(rank=8, targets="gate,up,down")).trainable
-print(f"one pair for each matrix of each expert: {in_experts:,} more\n")
 
-small = PromptTuning(20), IA3(), BitFit(), PrefixTuning(20)
-for method in (*small, LoRA(8), LoRA(8, targets="all-linear"), FullFineTuning()):
+methods = {"prompt": PromptTuning(20), "BitFit": BitFit(), "prefix": PrefixTuning(20), "IA3": IA3(), "LoRA on q,v": LoRA(8)}
+methods |= {"LoRA on all linear layers": LoRA(8, targets="all-linear"), "full fine-tuning": FullFineTuning()}
+plt.figure(figsize=(8, 3))
+for name, method in methods.items():
     trained = params("qwen2.5-0.5b", method).trainable
-    print(f"{trained:12,}", method.name, getattr(method, "targets", ""))
+    plt.semilogx(trained, name, "o", color="C0" if "LoRA" in name else "0.5")
+    plt.text(1.4 * trained, name, f"{trained:,}", va="center")
+plt.gca().set(xlim=(1e4, 1e10), xlabel="numbers that train")
+plt.title("Four methods train fewer numbers than LoRA", loc="left")
+plt.show()
 
 # %% claim
 assert mixtral.trainable == mistral.trainable and round(mixtral.total / mistral.total, 1) == 6.4
 assert in_experts > 30 * mixtral.trainable
+assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the panel
+assert params("qwen2.5-0.5b", IA3()).trainable == params("qwen2.5-0.5b", PrefixTuning(20)).trainable
 assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b", LoRA(8)).trainable
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no pairs. Pairs in all experts would add 33<!--count.experts--> times the adapter's numbers. Four methods train fewer than LoRA (IA3 and prefix happen to train as many). A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
+# Mixtral's adapter is as large as Mistral's: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no adapters. Adapters in all experts add 33<!--count.experts--> times as many numbers: 400×. A small count isn't a merit: lesson 05 asks what each method costs in quality.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
-# Here's a config we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or use paper. (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
+# Here's a config we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
 
 # %% exercise
 which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
@@ -187,10 +194,10 @@ checks.check_audit(my_count, which, rank)
 # <details><summary>Answer box</summary>
 #
 # 1. **Count on `meta`:** shapes are enough, so any model with a config can be counted, in a second.
-# 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B, 0.08<!--count.405b.all-->% of a 405B. *Ours: counted, 32 models.*
+# 2. **The share falls as models grow.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
 # 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> becomes lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
-# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$. From that rank up, LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). A square $W$ breaks even at half its width (lesson 00).
+# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$. From that rank up, LoRA saves nothing. The narrow side decides: it's rank 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024).
 #
 # The same in PEFT:
 # ```python

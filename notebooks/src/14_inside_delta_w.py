@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody reads MiniLM's 22 million numbers. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number:
+# Nobody reads MiniLM's 22 million numbers. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number. **Can you read it?**
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever it does, it does through that number. So print it under the words.
+# Whatever the adapter does, it does through that number: print it under the words.
 
 # %%
 import torch
@@ -78,17 +78,17 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product is unchanged.
+# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate $A$ and $B$, and their product is unchanged.
 #
-# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. It fails, too: in *you will not be bored*, *not* is plus again, so the adapter takes that for criticism, and *a masterpiece of boredom* for praise.
+# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. The adapter fails, too: in *you will not be bored*, *not* is plus again, so it takes that sentence for criticism, and *a masterpiece of boredom* for praise.
 # </details>
 #
 # ## Is that what it uses?
 # A nice picture isn't evidence: we chose the sentences. So we take validation reviews and, as a control, 100 *random* directions, each with its better sign.
 #
-# And what did training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (The nearest of 256; guessing finds 0.4%.)
+# And what did training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many first halves are nearest to their second half? (Guessing finds 0.4%.)
 
-# %%
+# %% hide-input
 reviews = load_task("rt").validation
 count = 30 if lesson.FAST else 500
 labels = torch.tensor(reviews.labels[:count]) == 1
@@ -105,7 +105,7 @@ for strength in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1):
     strongest = torch.linalg.svdvals(adapter.frozen_weight() + adapter.delta_weight())[0].item()
     print(f"B times {strength:5}: {right[strength].mean():.1%} right, {found:.0%} of the halves found, strongest piece {strongest:.1f}")
 
-# %%
+# %% hide-input
 def by_the_number(direction):  # the average over a review's words, split at the median
     number = torch.stack(means) @ direction
     agree = ((number > number.median()) == labels).float().mean().item()
@@ -119,7 +119,9 @@ print(f"A alone: {alone:.1%} right; the best random direction: {chance[-1]:.1%}"
 print(f"a quarter of B: {100 * gap.mean():+.1f} points, plus or minus {196 * gap.std() / count**0.5:.1f}")
 lesson.reveal("percent right with B negated", 100 * right[-1].mean().item(), "%")
 lesson.reveal("percent right by the number alone", 100 * alone, "%")
-MixerPanel(("negated B", "trained B"), [n / 8 for n in range(9)], sure, reviews.texts[:count])
+mixer = MixerPanel(("trained B", "negated B"), [n / 8 for n in range(9)], sure[::-1], reviews.texts[:count])
+mixer.logits = False  # lesson 08 compares with mixed logits
+mixer
 
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
@@ -135,13 +137,15 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse** (drag: halfway, there's no adapter): from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So the number's sign decides. And the number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
+# **Negated, the adapter doesn't stop working. It works in reverse** (drag: halfway, no adapter; at 0.375, a quarter of $B$): accuracy falls from 74<!--inside.one.right-->% to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. The number's sign decides. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions gets 62<!--inside.one.random-->%. (A linear classifier on the frozen model does as well as our adapter: 75.7<!--as_good.probe-->% of test reviews, both.)
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction far from all of $W$'s own (nearest: a cosine of 0.16, as for a random one). That is an **intruder**. With the adapter, the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. At a quarter, the intruder is still one (strength 6.0), but most lost pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). 500 reviews can't tell whether shrinking costs right answers.
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0. With the adapter, it's 22.5, in a new direction, no closer to any of $W$'s than a random one would be: an **intruder**.
+#
+# And the model forgot something: it finds 14<!--inside.halves.one-->% of the halves, without the adapter 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). **Shrink $B$ to a quarter, and most of it comes back**: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). 500 reviews can't tell whether that costs right answers. (One adapter.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report both in large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?
-# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is how much of the smaller lies in the larger, 0 to 1. For two directions it's the cosine squared.
+# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is how much of the smaller lies in the larger, from 0 to 1. For two directions it's the cosine squared.
 
 # %%
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
@@ -202,7 +206,7 @@ disguise(adapter, 3)  # as it was
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
 # 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And overlaps count only above chance, $\max(i, j)/d$.
 #
-# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of test reviews right (one run, untuned rate), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
+# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of test reviews right (one run, untuned rate). Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
 #
 # The same in PEFT:
 # ```python

@@ -44,11 +44,11 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train, too. Training goes over 2,048 flips thirty times. Ranges, 80% sure.
+# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train. Training goes over 2,048 flips thirty times. Ranges, 80% sure.
 #
 # 1. **How many bits does rank 1 remember?**
 # 2. **How many times as many does rank 16 remember?** With the head, it trains 8.5 times the numbers.
-# 3. Now true labels, and all layers. With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right; guessing gets 50. A free day buys either the best of three other methods, or 240 more labels. **How many points do the 240 labels bring?**
+# 3. Now true labels, and all layers. With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right; guessing gets 50. In a free day, you can try three other methods or label 240 sentences. **How many points do 240 labels bring?**
 
 # %%
 lesson.predict("bits that rank 1 remembers", low=..., high=...)
@@ -101,16 +101,16 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips, the head alone remembers fewer bits (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048); we don't know why.
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.** Over ranks 1 to 16, doubling the numbers gives about 1.5<!--coins.twice--> times the bits. (That's a power of 0.59<!--coins.slope-->; 95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds.)
-# - **Our planned test was useless.** If every number stored the same, that power would be 1. But there were only 2,048 flips: even knowing them all, rank 16 would show only 0.74<!--coins.slope.most-->.
-# - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. With 10 passes, rank 1 kept 76 of 128 (one run).
+# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517): rank 1 keeps all of 128 flips, two thirds of 512, a fifth of 2,048. From 512 to 2,048 flips, the head alone drops from 234<!--coins.0.512--> bits to 198<!--coins.0.2048-->; we don't know why.
+# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.** Over ranks 1 to 16, doubling the numbers gives about 1.5<!--coins.twice--> times the bits (95% interval 1.3<!--coins.twice.low--> to 1.8<!--coins.twice.high-->, three seeds).
+# - **We planned to test whether every number stores the same. The test was useless.** If every number stored the same, doubling would give twice the bits. But with only 2,048 flips, even a perfect rank 16 would have shown 1.7<!--coins.twice.most--> times, inside our interval.
+# - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows rank 16 was full. With 10 passes, rank 1 kept 76 of 128 (one run).
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 14). Phone numbers are coins.
 # </details>
 #
 # ## Try it
-# Your coins, your rank, 128 flips: half a minute. What about 10 passes, or another toss?
+# Your coins, your rank, 128 flips: half a minute. What about another toss, or 256 flips?
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -126,7 +126,7 @@ print(f"rank {rank} remembers {remembered(n, loss):.0f} of {n} flips; of others 
 
 # %% [markdown]
 # ## And how much must it see?
-# Back to true labels. We gave each method 20, 80, 320 or 1,280 of them, and 160 steps of 8 rows. Each rate was tuned on 500 validation sentences, which somebody with 20 labels doesn't have. (The best was at an edge for LoRA at 20, prompt tuning at 80, and the probe at both.) There were five seeds, each with its own draw of labels.
+# Back to true labels. We gave each method 20, 80, 320 or 1,280 of them, and 160 steps of 8 rows. Each rate (the probe's penalty) was tuned on 500 validation sentences, which somebody with 20 labels doesn't have. (The best was at an edge for LoRA at 20, prompt tuning at 80, and the probe at both.) Five seeds, each with its own draw of labels.
 
 # %%
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]
@@ -181,10 +181,10 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **With 20 labels, no method reaches 57%:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20-->%. LoRA's best rate was the lowest tried, so it may do better.
+# - **With 20 labels, no mean reaches 57%:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20-->%. Both were best at an edge, so both may do better.
 # - **With 80, it's unclear:** the probe gets 66.3<!--few.probe.80-->, LoRA 64.8<!--few.lora.80-->% (*undecided<!--few.probe.80.word-->*). LoRA's five runs (draw, start, order) differ by nine points, the probe's by two.
 # - **With 320 or more, LoRA pays off:** 74.5<!--few.lora.320-->%, the probe 70.2<!--few.probe.320-->% (*worse<!--few.probe.320.word-->*); with 1,280 it's 76.8<!--few.lora.1280--> and 73.0<!--few.probe.1280-->%.
-# - **No sign that full fine-tuning needs more labels.** Up to 320, the two are *undecided<!--few.full.320.word-->* (74.8<!--few.full.320-->%); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
+# - **No sign that full fine-tuning needs more labels than LoRA.** Up to 320, they're *undecided<!--few.full.320.word-->* (74.8<!--few.full.320-->%); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
 # - **Prompt tuning is last:** 59.9<!--few.prompt.320-->% with 320. With 160 steps for all, that may be because it needs more steps.
 #
 # **So spend the free day on labels.** At 80, the best of the other three methods was 1.5 points ahead of LoRA. The 240 labels gave LoRA 9.8 points.
@@ -197,7 +197,7 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # 2. **With few labels, try a linear probe first.** *Ours: with 20 or 80 labels, nothing was shown to beat it; with 320, LoRA was 4.3 points better. Movie reviews, 160 steps of 8 rows, five seeds, rates tuned on 500 other labels.*
 # 3. **Few labels? Label more.** *Ours, LoRA: going from 80 to 320 labels gains 9.8 points, and going on to 1,280 another 2.3.*
 #
-# Choose a rank above 8 only if there's much to learn that no rule explains. *Published: with more text than it can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# Raise the rank only if there's much to learn that no rule explains. *Published: with more text than it can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT:
 # ```python

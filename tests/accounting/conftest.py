@@ -18,6 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("olmo2", "glm"), GROUPED), **dict.fromkeys(("gpt_neox", "falcon"), DECODER),
     "opt": {**DECODER, "ffn_dim": 50, "word_embed_proj_dim": 16},
     "bloom": {"hidden_size": 40, "n_layer": 2, "n_head": 4},
+    **dict.fromkeys(("biogpt", "modernbert-decoder"), DECODER),  # with unusual names of heads
     "bert": {**BERT, "num_hidden_layers": 3},
     "roberta": {**BERT, "num_attention_heads": 6, "intermediate_size": 70},
     "deberta-v2 relative": {

@@ -177,6 +177,7 @@ MIXTRAL = LoRA(rank=4, targets=("gate", "up", "down"))  # each expert has its ow
     [
         # From method_comparison/MetaMathQA in huggingface/peft. For LoRA, see test_memory.py and tests/course.
         ("llama-3.2-3b", IA3(), 286_720),
+        ("t5-base", LoRA(targets="embed"), 2 * 8 * (32_128 + 768)),  # not `shared`, which is never called
         ("llama-3.2-3b", PrefixTuning(tokens=200), 11_468_800),
         ("mixtral-8x7b", MIXTRAL, 32 * 8 * 12 * (4096 + 14_336)),
         ("mixtral-8x7b", replace(MIXTRAL, rank_pattern={"*.experts.*.up_proj": 2}), 32 * 8 * 10 * (4096 + 14_336)),

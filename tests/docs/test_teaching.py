@@ -103,11 +103,11 @@ def test_quiz_answers_follow_from_the_questions(form: str, model: str):
     assert letters["4"][{(True, False): "only in P", (False, True): "only in Q"}[shown]] == right["4"]
     full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
     count = params(model, lora)
-    assert f"{count.total / count.trainable:,.0f} times less" in letters["7"]
+    assert f"by a factor of {count.total / count.trainable:,.0f}" in letters["7"]
     peaks = [memory(model, method, seq=512).peak for method in (full, lora)]
-    assert letters["7"][f"{peaks[0] / peaks[1]:.0f} times less"] == right["7"]
+    assert letters["7"][f"by a factor of {peaks[0] / peaks[1]:.0f}"] == right["7"]
     *_, margin = re.findall(r"margin was set to ([\d.]+)", stems["8"])
-    ends = re.findall(r"interval (-?[\d.]+) to ([\d.]+\d)", stems["8"])
+    ends = re.findall(r"interval of (-?[\d.]+) to ([\d.]+\d)", stems["8"])
     inside = tuple(-float(margin) < float(low) and float(high) < float(margin) for low, high in ends)
     assert letters["8"][{(True, False): "only P", (False, True): "only Q"}[inside]] == right["8"]
 

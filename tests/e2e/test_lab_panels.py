@@ -271,7 +271,7 @@ def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     python = ComparePanel()
     python.resample(200, count=20)
     panel = pages.panel(python)
-    expect(panel.locator(".misses")).to_contain_text("of 20 intervals miss the truth")
+    expect(panel.locator(".misses")).to_contain_text("of 20 intervals (crosses) miss the truth")
     row, forest = box_of(panel.locator(".forest text", has_text="all-linear")), panel.locator(".forest svg")
     forest.click(position={"x": 30, "y": row["y"] - box_of(forest)["y"] + 8})
     expect(panel.get_by_role("combobox", name="method")).to_have_value("LoRA r8 all-linear")

@@ -189,7 +189,7 @@ def test_methods_are_compared_and_studies_simulated(page: Page) -> None:
     expect(panel.locator(".title")).to_contain_text("LoRA r8 q,v trains 96.8 times the parameters of head only")
     expect(panel.locator(".picture circle.dot")).to_have_count(4)
     panel.get_by_role("button", name="draw 100 studies").click()
-    expect(panel.locator(".misses")).to_contain_text("of 100 intervals miss the truth", timeout=60_000)
+    expect(panel.locator(".misses")).to_contain_text("of 100 intervals (crosses) miss the truth", timeout=60_000)
 
 
 def test_panels_report_a_restarted_kernel_and_keep_their_content(page: Page) -> None:

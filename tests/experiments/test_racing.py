@@ -170,7 +170,7 @@ def test_impossible_choice_is_refused_before_training(recipes, tmp_path):
         (recipes[1:], {}, "same seeds"),
         ([*recipes, *(replace(recipe, steps=30) for recipe in recipes)], {}, "one model, task and length"),
         ([replace(recipe, validations=0) for recipe in recipes], {}, "validations to 1 or more"),
-        (recipes, {"client": object()}, "choose on this machine"),
+        (recipes, {"client": object()}, "a cluster cannot choose"),
     ):
         with pytest.raises(BadValue, match=message):
             sweep(changed, tmp_path, choose=True, **options)

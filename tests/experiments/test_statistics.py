@@ -160,7 +160,7 @@ def test_holm_equals_statsmodels(p_values):
 
 def test_invalid_answers_and_margins_are_refused():
     for a, b, margin, message in (
-        (np.ones((2, 5)), np.ones((2, 4)), MARGIN, "5 rows against 4; score both methods on the same test rows"),
+        (np.ones((2, 5)), np.ones((2, 4)), MARGIN, "the methods have 5 and 4 rows: score both on the same test rows"),
         ([[1, 0], [1]], [1, 0], MARGIN, "a has runs of different lengths"),
         (np.zeros((3, 0)), np.zeros((3, 0)), MARGIN, r"a has the shape \(3, 0\); pass \(seeds, rows\)"),
         ([0.5, 0.4], [0.5, math.nan], MARGIN, "b contains NaN or infinity; omit those rows from both"),

@@ -136,7 +136,11 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
         _ = runs.at(rank=1).scores  # old predictions against new labels
     assert sweep(recipes, tmp_path / "others").skipped == 0
     file.write_text(original)
+    (tmp_path / "runs" / f"{'0' * 12}.json").write_text("{}")  # another run's record is damaged: train, and name it
     assert sweep(recipes, tmp_path / "runs").skipped == 2
+    (record := tmp_path / "runs" / f"{recipes[0].hash}.json").write_text("{")
+    with pytest.raises(BadValue, match=f"{record.name} is not a run of lora_lab.*move it out of the store"):
+        sweep(recipes, tmp_path / "runs")
 
 
 def test_runs_without_a_fingerprint_still_count(own_file, tmp_path):

@@ -216,7 +216,7 @@ def test_at_strength_scales_the_update(tmp_path):
     model = with_adapter("roberta", IA3())
     with at_strength(model, 0), at_strength(model, 1):
         pass
-    with pytest.raises(BadValue, match=r"use 0 \(off\) or 1 \(on\) for this ia3"), at_strength(model, 0.5):
+    with pytest.raises(BadValue, match=r"use 0 \(off\) or 1 \(on\) for ia3"), at_strength(model, 0.5):
         pass
 
 

@@ -91,6 +91,11 @@ OTHERS: dict[str, tuple[str, peft.PeftConfig, Method]] = {  # the last is our eq
     "IA3, llama": ("llama", peft.IA3Config(), IA3(("k_proj", "v_proj", "down_proj"), ("down_proj",))),
     "prefix, gpt2": ("gpt2", peft.PrefixTuningConfig(num_virtual_tokens=5), PrefixTuning(tokens=5)),
     "prefix, llama": ("llama", peft.PrefixTuningConfig(num_virtual_tokens=5), PrefixTuning(tokens=5)),
+    "prompt, opt": (
+        "opt",
+        peft.PromptTuningConfig(num_virtual_tokens=5, token_dim=24),
+        PromptTuning(tokens=5, init="random"),
+    ),
     "VeRA, seed": (
         "llama",
         peft.VeraConfig(r=3, projection_prng_key=7, d_initial=0.5, save_projection=False),

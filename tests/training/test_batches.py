@@ -72,7 +72,7 @@ def test_encode_truncates_and_keeps_labels_and_places(opinions):
 
 def test_answers_without_room_for_their_end_are_cut_with_a_warning():
     task, tokenizer = load_task("captain", max_length=60), load_tokenizer("smollm2")
-    with pytest.warns(LabWarning, match="captain: answers beyond max_length 60 are cut and lack an end"):
+    with pytest.warns(LabWarning, match="captain: answers over max_length 60 are cut and lose their end token"):
         assert max(map(len, encode(task.test, task, tokenizer))) == 60
 
 

@@ -106,7 +106,7 @@ def test_unknown_names_and_missing_devices_are_refused(monkeypatch):
     dtypes = "fp32, bf16, fp16, nf4, nf4-single, int8, int4, nf3, nf2"
     with pytest.raises(BadValue, match=f"dtype must be one of {dtypes} or auto, not 'fp8'"):
         choose(30, dtype="fp8")
-    with pytest.raises(BadValue, match="this machine has no device cuda; it has cpu"):
+    with pytest.raises(BadValue, match="this machine has no device cuda; its devices: cpu"):
         choose(30, device="cuda", dtype="fp32", attention="eager")
     monkeypatch.setenv("LORA_LAB_DEVICE", "tpu")
     with pytest.raises(BadValue, match="device must be one of cuda, mps, cpu or auto, not 'tpu'"):

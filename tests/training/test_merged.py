@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from lora_lab import FullFineTuning, LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue, Failed
@@ -147,6 +149,10 @@ def test_checkpoint_with_different_outputs_is_not_kept(tmp_path, monkeypatch):
         model.lm_head.weight.data -= 1
 
     monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", save_wrong_head)
-    with pytest.raises(Failed, match="in plain transformers, the checkpoint's logits are off"):
+    with pytest.raises(Failed, match="in plain transformers, its logits are off"):
+        write_merged(adapter, tmp_path / "out", base=base)
+    full = Mock(side_effect=SafetensorError("No space left on device"))
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(BadValue, match="No space left on device; free disk space"):
         write_merged(adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]

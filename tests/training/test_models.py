@@ -24,6 +24,8 @@ def test_arguments_of_load_model(tiny_encoder, tmp_path):
         assert {p.dtype for p in model.parameters()} == {expected}
         assert model.config._attn_implementation == attention
         assert not model.training
+    tiny("gemma2").save_pretrained(tmp_path / "gemma2")  # its class has no sdpa
+    assert load_model(str(tmp_path / "gemma2"), attention="sdpa").config._attn_implementation == "eager"
     model.save_pretrained(tmp_path)
     with pytest.warns(LabWarning, match="a head with 3 classes"):
         assert load_model(str(tmp_path), 2).classifier.out_features == 2

@@ -75,10 +75,10 @@ def test_members_that_end_early_do_not_affect_others(recipe, three_threads):
 
 
 def test_packed_language_models_equal_runs_alone(tiny_causal, tmp_path):
-    text = tmp_path / "own.txt"
-    text.write_text("\n\n".join(f"Line {n}: {'the same old story again and ' * 24}" for n in range(30)))
-    settings = {"max_length": 32, "lr": 2e-2, "steps": 6, "batch": 4, "validations": 2, **PLAIN}
-    methods = LoRA(8, targets=("all-linear", "lm_head")), LoRA(1, targets="q,v")
+    text = tmp_path / "own.jsonl"  # each answer ends in the token that also pads
+    text.write_text("\n".join(f'{{"prompt": "{n}?", "response": "{"the same old story " * 3}"}}' for n in range(30)))
+    settings = {"max_length": 96, "lr": 2e-2, "steps": 6, "batch": 4, "validations": 2, **PLAIN}
+    methods = LoRA(8, targets=("all-linear", "lm_head")), LoRA(1, targets="q,embed")
     recipes = [Recipe(tiny_causal, str(text), method, seed=n, **settings) for n, method in enumerate(methods)]
     for recipe, packed in zip(recipes, Pack(recipes).run(), strict=True):
         alone = train(recipe, store=tmp_path / "runs")

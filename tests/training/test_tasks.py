@@ -117,7 +117,7 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
 def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
     rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
     rows += [{"review": None, "stars": 8}, {"review": "a new text", "stars": None}]
-    with pytest.warns(LabWarning, match="null or missing, which are left out: 2"):
+    with pytest.warns(LabWarning, match="is null or missing: 2"):
         task = load_task(write(tmp_path, rows, "jsonl"), text="review", label="stars")
     assert len(all_texts(task)) == 20
     assert task.labels == ("8", "9", "10")
@@ -128,7 +128,7 @@ def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
 
 
 REFUSED = [
-    ("csv", "text,label\na,1\n", "has 1 different labels; at least 2"),
+    ("csv", "text,label\na,1\n", "has 1 different labels, but needs two"),
     ("csv", "text,label\na,1\nb,0\n", "has 2 different texts; at least 10"),
     ("csv", "text,class\na,1\nb,0\n", "no column 'label'; it has text, class"),
     ("csv", 'text,label\na,"1\n', "cannot be read as csv"),
@@ -136,7 +136,7 @@ REFUSED = [
     ("csv", "text,label\na,1,\nb,0,\n", "line 2 has 3 fields.*remove commas at line ends"),
     ("csv", "text;label\na, b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
     ("csv", "text,label,text\na,1,b\n", "has 2 columns named 'text': rename or remove all but one"),
-    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "deduplicated: 'label' has 1 different labels"),
+    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "without duplicates: 'label' has 1 different labels"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
     ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; pairs have the fields 'prompt' and 'response'"),
     ("csv", "text,label,split\na,1,train\nb,0,test\n", "and nothing else; it has test, train"),
@@ -286,6 +286,6 @@ def test_subsets_differ_and_zero_examples_means_all():
     assert chosen_rows(task, 0) == chosen_rows(task, 200, 3) == list(range(200))
     assert task.train.at([2, 5]) == Split(("text 2", "text 5"), (0, 1))
     assert len(chosen_rows(load_task("kjv"), 10)) == 10  # text without labels
-    for labels, n, match in (([0, 1, 0, 1], 5, "has 4 training texts, not 5"), ([0, 1, 2], 2, "own contain no 'c'")):
+    for labels, n, match in (([0, 1, 0, 1], 5, "has 4 training texts, not 5"), ([0, 1, 2], 2, "no text labeled 'c'")):
         with pytest.raises(BadValue, match=match):
             chosen_rows(task_with(labels), n)

@@ -49,7 +49,7 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
     assert train(recipe(steps=5, seed=1), store=None).history["loss"] != run.history["loss"]
     renamed = tmp_path / "renamed.csv"
     renamed.write_text(Path(opinions).read_text().replace(",good", ",alright"))  # sorts before "bad"
-    with pytest.raises(BadValue, match=r"was trained on the classes bad, good, not alright, bad: rename those in "):
+    with pytest.raises(BadValue, match=r"was trained on the classes bad, good, not alright, bad: rename the "):
         evaluate_adapter(run.adapter, str(renamed), **options)
     with pytest.raises(BadValue, match="is a language model's: pass prompts or text as the task, not"):
         evaluate_adapter(voices["captain"], opinions, **options)
@@ -67,6 +67,10 @@ def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch
     metrics = pytest.approx(run.metrics, rel=1e-5)
     done = lora_lab("evaluate", run.adapter, "--attention", "eager", "--json")
     assert json.loads(done.stdout) == {"task": str(own), "metrics": metrics}
+    own.write_text(own.read_text().replace("rain", "snow"))
+    with pytest.warns(LabWarning, match=r"own\.csv has changed .* may include rows that the run learned"):
+        evaluate_adapter(run.adapter, attention="eager")
+    own.write_text(Path(opinions).read_text().replace("text,label", "words,class"))
     (tmp_path / f"{run.recipe.hash}.json").unlink()
     assert evaluate_adapter(run.adapter, str(own), attention="eager", **options) == metrics
     with pytest.raises(BadValue, match="a base trained in fp32, which bf16 would round: pass dtype fp32"):
@@ -83,7 +87,7 @@ def test_diverged_run_is_recorded_as_failed(recipe, tmp_path):
 
 def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path):
     for changes, message in (
-        ({"task": "kjv"}, "kjv is language modeling: it needs a causal model"),
+        ({"task": "kjv"}, "kjv is language modeling, which needs a causal model"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
         ({"max_length": 128, "method": PromptTuning(tokens=4)}, "exceeds the 124 tokens that this model can read"),
         ({"label_column": "stars"}, "no column 'stars'"),

@@ -18,9 +18,9 @@ def sum_of(pieces: dict, rank: int) -> np.ndarray:
 
 @pytest.mark.parametrize("matrix", [matrices.picture(), np.random.default_rng(0).normal(size=(3, 40))])
 def test_pieces_add_up_to_the_truncated_svd(matrix):
-    (pieces,), (u, s, vt) = RankPanel(matrix).data.values(), decompose(matrix)
+    (pieces,), (u, s, vt) = RankPanel(matrix, corner=99).data.values(), decompose(matrix)
     for rank in (0, 1, 3):
-        best = truncated(u, s, vt, rank)
+        best = truncated(u, s, vt, rank)[:99, :99]
         assert np.linalg.norm(sum_of(pieces, rank) - best) <= 0.02 * np.linalg.norm(best)  # one byte per number
         assert pieces["kept"][rank][:2] == [rank, pytest.approx(energy_kept(s, rank), abs=1e-5)]
 

@@ -68,7 +68,7 @@ class Place(NamedTuple):
     stop: threading.Event
 
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
-        """Count rounds until `stop` is set. Raises: Failed if that happens before `least` rounds are done."""
+        """Count rounds until `stop` is set. Raises: Failed if `stop` is set before `least` rounds are done."""
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
@@ -137,7 +137,7 @@ def described() -> dict[str, dict[str, Any]]:
 
 
 def item(name: str, **changes: Any) -> Item:
-    """Return an item by name; `changes` override its settings. Raises: NotFound, BadValue for an unknown setting."""
+    """Return the named item, with `changes` to its settings. Raises: NotFound; BadValue for an unknown setting."""
     if name not in described():
         raise NotFound(f"there is no item '{name}' to reproduce; nearest: {nearest(name, described())}")
     module, _, kind = described()[name]["kind"].partition(".")
@@ -146,7 +146,7 @@ def item(name: str, **changes: Any) -> Item:
 
 
 def items(wanted: Iterable[str] = ()) -> list[Item]:
-    """Return the named items without duplicates, by default all. Raises: see `item`."""
+    """Return the named items without duplicates, by default all items. Raises: see `item`."""
     return [item(name) for name in dict.fromkeys(wanted or described())]
 
 
@@ -220,5 +220,5 @@ class Interval(NamedTuple):
 
 
 def in_words(sizes: Mapping[str, Any]) -> str:
-    """Format sizes: "steps 120, seeds 3"."""
+    """Format sizes, as in "steps 120, seeds 3"."""
     return ", ".join(f"{name} {value}" for name, value in sizes.items())

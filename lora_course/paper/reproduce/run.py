@@ -49,7 +49,7 @@ def reproduce(
 
 
 def kept(folder: str | Path, items: Iterable[str] = ()) -> list[Found]:
-    """Read results of this version in a folder, by default of all items. Raises: BadValue for an invalid file."""
+    """Read the items' results of this version in a folder, by default all. Raises: BadValue for an invalid file."""
     files = (Path(folder, name, "result.json") for name in items or described())
     return [result for file in files if file.is_file() and (result := read_json(file)).get("version") == VERSION]
 
@@ -114,7 +114,7 @@ def _run_item(item: Item, place: Place) -> Found:
 
 
 def _description(item: Item, rows: list[Found]) -> Found:
-    """Return what the item and the paper's table currently say about rows."""
+    """Return the current texts of the item and of the paper's table about these rows."""
     table = paper.table(item.name)
     published, own = item.paper_says(table), ("finding", "rule", "limits", "axis", "line")
     others = {name: words.format_map(table.expected) for name, words in item.others.items()}
@@ -136,7 +136,7 @@ def rejudged(item: Item, result: Found) -> Found:
 
 
 def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:
-    """Rejudge and rewrite the items' results in a folder, without training. Raises: BadValue if it has none."""
+    """Rejudge and rewrite the items' results in a folder, without training. Raises: BadValue if no result exists."""
     stored = {result["item"]: result for result in kept(folder)}
     if not (found := [item for item in items if item.name in stored]):
         raise BadValue(f"there is no result of these items in {folder}; pass the --out of a finished run")

@@ -58,7 +58,7 @@ class Trained(Item):
         return self.sized(place.minutes, [timings[recipe.method.name] for recipe in self.study().recipes])
 
     def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
-        """Pick the first sizes on the ladder with enough steps, else the last. Raises: BadValue for too few minutes."""
+        """Pick the first sizes that leave enough steps, or else the last. Raises: BadValue for too few minutes."""
         task = load_task(self.task)
         scored = len(task.test) / len(task.validation)
         for rates, growth, seeds in self.ladder:
@@ -80,7 +80,7 @@ class Trained(Item):
         return Plan({"steps": steps, **tuned, "seeds": seeds}, fixed + steps * slope)
 
     def trained(self, sizes: Mapping[str, Any], place: Place) -> Study:
-        """Train the study's missing runs and return the study. Raises: Failed if any are still missing."""
+        """Train the study's missing runs and return the study. Raises: Failed if any run is still missing."""
         folder = place.folder.parent / (self.store or self.name)
         study = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop)
         if study.missing:
@@ -143,7 +143,7 @@ def _at(label: str, lr: float) -> str:
 
 
 def quick(recipe: Recipe) -> Timing:
-    """Estimate the timing of one run from the machine's speed. Raises: BadValue, NotFound: see `load_task`."""
+    """Estimate the timing of one run from the machine's speed. Raises: BadValue or NotFound, see `load_task`."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     matrices = architecture_of(recipe.model, task.num_labels).modules
     layers = sum(m.in_features * m.out_features * m.count for m in matrices if m.kind in ("linear", "expert")) / LAYER

@@ -87,7 +87,7 @@ LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
 
 
 class Shared(Subspaces):
-    """phi of each run and another group's run of the next seed, since equal seeds may initialize A alike."""
+    """The overlap phi of each run and another group's run of the next seed: equal seeds may initialize A alike."""
 
     def rows(self, found: Updates) -> dict[str, list[float]]:
         first, second = (found[label] for label in self.between)
@@ -105,7 +105,7 @@ class Shared(Subspaces):
 
 
 def _shared(a: Layers, b: Layers, basis: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
-    """Average phi(i, j) minus its chance level over the q or v layers; a matrix may have fewer directions."""
+    """Average phi(i, j) minus its chance level over the q or v layers; matrices with fewer directions count, too."""
     names = [name for name in a if name.endswith(PARTS[role])]
     return fmean(above_chance(basis(a[name])[:, :i], basis(b[name])[:, :j]) for name in names)
 

@@ -93,7 +93,7 @@ function start(p) {
     return fine.length > 6 ? powers.filter((value) => value >= low && value <= high) : fine;
   }
 
-  const short = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(0) : about(value));
+  const short = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(0) : about(value)).replace("-", "−");
 
   function drawCases(outcome) {
     const { card } = now;
@@ -104,14 +104,15 @@ function start(p) {
     const tallest = Math.max(...piles);
     const heights = cases.map((_, i) => (labeled ? TOP + 34 + i * ROW : TOP + 14 + (tallest - piles[i]) * (2 * DOT + 2)));
     const bottom = Math.max(...heights) + 16;
-    const parts = outcome.limits.map((limit) =>
+    const held = card.handle < 0 ? -1 : outcome.limits.length - 1; // the limit that a drag moves
+    const parts = outcome.limits.map((limit, i) =>
       line(x(limit), TOP - 4, x(limit), bottom, "stroke thin predicted ink") +
-      text(clamp(x(limit), 20, p.width() - 20), 12, `◂ ${short(limit)} ▸`, "strong mid") +
-      rect(x(limit) - 14, 0, 28, bottom, "touch handle"));
+      text(clamp(x(limit), 20, p.width() - 20), 12, i === held ? `◂ ${short(limit)} ▸` : short(limit), `strong ${i < held ? "end" : "mid"}`) +
+      (i === held ? rect(x(limit) - 14, 0, 28, bottom, "touch handle") : ""));
     cases.forEach((item, i) => {
       const [y, value] = [heights[i], item.span.length === 3 ? item.span[1] : item.span[0]];
       const label = item.where.replace(/^\w+ /, "") + (value === undefined ? `: ${VERBS[item.holds]}` : "");
-      if (labeled) parts.push(text(0, y - 12, `${SIGNS[item.holds]} ${escape(label)}`, "small halo"));
+      if (labeled) parts.push(line(0, y + 12, p.width(), y + 12, "rule"), text(0, y - 12, `${SIGNS[item.holds]} ${escape(label)}`, "small halo"));
       if (value === undefined) return;
       if (item.span.length === 3) parts.push(line(x(item.span[0]), y, x(item.span[2]), y, "stroke thin train"));
       parts.push(item.holds ? circle(x(value), y, DOT, item.holds > 0 ? "train" : "train no") : cross(x(value), y, 2 * DOT));

@@ -183,8 +183,8 @@ function start(p) {
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
       ".title": title(now),
-      ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
-        click it to see its method. A method’s runs differ only in their random seed. Next to them: the mean and its 95% interval
+      ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run with its
+        own seed (start, order, any draw of rows); click it to see its method. Next to them: the mean and its 95% interval
         over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
       ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts, ".about": escape(data.about + failed),
     });
@@ -234,12 +234,12 @@ function start(p) {
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
     const studies = drawStudies(p.width("studies"), { ...danced, range, margin: data.scale * margin, scale: data.scale, shown });
-    const missed = danced.studies.slice(0, shown).filter(([, low, high]) => danced.truth < low || high < danced.truth).length;
+    const without = (value) => danced.studies.slice(0, shown).filter(([, low, high]) => value < low || high < value).length;
     const letters = danced.outcomes.slice(0, shown).map((outcomes) => outcomes[at]);
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
-    const words = `${missed} of ${shown} intervals miss the truth, ${now.format(danced.truth)}; of all 95% intervals, on average at
-      most 5 in 100 do. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
+    const words = `${without(danced.truth)} of ${shown} intervals (crosses) miss the truth, ${now.format(danced.truth)}; of all 95%
+      intervals, on average at most 5 in 100 do. ${without(0)} (blue) leave out 0. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }

@@ -139,7 +139,7 @@ export function drawForest(width, { rows, range, margin, size, method, rival, sc
     if (high > range[1]) parts.push(`<path d="M${right + 8} ${y}l-8 -5v10z" class="${kind}"/>`);
     const far = signed(Number(middle.toFixed(1)));
     if (middle <= range[0]) parts.push(text(Math.max(left + 8, x(high) + 6), y + 4, far, "tick halo"));
-    else if (middle >= range[1]) parts.push(text(Math.min(right - 8, x(low) - 6), y + 4, far, "tick halo end"));
+    else if (middle >= range[1]) parts.push(text(x(low) < left + 50 ? right - 8 : Math.min(right - 8, x(low) - 6), y + 4, far, "tick halo end"));
     else parts.push(circle(x(middle), y, 4.5, `${kind} rim`));
   });
   const marks = ticks(range, width > 500 ? 8 : 5);
@@ -153,18 +153,19 @@ export function drawForest(width, { rows, range, margin, size, method, rival, sc
 
 const signed = (value) => (value > 0 ? `+${about(value)}` : about(value).replace("-", "−"));
 
-/** The first studies, one line each; those that miss the truth are marked. */
+/** The first studies, one line each: blue if it leaves out 0, crossed if it misses the truth. */
 export function drawStudies(width, { studies, truth, range, margin, scale, shown }) {
   const frame = scaled(width, range);
   const { x } = frame;
   const bottom = TOP + 3 * studies.length + 4;
   const parts = [band(frame, margin, TOP - 6, bottom), line(x(scale * truth), TOP - 10, x(scale * truth), bottom, "stroke train thin")];
   parts.push(text(clamp(x(scale * truth), 50, width - 50), 8, "the truth here", "mid tick"));
+  parts.push(line(x(0), TOP - 6, x(0), bottom, "stroke ink thin"), text(x(0), bottom + 12, "0", "mid tick"));
   studies.slice(0, shown).forEach(([difference, low, high], i) => {
     const y = TOP + 3 * i + 2;
     const hit = low <= truth && truth <= high;
-    parts.push(line(x(scale * low), y, x(scale * high), y, hit ? "study" : "study miss"));
+    parts.push(line(x(scale * low), y, x(scale * high), y, low > 0 || high < 0 ? "study found" : "study"));
     if (!hit) parts.push(cross(x(scale * difference), y, 7, "ink"));
   });
-  return { svg: parts.join(""), height: bottom + 2 };
+  return { svg: parts.join(""), height: bottom + 16 };
 }

@@ -120,13 +120,13 @@ export function drawFilm(width, film, { result, at, card, cards, measured }) {
     parts.push(text(middle, base + 17, name, kind));
     parts.push(text(middle, base + 32, size(result.totals[result.tops[act]]), `${kind} tick`));
   });
-  parts.push(cardLines(cards, card, y, topmost, result, [LEFT, right + 14 + column]));
   const [middle, top] = [(xs[result.top] + xs[result.top + 1]) / 2, y(result.peak) - 3];
   parts.push(`<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>`);
   parts.push(text(clamp(middle, LEFT + 48, right - 24), top - 11, `peak ${binary(result.peak)}`, "strong halo mid"));
   const cursor = (xs[at] + xs[at + 1]) / 2;
   parts.push(line(cursor, y(result.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
   parts.push(nowColumn(result.live.subarray(at * MANY, at * MANY + MANY), y, base, [right + 14, column], wide));
+  parts.push(cardLines(cards, card, y, topmost, result, [LEFT, right + 14 + column])); // also across the column "now"
   const grip = rect(LEFT, TOP, right - LEFT, height + FOOT, "touch", 'data-film="1"');
   const sceneAtX = (px) => sceneAt(edges, clamp((px - LEFT) / (right - LEFT)));
   return { svg: parts.join("") + grip, height: base + FOOT, sceneAtX, from: LEFT, to: right, wide };
@@ -145,7 +145,9 @@ function cardLines(cards, card, y, topmost, result, [left, right]) {
     const kind = `halo ink small${chosen ? " strong" : ""}`;
     taken.push(at);
     const words = `${escape(name)}: ${binary(size)}${chosen ? " usable" : ""}`;
-    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(left + 6, at - 5, words, kind));
+    const above = at - y(result.peak); // of the peak, whose mark takes the 21 pixels above it
+    const level = above < -21 || above > 11 ? at - 5 : above > -7 ? at + 13 : y(result.peak) - 27;
+    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(left + 6, level, words, kind));
   }
   return lines.join("");
 }

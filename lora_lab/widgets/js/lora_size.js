@@ -64,7 +64,8 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
   const level = dropped || hint ? Math.min(y + h - 24, py + ph - 22) : py + ph; // one line may be below the box
   const [tx, ty] = pw < 0.5 * w ? [px + pw + 9, level] : [px + 14, py + ph - 30];
-  const second = dropped ? (share < 1 ? `${about(1 / share)} of these cover ${whole}` : `it covers ${whole}`) : hint;
+  const covers = share > 1 ? `drawn smaller: ${about(share)} times ${whole}` : `${about(1 / share)} of these cover ${whole}`;
+  const second = dropped || share > 1 ? covers : hint;
   if (w > 140) parts.push(text(tx, ty, name, "halo strong"), text(tx, ty + 15, second, "halo soft"));
   const onto = (at, up) => at > x && at < x + w && up > y && up < y + h;
   return { svg: group(parts, 'class="gathered"'), onto };
@@ -99,7 +100,7 @@ export function drawCurve(width, size, ranks) {
   parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
   parts.push(text(9, up(full) - 6, `${square ? "d²" : "W"} = ${count(full)}`, "soft small halo"));
   const sum = `${square ? "2dr" : "A and B"} = ${count(strips)}`;
-  parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
+  parts.push(line(x, y, x, bottom, "ray"), circle(x, y, 5, "train"));
   if (x > width / 2) parts.push(text(x - 9, bottom - 8, sum, "train small halo end"));
   else parts.push(text(x + 9, y + 13, sum, "train small halo"));
   const names = [1, 8, 64, 512, 4096].filter((rank) => at(last) - at(rank) > 46).concat(last);

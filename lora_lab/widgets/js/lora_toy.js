@@ -85,7 +85,7 @@ export function drawToy(width, toy) {
   const note = `an enlarged toy, 8 × 8; ${done ? "merged" : "W is frozen"}`;
   parts.push(text(left, bottom + (at.wide ? 20 : 42), note, "soft"));
   if (at.wide) parts.push(drawKey(at, done));
-  return { svg: parts.join(""), height: bottom + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
+  return { svg: parts.join(""), height: bottom + (4 - r) * cell + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
 }
 
 /** x as bars over the columns of A and W; each can be dragged. */
@@ -124,10 +124,11 @@ function drawAdapter(at, toy, lit, band, fuse) {
 }
 
 /** W x, the detour, and y, where the colored bar continues from the end of the gray one. */
-function drawOut(at, { out, scan, scaling, A }, merged) {
+function drawOut(at, { out, scan, scaling, A, view, states }, merged) {
   const { cell, columns, numbers } = at;
   const r = A.length;
-  const largest = Math.max(2, ...out.base.map(Math.abs), ...out.y.map(Math.abs));
+  const target = view === "steps" ? states[0].target : [];
+  const largest = Math.max(2, ...[...out.base, ...out.y, ...target].map(Math.abs));
   const margin = numbers ? 0 : 28; // room for y's number beside its bar
   const half = (at.broad - margin) / 2 - 4;
   const px = (v) => (v * half) / largest;
@@ -153,6 +154,7 @@ function drawOut(at, { out, scan, scaling, A }, merged) {
       if (which === 2) {
         parts.push(bar(0, base * progress, "frozen", 0, thick / 2));
         parts.push(bar(base * progress, (base + extra) * progress, "train", thick / 2, thick / 2), mark);
+        if (target.length) parts.push(circle(mid + px(target[i]), top + thick / 2, 4, "goal"));
       }
       if (progress < 1) return;
       const number = decimal([merged ? row.y : row.base, row.detour, row.y][which]);
@@ -206,7 +208,7 @@ function describeSteps({ states, step }) {
   const [{ loss }, { dA, dB }] = [states[step], states[Math.max(step - 1, 0)]]; // the gradients of the step just taken
   const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
   const words = [
-    `${LA} is random, and every number in ${LB} is zero. The loss is half the squared distance from ${Y} to a target (not drawn). A step moves each number against its gradient.`,
+    `${LA} is random, and every number in ${LB} is zero. The loss is half the squared distance from ${Y} to a target (a ring). A step moves each number against its gradient.`,
     `To reach ${LA}, the error has to pass through ${LB}, which was zero: only ${LB} has moved. From here on ${LA} has a gradient too.`,
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
   const told = (value) => (step ? gradient(value) : "?"); // the reader guesses before the first step

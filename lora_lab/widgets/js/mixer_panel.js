@@ -6,7 +6,7 @@ import { about, count, escape, octets, percent, sum } from "./format.js";
 import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
-const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
+const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5, logits: true };
 const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, a pile's width; number of changing texts to quote
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
 const positive = (row) => sum(row.map((z) => z > 0)) / row.length;
@@ -15,10 +15,8 @@ const BODY = `<header><div class="title"></div></header>
   <div>${drawn()}<p class="key"></p></div>
   <div class="side">
     <div class="controls">${slider("share", "", "other", ENDS)}</div>
-    <p class="big"></p><p class="words"></p><p class="sub">Right answers; dashed: logits mixed instead of weights</p>
-    ${drawn("curve")}</div>
-  <div><p class="question"></p><ul></ul></div>
-</div>
+    <p class="big"></p><p class="words"></p><p class="sub dashed"></p>${drawn("curve")}</div>
+  <div><p class="question"></p><ul></ul></div></div>
 ${folded("every share in numbers")}`;
 
 function start(p) {
@@ -34,9 +32,8 @@ function start(p) {
   }
 
   /** Piles of dots by the probability of the right answer: filled is right, hollow is wrong. */
-  function drawDots(width, { sure, at, names }) {
-    const columns = 2 * Math.floor(width / 2 / COLUMN);
-    const [wide, across] = [width / columns, Math.floor(width / columns / PITCH)];
+  function drawDots(width, { sure, at, names, right }) {
+    const columns = 2 * Math.floor(width / 2 / COLUMN), wide = width / columns, across = Math.floor(wide / PITCH);
     const column = (byte) => Math.floor((byte / 256) * columns);
     const piles = sure.map((row) => piled(Array.from(row, column)));
     const largest = Math.max(...piles.map((row) => Math.max(...row))) + 1; // the same at every share
@@ -45,9 +42,9 @@ function start(p) {
       const x = column(sure[at][i]) * wide + ((n % across) + 0.5) * (wide / across);
       return circle(x, bottom - 4 - PITCH * Math.floor(n / across), 2.3, sure[at][i] > 127 ? "train" : "other no");
     });
-    const heads = [text(width / 2 - 8, 11, `wrong, as ${names[1]}`, "other end"), text(width / 2 + 8, 11, "right", "train")];
-    const x = linear([0, 1], [0, width]);
-    const axis = [line(0, bottom, width, bottom, "rule"), axisBottom(x, [0, 0.25, 0.5, 0.75, 1], bottom, percent, [0, width])];
+    const heads = [text(width / 2 - 8, 11, "wrong", "other end"), text(width / 2 + 8, 11, "right", "train")];
+    const axis = [line(0, bottom, width, bottom, "rule"),
+      axisBottom(linear([0, 1], [0, width]), [0, 0.25, 0.5, 0.75, 1], bottom, percent, [0, width])];
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
   }
 
@@ -57,33 +54,35 @@ function start(p) {
     const [x, y] = [linear([0, 1], [left, end]), linear([0, 1], [bottom, top])];
     const [points, others] = [right, mixed.map(positive)].map((each) => each.map((value, i) => [x(shares[i]), y(value)]));
     const parts = [axisLeft(y, [0, 0.5, 1], [left, end], percent), axisBottom(x, [0, 0.5, 1], bottom, about, [left, end])];
-    parts.push(curve(others, "predicted frozen"), curve(points, "stroke ink"));
+    parts.push(p.get("logits") ? curve(others, "predicted frozen") : "", curve(points, "stroke ink"));
     parts.push(line(x(shares[at]), top, x(shares[at]), bottom, "ray"), circle(...points[at], 6, "ink"));
     return { svg: parts.join(""), height: bottom + 20 };
   }
 
   function draw() {
     const now = read();
-    const { names, shares, texts, at, right, turned, logits, mixed, share } = now;
-    const [first, second] = [about(1 - share), about(share)];
+    const { names, shares, texts, sure, at, right, turned, logits, mixed, share } = now;
+    const [first, second, both] = [about(1 - share), about(share), p.get("logits")];
+    const average = percent(sum(Array.from(sure[at], (byte) => Math.max(byte, 255 - byte))) / 255 / texts.length);
     const surest = [logits, mixed].map((each) => percent(1 / (1 + Math.exp(-Math.max(...each[at].map(Math.abs))))));
+    const word = turned[at].length === 1 ? "answer changes" : "answers change";
+    const found = both ? `more than ${surest[0]} sure; with mixed logits, than ${surest[1]}` : `${average} sure on average`;
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
-    const word = turned[at].length === 1 ? "answer changes" : "answers change";
     p.fill({
       ".title": `Half ${names[0]}, half ${names[1]}: ${percent(right[nearest(shares, 0.5)])} right. The ends: ${percent(right[0])} and
         ${percent(right.at(-1))}`,
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
       ".key": "Each dot is a text, in a pile by the probability of the right answer. Filled is right, hollow is wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
-      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, no answer is more than ${surest[0]}
-        sure; with mixed logits, than ${surest[1]}.`,
+      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${both ? "no answer is" : "it is"} ${found}.`,
+      ".dashed": `Right answers${both ? "; dashed: logits mixed instead of weights" : ""}`,
       ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Only ${names[0]}`,
       ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
-    const rows = shares.map((s, i) => [about(s), percent(right[i]), percent(positive(mixed[i])), count(turned[i].length)]);
-    p.numbers(() => table([`share of ${names[1]}`, "right", "with mixed logits", "answers that change"], rows, at));
+    const rows = shares.map((s, i) => [about(s), percent(right[i]), ...(both ? [percent(positive(mixed[i]))] : []), count(turned[i].length)]);
+    p.numbers(() => table([`share of ${names[1]}`, "right", ...(both ? ["with mixed logits"] : []), "answers that change"], rows, at));
     return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; no answer is more than ${surest[0]} sure.`;
   }
   return { actions: {}, draw };

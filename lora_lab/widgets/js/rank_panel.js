@@ -65,11 +65,12 @@ function start(p) {
     const available = p.get("choices").filter(([name]) => p.kernel || (data[name] && !data[name].error));
     p.choose("source", available, source);
     p.find("select[name=source]").disabled = available.length < 2;
-    p.offer({ cuts: Boolean(cut), examples: Boolean(cut) });
+    p.offer({ cuts: Boolean(cut), examples: Boolean(cut?.sentences) });
     const spoken = `rank ${rank}, ${share(shown.kept[rank][1])} of the energy`;
     p.slide("rank", { values: stops, value: rank, words: `${rank} of ${all}`, spoken });
-    p.button("more", { off: rank >= matrix.maxRank });
-    p.button("less", { off: rank === 0 });
+    p.find("input[name=rank]").ariaLabel = p.find("[data-for=rank] > span").textContent = cut?.others ? "pieces taken away" : "pieces added";
+    p.button("more", { off: rank >= matrix.maxRank, words: cut?.others ? "take the next piece away" : "add the next piece" });
+    p.button("less", { off: rank === 0, words: cut?.others ? "put it back" : "take it away" });
     p.find(".side").style.setProperty("--train", COLORS[now.kind] ?? (p.dark() ? "#c8c8c8" : "#555"));
     drawSum();
     drawCharts();
@@ -79,24 +80,23 @@ function start(p) {
       ".title": `${cut ? findingOf(cut) : findingOfMatrix()} <span class="gloss">Energy is the sum of the squared entries.</span>`,
       ".big": big,
       ".words": words + (error ? ` <strong>${escape(`${choice(ui.requested)[1]}: ${error}`)}</strong>` : ""),
-      ".examples": cut ? examples() : "",
+      ".examples": cut?.sentences ? examples() : "",
       ".about": cut ? escape(p.get("cuts").about ?? "") : "",
     });
     p.numbers(rankTable);
     return `${big}. ${words}`;
   }
 
-  /** [name, label, origin] of a matrix. */
-  const choice = (name) => p.get("choices").find(([key]) => key === name) ?? [name, name, ""];
+  const choice = (name) => p.get("choices").find(([key]) => key === name) ?? [name, name, ""]; // with a label and an origin
 
   function place(name, ...box) {
     const [left, top, width, height] = box.map((length) => `${length}px`);
-    Object.assign(p.find(`canvas.${name}`).style, { left, top, width, height });
+    const imageRendering = now.matrix.rows < 200 ? "pixelated" : "auto"; // cells, or a photograph
+    Object.assign(p.find(`canvas.${name}`).style, { left, top, width, height, imageRendering });
   }
 
   function drawSum() {
-    const { matrix, rank, kind, shown, source } = now;
-    const { rows, columns } = matrix;
+    const { matrix, matrix: { rows, columns }, rank, kind, shown, source, cut } = now;
     const unit = Math.min(LARGEST, (p.width() - GAP - STRIP - 4) / 2) / Math.max(rows, columns);
     const [w, h] = [columns * unit, rows * unit].map((side) => Math.max(side, 6));
     const top = HEAD + STRIP + 4;
@@ -108,8 +108,8 @@ function start(p) {
     place("sum", 0, top, w, h);
     for (const name of ["piece", "column", "line"]) p.find(`canvas.${name}`).hidden = !last;
     const frame = (x) => outline(x - 1, top - 1, w + 2, h + 2, "edge");
-    const parts = [text(0, HEAD - 6, rank === 1 ? "the first piece" : `sum of ${rank} pieces`, "strong"), frame(0)];
-    let key = `${escape(choice(source)[2])} ${count(rows)} × ${count(columns)}; light is positive, dark is negative.`;
+    const parts = [text(0, HEAD - 6, `${cut?.others ? "taken away: " : ""}${rank === 1 ? "the first piece" : `sum of ${rank} pieces`}`, "strong"), frame(0)];
+    let key = `${escape(choice(source)[2])} ${shown.shape?.[0] > rows ? `${rows} × ${columns} of ` : ""}${count(shown.shape?.[0] ?? rows)} × ${count(shown.shape?.[1] ?? columns)}; light is positive, dark is negative.`;
     if (last) {
       const limit = limitOf(last);
       paint(p.find("canvas.piece"), rows, columns, kind, limit, withPiece(matrix, last));
@@ -157,7 +157,8 @@ function start(p) {
   }
 
   // ---- words
-  function findingOf({ label: name, ranks, right, energy }) {
+  function findingOf({ label: name, ranks, right, energy, others }) {
+    if (others) return `All but the ${plural(ranks[now.at], "strongest piece")} of every matrix: ${share(right[now.at] / now.n)} right`;
     const gain = right.at(-1) - right[0];
     if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
     const at = right.findIndex((correct) => correct - right[0] >= ENOUGH * gain);
@@ -172,24 +173,23 @@ function start(p) {
 
   function describeCut() {
     const { cut, at, n, rank } = now;
-    const measured = cut.ranks[at];
-    const uncut = at === cut.ranks.length - 1;
+    const [measured, name] = [cut.ranks[at], escape(cut.label)];
     const right = (i) => `${((100 * cut.right[i]) / n).toFixed(1)}%`;
-    const big = `<b>${right(at)}</b> <span>right at rank ${measured}</span>`;
-    const name = escape(cut.label);
-    if (uncut) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
+    const big = `<b>${right(at)}</b> <span>right ${cut.others ? `without ${plural(measured, "piece")}` : `at rank ${measured}`}</span>`;
     const pieces = measured === 1 ? "strongest piece" : `${measured} strongest pieces`;
+    const between = measured === rank ? "" : ` Measured at ranks ${measured} and ${cut.ranks[at + 1]}.`;
+    if (cut.others) return [big, `Every matrix of the update loses its ${pieces} and keeps the others. With all of them, ${right(0)} of the answers are right.${between}`];
+    if (at === cut.ranks.length - 1) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
     const what = measured
       ? `In the ${name} update, every matrix keeps only its ${pieces}.`
       : `The base model with the trained head: nothing else of the ${name} update is left.`;
     const differ = `${count(cut.flips[at])} of ${count(n)} answers differ from those at this rank`;
-    const between = measured === rank ? "" : ` Measured at ranks ${measured} and ${cut.ranks[at + 1]}.`;
     return [big, `${what} With nothing cut, ${right(cut.right.length - 1)} of the answers are right; ${differ}.${between}`];
   }
 
   function describeMatrix() {
-    const { shown, rank, matrix } = now;
-    const holds = (rank * (matrix.rows + matrix.columns)) / (matrix.rows * matrix.columns);
+    const { rank, matrix, shown, shown: { shape: [m, n] = [matrix.rows, matrix.columns] } } = now;
+    const holds = (rank * (m + n)) / (m * n);
     const savings = holds < 1 ? `take ${percent(holds)} of the numbers in` : "take at least as many numbers as";
     return [
       `<b>${share(shown.kept[rank][1])}</b> <span>of the energy in ${plural(rank, "piece")}</span>`,
@@ -222,9 +222,9 @@ function start(p) {
     const energies = Object.fromEntries(shown.kept.map(([r, ...shares]) => [r, shares.map(share)]));
     const rows = ranks.map((r, i) => [
       `rank ${r}`, ...(energies[r] ?? ["", ""]),
-      ...(cut ? [share(cut.right[i] / n), count(cut.flips[i]), share(cut.energy[i])] : []),
+      ...(cut ? [share(cut.right[i] / n), ...(cut.others ? [] : [count(cut.flips[i]), share(cut.energy[i])])] : []),
     ]);
-    const head = ["", "energy", "shuffled", ...(cut ? ["right", "answers that differ", "energy, whole model"] : [])];
+    const head = ["", "energy", "shuffled", ...(cut ? ["right", "answers that differ", "energy, whole model"] : [])].slice(0, cut?.others ? 4 : 6);
     return table(head, rows, ranks.findLastIndex((r) => r <= rank));
   }
 

@@ -28,7 +28,7 @@ const BODY = `<header><div class="title"></div>
     <div class="row">${button("best", "go to the best cell")}</div>
     <p class="big"></p><p class="words"></p>
     <p class="sub each"></p>${drawn("results")}
-    <p class="sub">Training loss at each step</p>${drawn("curve")}
+    <div data-for="curves"><p class="sub">Training loss at each step</p>${drawn("curve")}</div>
   </div>
   <div class="below">
     <div class="classroom" data-for="classroom"><p class="sub guessed"></p>${drawn("guesses")}
@@ -142,6 +142,7 @@ function start(p) {
     p.offer({
       view: views.length > 1, targets: data.targets.length > 1, predict: Boolean(lines),
       classroom: Boolean(classroom), trains: p.kernel && !classroom,
+      curves: Boolean(training) || cells.some(({ runs }) => runs.some(({ losses }) => losses.length)),
     });
     p.card.classList.toggle("large", Boolean(classroom));
     if (classroom) drawClassroom(classroom);
@@ -246,8 +247,7 @@ function start(p) {
 
   function drawButtons({ busy, halts, share }) {
     const { chosen, cell, best } = now;
-    const picked = p.get("picked").length;
-    const untried = untriedOfRow();
+    const [picked, untried] = [p.get("picked").length, untriedOfRow()];
     const row = `${untried.every(isPicked) ? "unpick" : "pick"} this row’s ${untried.length} untried cells`;
     const run = picked ? `: ${plural(picked, "cell")} × ${plural(p.get("seeds").length, "seed")}` : "";
     p.button("pick", { words: isPicked(chosen.place) ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });

@@ -8,7 +8,7 @@ import {
 } from "./svg.js";
 
 const [LEFT, TOP, GAP] = [46, 24, 2];
-const APART = 46; // pixels between two labels on the axis
+const APART = 52; // pixels between two labels on the axis
 
 export const isDead = (run) => run.state === "collapsed" || run.state === "failed";
 

@@ -56,7 +56,7 @@ export function lesson(r, scaling, x) {
     const back = h.map((_, k) => scaling * dot(error, column(net.B, k))); // the error that reaches A through B
     const dB = error.map((e) => h.map((v) => scaling * e * v));
     const dA = back.map((b) => x.map((v) => b * v));
-    states.push({ ...net, loss: dot(error, error) / 2, dA: norm(dA), dB: norm(dB) });
+    states.push({ ...net, target, loss: dot(error, error) / 2, dA: norm(dA), dB: norm(dB) });
     net = { A: combine(net.A, dA, -rate), B: combine(net.B, dB, -rate) };
   }
   return states;

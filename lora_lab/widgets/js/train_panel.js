@@ -21,7 +21,7 @@ const BODY = `<header><div class="title"></div></header>
   <div>
     ${drawn()}
     <div class="replay">${slider("scrub", "replay, at step", "ink")}
-      <div class="row" data-for="scrub">${button("play", "replay")}</div></div>
+      <div class="row" data-for="scrub">${button("play", "replay", "first")}</div></div>
     <div class="row trains" data-for="go">${button("go", "Start", "first")}${button("again", "train another seed")}</div>
     <progress max="1" value="0" aria-label="training"></progress>
     <p class="doing"></p><p class="kernel"></p>

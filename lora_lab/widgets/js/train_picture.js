@@ -59,7 +59,7 @@ export function drawRun(width, run) {
   const [start, end] = [bottom + 34, bottom + 34 + LOW];
   const nats = losses.filter((loss) => loss !== null);
   const guessing = chance ? Math.log(100 / chance) : 0;
-  const span = chance || !nats.length ? [0, Math.max(1.4 * guessing, ...nats) || 5] : [0.95 * Math.min(...nats), 1.02 * Math.max(...nats)];
+  const span = [0, Math.max(1.4 * guessing, 1.02 * Math.max(0, ...nats)) || 5];
   parts.push(text(0, start - 9, `training loss${chance ? "" : ", nats"}`, "tick"), text(right + 8, end + 16, "steps", "tick"));
   const marked = { mark: guessing, name: `guessing ${decimal(guessing, 2)}` };
   const chart = { ...marked, steps, every, range: span, reach: Math.round(MEAN / 2 / every) };

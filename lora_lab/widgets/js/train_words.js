@@ -51,6 +51,7 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
     const last = checks.at(-1);
     const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
     const hint = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin: each step’s loss. Thick: its mean.";
+    if (page && !last?.[0]) return [`<b>${shown(last[1], metric)}</b> <span>${what}</span>`, "Press replay."];
     return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", hint];
   }
   if (setup.error) return ["<b>not trained</b>", `<strong>Cannot do that.</strong> ${escape(setup.error)}`];

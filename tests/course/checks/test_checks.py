@@ -234,7 +234,7 @@ def test_page_quotes_the_levels():
     levels = levels_of("nf4")
     assert ", ".join(f"{level:.3f}" for level in levels) in bits.PAGE["question"]
     assert (levels - 0.0512 / 0.25).abs().argmin() == bits.PARTS["index"].right
-    assert bits.PARTS["weight"].right == pytest.approx(float(levels[10]) * 0.25)
+    assert bits.PARTS["weight read back"].right == pytest.approx(float(levels[10]) * 0.25)
 
 
 @pytest.mark.parametrize(("pair", "seeds"), [("q against q,k,v,o", 9), ("v against all", 4), ("up,down against q", 4)])

@@ -125,7 +125,7 @@ def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(green, lor
     assert "cannot write into" in done.stderr
     assert "add the name of a file" in lora_lab("doctor", "--preflight", "--out", ".").stderr
     for pair in (["--preflight", "--collect", "."], ["--out", "x.json"], ["--port", "8888"]):
-        assert "go with --preflight" in lora_lab("doctor", *pair).stderr
+        assert "only with --preflight" in lora_lab("doctor", *pair).stderr
 
 
 def test_collect_lists_red_and_damaged_files_first(lora_lab: Callable, tmp_path: Path):
