@@ -51,7 +51,7 @@ def check_missed(missed: Callable[[int, int], float]) -> Verdict:
 def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
     """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
 
-    The check trains the runs that the panel lacks. With FAST=1 nothing is trained, and the panel's other rows decide.
+    The check trains the runs that the panel lacks. With FAST=1, it trains nothing and judges by the panel's other rows.
     """
     rates = [plain(rate) for rate in rates] if isinstance(rates, Iterable) else []
     if not rates or any(map(unsolved, rates)):

@@ -353,7 +353,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
 
 
 def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings; the Python or the platform is red if the wheelhouse `house` has no wheels for it."""
+    """Return the findings: red if the wheelhouse `house` has no wheels for this Python version or platform."""
     targets = [Target(*name.rsplit("-", 1)) for name in manifest_of(house)["targets"]]
     system, python = here()
     pythons = [target.python for target in targets if target.platform == system]

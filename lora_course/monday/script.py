@@ -1,6 +1,6 @@
 """Fine-tune a model with LoRA on your rows: try three rates on validation, keep the best, and test it once.
 
-The file (.csv or .jsonl) has the columns text,label (a classifier) or prompt,response (a causal language model). Before
+The file (.csv or .jsonl) has the columns text,label (for a classifier) or prompt,response (for a causal LM). Before
 you run this script, `pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
 """
 

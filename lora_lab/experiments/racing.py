@@ -39,8 +39,8 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
     curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
 
     From halfway on, compare the means of the last 25 losses every 10 steps. The start is the mean of the first ten
-    losses. Once the lowest mean is `LED` below the start, a configuration stops if its mean is above the lowest by more
-    than `GAP` and the fraction `WAY` of the lowest's progress since the start, or if it is within `FLAT` of the start.
+    losses. Once the lowest mean is `LED` below the start, a configuration stops in two cases: its mean is within `FLAT`
+    of the start; or above the lowest mean by more than `GAP` and by more than `WAY` times the start minus the lowest.
     """
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}

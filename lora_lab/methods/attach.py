@@ -305,7 +305,7 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def report_of(model: nn.Module) -> Any:
-    """Return the `Report` of a model's adapter. Raises: BadValue if the model has no adapter, or a bank of adapters."""
+    """Return the `Report` of a model's adapter. Raises: BadValue if it has a bank of adapters or no adapter."""
     if hasattr(model := inside(model), "lora_lab_report"):
         return model.lora_lab_report
     if is_adapted(model):

@@ -375,7 +375,7 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
 
 
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
-    """Parse a JSON object, which error messages call `what`.
+    """Parse a JSON object; error messages call it `what`.
 
     Raises: BadValue for any other JSON value, for non-finite numbers, or for text that cannot be encoded.
     """

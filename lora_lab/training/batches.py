@@ -2,7 +2,7 @@
 
 Sentences of 27 tokens on average are padded to about 50 tokens in random batches, and to about 28 tokens in batches
 sorted by length. Widths are multiples of 2, because the CPU builds its matrix kernels for each shape and reuses them
-more often if there are fewer shapes. Multiples of 8 would cost 10% more tokens.
+more often if there are fewer shapes. Padding to multiples of 8 would add 10% more tokens.
 """
 
 from __future__ import annotations

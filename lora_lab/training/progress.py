@@ -1,4 +1,4 @@
-"""Progress bars that show the remaining time on stderr if a person is watching."""
+"""Progress bars with the remaining time, on stderr, shown only in terminals and notebooks."""
 
 import sys
 from collections.abc import Iterator

@@ -132,7 +132,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, or a method's changed ones."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, or those not default."""
     if isinstance(method, LoRA):
         size = f"rank {method.rank}, alpha {method.alpha:g}"
         return ", ".join([method.name, size, "+".join(method.targets), *method.variants])

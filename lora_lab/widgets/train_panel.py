@@ -107,7 +107,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
     def _react(self, change: Any) -> None:
-        """Update `setup`; choose a task if the model is new, and add a new task to the menu."""
+        """Update `setup`: for a new model, choose a task; put a new task on the menu."""
         tasks = self.offers["tasks"][self.model]
         if self.task not in tasks and change.name != "task":
             self.task = tasks[0]

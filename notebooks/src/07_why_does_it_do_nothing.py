@@ -119,7 +119,7 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, with its mistake and without.
+# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, with and without its mistake.
 #
 # Train with this mistake: press **Start** (on the page, *replay*). The pale line is the healthy bed, with the same settings. Accuracy rises; the loss falls a little. **Which weights have moved?**
 

@@ -88,7 +88,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On Llama-3.1-405B, LoRA trains 8,024<!--count.405b--> times fewer numbers; on MiniLM, 308<!--count.minilm--> times. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times; if only the number of blocks, ten times. Real models do both.
+# On Llama-3.1-405B, LoRA trains one number in 8,024<!--count.405b-->; on MiniLM, one in 308<!--count.minilm-->. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times; if only the number of blocks, ten times. Real models do both.
 #
 # Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>

@@ -119,7 +119,7 @@ assert levels_of("nf2").tolist()[:2] == [-1, 0]  # nothing between them
 # ## Train on a rounded base
 # W is dequantized in the forward and backward passes. First come two short runs, on 16 bits and on 4 (`nf4+bf16` computes in bf16), with one seed each, so their gap may be luck.
 #
-# Filled dots are twenty stored runs of 400 steps, five seeds for each base. Hollow dots are *one* adapter, trained on 16 bits and moved to each base. **Where this adapter falls further than the filled dots, LoRA has learned to repair the rounding.** At how many bits does that start?
+# Filled dots are twenty stored runs of 400 steps, five seeds for each base. Hollow dots show *one* adapter, trained on the 16-bit base and moved to each other. **Where this adapter falls further than the filled dots, LoRA has learned to repair the rounding.** At how many bits does that start?
 #
 # Last come our matrix's rounding error and that adapter's update. **How much of each is in one piece (lesson 10)?**
 

@@ -44,11 +44,11 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train. Training goes over 2,048 flips thirty times. Ranges, 80% sure.
+# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train, too. Training goes over 2,048 flips thirty times. Ranges, 80% sure.
 #
 # 1. **How many bits does rank 1 remember?**
 # 2. **How many times as many does rank 16 remember?** With the head, it trains 8.5 times the numbers.
-# 3. Now true labels, and all layers. With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right; guessing gets 50. In a free day, you can try three other methods or label 240 sentences. **How many points do 240 labels bring?**
+# 3. Now true labels, and all layers. With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right; guessing gets 50. On a free day, you can try three other methods or label 240 sentences. **How many points do 240 labels bring?**
 
 # %%
 lesson.predict("bits that rank 1 remembers", low=..., high=...)

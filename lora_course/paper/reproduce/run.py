@@ -114,7 +114,7 @@ def _run_item(item: Item, place: Place) -> Found:
 
 
 def _description(item: Item, rows: list[Found]) -> Found:
-    """Return the current texts of the item and of the paper's table about these rows."""
+    """Return today's texts about these rows: those of the item, and those of the paper's table."""
     table = paper.table(item.name)
     published, own = item.paper_says(table), ("finding", "rule", "limits", "axis", "line")
     others = {name: words.format_map(table.expected) for name, words in item.others.items()}
