@@ -43,6 +43,7 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|dense_h_to_4h|wi_1|wi)", "up"),
     (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|dense_4h_to_h|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
+    # Tables that `embed` leaves out. T5's and BART's `shared` holds the weight of `embed_tokens` but is never called
     (r"((position|token_type|rel)_embeddings|embed_positions|wpe|relative_attention_bias|shared)", "position"),
     (r"(pooler(\.dense)?)", "pooler"),
     (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder|\.out_proj)?|embed_out|(predictions\.)?decoder)", "head"),

@@ -54,7 +54,7 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     def describe(self) -> str:
         shown, r = self.data[self.source], self.rank
-        (m, n), (_, share, noise) = shown.get("shape", [shown["rows"], shown["columns"]]), shown["kept"][r]
+        (m, n), (_, share, noise) = shown["shape"], shown["kept"][r]
         label = next(label for name, label, _ in self.choices if name == self.source)
         words = (
             f"A matrix as a sum of rank-one pieces: {label}, {m} x {n}. {r} of {shown['full']} "

@@ -32,7 +32,7 @@ function start(p) {
   }
 
   /** Piles of dots by the probability of the right answer: filled is right, hollow is wrong. */
-  function drawDots(width, { sure, at, names, right }) {
+  function drawDots(width, { sure, at }) {
     const columns = 2 * Math.floor(width / 2 / COLUMN), wide = width / columns, across = Math.floor(wide / PITCH);
     const column = (byte) => Math.floor((byte / 256) * columns);
     const piles = sure.map((row) => piled(Array.from(row, column)));
@@ -66,7 +66,7 @@ function start(p) {
     const average = percent(sum(Array.from(sure[at], (byte) => Math.max(byte, 255 - byte))) / 255 / texts.length);
     const surest = [logits, mixed].map((each) => percent(1 / (1 + Math.exp(-Math.max(...each[at].map(Math.abs))))));
     const word = turned[at].length === 1 ? "answer changes" : "answers change";
-    const found = both ? `more than ${surest[0]} sure; with mixed logits, than ${surest[1]}` : `${average} sure on average`;
+    const found = both ? `no answer is more than ${surest[0]} sure; with mixed logits, than ${surest[1]}` : `it is ${average} sure on average`;
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
@@ -76,14 +76,14 @@ function start(p) {
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
       ".key": "Each dot is a text, in a pile by the probability of the right answer. Filled is right, hollow is wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
-      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${both ? "no answer is" : "it is"} ${found}.`,
+      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${found}.`,
       ".dashed": `Right answers${both ? "; dashed: logits mixed instead of weights" : ""}`,
       ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Only ${names[0]}`,
       ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
     const rows = shares.map((s, i) => [about(s), percent(right[i]), ...(both ? [percent(positive(mixed[i]))] : []), count(turned[i].length)]);
     p.numbers(() => table([`share of ${names[1]}`, "right", ...(both ? ["with mixed logits"] : []), "answers that change"], rows, at));
-    return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; no answer is more than ${surest[0]} sure.`;
+    return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; ${found}.`;
   }
   return { actions: {}, draw };
 }

@@ -109,7 +109,7 @@ function start(p) {
     for (const name of ["piece", "column", "line"]) p.find(`canvas.${name}`).hidden = !last;
     const frame = (x) => outline(x - 1, top - 1, w + 2, h + 2, "edge");
     const parts = [text(0, HEAD - 6, `${cut?.others ? "taken away: " : ""}${rank === 1 ? "the first piece" : `sum of ${rank} pieces`}`, "strong"), frame(0)];
-    let key = `${escape(choice(source)[2])} ${shown.shape?.[0] > rows ? `${rows} × ${columns} of ` : ""}${count(shown.shape?.[0] ?? rows)} × ${count(shown.shape?.[1] ?? columns)}; light is positive, dark is negative.`;
+    let key = `${escape(choice(source)[2])} ${shown.shape[0] > rows ? `${rows} × ${columns} of ` : ""}${shown.shape.map(count).join(" × ")}; light is positive, dark is negative.`;
     if (last) {
       const limit = limitOf(last);
       paint(p.find("canvas.piece"), rows, columns, kind, limit, withPiece(matrix, last));
@@ -188,7 +188,7 @@ function start(p) {
   }
 
   function describeMatrix() {
-    const { rank, matrix, shown, shown: { shape: [m, n] = [matrix.rows, matrix.columns] } } = now;
+    const { rank, shown, shown: { shape: [m, n] } } = now;
     const holds = (rank * (m + n)) / (m * n);
     const savings = holds < 1 ? `take ${percent(holds)} of the numbers in` : "take at least as many numbers as";
     return [
