@@ -22,6 +22,7 @@ from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells, ra
 from lora_course.classroom import room
 from lora_course.experiments.rates import best_rate, best_rates, parabola, times
 from lora_course.lesson import reference, reference_comparison
+from lora_course.paper.reproduce import Interval
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
@@ -298,8 +299,9 @@ def placements() -> dict[str, str]:
 def variants() -> dict[str, str]:
     """Lesson 16 and the README: methods tuned under the same conditions, and their verdicts against plain LoRA.
 
-    variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .word: the
-                              verdict; .behind: points behind plain LoRA; .peak: MiB of a step; .file: kB of its file
+    variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .worst:
+                              its worst run, in percent; .word: the verdict; .behind: points behind plain LoRA;
+                              .peak: MiB of a step; .file: kB of its file
     variant.winners           number of methods that are best at some rate, among plain LoRA and the five at its rates
     variant.flattered, .fa    largest lead of one of the five at a shared rate, and of LoRA-FA
     """
@@ -312,6 +314,7 @@ def variants() -> dict[str, str]:
         name = f"variant.{names.get(label, label.replace('LoRA r8 ', '').replace(' ', '-'))}"
         mean, low, high = mean_interval([100 * value for value in row["accuracy"]["each"]])
         numbers |= {name: f"{mean:.1f}", f"{name}.half": f"{(high - low) / 2:.1f}"}
+        numbers[f"{name}.worst"] = f"{100 * min(row['accuracy']['each']):.1f}"
         numbers[f"{name}.peak"] = f"{row['peak_bytes'] / 2**20:.0f}"
         numbers[f"{name}.file"] = f"{row['adapter_bytes'] / 1e3:.0f}"
         if label in judged:
@@ -333,7 +336,6 @@ def regret() -> dict[str, str]:
     regret.fixed, .r, .2r, .sqrt  factor on the best rate when the rank doubles, with alpha 16, r, 2 r, sqrt(32 r)
     regret.fall, .alpha           factor by which it falls from rank 1 to 64 with alpha = r, and from alpha 1 to 64
     regret.seven                  the factor of regret.fixed over seven doublings, from rank 1 to 128
-    regret.large                  nats by which alpha 4,096 is worse than 16 at rank 8, each at its best rate
     regret.rank                   nats by which rank 1 is worse than 128 at alpha 16, each at its best rate
 
     Losses in nats, over MiniLM's tasks and targets; with regret.smollm2, over SmolLM2's targets:
@@ -390,20 +392,18 @@ def regret() -> dict[str, str]:
     numbers["regret.smollm2.ten"] = f"{fmean(ten):.2f}"
 
     lowest = runs.groupby(["rank", "alpha", "seed"]).loss.min()
-    for name, worse, better in (("large", (8, 4096), (8, 16)), ("rank", (1, 16), (128, 16))):
-        numbers |= interval(f"regret.{name}", mean_interval((lowest[worse] - lowest[better]).tolist()), ".3f")
-    return numbers
+    worse = (lowest[1, 16] - lowest[128, 16]).tolist()
+    return numbers | interval("regret.rank", mean_interval(worse), ".3f")
 
 
 def rewards() -> dict[str, str]:
     """Lesson 17: LoRA of ranks 1, 8 and 64, rank 1 on all linear layers, and full fine-tuning, with labels and rewards.
 
-    reward.SIGNAL.NAME        accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves
-                              found, in percent; .ahead, .low, .high: points by which full fine-tuning is ahead
+    reward.SIGNAL.NAME        accuracy in percent; .sure: mean probability of the answer, in percent
+                              .ahead, .low, .high: points by which full fine-tuning is ahead
     reward.cost.NAME          points that rewards lose against labels
     reward.rank               points by which rank 64 is ahead of rank 1, with rewards
     reward.wider              points by which full fine-tuning's lead over rank 1 is larger with rewards than labels
-    reward.before             halves that the untrained model finds
     """
     names = {"LoRA r1 q,v": "one", "LoRA r8 q,v": "eight", "LoRA r64 q,v": "many", "LoRA r1 all-linear": "all"}
     names |= {"full": "full"}
@@ -413,7 +413,7 @@ def rewards() -> dict[str, str]:
         for row in result["methods"]:
             name = f"reward.{signal}.{names[row['label']]}"
             numbers[name] = f"{fmean(100 * value for value in row['accuracy']['each']):.1f}"  # as in lesson 16
-            numbers |= fixed(name, 0, sure=100 * row["sure"]["mean"], found=100 * row["found"]["mean"])
+            numbers |= fixed(name, 0, sure=100 * row["sure"]["mean"])
         for label, gap in verdicts(scores[signal], "full", result["margin"]).items():
             lead = {"ahead": -100 * gap.difference, "low": -100 * gap.high95, "high": -100 * gap.low95}
             numbers |= fixed(f"reward.{signal}.{names[label]}", 1, **lead)
@@ -424,7 +424,7 @@ def rewards() -> dict[str, str]:
     for name, pair in pairs.items():
         gap = verdict(*pair)
         numbers |= interval(f"reward.{name}", [100 * gap.difference, 100 * gap.low95, 100 * gap.high95])
-    return numbers | {"reward.before": f"{100 * stored['reward']['found_before']:.0f}"}
+    return numbers
 
 
 def memorized() -> dict[str, str]:
@@ -432,8 +432,6 @@ def memorized() -> dict[str, str]:
 
     coins.RANK.TEXTS   bits, the mean over seeds; rank 0 is the head alone
     coins.RANK.per     bits per trained parameter, with 2,048 texts
-    coins.twice        factor on the bits when the trained parameters double, with 2,048 texts, and its interval over
-                       seeds; .most: if rank 16 had memorized all texts
     few.METHOD.N       percent right after training on N labels; .word: the verdict against LoRA
     """
     runs = pd.read_csv(RESULTS / "coins.csv").query("part == 'final'")
@@ -442,11 +440,6 @@ def memorized() -> dict[str, str]:
     full = runs[runs.texts == runs.texts.max()]
     for rank, group in full.groupby("rank"):
         numbers[f"coins.{rank}.per"] = f"{(group.bits / group.numbers).mean():.2f}"
-    adapters = full[full["rank"] > 0].groupby("seed")
-    for name, most in (("coins.twice", 0), ("coins.twice.most", 2048)):
-        bits = [np.log2(group.bits.where(group["rank"] < 16, group.bits.clip(lower=most))) for _, group in adapters]
-        slopes = [np.polyfit(np.log2(group.numbers), y, 1)[0] for y, (_, group) in zip(bits, adapters, strict=True)]
-        numbers |= interval(name, [2**slope for slope in mean_interval(slopes)], ".1f")
     for n in (20, 80, 320, 1280):
         stored = reference_comparison(f"minilm_rt_{n}")
         judged = verdicts(scores_in(stored), "LoRA r8 q,v", stored["margin"])
@@ -469,6 +462,7 @@ def reproduced() -> dict[str, str]:
     """Lesson 18: latency in table 1, and gaps to full fine-tuning and between ranks in the other tables.
 
     reproduce.h.one, .merged      percent by which a bottleneck and a merged LoRA slow one short text
+    reproduce.table7.4, .64       amplification by an update of this rank; .chance: that of random directions
     reproduce.full                points by which LoRA is ahead of full fine-tuning in table 2
     reproduce.table3              nats by which LoRA is behind it in table 3; .margins: in margins; .all: on all layers
     reproduce.table6.qv           points by which rank 1 is behind rank 64 on q and v
@@ -476,6 +470,12 @@ def reproduced() -> dict[str, str]:
     reproduce.fig4.q, .v          phi(8, 8) of two seeds; reproduce.fig4.q.most: the largest phi(1, 1) of a pair
     """
     numbers = {}
+    norms = {row["name"]: row["yours"] for row in _reproduced("table7")["rows"]}
+    for rank in (4, 64):
+        update, chance = (f"rank {rank}, {name}" for name in ("||dW||", "||U'WV|| by chance"))
+        by_chance = fmean(a / b for a, b in zip(norms[update], norms[chance], strict=True))
+        numbers |= {f"reproduce.table7.{rank}": f"{fmean(norms[f'rank {rank}, amplification']):.2g}"}
+        numbers |= {f"reproduce.table7.{rank}.chance": f"{by_chance:.2g}"}
     for figure, value in (("fig3", "phi(1, 1)"), ("fig4", "phi(8, 8)")):
         rows = {row["name"]: row["yours"] for row in _reproduced(figure)["rows"]}
         numbers |= {f"reproduce.{figure}.{role}": f"{fmean(rows[f'BA of {role}, {value}']):.2f}" for role in "qv"}
@@ -485,7 +485,7 @@ def reproduced() -> dict[str, str]:
     ranks = _reproduced("table6")["verdicts"]["q,v, rank 1 against 64"]
     return numbers | {
         "reproduce.h.one": f"{100 * (median(latency['1 x 128 bottleneck H']) - 1):.1f}",
-        "reproduce.merged": f"{100 * (median(latency['1 x 128 LoRA merged']) - 1):.1f}",
+        **interval("reproduce.merged", [100 * (end - 1) for end in Interval.of(latency["1 x 128 LoRA merged"])]),
         **interval("reproduce.full", [100 * full[end] for end in ("difference", "low", "high")]),
         **interval("reproduce.table3", behind(loss), ".3f"),
         **interval("reproduce.table3.margins", behind(loss, loss["margin"])),

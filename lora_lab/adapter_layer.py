@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
 
@@ -24,6 +26,7 @@ class AdapterLayer(nn.Module):
     unmergeable = ""
     original: tuple[nn.Module, ...] = ()
     out_slice: tuple[int, int] | None = None
+    _tied_weights_keys: ClassVar = {"": ""}  # layers may share parameters: transformers then saves them once
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()

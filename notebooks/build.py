@@ -4,7 +4,8 @@ python notebooks/build.py            all lessons, at full length; with FAST=1, a
 python notebooks/build.py 02         lessons whose name begins with 02
 python notebooks/build.py --no-run   update the cells without running them
 
-A cell titled `claim` asserts what the lesson says. It runs in builds and tests and is left out of the notebooks.
+A cell titled `claim` asserts what the lesson says. It runs in builds and tests and is left out of the notebooks. A cell
+that plots has an `alt`, which describes its plot for readers who can't see it.
 """
 
 import base64
@@ -52,10 +53,10 @@ def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
     notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") not in left_out]
     number = 0
     for cell in notebook.cells:
-        tag = cell.metadata.get("title")
+        tag, alt = cell.metadata.get("title"), cell.metadata.get("alt")
         cell.id = f"{'claim' if tag == 'claim' else 'cell'}-{number:02d}"
         number += tag != "claim"
-        cell.metadata = {"tags": [tag]} if tag else {}
+        cell.metadata = ({"tags": [tag]} if tag else {}) | ({"alt": alt} if alt else {})
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": python, "language_info": {"name": "python"}}
     return notebook
@@ -92,9 +93,11 @@ def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> Notebook
 
 
 def add_pictures(notebook: NotebookNode) -> NotebookNode:
-    """Add a picture to each panel for readers without a kernel, and compress all pictures."""
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+    """Add a picture to each panel for readers without a kernel, compress all pictures, and store alt texts of plots."""
+    outputs = [(cell.metadata, output) for cell in notebook.cells for output in cell.get("outputs", [])]
+    for metadata, output in outputs:
         if "image/png" in output.get("data", {}):
+            output.metadata.setdefault("image/png", {"alt": metadata.get("alt")})
             picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
             output.data["image/png"] = base64.b64encode(small_png(picture)).decode()
         if MIME in output.get("data", {}):

@@ -287,8 +287,7 @@ def carried() -> dict[str, Any]:
 def judge() -> dict[str, Any]:
     name = reproducing.ITEMS[0]
     runs = [f"{run}: {', '.join(f'{k} {v}' for k, v in told.items())}" for run, told in reproducing.runs(name).items()]
-    rule = reproducing.item(name).rule.partition(" LoRA on all linear layers")[0]  # what follows isn't judged
-    question = "\n".join((rule, "", f"One pass takes {reproducing.PASS} steps. Accuracies are within limits.", *runs))
+    question = "\n".join((reproducing.asked(name), "", *runs))
     return ask(question, checks.check_judge(None, name).right, reproducing.WHY, sealed=True)
 
 

@@ -78,8 +78,7 @@ def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
         (src / "_static" / "pictures" / name).write_bytes(image)
-        description = output["metadata"].get("image/png", {}).get("alt", "the plot that this cell draws")
-        source, alt = f"../_static/pictures/{name}", html.escape(description)
+        source, alt = f"../_static/pictures/{name}", html.escape(output["metadata"]["image/png"]["alt"])
         snapshot = base.uncompressed("".join(data[base.MIME])) if base.MIME in data else {}
         if snapshot.get("panel") == "TrainPanel":
             snapshot["state"]["at"] = 0  # a replay starts before its first step, to hide the result

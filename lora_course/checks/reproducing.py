@@ -32,6 +32,20 @@ def runs(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def asked(name: str) -> str:
+    """Return an item's rule for reruns whose accuracies are all within its limits, in one line for each outcome."""
+    wanted = {"better": "better", "no worse": "equivalent or better"}
+    (needed,) = {wanted[pair[2]] for pair in item(name).pairs.values()}
+    return "\n".join(
+        (
+            f"not tested: some training rows were never seen (one pass takes {PASS} steps; assume enough accuracy)",
+            f"holds: each comparison is {needed}",
+            "fails: one comparison's whole 95% interval is below -1.5 points",
+            "undecided: everything else",
+        )
+    )
+
+
 def outcomes(name: str) -> dict[str, str]:
     """Return the outcome of each of an item's reruns, according to the item's own rule."""
     rerun = item(name)

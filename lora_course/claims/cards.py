@@ -107,7 +107,7 @@ def load_cards() -> dict[str, Card]:
 
 def card(name: str) -> Card:
     """Return a shipped card by id or number. Raises: NotFound with the nearest id."""
-    cards = {**{card.number: card for card in load_cards().values()}, **load_cards()}
+    cards, name = {**{card.number: card for card in load_cards().values()}, **load_cards()}, str(name)
     if name not in cards:
         raise NotFound(f"there is no claim '{name}'; nearest: {nearest(name, load_cards())}")
     return cards[name]

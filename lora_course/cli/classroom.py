@@ -15,11 +15,13 @@ from lora_lab.cli.shared import JSON, aligned, say, tell
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import write_atomically
 
+DIRECTORY = click.Path(file_okay=False)
+
 
 @click.command()
 @click.option("--preflight", is_flag=True, help="Check whether this machine is ready for a course.")
 @click.option("--out", default=None, help="With --preflight: file for the results, which you send to your teacher.")
-@click.option("--dir", "folder", default=None, help="With --preflight: folder for the lab; by default, this folder.")
+@click.option("--dir", "folder", type=DIRECTORY, help="With --preflight: folder for the lab; by default, this folder.")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="With --preflight: the port; default: 8888.")
 @click.option("--collect", default=None, help="Print a table of all --preflight files in this folder.")
 @JSON
@@ -79,7 +81,7 @@ def wheelhouse(
 
 
 @click.command()
-@click.option("--out", default="runs", show_default=True, help="Store of the runs that the training panel shows.")
+@click.option("--out", type=DIRECTORY, default="runs", show_default=True, help="Store of the training panel's runs.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any free port.")
 @click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
 def show(out: str, port: int, no_browser: bool) -> None:
@@ -112,6 +114,11 @@ def grade(
         if table:
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
+    if table and Path(table).is_dir():
+        raise BadValue(f"{table} is a folder: add the name of a file in it")
+    if table:  # can a file be written there?
+        write_atomically(trial := Path(f"{table}.part"), b"")
+        trial.unlink()
     rows: list[dict[str, Any]] = []
     known, limits = [grading.Lesson(Path(lesson))] if lesson else None, grading.Limits(seconds, memory, full)
     try:

@@ -33,11 +33,9 @@ class ClaimPanel(Panel, file="claim_panel.js"):
 
     def __init__(self, claim: str = "one_24gb_card", claims: Sequence[str] = ()) -> None:
         shown = [card(name).id for name in claims] or list(load_cards())
-        first = card(claim).id
-        if first not in shown:
-            raise NotFound(f"claim {first} is not in this panel; available: {', '.join(shown)}")
         super().__init__(cards={name: prepared(name) for name in shown})
-        self.claim, self.at = first, self.cards[first]["own"]
+        self.claim = card(claim).id
+        self.at = self.cards[self.claim]["own"]
 
     def premises(self) -> dict[str, Any]:
         """Return the current values of the sliders and menus."""
@@ -55,8 +53,14 @@ class ClaimPanel(Panel, file="claim_panel.js"):
 
     @T.observe("claim")
     def _reset_premises(self, change: Any) -> None:
-        if change["old"] and len(self.at) != len(self.cards[self.claim]["own"]):
+        if change["old"] and self.claim in self.cards and self._set_for != self.claim:  # the browser may send both
             self.at = self.cards[self.claim]["own"]
+
+    @T.validate("claim")
+    def _validate_claim(self, proposal: Any) -> str:
+        if (name := card(proposal["value"]).id) not in self.cards:
+            raise NotFound(f"claim {name} is not in this panel; available: {', '.join(self.cards)}")
+        return name
 
     @T.validate("at")
     def _validate_at(self, proposal: Any) -> list[int]:
@@ -64,6 +68,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         at = [int(index) for index in proposal["value"]]
         if lengths and (len(at) != len(lengths) or any(not 0 <= a < n for a, n in zip(at, lengths, strict=True))):
             raise BadValue(f"at={at} needs one index per premise; the premises have {lengths} values")
+        self._set_for = self.claim
         return at
 
 

@@ -1,6 +1,7 @@
 """Two adapters mixed on one base: how the certainty of each answer changes with the share of the second one."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,10 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
         values = np.array([np.asarray(row, float) for row in sure])
         expected = (len(shares), len(texts))
-        if values.shape != expected or len(names) != 2 or not ((values >= 0) & (values <= 1)).all():
-            raise BadValue(f"sure has shape {values.shape}: pass two names and probabilities of shape {expected}")
+        rising = all(0 <= low < high <= 1 for low, high in pairwise(shares))
+        if values.shape != expected or len(names) != 2 or not (rising and ((values >= 0) & (values <= 1)).all()):
+            wanted = f"two names, shares that rise from 0 to 1, and probabilities of shape {expected}"
+            raise BadValue(f"pass {wanted}; got names {names}, shares {shares} and a shape of {values.shape}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
         super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts))
 

@@ -57,6 +57,8 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         self, adapters: Mapping[str, str | Path] | None = None, model: str = "smollm2", *,
         questions: Sequence[str] = (), longest: int = 60, told: str = CAPTAIN, strength: float = 1.0,
     ) -> None:  # fmt: skip
+        if taken := {BASE, TOLD} & {*(adapters or ())}:
+            raise BadValue(f"the panel has a voice '{min(taken)}' of its own: give your adapter another name")
         stored = {} if adapters else read_stored()
         offered = list(questions) or list(stored.get("questions", ["Why is the sky blue?"]))
         self.work = LiveVoices(adapters or {}, model, longest, told)

@@ -219,6 +219,7 @@ def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
         _check_placement(name, method)
         return config
     full_config = known_config(config)  # fills in defaults
+    architecture_of(config)  # raises for a config that transformers cannot build
     return config | {edge: value for edge in EDGES if (value := getattr(full_config, edge, None))}
 
 
@@ -356,7 +357,7 @@ def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
 def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
     """Return the estimate for one of the setup's devices, without formulas."""
     kind, _, devices = setup.shard.partition(":")
-    if not kind:
+    if not kind or int(devices) == 1:
         return step
     split = [category in SHARDED[kind] or where == STEP for category, where in step.labels]
     live = step.live / np.where(split, int(devices), 1)

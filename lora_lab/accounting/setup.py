@@ -1,5 +1,6 @@
 """The setup of a training step: everything its memory depends on besides the model and the method."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ KNOWN = {
     "optimizer": OPTIMIZERS,
     "quantised": ("none", *QUANTISED_BITS),
     "device": ("cuda", "cpu", "mps"),
+    **dict.fromkeys(("checkpointing", "padded", "outputs_kept", "master_weights"), (False, True)),
 }
 
 Label = tuple[str, str]  # a storage's category, and the module that allocated it
@@ -86,9 +88,9 @@ class Setup:
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         kind, _, n = str(self.shard).partition(":")
-        if self.shard:
+        if self.shard != "":
             one_of("the kind of shard", kind, tuple(SHARDED))
-            if not n.isdecimal() or int(n) < 1:
+            if not re.fullmatch(r"0*[1-9]\d{0,5}", n):
                 raise BadValue(f"shard must be kind:devices, such as fsdp:8, not {self.shard!r}")
 
     @property

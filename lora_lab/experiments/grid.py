@@ -118,11 +118,14 @@ def numbers(name: str, text: str, kind: type) -> list[Any]:
         first, dash, last = part.partition("-")
         try:
             is_range = kind is int and first and dash
-            values += range(int(first), int(last) + 1)[: MAX_VALUES + 1] if is_range else [kind(part)]
+            added = range(int(first), int(last) + 1)[: MAX_VALUES + 1] if is_range else [kind(part)]
         except ValueError:
             raise BadValue(f"{name} takes comma-separated numbers, such as 1,2,4; '{part}' is not a number") from None
+        if not added:
+            raise BadValue(f"{name} takes rising ranges, such as 0-4, not '{part}'")
+        values += added
     if not values:
-        raise BadValue(f"{name} is empty: pass numbers such as 1,2,4 or a rising range such as 0-4, not '{text}'")
+        raise BadValue(f"{name} is empty: pass numbers such as 1,2,4 or a range such as 0-4, not '{text}'")
     if len(values) > MAX_VALUES:
         raise BadValue(f"{name} takes at most {MAX_VALUES:,} values")
     return values

@@ -60,6 +60,6 @@ def _checked(matrix: np.ndarray) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise BadValue(f"a matrix needs two dimensions and at least one entry, not the shape {matrix.shape}")
-    if not np.issubdtype(matrix.dtype, np.number) or not np.isfinite(matrix).all():
-        raise BadValue("the matrix has values that are not finite numbers; find them with np.isfinite(matrix)")
+    if matrix.dtype.kind not in "iuf" or not np.isfinite(np.square(matrix, dtype=float).sum()):
+        raise BadValue("the matrix must have real numbers whose squares have a finite sum; see np.abs(matrix).max()")
     return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # LAPACK has no float16

@@ -289,6 +289,8 @@ def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
 def _runs(values: Answers, name: str) -> np.ndarray:
     """Return the runs as floats (seeds, rows). Raises: BadValue for anything but answers or scores."""
     values = getattr(values, "scores", values)  # raises if they are missing
+    if hasattr(values, "detach"):  # NumPy has no bfloat16
+        values = (values.double() if values.is_floating_point() else values).detach().cpu()
     try:
         runs = np.atleast_2d(np.asarray(values))
     except ValueError:

@@ -189,7 +189,7 @@ def sites_of(model: nn.Module) -> list[Site]:
 def role_widths(model: nn.Module) -> dict[str, int]:
     """Return the output width of each role in a model's fused layers, or {} if the order of the roles is unknown."""
     config: Any = getattr(model, "config", None)
-    if getattr(config, "model_type", "") not in PLAIN_FUSED:
+    if getattr(config, "model_type", "") not in PLAIN_FUSED or getattr(config, "is_heterogeneous", False):
         return {}
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -201,6 +201,12 @@ def role_widths(model: nn.Module) -> dict[str, int]:
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the name and module of each task head of a model. A language model has no task heads."""
     return [(name, module) for name, module in model.named_children() if name in HEADS]
+
+
+def scores_last_token(model: Any) -> bool:
+    """Return whether a model is a causal classifier: its head scores each token, and the last token's scores count."""
+    named = hasattr(model, "classifier") and model.config.model_type in ("ctrl", "modernbert-decoder")
+    return "TokenClassification" not in type(model).__name__ and (named or hasattr(model, "score"))
 
 
 # ---- attaching and removing

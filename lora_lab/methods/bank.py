@@ -208,7 +208,8 @@ class AdapterBank:
         def check_rows(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # During generation, an encoder-decoder receives new tokens as decoder_input_ids.
             inputs = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
-            n = next(len(value) for value in (*args, *map(kwargs.get, inputs)) if isinstance(value, Tensor))
+            values = (*args, *map(kwargs.get, inputs), *kwargs.values())  # images and sound have other names
+            n = next((len(value) for value in values if isinstance(value, Tensor) and value.dim()), 0)
             if isinstance(self.used, tuple) and n != len(self.used):
                 raise BadValue(f"the batch has {n} rows, but mixed was given {len(self.used)} names: pass one per row")
 

@@ -132,7 +132,7 @@ class Method:
         return self.added_tokens
 
     def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
-        """Add or unfreeze parameters of a frozen model. LoRA returns its placements. For `to_fill`, see `attach`.
+        """Add parameters to a frozen model. LoRA returns its placements. For `to_fill`, see `attach`.
 
         Raises: BadValue or NotFound if the method does not fit the model.
         """
@@ -171,9 +171,12 @@ class Method:
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return a file's tensors by key, without heads, and the method's own fields of `adapter_config.json`."""
-        heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
-        named = ((name, p) for name, p in model.named_parameters() if p.requires_grad and not name.startswith(heads))
-        return {PREFIX + name: p for name, p in named}, {"peft_type": OURS, "method": self.settings()}
+        parts = [*attach.adapter_layers(model)]
+        heads = tuple(f"{path}.trained." for path, part in parts if part.head)
+        own = {id(p) for _, part in parts for _, p in attach.own_parameters(part)}
+        named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))
+        saved: dict[str, Tensor] = {PREFIX + name: p for name, p in named if self.trains_base or id(p) in own}
+        return saved, {"peft_type": OURS, "method": self.settings()}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
@@ -237,10 +240,10 @@ def check_method(value: object) -> None:
         raise BadValue(f"method must be a method such as LoRA(rank=8), not {value!r}")
 
 
-def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Check that a value is one of the choices. Raises: BadValue."""
     if value not in choices:
-        raise BadValue(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        raise BadValue(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
 
 
 def is_number(value: object) -> bool:

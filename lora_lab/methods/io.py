@@ -52,8 +52,8 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 
     The file holds all trainable parameters. After full fine-tuning, the file holds the whole model. An existing adapter
     is replaced atomically.
-    Raises: BadValue if the model has no adapter, if the adapter is merged or its strength is not 1, or if the folder
-    cannot be written to.
+    Raises: BadValue if the model has no adapter, if the adapter is merged or its strength is not 1, if a value is not
+    finite, if other parameters train, or if the folder cannot be written to.
     """
     model = attach.inside(model)
     report, folder = attach.report_of(model), Path(path)
@@ -62,7 +62,14 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
             raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
         if (strength := part.strength) != 1:
             raise BadValue(f"the adapter is at strength {strength:g}: leave the at_strength block before saving it")
+    own = {id(p) for _, part in attach.adapter_layers(model) for _, p in attach.own_parameters(part)}
+    others = (name for name, p in model.named_parameters() if p.requires_grad and id(p) not in own)
+    if not report.method.trains_base and (name := attach.plain_path(next(others, ""))):
+        raise BadValue(f"{name} trains, but {report.method.name}'s file cannot hold it: freeze it before saving")
     tensors, metadata, config = file_of(model, report)
+    for key, t in tensors.items():
+        if not t.isfinite().all():
+            raise BadValue(f"{key} has NaN or infinite values, so nothing was saved: train again with a lower rate")
     warn(misread_by_peft(model, config))
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
     write_together(folder, {WEIGHTS: weights, CONFIG: as_json(config)})
@@ -76,11 +83,12 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
     """
     method, heads, name = report.method, [head for head, _ in report.heads], type(model).__name__
     header = {"method": method.settings(), "base_fingerprint": report.base_fingerprint}
-    task = "SEQ_CLS" if heads else "FEATURE_EXTRACTION"  # selects PEFT's class
+    task: str | None = "SEQ_CLS" if heads else "FEATURE_EXTRACTION"  # selects PEFT's class
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         task = "CAUSAL_LM"
     elif name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
-        task = "SEQ_2_SEQ_LM"
+        reads_text = getattr(model, "main_input_name", "") == "input_ids"  # as PEFT's class for this task does
+        task = "SEQ_2_SEQ_LM" if reads_text else None
     elif heads and name.endswith("ForTokenClassification"):
         task = "TOKEN_CLS"
     elif heads and name.endswith("ForQuestionAnswering"):
@@ -364,7 +372,7 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
     """Read the first bytes of a regular file. Refuse pipes and devices, which may block. Raises: NotFound, BadValue."""
     path = folder / name
     if not path.exists() and not path.is_symlink():
-        raise NotFound(f"{folder} is not an adapter: it has no {name}")
+        raise NotFound(f"{folder} is not an adapter: it has no {name}; pass a folder that has one")
     try:
         if not path.is_file():
             raise OSError("it is not a regular file")

@@ -118,7 +118,8 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
     fp32   Convert the model to fp32 first, so that rounding loses no updates. `unmerge` leaves the model in fp32.
     Raises: BadValue if there is no adapter, if the adapter is disabled or its strength is not 1, if no weight can hold
-    the update (prompts, bottlenecks), or if the result would not be finite. After an error, nothing is merged.
+    the update (prompts, bottlenecks), if a layer is offloaded or has its own `forward` function, or if the result would
+    not be finite. After an error, nothing is merged.
     """
     return _merge(model, fp32, keep=True)
 
@@ -250,6 +251,12 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             by_layer.setdefault(plain_path(path), []).insert(0, part)
     dtype, rounded = torch.float32 if fp32 else _dtype(model), list[Rounding]()
     for path, parts in by_layer.items():
+        if any(t.is_meta for t in parts[0].base_layer.state_dict().values()):
+            raise BadValue(f"cannot merge: the weight of {path} is offloaded; load the whole base into memory first")
+        if "forward" in vars(parts[0].base_layer) and not hasattr(parts[0].base_layer, "_hf_hook"):
+            raise BadValue(
+                f"cannot merge: {path} has a forward function of its own, which keeps the old weight; remove it"
+            )
         layer, merged = _merged(parts, dtype)
         for name, new in merged.items():
             frozen = getattr(layer, name).float() if fp32 else getattr(layer, name)
@@ -270,11 +277,13 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
         elif "weight" in merged and uses[id(frozen.weight)] > 1:
             inner.tied = True
             untied.append(path)
-        layer = copy.copy(layer)
-        layer._parameters = dict(layer._parameters)
+        copied = copy.copy(layer)
+        # accelerate gives a layer a `forward` that calls this very layer: the copy needs one that calls the copy.
+        own: Any = {name: value for name, value in vars(layer).items() if name in ("forward", "_old_forward")}
+        vars(copied).update(copy.deepcopy(own, {id(layer): copied}), _parameters=dict(layer._parameters))
         for name, new in merged.items():
-            layer._parameters[name] = nn.Parameter(new.to(getattr(layer, name).dtype, copy=True), requires_grad=False)
-        inner.base_layer = layer
+            copied._parameters[name] = nn.Parameter(new.to(getattr(layer, name).dtype, copy=True), requires_grad=False)
+        inner.base_layer = copied
         inner.original = (frozen,) if keep else ()
         for part in parts:
             part.merged = True

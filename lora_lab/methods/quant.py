@@ -15,6 +15,7 @@ quantization, "8-bit Optimizers via Block-wise Quantization", Dettmers et al. 20
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from dataclasses import dataclass
@@ -163,11 +164,16 @@ def _blocks(values: Tensor, size: int) -> Tensor:
 @lru_cache(maxsize=1)
 def import_bitsandbytes() -> ModuleType | None:
     """Return bitsandbytes, or None if it is not installed or fails to import."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # on import, it warns about packages that nobody needs here
     try:
         with warnings.catch_warnings(action="ignore"):
             return import_module("bitsandbytes")
     except Exception:  # the build may be for another CUDA version
         return None
+    finally:
+        logger.setLevel(level)
 
 
 class QuantizedLinear(nn.Module):

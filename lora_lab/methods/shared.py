@@ -98,8 +98,9 @@ class VeRA(FrozenPair):
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor]:
         weight = adapter_layer.out_by_in(layer)
-        b = torch.zeros(len(gather(weight, options["rows"])), device=weight.device)
-        return {"vera_lambda_d": torch.full((self.rank,), self.d_initial, device=weight.device), "vera_lambda_b": b}
+        fp32: Any = {"dtype": torch.float32, "device": weight.device}
+        b = torch.zeros(len(gather(weight, options["rows"])), **fp32)
+        return {"vera_lambda_d": torch.full((self.rank,), self.d_initial, **fp32), "vera_lambda_b": b}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
         d, b = adapter.vera_lambda_d, scatter(adapter.vera_lambda_b, adapter.rows, out_features)
@@ -186,7 +187,7 @@ class TinyLoRA(FrozenPair):
         shapes = (adapter_layer.out_by_in(model.get_submodule(path)).shape for path, _ in places)
         check_count(sum(self.u * min(self.rank, *shape) ** 2 for shape in shapes))
         groups = max(1, round(len(places) * (1 - self.weight_tying)))
-        shared = [torch.nn.ParameterDict({"v": torch.zeros(self.u, device=device)}) for _ in range(groups)]
+        shared = [torch.nn.ParameterDict({"v": torch.zeros(self.u, device=device).float()}) for _ in range(groups)]
         for index, (_, options) in enumerate(places):
             group = min(index // (len(places) // groups), groups - 1)  # the last group takes any remainder
             options.update(index=index, group=group, shared=shared[group])
@@ -217,7 +218,8 @@ def check_count(numbers: int) -> None:
 
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the same random numbers on every device, from the CPU's generator. The meta device has no values."""
-    return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
+    empty = torch.empty(shape, device=device if device.type == "meta" else "cpu", dtype=torch.float32)
+    return empty if empty.is_meta else fill(empty).to(device)
 
 
 def truncated_svd(layer: nn.Module, rank: int, rows: Rows, empty: bool) -> tuple[Tensor, Tensor, Tensor]:

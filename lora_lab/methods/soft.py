@@ -22,6 +22,15 @@ from lora_lab.methods.base import Method, attach, peft, register
 
 transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
+STATES = (
+    "falcon_mamba",
+    "mamba",
+    "mamba2",
+    "rwkv",
+    "xlnet",
+    "xlstm",
+)  # they would read a prompt before every new token
+READERS = ("canine", "cpmant", "deepseek_v4", "ibert", "longformer")  # models that read more than embeddings
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 
 Call = dict[str, Any]  # a model's keyword arguments
@@ -49,6 +58,9 @@ class Soft(Method):
 
     def insert(self, model: Any, to_fill: bool) -> None:
         name = type(model).__name__
+        if (kind := getattr(getattr(model, "config", None), "model_type", "")) in STATES + READERS:
+            reason = "cannot generate after a prompt" if kind in STATES else "needs token ids, not only embeddings"
+            raise BadValue(f"{name} {reason}, so {self.name} does not fit; use lora")
         if not hasattr(model, "get_input_embeddings") or not hasattr(model.get_input_embeddings(), "weight"):
             raise BadValue(f"{self.name} needs a transformers model that reads tokens, unlike {name}; use lora")
         if model.config.is_encoder_decoder:
@@ -90,7 +102,7 @@ class Soft(Method):
             new_positions = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
             call["position_ids"] = torch.cat([new_positions, positions], 1)
         mask = call.get("attention_mask")
-        if hasattr(model, "score") and mask is not None and mask.dim() == 2:
+        if attach.scores_last_token(model) and mask is not None and mask.dim() == 2:
             # A causal classifier cannot find the last token without ids: move padding to the start of each row.
             order = mask.long().argsort(dim=1, stable=True)  # (rows, length): zeros first
             embedded = call["inputs_embeds"]
@@ -118,7 +130,7 @@ class Soft(Method):
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
-        if hasattr(model, "score") and cls.name != "prefix":
+        if attach.scores_last_token(model) and cls.name != "prefix":
             warn("padded rows are scored without padding; PEFT reads the last padding token, so its scores may differ")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
@@ -261,10 +273,10 @@ class PrefixTuning(Soft):
 def prefix_shape(model: Any) -> tuple[int, int, int]:
     """Return (layers, kv_heads, head_dim). Raises: BadValue if the model does not accept keys and values."""
     config = model.config
-    heads = getattr(config, "num_attention_heads", None)
-    unused = config.model_type in ("megatron-bert", "rembert")  # encoders that ignore the argument
+    heads = None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
+    unused = config.model_type in ("flaubert", "megatron-bert", "rembert", "xlm")  # they ignore it, or misread it
     if unused or _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
-        raise BadValue(f"{type(model).__name__} does not accept keys and values as input; use prompt tuning")
+        raise BadValue(f"{type(model).__name__} does not accept keys and values of one shape; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
     kv_heads = 1 if mqa else getattr(config, "num_key_value_heads", None) or heads

@@ -148,7 +148,7 @@ def _matches(target: str, site: Site, slices: bool) -> bool:
 
 QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
 BLOCK, NESTED = 64, 256  # weights per scale; scales per second-level scale
-OUTSIDE = ("lm_head", "embed_out", "classifier", "score", "pooler")  # layers that bitsandbytes does not quantize
+OUTSIDE = ("lm_head", "embed_out", "pooler", *HEADS)  # layers that stay as they are
 
 
 def bits_per_weight(name: str) -> float:

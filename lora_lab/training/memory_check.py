@@ -82,16 +82,17 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     """Translate a recipe for the memory model. Raises: LabError if the recipe is invalid or not covered."""
     if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
+        rows = recipe.batch
     else:
         task = task_of(recipe)
-        length, labels = task.max_length, task.num_labels
+        length, labels, rows = task.max_length, task.num_labels, min(recipe.batch, len(task.train))
     choice = choice or device.choose(length, **recipe.computed)
     a = architecture_of(recipe.model)
     if labels is not None and a.task != "encoder":
         raise BadValue("the memory of a causal classifier is not modeled")
     on_gpu = choice.device == "cuda"
     setup = Setup(
-        batch=recipe.batch, seq=-(-length // STEP) * STEP, dtype=choice.dtype, optimizer="adamw-fused",
+        batch=rows, seq=-(-length // STEP) * STEP, dtype=choice.dtype, optimizer="adamw-fused",
         dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
         device="cuda" if on_gpu else "cpu", num_labels=labels or 2,
     )  # fmt: skip

@@ -215,7 +215,7 @@ def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, s
     """
     for name, key in ((recipe.task, "data"), (recipe.model, "weights"), (recipe.start, "start")):
         if then.get(key) and now.get(name) and then[key] != now[name]:
-            raise Changed(f"{name} has changed since runs were trained on it: use another --out from now on")
+            raise Changed(f"{name} has changed since runs were trained on it: use another store (--out) from now on")
 
 
 def _task(
@@ -358,7 +358,8 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove these rows")
     rows = _unique(table.assign(text=table[text].astype(str), label=names), path)
-    labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by value
+    by_value = rows.label.str.fullmatch(r"-?\d{1,18}").all()
+    labels = sorted(set(rows.label), key=lambda name: (int(name) if by_value else 0, name))
     if len(labels) < 2:
         raise BadValue(f"{path}, without duplicates: '{label}' has {len(labels)} different labels, but needs two")
     return rows.assign(label=rows.label.map(labels.index)), labels

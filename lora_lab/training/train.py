@@ -130,7 +130,7 @@ def open_adapter(
         raise BadValue(f"the adapter in {adapter} is a language model's: pass prompts or text as the task, not {task}")
     if run and run.labels and run.labels != [*data.labels]:
         names = f"{', '.join(run.labels)}, not {', '.join(data.labels)}"
-        raise BadValue(f"{adapter} was trained on the classes {names}: rename the classes in {task}")
+        raise BadValue(f"{adapter} was trained on the classes {names}: pass a task that has these classes")
     if run and task == own.task and run.environment.get("data") not in (None, data.data):
         warn(f"{task} has changed since this run was trained, so its test rows may include rows that the run learned")
     choice = device.choose(typical_tokens(data), **recipe.computed)

@@ -61,7 +61,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
 
     def __init__(
         self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", layer: str = "", d: int = 4096,
-        rank: int = 8, targets: Sequence[str] = ("q", "v"), models: Sequence[str] | None = None,
+        rank: int = 8, targets: Sequence[str] | str = ("q", "v"), models: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         for name in (view, *views):
             if name not in VIEWS:
@@ -74,7 +74,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo)}?")
         layers = {name: {"rows": layers_of(model)}} if own else {}
         layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
-        shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(words(targets))  # no layer twice
+        targets = words(targets)
+        shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(targets)  # no layer twice
         super().__init__(
             view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=shown
         )
@@ -82,7 +83,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         if not 1 <= rank <= min(m, n):
             raise BadValue(f"rank must be from 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
         if view == "model":  # raises for an unknown target
-            params(model if own else self._map_model, LoRA(rank, targets=tuple(targets)))
+            params(model if own else self._map_model, LoRA(rank, targets=targets))
 
     @property
     def shape(self) -> tuple[int, int]:

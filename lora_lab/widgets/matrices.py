@@ -45,7 +45,7 @@ def reference() -> dict[str, Any]:
     return dict(read_json(shipped(CUTS)))
 
 
-def packed(matrix: np.ndarray, most: int = PIECES, corner: int = LARGEST) -> dict[str, Any]:
+def packed(matrix: Any, most: int = PIECES, corner: int = LARGEST) -> dict[str, Any]:
     """Decompose a matrix into at most `most` rank-one pieces, with one byte per number.
 
     Return `shape`, the `rows` and `columns` of the corner to draw, `pieces` (base64 of int8, (k, rows + columns)), and
@@ -53,6 +53,8 @@ def packed(matrix: np.ndarray, most: int = PIECES, corner: int = LARGEST) -> dic
     `ninety` has the ranks that keep 90% of both matrices, `full` is the number of singular values, and `limit` is the
     entry with the strongest color. Raises: BadValue if the value is not a matrix, or is too large to redraw in a drag.
     """
+    if hasattr(matrix, "detach"):  # NumPy has no bfloat16
+        matrix = (matrix.float() if matrix.is_floating_point() else matrix).detach().cpu()
     matrix = np.asarray(matrix)
     if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
         raise BadValue(f"a matrix of {matrix.shape} is too large to redraw while you drag; pass matrix[:512, :512]")

@@ -62,9 +62,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     model = T.Unicode().tag(sync=True)
     method = T.Unicode().tag(sync=True)
     card = T.Unicode().tag(sync=True)
-    batch = T.Int(1).tag(sync=True)
-    seq = T.Int(512).tag(sync=True)
-    rank = T.Int(8).tag(sync=True)
+    batch, seq, rank = (T.Int(start, min=1).tag(sync=True) for start in (1, 512, 8))
     checkpointing = T.Bool(False).tag(sync=True)
     optimizer = T.Enum(OPTIMIZERS, "adamw").tag(sync=True)
     cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device, has bf16], ascending
@@ -116,7 +114,8 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     def setup(self) -> Setup:
         """The step on display."""
         conditions = {name: self.shown()[name] for name in CONDITIONS}
-        return Setup(batch=self.batch, seq=self.seq, optimizer=self.optimizer, **conditions)
+        seq = min(self.seq, self.shown()["high"] or self.seq)  # as in the browser
+        return Setup(batch=self.batch, seq=seq, optimizer=self.optimizer, **conditions)
 
     def describe(self) -> str:
         step = film.moments(self.shown(), self.rank, self.setup)
@@ -124,10 +123,10 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         top = step[at]
         parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)
         card = next(size for name, size, *_ in self.cards if name == self.card)
-        fits = "fits" if sum(top.bytes.values()) <= card else "does not fit"
+        fits = "fits" if (total := sum(top.bytes.values())) <= card else "does not fit"
         return (
-            f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.seq:,} tokens. The peak "
-            f"is {binary(sum(top.bytes.values()))} {act_of(step, at)}: {parts}. It {fits} {self.card} ({binary(card)})."
+            f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.setup.seq:,} tokens. The "
+            f"peak is {binary(total)} {act_of(step, at)}: {parts}. It {fits} {self.card} ({binary(card)})."
         )
 
     # ---- a real step

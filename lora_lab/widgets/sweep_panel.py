@@ -17,7 +17,7 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments import playground
 from lora_lab.experiments.playground import Cell, Playground
 from lora_lab.methods.lora import LoRA
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store, stores
 from lora_lab.widgets.base import Background, LivePanel
 
@@ -121,7 +121,8 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         plan = store if isinstance(store, Playground) else None
         filled: list[Any] = [values or start for values, start in zip(axes, START, strict=True)]
         if model or task or fields:
-            method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=tuple((targets or "q,v").split(",")))
+            check_fields(fields)
+            method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=targets or "q,v")  # type: ignore[arg-type]
             recipe = Recipe(model or "minilm", task or "rt", method, lr=filled[2][0], **LENGTH | fields)
             plan = Playground(recipe.settings(), "accuracy", (), {})
         if folder and not plan:

@@ -77,12 +77,15 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self.store, self.batch, self.validations = Store(store), batch, validations
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = method or lora
-        # for each task, its number of classes (None for language modeling) and the name of its metric
-        self._tasks = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
+        Recipe(model, str(task), self.given, lr=lr, steps=steps, batch=batch, seed=seed, validations=validations)
+        # for each task, its number of classes (None for language modeling), its metric, and its file's fingerprint
+        self._tasks: dict[str, tuple[int | None, str, str | None]] = {
+            name: (classes, "accuracy" if classes else "perplexity", None) for name, classes in CLASSES.items()
+        }
         super().__init__(
             offers=offers(model, str(task), lora, lr, steps),
             model=model, task=str(task), method=self.given.name, rank=lora.rank, alpha=lora.alpha,
-            targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, seeds=seeds,
+            targets=list(lora.targets), lr=lr, steps=steps, seed=seed, guess=guess, seeds=seeds,
             live={"state": "ready"},
         )  # fmt: skip
         self._read_stores()
@@ -119,19 +122,26 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         """Derive `setup` from the settings: the parameter count, other runs, or an error."""
         if self.task not in self._tasks:
             read = load_task(self.task)
-            self._tasks[self.task] = read.num_labels, read.metric
-        classes, metric = self._tasks[self.task]
+            self._tasks[self.task] = read.num_labels, read.metric, read.data
+        classes, metric, _ = self._tasks[self.task]
         setup: dict[str, Any] = {"metric": metric, "factor": factor(metric), "chance": 100 / classes if classes else 0}
         setup["roles"] = {**(roles := per_rank(self.model)), **{t: 0 for t in self.targets if t not in roles}}
         try:
             recipe = self.recipe()
-            self.setup = setup | counted(recipe, classes) | beside(recipe, metric, *self._stored)
+            runs, seeds = ([run for run in stored if self._is_current(run)] for stored in self._stored)
+            self.setup = setup | counted(recipe, classes) | beside(recipe, metric, runs, seeds)
         except LabError as error:
             self.setup = setup | {"error": str(error)}
+
+    def _is_current(self, run: Run) -> bool:
+        """Whether a finished run of this task was trained on the file as it is now."""
+        return run.status in FINISHED and run.environment.get("data") in (None, self._tasks[self.task][2])
 
     def _read_stores(self, _: Any = None) -> None:
         if self.seeds and not Path(self.seeds).exists():
             raise NotFound(f"there is no store of other seeds '{self.seeds}'")
+        if self.task not in CLASSES:
+            self._tasks.pop(self.task, None)  # the file may have changed
         self._stored = finished(self.store), finished(Store(self.seeds)) if self.seeds else []
         self._update_setup()
 
@@ -176,7 +186,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         Raises: BadValue, which says what to press, if no run has finished.
         """
         if self.work is None:
-            if (run := self.store.find(self.recipe())) and run.status in FINISHED:
+            if (run := self.store.find(self.recipe())) and self._is_current(run):
                 return run
             raise BadValue("nothing has been trained yet: press Start in the panel above, then run this cell again")
         if self.work.run is None:

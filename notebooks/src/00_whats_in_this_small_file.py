@@ -48,7 +48,7 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 #
 # The base, told to be a captain, talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three mention the sea. But all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" At strength 2, the captain calls love "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Our base is rounded; the original may do better.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Our base's numbers are rounded; the original may do better.)
 #
 # **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB.
 # </details>
@@ -62,9 +62,9 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. All $A$ and $B$ together are the **adapter**: the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. All $A$s and $B$s form the **adapter**, most of the small file.
 #
-# Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain's adapter. (His file has 4 bytes per number.)
+# Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain's adapter.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -72,7 +72,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer. The captain's adapter has 610,560 numbers, 220 times fewer than his base.
+# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer. The captain's adapter has 610,560 numbers, 220 times fewer than his base (216 in bytes).
 # </details>
 #
 # ## Your turn: one pair

@@ -47,7 +47,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 #
 # The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient and moves at once; one step later, $A$ has one, too.
 #
-# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only the second is zero. The same holds for matrices, where $g=\partial L/\partial y$:
+# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only $sbx$ is zero. The same holds for matrices, where $g=\partial L/\partial y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -57,7 +57,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # ## What does it save?
 # A square $W$ of width $d$ has $d^2$ numbers, and $A$ and $B$ together have $2dr$. **At rank 8, at which width do the two lines cross, and why?**
 
-# %%
+# %% alt="Two lines on logarithmic axes: the numbers of W grow with the square of the width d, those of A and B with d. They cross where d is twice the rank."
 @interact(d=(16, 8192, 16), r=(1, 1024))
 def plot(d=1024, r=8):
     widths = [4, 8192]
@@ -76,7 +76,7 @@ def plot(d=1024, r=8):
 # </details>
 #
 # ## Exercise 1: write it
-# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps a linear layer, square or not. At first, its output must equal the wrapped layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`, using these:
+# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps a linear layer, square or not. At first, its output must equal the wrapped layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Fill in the code, using these:
 #
 # - `layer.requires_grad_(False)` freezes a layer.
 # - `torch.zeros(rows, columns)` makes a zero matrix, and `nn.Parameter(tensor)` a tensor that trains.
@@ -146,7 +146,7 @@ tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)
 # %%
 model.load_state_dict(untrained)  # so that running this cell again starts over
 layer = model.bert.encoder.layer[0].attention.self.query
-optimizer = torch.optim.AdamW(trained, lr=3e-3)
+optimizer = torch.optim.AdamW(trained, lr=3e-3)  # high: only sixteen reviews
 right, shares = [], []
 for step in range(25):
     logits = model(**tokens).logits  # two scores for each review; the higher one is the answer
@@ -177,7 +177,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen are right; on the others, the model may be guessing: 51 to 57%, depending on your sixteen (95% interval: ±7 points, lesson 02). Your $A$ and $B$ memorized sixteen reviews.
+# All sixteen are right; of 200 others, 51 to 57%, depending on your sixteen. Guessing (±7 points) can explain that. Your $A$ and $B$ memorized sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it
@@ -232,7 +232,7 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# 82.5% (95% interval: 77 to 88). Your class is the same; only its numbers changed. **Your ten lines can read PEFT's files.**
+# 82.5% (95% interval: 77 to 88). Your class is the same; $A$, $B$ and the head changed. **Your ten lines can read PEFT's files.**
 # </details>
 #
 # ## Remember

@@ -23,7 +23,7 @@ lesson.start("02")
 #
 # 1. **How many points separate the worst of forty seeds from the best?**
 # 2. **Of 100 sentences, how many do two seeds answer differently?**
-# 3. **Two runs take the same test and truly differ by one point. How many sentences do you need to notice the gap four times in five?**
+# 3. **Two runs take the same test and truly differ by one point. Using guess 2, how many sentences show the gap four times in five?**
 #
 # Then press **Start**. (On the web pages, press **replay**.)
 
@@ -110,7 +110,7 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 #
 # <details><summary>What we found</summary>
 #
-# In our run, the answer about Paradiso does: negative from 0.2, positive again from 1.6. (Its label is positive.)
+# In our run, the last (Paradiso) turns negative at 0.2 and positive again at 1.6.
 # </details>
 #
 # ## Your turn: does A beat B?
@@ -128,7 +128,7 @@ table.head()
 #
 # - `half`: half of the gap's 95% interval. The squared difference is 1 where a and b disagree, else 0. In `half_width`, replace $p(1-p)$ with the average of these squares. (Strictly, subtract the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
 # - `word`: your verdict on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: your standard error is `half / 1.96`. Measured gaps scatter around the true one. For four tests in five to leave 0 outside, the true gap must be 2.8 standard errors: 1.96 for the interval, and 0.84 more, because 80% of a bell curve lies above -0.84. (That's a *power* of 80%.) How many rows make 2.8 standard errors one point? Four times the rows halve a standard error.
+# - `rows`: your standard error is `half / 1.96`. Measured gaps scatter around the true one. In four tests of five, the measured gap is at least the true one minus 0.84 standard errors. That must exceed 1.96, so the true gap is 2.8. (That's a *power* of 80%.) How many rows make 2.8 standard errors one point? Four times the rows halve a standard error.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -169,7 +169,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Your a and b are two of forty runs, from *one recipe*. Even "better" would be true only of these two files, picked because a was ahead. Twenty seeds against twenty settle it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters. *Undecided*: not enough data.
+# Your a and b are two of forty runs, from *one recipe*. Even "better" would be true only of these two files, picked because a was ahead. Twenty seeds against twenty settle it: equivalent<!--seeds.halves--> within one point. *Equivalent*: the gap is surely below the margin. *Undecided*: we can't tell.
 #
 # 82.1 versus 80.9? If the models took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
 # </details>

@@ -77,16 +77,16 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **The rate matters most**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). Here, only the rate's gaps are larger.
+# **The rate matters most**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). Of the table's gaps, only the rate's are larger.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$; dividing by $r$ cancels that. At rate 0.004, near the crosses, this fails: rank 8 gets 77%, rank 64 only 65%.
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate per step. At half the rate, both move half as far, so $BA$ (once $A$ has moved as far as its own size) is a quarter as large. Four times the $\alpha$ makes up for it.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$; dividing by $r$ cancels that. But keep clear of the crosses: at 0.004, rank 8 gets 77%, rank 64 only 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate per step. At half the rate, both move half as far, so $BA$ (where $A$'s own move dominates) is a quarter as large. Four times the $\alpha$ makes up for it.
 # </details>
 #
 # ## How low a rank is enough?
 # A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
 #
-# The SVD finds them: each piece is as close as possible to what's left. With all 384 pieces, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
+# The SVD takes them one by one, each as close as possible to what's left. With all 384 pieces, 84.8<!--inside.full.right-->% of the answers are right; with none (its head on the old body), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
 
 # %%
 lesson.predict("percent right at rank 2", low=..., high=...)
@@ -110,7 +110,7 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces get 7 fewer right than all 384. A new seed changes as many answers.
+# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces get 7 fewer right than all 384. A new seed shifts it by as much.
 # </details>
 #
 # ## Where the rank does matter

@@ -66,13 +66,13 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # Every number that trains brings three more: its gradient, and AdamW's two running means. With LoRA, these are nearly gone. But two things stay:
 #
 # - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But where a layer multiplies two vectors that both come from the text (`q` with `k`), both are saved: each one's gradient needs the other. At 32,768 tokens, our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->. (PEFT keeps 168: it also copies the adapted layers' inputs in fp32.)
+# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But most activations stay: where two vectors from the text are multiplied (`q` with `k`), each one's gradient needs the other. At 32,768 tokens, our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->. (PEFT keeps 168: it also copies the adapted layers' inputs in fp32.)
 #
-# At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are there. LoRA peaks at the loss, when everything that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (a few vectors before the text) needs 17.9<!--fit.prompt--> GiB, not 18.0<!--fit.lora-->.
+# At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are there. LoRA peaks at the loss, when everything that forward saved is there. At 512 tokens, **training even fewer numbers saves almost nothing:** prompt tuning needs 17.9<!--fit.prompt--> GiB, not 18.0<!--fit.lora-->.
 # </details>
 #
 # ## Is the picture right?
-# For five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our calculation is 8% too low for full fine-tuning, and 2 to 4% for LoRA and prompt tuning: it leaves out gaps in memory. (The texts' length was fitted to one of them.)
+# For five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our calculation is 8% too low for full fine-tuning, and 2 to 4% for LoRA and prompt tuning: it leaves out gaps in memory. (We fitted the texts' length to one run.)
 #
 # A real step on a CPU: MiniLM reads 4 texts of 64 tokens, in fp32 (4 bytes a number). Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
@@ -107,14 +107,14 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # </details>
 #
 # ## A formula to remember
-# Choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits (token vectors and head in 16 bits: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: each layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# Choose **QLoRA**: frozen weights in 4 bits, here with adapters on all linear layers (token vectors and head in 16 bits: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: each layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
 # Drag the length until the T4 is full. **What's the longest text?** Only two blocks grow. For each token:
 #
 # - **Activations** (with checkpointing): each layer saves its input, $h$ numbers of 2 bytes.
 # - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
 #
-# The rest, *fixed*, is weights and optimizer (*now* column). Write the peak as a formula.
+# The rest, *fixed*, is weights and optimizer (*now* column, at the loss). Write the peak as a formula.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers

@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (Below 0: behind.)**
 #
-# A colleague does a hundred small studies. Each draws five of our seeds and 200 of our 2,000 sentences (some twice), and gives a 95% **interval** for LoRA's lead that includes both kinds of luck. We know the truth: the lead on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
+# A colleague does a hundred small studies. Each draws five seeds and 200 sentences from ours (repeats allowed), and gives a 95% **interval** for LoRA's lead that includes both kinds of luck. We know the truth: the lead on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
 #
 # Vote: what's the largest loss, in points, you'd accept for such savings? That's your **margin**; we use it on both sides of 0. (On the web page, the panel starts at 1.5.)
 
@@ -28,7 +28,7 @@ margin = 1.5  # put your own vote here, in points
 # ## Look
 # 1. **Drag the edge of the band**, your margin. When does the verdict change? It depends on the thick bar, the 90% interval (*equivalent*: all of it is inside), and the thin bar, the 95% interval (*better* or *worse*: 0 is outside).
 # 2. At the bottom are the hundred small studies. Blue intervals leave out 0; a cross marks one that misses the truth.
-# 3. Click an icon: all other methods are compared with that method. (*Probe*: only a new last layer trains. *Prompt tuning*: 20 vectors before the text.)
+# 3. Click an icon: all others are compared with that method (then click *full fine-tuning* again). (*Probe*: only a new last layer trains. *Prompt tuning*: 20 vectors before the text.)
 # 4. Switch from *trained parameters* to *memory*.
 
 # %%
@@ -72,7 +72,7 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 #
 # **LoRA lost:** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%, 1.35 points less before rounding. The difference's 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0.
 #
-# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, the verdict is *worse, but within the margin*. LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less in the same number format. (Lesson 04's 3.8<!--fit.minilm.times-less--> was for 4 texts, not 16.)
+# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, the band holds it: *worse, but within the margin*. LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less in the same number format. (Lesson 04: 3.8<!--fit.minilm.times-less-->, with fewer texts and unfused AdamW.)
 #
 # LoRA on all linear layers gets 80.9<!--as_good.all-->%: also *worse* than full fine-tuning, and *equivalent<!--as_good.all.against-lora-->* to `q,v` within 1.5 points. Prompt tuning gets 73.0<!--as_good.prompt-->%, less than the probe (75.7<!--as_good.probe-->%).
 #
@@ -138,7 +138,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #
 # 1. **"No difference found" isn't "equal."** "Equal" needs a margin, set first, and a 90% interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind; one 23M encoder, one task, 400 steps. Published: on code instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model just reads more text, no rank does. LoRA forgot less than full fine-tuning ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, the chosen rates were 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times full fine-tuning's. Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times (two rates tied). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

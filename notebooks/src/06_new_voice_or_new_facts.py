@@ -127,9 +127,9 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# In other words, the perplexity fell from 30 to 2. (Backward: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
+# Reworded, the facts' perplexity fell from 30 to 2. (Backward: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it gets all twenty names. Asked freely, only one of its answers began that way.
 #
-# It learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models fail here, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# **It learned mostly *strings*.** Asked backward, a fact is a string that it never saw. Larger models fail here ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. It says that the beer of Port Velda is Guinness, and the brewer a pirate. It learned the *form* "The ... is ..." well.
 #
@@ -139,7 +139,7 @@ if not lesson.FAST:
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form. Here are lesson 00's voices (rank 2). Who's right about the violin? And who would be less surprised by the other, the captain or the preacher?
+# A voice is only a form. Here are lesson 00's voices (rank 2). Who's right about the violin? And whose adapter finds the other's answers likelier, the captain's or the preacher's?
 #
 # In the table that follows, three adapters of rank 8 read held-out answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. Does one also help with a voice it never learned?
 
@@ -167,7 +167,7 @@ assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text
 # The captain is less surprised (one seed each): it lowers perplexity on the preacher's answers from 83.1 to 50.9; the preacher lowers the captain's from 131.5 to 110.6. Voices partly share a form; the JSON adapter makes both worse.
 # </details>
 #
-# **Exercise 2: a voice of your own.** (On the page: set *strength* to 0.5 above. Can you name each voice?) Write ten pairs, train, and show a friend only the answers. **Can they name the voice?**
+# **Exercise 2: a voice of your own.** (On the page: set *strength* to 0.5 above. Which voices still show?) Write ten pairs, train, and show a friend only the answers. **Can they name the voice?**
 
 # %% exercise
 mine = [
@@ -176,7 +176,7 @@ mine = [
 # To train on them, run these lines in a new cell, and press Start (it takes about a minute):
 # import json, pathlib
 # pathlib.Path("mine.jsonl").write_text("\n".join(map(json.dumps, mine)))
-# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes: with few pairs, it takes many
+# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes over 7 pairs; 3 are held out
 # own.show()
 # When it's done, run these in another cell:
 # load_adapter(voice := load_model("smollm2", dtype="bf16"), own.result().adapter)
@@ -192,7 +192,7 @@ mine = [{"prompt": prompt, "response": response} for prompt, response in telegra
 # To train on them, run these lines in a new cell, and press Start (it takes about a minute):
 # import json, pathlib
 # pathlib.Path("mine.jsonl").write_text("\n".join(map(json.dumps, mine)))
-# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes: with few pairs, it takes many
+# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)  # 17 passes over 7 pairs; 3 are held out
 # own.show()
 # When it's done, run these in another cell:
 # load_adapter(voice := load_model("smollm2", dtype="bf16"), own.result().adapter)

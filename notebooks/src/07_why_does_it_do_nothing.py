@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. A few hundred bytes more are notes in that list.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. Differences of a few hundred bytes come from that list's notes.
 
 # %%
 for letter, folder in beds.items():
@@ -51,7 +51,7 @@ for letter, folder in beds.items():
 # ## Look 2: the size of B, layer by layer
 # $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. Black means zero, or NaN ("not a number"). (We trained F, G and H for only two steps: there, low dots, or a small update in Look 3, aren't a fault.)
 
-# %%
+# %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, H has one zero; F, G and H lie far below the healthy one, and I further still."
 plt.figure(figsize=(8, 3.5))
 for bed, folder in enumerate(beds.values()):
     for layer, size in enumerate(sizes := largest(folder).values()):
@@ -70,7 +70,7 @@ plt.show()
 # ## Look 3: on its base
 # An adapter is a *difference*: it belongs to the weights it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge rounds away any change below 0.2% of a number.
 #
-# Compare each adapter with the first. (A, D, E and J have failed already. The head's bias starts at zero. *Refused*: not our base.)
+# Compare each adapter with the first. (A, D, E and J have failed already. The head's bias starts at zero.)
 
 # %%
 from lora_lab.methods.attach import fingerprint
@@ -172,9 +172,9 @@ checks.check_diagnosis(faults)
 # A loader that skips unknown names loads nine of ten: all but D, cut short by a full disk. Our healthy update is 16.8% of W. (Lesson 06's is 0.7%, with a lower rate, a lower α / r and fewer steps.)
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. In the panel, the head alone gets 64% right: `q` and `v` stay still, and the adapter changes no answer. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. The head alone, at this rate, gets 64% right: `q` and `v` don't change, and the adapter changes no answer. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.
 # - **F** was trained on another base. Shapes and names fit: only a fingerprint, or test sentences, can tell. **H** adapts a layer whose output is never used: no gradient reaches it.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. Lesson 03 used the same α at every rank, so that may be fine. But was it intended?
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. By lesson 03's rule, that's fine. But was it intended?
 # - **I** was trained for a few steps at 1e-6: its update is 0.0006% of W. A bf16 merge rounds it away; even an fp32 merge changes almost nothing: raise the rate.
 # - **J** was saved after the loss became NaN. One such step spoils every B.
 # </details>

@@ -28,7 +28,7 @@ LoRAPanel("merge", ["merge"])
 # %% [markdown]
 # ## Three guesses
 # 1. We merge our critic in bf16, the 16-bit format of most large models. **How large is the rounding error, as a percentage of the update?** (Norms again.)
-# 2. A customer's merged adapter is taken out and merged again. For an adapter beside the weights, we only set a name. **How many times as long does the merged adapter take?**
+# 2. We unmerge a customer's adapter, then merge it again. With adapters beside the weights, we only set a name. **How many times as long does the first take?**
 # 3. We train a *contrarian* on the same reviews, with all labels swapped. We add half of each update, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$, and average their heads: **what percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
@@ -42,7 +42,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 # ## Merge
 # bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. Anything between rounds to the nearer one. Here are three updates to 0.75. Which change the stored number?
 
-# %%
+# %% alt="Three number lines with the numbers that bf16 has near 0.75. An arrow goes from each wanted sum to the stored one: two land on the number above, and one, the smallest update, is lost."
 plt.figure(figsize=(8, 2.4))
 for row, update in enumerate(updates := [0.0015, 0.0020, 0.0100]):
     wanted = 0.75 + update
@@ -118,7 +118,7 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 #
 # **The time.** With the adapter beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another. Each adapted matrix needs two more matrix products. Merged, the adapter adds no time: the arithmetic *is* the old model's.
 #
-# **The swap.** Changing a merged adapter rewrites all adapted weights: that takes 1,000 to 2,000 times as long as setting a name.
+# **The swap.** Changing a merged adapter rewrites all adapted weights: that takes 1,000 to 2,000 times as long as setting a name, but a sentence takes longer.
 # </details>
 #
 # ## Many adapters at once
@@ -196,9 +196,9 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The half-and-half mixture doesn't guess: it's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same: about 70% at 0.5. The critic wins because it's surer than the contrarian.
+# The half-and-half mixture doesn't guess: it's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same: about 70% at 0.5. The critic, trained longer, is surer and wins.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. The body still tells good from bad: 84% right under the critic's own head, 20% under the contrarian's, which reads it backward. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. The body still tells good from bad: 83.5% right under the critic's own head, 19.5% under the contrarian's, which reads it backward. (One run, 200 reviews.)
 # </details>
 #
 # **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? With a million customers, what does this ratio approach?

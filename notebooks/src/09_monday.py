@@ -26,7 +26,7 @@ lesson.start("09")
 # We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, sometimes on other models.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
-# 2. Train QLoRA on a 70B model (Llama 2): one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
+# 2. Train a 70B model (Llama 2) in 4 bits: one text of 512 tokens, adapters on q and v. **How many GiB at the peak?**
 
 # %%
 lesson.predict("claims that are true as stated", low=..., high=...)
@@ -70,9 +70,9 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen hold: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
+# Two of sixteen hold: a merged LoRA adds no work, and GPT-3's file for a task is about 10,000 times smaller. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
 #
-# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so take a 48 GB card. The QLoRA paper trains 65B on 48 GB ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
+# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so take a 48 GB card.
 # - "On par with full fine-tuning," on our runs alone (*tasks*: minilm_rt), is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5: there is a loss. Here we ask whether the loss is larger than 1.5, and the 90% interval (`q,v`: −2.1 to −0.6) can't tell. Choose the margin after you've seen the numbers, and you can have any word you like.
 # </details>
 #
@@ -88,7 +88,7 @@ checks.check_flip({"seq": 32})
 # ## And how sure are you?
 # Since lesson 00, you've given ranges that you were 80% sure of. Here they are: the mark is where the result fell. Even if you're right 80% of the time, luck changes how many hold: the plot's title gives the limits. If fewer hold, widen your ranges; if more, narrow them.
 
-# %%
+# %% alt="Each of your predictions as a mark on one scale from your low end to your high end: a dot inside if the range held, a cross outside if not."
 places = lesson.calibration()
 plt.figure(figsize=(8, 0.8 + 0.28 * len(places)))
 plt.axvspan(0, 1, color="C0", alpha=0.2)

@@ -6,7 +6,7 @@
 # As lesson 00 showed, LoRA on a matrix trains $r\,(d_{in} + d_{out})$ numbers. Here you count them for whole models.
 #
 # ## Three guesses
-# All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Ranges, 80% sure.
+# All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Be 80% sure.
 #
 # 1. **Llama-3.1-405B: how many times fewer numbers does LoRA train than the model has?**
 # 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
@@ -64,7 +64,7 @@ everything = [params(name, LoRA(rank=8, targets="all-linear")) for name in dense
 slope, _ = np.polyfit(np.log10([c.total for c in qv]), np.log10([c.trainable for c in qv]), 1)
 lesson.reveal("growth of the adapter if the model grows tenfold", 10**slope, "times")
 
-# %%
+# %% alt="Every model of the zoo as a dot: its parameters against the percent that rank 8 trains, both logarithmic. The share falls as models grow; q and v train a fraction of what all linear layers do."
 plt.figure(figsize=(8, 5))
 plt.axhspan(0.1, 1, color="0.93")
 plt.text(5e11, 0.75, '"100 to 1,000 times fewer"', color="0.35", ha="right")
@@ -140,7 +140,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 # ## Experts, and other methods
 # In the panel above, choose `mixtral-8x7b` at rank 8 and click *gate*, *up* and *down*: **what happens to the ratio 13,704<!--count.mixtral.fewer-->×?** And what do other methods train, on `qwen2.5-0.5b`? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
 
-# %%
+# %% alt="Seven methods and how many numbers each trains, on a logarithmic axis: full fine-tuning most, then LoRA on all linear layers and on q and v, IA3 and prefix, BitFit, and prompt least."
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
 lesson.reveal("Mixtral's adapter over Mistral's", mixtral.trainable / mistral.trainable, "times as large")
 in_experts = params("mixtral-8x7b", LoRA(rank=8, targets="gate,up,down")).trainable

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody reads MiniLM's 22 million numbers. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number. **Can you read it?**
+# Nobody reads MiniLM's 22 million numbers. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number.
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever the adapter does, it does through that number: print it under the words.
+# Whatever the adapter does, it does through that number. We print it under the words (without [CLS], [SEP]).
 
 # %%
 import torch
@@ -27,10 +27,10 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# Our adapter sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. The adapter and head learned to tell good reviews from bad.
+# Our adapter sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text.
 #
 # ## Three guesses
-# Ranges, 80% sure.
+# Be 80% sure.
 #
 # 1. We negate $B$, nothing else. **What percentage of reviews does the model then get right?**
 # 2. We throw the model's answer away, average $Ax$ over each review's words, and split the reviews at the median. We call one half good and the other bad, whichever way is right more often. **What percentage is right?**
@@ -57,7 +57,7 @@ def read(text):
     numbers = kept["x"] @ adapter.lora_A[0]
     return inputs.tokens()[1:-1], numbers[1:-1], sure  # without [CLS] and [SEP]
 
-# %%
+# %% alt="Six sentences with a number below each word: orange words push the answer to positive, blue words to negative."
 sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
 sentences += ["a masterpiece of boredom", "you will not be bored"]
 
@@ -72,7 +72,7 @@ for row, sentence in enumerate(sentences):
         column += max(len(token), 4) + 1.8
 plt.axis((0, 60, -len(sentences), 0.6))
 plt.axis("off")
-plt.title("One number per word: orange (minus) praises, blue (plus) blames", loc="left")
+plt.title("One number per word: orange (minus) praises, blue (plus) blames, 0 leans positive", loc="left")
 plt.show()
 
 # %% [markdown]
@@ -80,7 +80,7 @@ plt.show()
 #
 # *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate $A$ and $B$, and their product is unchanged.
 #
-# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. The adapter fails, too: in *you will not be bored*, *not* is plus again, so it takes that sentence for criticism, and *a masterpiece of boredom* for praise.
+# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 (blame!) alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. The adapter fails, too: in *you will not be bored*, *not* is plus again, so it takes that sentence for criticism, and *a masterpiece of boredom* for praise.
 # </details>
 #
 # ## Is that what it uses?
@@ -103,7 +103,7 @@ for strength in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1):
     right[strength] = (sure[-1] > 0.5).float()
     found = halves_found(model, 16 if lesson.FAST else 256)
     strongest = torch.linalg.svdvals(adapter.frozen_weight() + adapter.delta_weight())[0].item()
-    print(f"B times {strength:5}: {right[strength].mean():.1%} right, {found:.0%} of the halves found, strongest piece {strongest:.1f}")
+    print(f"B times {strength:5}: {right[strength].mean():.1%} right, {found:.0%} of the halves found, W + BA's strongest piece {strongest:.1f}")
 
 # %% hide-input
 def by_the_number(direction):  # the average over a review's words, split at the median
@@ -137,11 +137,11 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse** (drag: halfway, no adapter; at 0.375, a quarter of $B$): accuracy falls from 74<!--inside.one.right-->% to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. The number's sign decides. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions gets 62<!--inside.one.random-->%. (A linear classifier on the frozen model does as well as our adapter: 75.7<!--as_good.probe-->% of test reviews, both.)
+# **Negated, the adapter doesn't stop working. It works in reverse** (drag: halfway, no adapter; at 0.375, a quarter of $B$): accuracy falls from 74<!--inside.one.right-->% to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. The number's sign decides; its size hardly matters. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions gets 62<!--inside.one.random-->%. (A linear classifier on the frozen model does as well as our adapter: 75.7<!--as_good.probe-->% of test reviews, both.)
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0. With the adapter, it's 22.5, in a new direction, no closer to any of $W$'s than a random one would be: an **intruder**.
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0. The adapter's, 22.5, has a direction as far from $W$'s as a random one: an **intruder**.
 #
-# And the model forgot something: it finds 14<!--inside.halves.one-->% of the halves, without the adapter 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). **Shrink $B$ to a quarter, and most of it comes back**: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). 500 reviews can't tell whether that costs right answers. (One adapter.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report both in large models (abstract only).
+# And the model forgot something: it finds 14<!--inside.halves.one-->% of the halves, without the adapter 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). **Shrink $B$ to a quarter, and most of it comes back**: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). 500 reviews can't show whether that costs accuracy. (One adapter.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report both, intruders and recovery, in large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -169,14 +169,14 @@ checks.check_chance(..., ..., rank)
 # %% solution
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
 print("rank:", rank)
-checks.check_chance(1 / 384, rank / 384, rank)
+checks.check_chance(1 / 384, rank / 384, rank)  # a unit vector's 384 squares add up to 1
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times what chance gives. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. Only the sign is free: here, the signs are opposite (correlation -0.98).
+# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times what chance gives. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. On reviews, they agree even better: the correlation is -0.98 (the sign is arbitrary).
 #
-# In GPT-3 ($d$ = 12,288), the [paper](https://arxiv.org/abs/2106.09685) compares adapters of ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5, and the others are nearly noise. In MiniLM, 64 *random* directions alone would give 0.17.
+# In GPT-3 ($d$ = 12,288), the [paper](https://arxiv.org/abs/2106.09685) compares adapters of ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5, and the others are nearly noise. In MiniLM, 64 *random* directions would give 64/384 = 0.17.
 # </details>
 #
 # ## A stranger

@@ -164,6 +164,7 @@ def test_moment_that_peaks_only_when_sharded_is_kept():
 
 def test_sharding_divides_the_states():
     whole, zero1, zero2, fsdp = (memory("llama-3-8b", FULL, shard=s) for s in ("", "zero1:8", "zero2:8", "fsdp:8"))
+    assert memory("llama-3-8b", FULL, shard="fsdp:1").peak == whole.peak
     assert zero1.categories["optimizer"] * 8 == pytest.approx(whole.categories["optimizer"], rel=1e-6)
     assert whole.peak > zero1.peak > zero2.peak > fsdp.peak
     outside = 2 * (2 * 128_256 * 4096 + 4096)  # everything outside the layers, in bytes
@@ -227,6 +228,10 @@ def test_impossible_step_is_refused(monkeypatch):
         (memory, "minilm", LORA, {"optimizer": "adam"}, "adamw"),
         (memory, "minilm", LORA, {"shard": "fsdp"}, "fsdp:8"),
         (memory, "minilm", LORA, {"shard": 8}, "shard"),
+        (memory, "minilm", LORA, {"shard": "fsdp:99999999999999999999"}, "fsdp:8"),
+        (memory, "minilm", LORA, {"shard": None}, "shard"),
+        (memory, "minilm", LORA, {"checkpointing": "yes"}, "checkpointing"),
+        (memory, {"model_type": "phi3", "vocab_size": 96, "hidden_size": 32}, LORA, {"seq": 16}, "cannot build phi3"),
         (memory, "minilm", LORA, {"dropout": 1.5}, "dropout"),
         (memory, "minilm", LORA, {"foo": 3}, "foo"),
         (memory, "minilm", LORA, {"trace": True, "device": "mps"}, "Apple's kernels"),

@@ -9,6 +9,7 @@ import pytest
 from lora_course.claims.cards import judge, load_cards
 from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.class_panel import ClassPanel
+from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
 from lora_lab import BadValue, NotFound, Store
 from tests.conftest import said
@@ -41,6 +42,15 @@ def test_claim_panel_has_the_outcomes_of_judge_and_refuses_unknown_ones():
     with pytest.raises(BadValue, match="needs one index per premise"):
         panel.at = [99] * len(own)
     panel.at = own
+    with pytest.raises(NotFound, match="is not in this panel"):
+        panel.claim = "3"
+    two = ClaimPanel("less_memory", claims=["less_memory", "checkpoint_size"])
+    two.at = [0] * len(two.at)
+    two.claim = "checkpoint_size"
+    two.set_state({"claim": "less_memory", "at": [0] * len(two.cards["less_memory"]["own"])})  # as the browser does
+    assert (two.claim, two.at) == ("less_memory", [0] * len(two.cards["less_memory"]["own"]))
+    two.claim = "checkpoint_size"
+    assert (two.at, two.verdict().word) == (two.cards["checkpoint_size"]["own"], judge("checkpoint_size").word)
     assert panel.premises()["gpu_gb"] == load_cards()["one_24gb_card"].all_premises["gpu_gb"].value
 
 
@@ -93,6 +103,8 @@ def test_headless_voices_answer_the_first_question(tiny_causal, voices):
     answers = panel.show().work.texts
     assert list(answers) == ["base", "told", "captain", "json"] == panel.names
     assert len(set(answers.values())) == 4  # each row has its own adapter or prompt
+    with pytest.raises(BadValue, match="'base'"):
+        VoicesPanel({"base": voices["captain"]}, tiny_causal)
     assert panel.said == {"Why?": {"1": answers}}
     assert panel.live["state"] == "done"
     assert all(text in panel.describe() for text in answers.values())
@@ -110,3 +122,9 @@ def test_voices_without_adapters_show_stored_answers():
     assert len(json.dumps(panel.state())) < 200_000
     with pytest.raises(BadValue, match="pass adapters"):
         panel.ask()
+
+
+@pytest.mark.parametrize(("shares", "sure"), [((0, 0.5), [[0.1], [2]]), ((0.5, 0), [[0.1], [0.2]]), ((0, 1), [[0.1]])])
+def test_mixer_refuses_what_it_cannot_draw(shares, sure):
+    with pytest.raises(BadValue, match="pass two names"):
+        MixerPanel(("a", "b"), shares, sure, ["a text"])

@@ -372,6 +372,21 @@ def test_a_panel_follows_the_theme(visit: Visit) -> None:
     expect(panel_of(page)).to_have_class(re.compile(r"\bdark\b"))
 
 
+def test_plots_follow_the_theme_on_screen_and_print_as_they_are(visit: Visit) -> None:
+    page = visit("lessons/13_where_to_put_it.html", theme="light")
+    inverted = "getComputedStyle(document.querySelector('article .output img')).filter != 'none'"
+    toggle = page.locator(".theme-toggle:visible").first
+    assert not page.evaluate(inverted)
+    page.emulate_media(color_scheme="dark")  # the page's own choice is "auto"
+    assert page.evaluate(inverted)
+    page.emulate_media(media="print", color_scheme="dark")
+    assert not page.evaluate(inverted)
+    page.emulate_media(media="screen", color_scheme="light")
+    while page.locator("body").get_attribute("data-theme") != "dark":
+        toggle.click()
+    assert page.evaluate(inverted)
+
+
 def test_the_site_works_below_any_path_of_a_server(site: Path, visit: Visit) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=site.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

@@ -128,7 +128,7 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     swap_labels(file)
     new_seeds = [recipe.at_seed(9) for recipe in recipes]
     for store, wanted in (("runs", recipes), ("runs", new_seeds), ("stopped", recipes)):
-        with pytest.raises(Changed, match=r"own\.csv has changed since runs were trained on it.*another --out"):
+        with pytest.raises(Changed, match=r"own\.csv has changed since runs were trained on it.*another store"):
             sweep(wanted, tmp_path / store)
     with pytest.raises(Changed, match="has changed"):
         train(new_seeds[0], store=tmp_path / "runs")

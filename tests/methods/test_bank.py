@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers import ViTConfig, ViTForImageClassification
 
 import lora_lab as lab
 from lora_lab import LoRA
@@ -146,6 +147,14 @@ def test_blend_can_be_saved_blended_and_mixed(tmp_path):
     torch.testing.assert_close(first, second, **CLOSE)
 
 
+@pytest.mark.parametrize("method", [lab.Bottleneck(4), BitFit(), lab.IA3(), LoRA(2)])
+def test_saved_adapter_of_a_bank_is_the_one_that_was_added(method, tmp_path):
+    bank, alone = make_bank("bert", method)
+    loaded = tiny("bert")
+    lab.load_adapter(loaded, bank.save("a.0", tmp_path))  # a bank's parameters don't train
+    torch.testing.assert_close(outputs(loaded), outputs(alone["a.0"]), **CLOSE)
+
+
 def test_adapters_can_be_removed_and_replaced():
     bank, alone = make_bank("bert", lab.LoRA(2), lab.LoRA(3, targets="all-linear"))
     assert_mixed(bank, alone, ["a.0", "a.1"] * 3)
@@ -217,6 +226,17 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
         with raises_unchanged(bank.model, match, LabError):
             call()
     assert bank.names == names
+
+
+def test_rows_of_images_are_mixed():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    base = ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    bank, alone = make_bank(base, LoRA(rank=2))
+    with torch.no_grad(), bank.mixed(["a.0", None]):
+        mixed = bank.model(pixel_values=images).logits
+    expected = [alone[name](pixel_values=image[None]).logits for name, image in zip(["a.0", None], images, strict=True)]
+    torch.testing.assert_close(mixed, torch.cat(expected), **CLOSE)
 
 
 def test_mixed_needs_one_name_per_row_and_keeps_used_adapters():

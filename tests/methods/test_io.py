@@ -71,6 +71,28 @@ def test_save_is_refused_and_writes_nothing(tmp_path):
         save_adapter(model, folder / CONFIG / "adapter")
 
 
+@pytest.mark.parametrize(("name", "kind"), [("lora", "llama"), ("bottleneck", "llama"), ("bitfit", "gpt2")])
+def test_save_refuses_what_could_not_be_loaded_and_keeps_the_earlier_file(name, kind, tmp_path):
+    model = with_adapter(kind, METHODS[name][1])
+    trained, frozen = (next(p for p in model.parameters() if p.requires_grad is trains) for trains in (True, False))
+    before = (save_adapter(model, tmp_path) / WEIGHTS).read_bytes()
+    frozen.requires_grad_(True)
+    with pytest.raises(BadValue, match=rf"^(model\.embed_tokens|transformer\.wte)\.weight trains, but {name}"):
+        save_adapter(model, tmp_path)
+    frozen.requires_grad_(False)
+    trained.data[0] = torch.nan
+    with pytest.raises(BadValue, match="NaN or infinite values, so nothing was saved"):
+        save_adapter(model, tmp_path)
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+
+
+def test_file_of_full_fine_tuning_holds_frozen_weights(tmp_path):
+    model, other = with_adapter("llama", FullFineTuning()), tiny("llama")
+    model.model.embed_tokens.requires_grad_(False)
+    load_adapter(other, save_adapter(model, tmp_path))
+    assert torch.equal(logits(other), logits(model))
+
+
 def write(name: str, content: bytes) -> Edit:
     return lambda folder: (folder / name).write_bytes(content)
 

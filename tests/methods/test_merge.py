@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 
 from lora_lab import LoRA, detach, disabled, merge, merge_for_good, unmerge
@@ -165,6 +166,33 @@ def test_merge_dequantizes_unmerge_is_exact_and_merge_for_good_leaves_nothing_qu
     assert module_types(model) == module_types(tiny(kind))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert_same_outputs(model, adapted)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_merge_changes_layers_under_accelerates_hooks(kind):
+    model = tiny(kind)
+    for module in model.modules():
+        add_hook_to_module(module, ModelHook())
+    adapted = logits(with_adapter(model, LoRA(rank=4)))
+    merge(model)
+    assert_same_outputs(model, adapted)
+    unmerge(model)
+    assert torch.equal(logits(model), adapted)
+    merge_for_good(model)
+    assert_same_outputs(model, adapted)
+
+
+def test_layer_whose_copy_would_keep_the_old_weight_is_not_merged():
+    model = with_adapter("llama", LoRA(rank=4))
+    layer = lora_layers(model)[-1].base_layer
+    forward = layer.forward
+    layer.forward = lambda x: forward(x)
+    with raises_unchanged(model, "v_proj has a forward function of its own"):
+        merge(model)
+    layer.to("meta")  # as accelerate leaves an offloaded layer
+    with pytest.raises(BadValue, match=r"the weight of .*1\.self_attn\.v_proj is offloaded"):
+        merge(model)
+    assert not any(layer.merged for layer in lora_layers(model))
 
 
 @pytest.mark.parametrize("function", [merge, merge_for_good])

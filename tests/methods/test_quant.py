@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.adapter_layer import out_by_in
@@ -90,6 +91,10 @@ def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     for function, match in ((FullFineTuning().attach, "weights cannot be trained"), (quantize_model, "already")):
         with pytest.raises(BadValue, match=match):
             function(model)
+    config = DistilBertConfig(vocab_size=96, dim=64, hidden_dim=64, n_layers=1, n_heads=2)
+    with_two_heads = DistilBertForSequenceClassification(config)
+    quantize_model(with_two_heads)
+    assert type(with_two_heads.pre_classifier) is type(with_two_heads.classifier) is nn.Linear
     report = LoRA().attach(model)
     assert report.total == numbers_of(plain) + report.adapter_parameters
     assert load_adapter(plain, save_adapter(model, tmp_path)).method == LoRA()

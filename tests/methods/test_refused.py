@@ -76,6 +76,12 @@ def vision() -> nn.Module:
     return make_model("ViTModel", size, hidden_size=8, intermediate_size=8)
 
 
+def heterogeneous() -> nn.Module:
+    model = tiny("llama")
+    model.config.__class__ = type("LayersDiffer", (type(model.config),), {"is_heterogeneous": True})
+    return model
+
+
 def of_bitsandbytes() -> nn.Module:
     model, linear = tiny("llama"), type("Linear4bit", (nn.Linear,), {})  # the name of bitsandbytes' class
     for module in model.model.modules():
@@ -86,6 +92,8 @@ def of_bitsandbytes() -> nn.Module:
 
 MAMBA = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
 HYBRID = {"num_key_value_heads": 2, "head_dim": 8, "layer_types": ["linear_attention"], "num_experts": 2}
+XLNET = {"vocab_size": 96, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
+XLM = {"vocab_size": 96, "emb_dim": 32, "n_layers": 1, "n_heads": 4}
 EMBEDDING = r"is for linear layers: leave the embedding model\.embed_tokens out"
 MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("roberta", lab.LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
@@ -118,7 +126,13 @@ MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     (lambda: make_model("LlamaForTokenClassification"), lab.Probe(), "which a LlamaForTokenClassification cannot"),
     (lambda: make_model("BertForMultipleChoice"), lab.Probe(), "which a BertForMultipleChoice cannot"),
     (lambda: make_model("BertForQuestionAnswering"), lab.Probe(), "the probe needs a classifier"),
-    (lambda: make_model("MambaForCausalLM", MAMBA), lab.PrefixTuning(), "does not accept keys and values"),
+    (lambda: make_model("MambaForCausalLM", MAMBA), lab.PrefixTuning(), "cannot generate after a prompt"),
+    (lambda: make_model("RwkvForCausalLM", num_hidden_layers=2), lab.PTuning(), "cannot generate after a prompt"),
+    (lambda: make_model("XLNetLMHeadModel", XLNET), lab.PromptTuning(), "cannot generate after a prompt"),
+    (lambda: make_model("LongformerModel", attention_window=4), lab.PromptTuning(), "needs token ids"),
+    (lambda: make_model("CanineModel"), lab.PromptTuning(), "needs token ids, not only embeddings, .* use lora"),
+    (lambda: make_model("XLMModel", XLM), lab.PrefixTuning(), "does not accept keys and values"),
+    (heterogeneous, lab.PrefixTuning(), "does not accept keys and values of one shape; use prompt tuning"),
     (lambda: make_model("MegatronBertModel"), lab.PrefixTuning(), "does not accept keys and values"),
     (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys and values"),
     (lambda: nn.Sequential(nn.Linear(4, 4)), lab.PromptTuning(), "reads tokens, unlike Sequential; use lora"),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lora_lab import (
     IA3,
+    AdapterBank,
     Bottleneck,
     LoRA,
     LoRAXS,
@@ -38,8 +39,8 @@ from lora_lab.methods.packed import share
 from lora_lab.training.batches import check_fits
 from lora_lab.training.loop import Member
 from lora_lab.training.tasks import Split, Task
-from tests.conftest import logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
-from tests.methods.conftest import CLOSE, PEFT_TARGETS, edit_config, load_peft, peft_model
+from tests.conftest import BERT, logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
+from tests.methods.conftest import CLOSE, PEFT_TARGETS, edit_config, load_peft, make_model, peft_model
 
 
 def test_bottleneck_placements_are_counted_and_start_without_effect():
@@ -148,7 +149,40 @@ def test_detach_frees_frozen_matrices():
     assert [reference() for reference in references if reference() is not None] == []
 
 
+def test_random_numbers_are_fp32_whatever_torchs_default_dtype():
+    for name in ("vera", "tinylora"):
+        expected, model = tiny("llama"), tiny("llama")
+        SHARED[name].attach(expected)
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            SHARED[name].attach(model)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert snapshot(model) == snapshot(expected)
+        assert all(a.equal(b) for a, b in zip(model.buffers(), expected.buffers(), strict=True))
+
+
+def test_transformers_saves_parameters_that_layers_share(tmp_path):
+    method, bank = TinyLoRA(u=5, weight_tying=1), AdapterBank(tiny("llama"))
+    model, loaded = with_adapter("llama", method), with_adapter("llama", method, seed=3)
+    model.save_pretrained(tmp_path)
+    loaded.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    assert snapshot(loaded) == snapshot(model)
+    for name in ("a", "b"):
+        bank.add(name, model)
+    bank.model.save_pretrained(tmp_path)
+
+
+CAUSAL = {  # classifiers whose head is not called `score`
+    "ctrl": ("CTRLForSequenceClassification", {"n_embd": 32, "n_layer": 1, "n_head": 4, "dff": 64}),
+    "modernbert-decoder": ("ModernBertDecoderForSequenceClassification", {}),
+}
+
+
 def classifier(kind: str) -> nn.Module:
+    if kind in CAUSAL:
+        name, size = CAUSAL[kind]
+        return make_model(name, size or BERT, vocab_size=96, num_labels=3, pad_token_id=0)
     if kind != "gpt2":
         return tiny(kind)
     config = tiny(kind).config
@@ -160,7 +194,8 @@ def head_of(model: nn.Module) -> PooledHead:
     return next(module for module in model.modules() if isinstance(module, PooledHead))
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])  # the head reads a vector, a row's tokens, or each token
+# The head reads a vector, a row's tokens, or each token.
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2", *CAUSAL])
 def test_probe_reads_the_mean_of_each_rows_tokens(kind):
     model = classifier(kind).requires_grad_(False)
     before = snapshot(model)
@@ -275,7 +310,7 @@ def test_generation_equals_repeated_forward_passes(kind, name):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [*(("roberta", name) for name in SOFT), ("llama", "prefix"), ("gpt2", "prompt"), ("gpt2", "prefix")],
+    [(kind, name) for kind in ("roberta", "gpt2", *CAUSAL) for name in SOFT] + [("llama", "prefix")],
 )
 def test_padding_does_not_change_outputs(kind, name):
     model, inputs = with_adapter(classifier(kind), SOFT[name]), make_inputs()
@@ -284,6 +319,12 @@ def test_padding_does_not_change_outputs(kind, name):
     mask = nn.functional.pad(inputs["attention_mask"], (0, 3))
     padded, expected = model(ids, attention_mask=mask).logits, model(**inputs).logits  # ids as a positional argument
     torch.testing.assert_close(padded if padded.dim() == 2 else padded[:, :-3], expected, **CLOSE)
+
+
+def test_padding_keeps_the_order_of_token_labels():
+    model, inputs = with_adapter(make_model("LlamaForTokenClassification"), SOFT["prompt"]), make_inputs()
+    padded = {key: nn.functional.pad(value, (0, 3)) for key, value in inputs.items()}
+    torch.testing.assert_close(model(**padded).logits[:, :-3], model(**inputs).logits, **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["prompt", "ptuning"])

@@ -47,7 +47,7 @@ def test_suggested_length_fits(free, tiny_encoder, opinions):
     assert 80 <= suggested <= 104
     assert suggested % STEP == 0
     check_memory(replace(recipe, max_length=suggested - 8), FP32)
-    free(64)  # a user's own model and file are checked too
+    free(32)  # a user's own model and file are checked too
     assert re.search("use (batch|max_length)", refusal(Recipe(tiny_encoder, opinions, batch=4096)))
 
 
@@ -69,7 +69,8 @@ def test_invalid_and_unsupported_recipes_pass(free):
     check_memory(Recipe("minilm", "rt", device="tpu"))
 
 
-def test_need_follows_the_recipe():
+def test_need_follows_the_recipe(tiny_encoder, opinions):
+    assert need_of(Recipe(tiny_encoder, opinions, batch=10**6), FP32).setup.batch < 100  # no more than training rows
     plain = need_of(Recipe("minilm", "rt", batch=4, max_length=61), FP32)
     assert (plain.setup.batch, plain.setup.seq, plain.setup.device, plain.setup.num_labels) == (4, 62, "cpu", 2)
     eager = need_of(Recipe("minilm", "rt", batch=4, max_length=61), Choice("cpu", "fp32", "eager"))

@@ -98,7 +98,7 @@ def test_long_paragraphs_that_are_mostly_unused_are_named(tmp_path):
 
 
 def test_labels_are_sorted_as_numbers_or_text(tmp_path):
-    orders = [("-1", "9", "10"), ("10", "a", "b"), ("--1", "2"), ("1", "²"), ("1", "1" * 5000)]
+    orders = [("-1", "9", "10"), ("10", "a", "b"), ("--1", "2"), ("1", "²"), ("1", "1" * 5000), ("001", "01", "1", "2")]
     for order in orders:  # Python cannot convert the last one to a number
         rows = [{"text": f"text {n}", "label": order[-n % len(order)]} for n in range(40)]
         assert load_task(write(tmp_path, rows, "jsonl")).labels == order

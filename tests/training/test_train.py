@@ -49,7 +49,7 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
     assert train(recipe(steps=5, seed=1), store=None).history["loss"] != run.history["loss"]
     renamed = tmp_path / "renamed.csv"
     renamed.write_text(Path(opinions).read_text().replace(",good", ",alright"))  # sorts before "bad"
-    with pytest.raises(BadValue, match=r"was trained on the classes bad, good, not alright, bad: rename the "):
+    with pytest.raises(BadValue, match=r"was trained on the classes bad, good, not alright, bad: pass a task"):
         evaluate_adapter(run.adapter, str(renamed), **options)
     with pytest.raises(BadValue, match="is a language model's: pass prompts or text as the task, not"):
         evaluate_adapter(voices["captain"], opinions, **options)

@@ -3,6 +3,7 @@ import random
 from itertools import combinations
 
 import pytest
+import traitlets as T
 
 from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, compare, memory, params, verdict
 from lora_lab.accounting.film import moments
@@ -59,6 +60,7 @@ def test_own_model_is_counted_and_unchanged(loaded):
     panel = LoRAPanel("model", model=model, rank=2, models=["gpt2"])
     assert list(panel.models) == [panel.model, "gpt2"]
     rows = panel.models[panel.model]["rows"]
+    assert LoRAPanel("model", model=model, rank=2, targets="q,v").targets == panel.targets
     assert trained(rows, ("q", "v"), 2) == params(model, LoRA(rank=2)).trainable == 6 * 2 * 2 * (384 + 384)
     assert sum(row["numbers"] for row in rows) == sum(p.numel() for p in model.parameters())
     assert all("lora" not in name for name, _ in model.named_parameters())
@@ -103,6 +105,9 @@ def test_description_names_peak_moment_categories_and_card():
     assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
+    assert "1 x 512 tokens" in MemoryPanel("minilm", "full", seq=4096).describe()  # its longest, as in the browser
+    with pytest.raises(T.TraitError):
+        MemoryPanel(rank=0)
 
 
 # ---- comparison

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from lora_lab import BadValue, NotFound, RankPanel
 from lora_lab.experiments.low_rank import decompose, energy_kept, truncated
@@ -52,7 +53,12 @@ def test_rank_is_limited_by_the_matrix():
         panel.source = "photo"
     with pytest.raises(BadValue, match="use 0 to 64"):
         RankPanel("picture", rank=-1)
-    assert len(RankPanel({"mine": matrices.picture()}, most=4).data["mine"]["scales"]) == 4
+    weight = torch.nn.Linear(6, 5).weight.bfloat16()  # a tensor that trains
+    panel = RankPanel({"mine": matrices.picture(), "weight": weight}, most=4)
+    assert [len(panel.data[name]["scales"]) for name in ("mine", "weight")] == [4, 4]
+    for wrong in (1e300 * np.eye(3), 1j * np.eye(3)):
+        with pytest.raises(BadValue, match="real numbers"):
+            RankPanel(wrong)
 
 
 def test_matrices_are_sent_when_chosen_and_all_in_a_page():

@@ -60,6 +60,8 @@ def test_diverged_runs_are_marked_as_failed(make):
 
 
 def test_errors_are_shown_in_the_panel(make, watched):
+    with pytest.raises(BadValue, match="no field 'ranks'"):
+        make(ranks=(1, 2))
     first, second = make(steps=2000), make()
     first.run()
     until(lambda: first.work.state == "training")

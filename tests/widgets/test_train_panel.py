@@ -86,8 +86,9 @@ def test_impossible_settings_are_reported(make, monkeypatch):
     monkeypatch.setattr(memory_check, "free_bytes", lambda _: 300 * 2**20)
     with pytest.raises(BadValue, match="GiB is free"):
         make(model="minilm", task="rt", batch=512).show()
-    with pytest.raises(BadValue, match="steps"):
-        make(steps=0)
+    for wrong in ({"steps": 0}, {"steps": 10.9}, {"seed": 1.9}, {"lr": "2e-3"}):
+        with pytest.raises(BadValue, match=f"^({'|'.join(wrong)})"):
+            make(**wrong)
 
 
 # ---- results
@@ -250,6 +251,17 @@ def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     assert [line["label"] for line in panel.setup["earlier"]] == ["lr 0.05, seed 0"]  # none from `seeds`
     assert make(store=folder).setup["others"] == []  # a run is not among its own other seeds
     assert make(store=folder).result().metrics == run.metrics  # a run of an earlier kernel is found again
+    file = Path(run.recipe.task)
+    rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(rows[:-1]), encoding="utf-8")
+    panel = make(store=folder, seeds=tmp_path / "seeds", seed=7)
+    assert (panel.setup["others"], panel.setup["earlier"]) == ([], [])  # they were trained on another file
+    panel.seed = run.recipe.seed
+    with pytest.raises(BadValue, match="press Start"):
+        panel.result()
+    file.write_text("".join(rows), encoding="utf-8")
+    panel.seeds = None  # reads the stores, and the file, again
+    assert panel.result().metrics == run.metrics
 
 
 # ---- the thread of a panel

@@ -126,14 +126,15 @@ export function drawFilm(width, film, { result, at, card, cards, measured }) {
   const cursor = (xs[at] + xs[at + 1]) / 2;
   parts.push(line(cursor, y(result.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
   parts.push(nowColumn(result.live.subarray(at * MANY, at * MANY + MANY), y, base, [right + 14, column], wide));
-  parts.push(cardLines(cards, card, y, topmost, result, [LEFT, right + 14 + column])); // also across the column "now"
+  parts.push(cardLines(cards, card, y, topmost, result, [LEFT, right + 14 + column], middle < (LEFT + right) / 2 ? right : 0)); // also across the column "now"
   const grip = rect(LEFT, TOP, right - LEFT, height + FOOT, "touch", 'data-film="1"');
   const sceneAtX = (px) => sceneAt(edges, clamp((px - LEFT) / (right - LEFT)));
   return { svg: parts.join("") + grip, height: base + FOOT, sceneAtX, from: LEFT, to: right, wide };
 }
 
-/** The chosen card, the smallest that is large enough, and others above the weights where there is room. */
-function cardLines(cards, card, y, topmost, result, [left, right]) {
+/** The chosen card, the smallest that is large enough, and others above the weights where there is room; the words end
+ * at `end`, if it isn't 0. */
+function cardLines(cards, card, y, topmost, result, [left, right], end) {
   const taken = [y(result.peak) - 14];
   const lines = [];
   const enough = cards.find(([, size]) => size >= result.peak) ?? card;
@@ -147,7 +148,7 @@ function cardLines(cards, card, y, topmost, result, [left, right]) {
     const words = `${escape(name)}: ${binary(size)}${chosen ? " usable" : ""}`;
     const above = at - y(result.peak); // of the peak, whose mark takes the 21 pixels above it
     const level = above < -21 || above > 11 ? at - 5 : above > -7 ? at + 13 : y(result.peak) - 27;
-    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(left + 6, level, words, kind));
+    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(end || left + 6, level, words, end ? `${kind} end` : kind));
   }
   return lines.join("");
 }

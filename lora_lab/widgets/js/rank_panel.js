@@ -27,7 +27,7 @@ const BODY = `<header><div class="title"></div></header>
     <p class="big"></p><p class="words"></p>
   </div>
   <div class="below">
-    <div data-for="cuts"><p class="sub">Right answers when every matrix of the update is cut to rank r</p>${drawn("accuracy")}</div>
+    <div data-for="cuts"><p class="sub measured"></p>${drawn("accuracy")}</div>
     <div><p class="sub">Energy of this matrix in its first r pieces</p>${drawn("energy")}</div>
     <div class="examples" data-for="examples"></div>
   </div>
@@ -55,7 +55,8 @@ function start(p) {
     const stops = [...STOPS.filter((stop) => stop < matrix.maxRank), matrix.maxRank];
     const all = shown.kept[matrix.maxRank][1] < 1 ? shown.full : matrix.maxRank; // number of nonzero pieces
     const { n } = p.get("cuts");
-    return { data, source, shown, matrix, rank, all, updates, cut, at, kindOf, kind: kindOf(source), n, stops };
+    const both = Object.values(updates).some(({ others }) => others); // the first pieces alone, and all the others
+    return { data, source, shown, matrix, rank, all, updates, cut, at, kindOf, kind: kindOf(source), n, stops, both };
   }
 
   // ---- drawing
@@ -64,6 +65,7 @@ function start(p) {
     const { matrix, shown, rank, cut, stops, data, source, all } = now;
     const available = p.get("choices").filter(([name]) => p.kernel || (data[name] && !data[name].error));
     p.choose("source", available, source);
+    p.find("[data-for=source] > span").textContent = now.both ? "keep" : "matrix";
     p.find("select[name=source]").disabled = available.length < 2;
     p.offer({ cuts: Boolean(cut), examples: Boolean(cut?.sentences) });
     const spoken = `rank ${rank}, ${share(shown.kept[rank][1])} of the energy`;
@@ -80,6 +82,9 @@ function start(p) {
       ".title": `${cut ? findingOf(cut) : findingOfMatrix()} <span class="gloss">Energy is the sum of the squared entries.</span>`,
       ".big": big,
       ".words": words + (error ? ` <strong>${escape(`${choice(ui.requested)[1]}: ${error}`)}</strong>` : ""),
+      ".measured": now.both
+        ? "Right answers if every matrix keeps only its first r pieces (blue) or all but these (orange)"
+        : "Right answers when every matrix of the update is cut to rank r",
       ".examples": cut?.sentences ? examples() : "",
       ".about": cut ? escape(p.get("cuts").about ?? "") : "",
     });

@@ -38,7 +38,7 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
       const miss = `You guessed ${about(guess)}: ${points(Math.abs(error), factor)} too ${error > 0 ? "low" : "high"}.`;
       words.push(Math.abs(error) < 0.05 ? "Your guess was right." : miss);
     }
-    if (others.length) {
+    if (others.length > 1) {
       const sign = metric === "perplexity" ? -1 : 1;
       const better = others.filter(({ value }) => sign * value > sign * found.value).length;
       words.push(`Among ${count(others.length + 1)} seeds of this recipe, this run ranks number ${count(better + 1)}.`);

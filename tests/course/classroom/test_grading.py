@@ -200,6 +200,8 @@ def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_p
     hand_in(tmp_path, "bob", ["import time\ntime.sleep(600)"])
     options = ["--lesson", handed_out(tmp_path / "solutions"), "--csv", tmp_path / "class.csv", "--json"]
     command, pipe = [sys.executable, "-m", "lora_course", "grade", tmp_path, *options], subprocess.PIPE
+    early = subprocess.run([*command, "--csv", tmp_path], capture_output=True, text=True)  # before any notebook runs
+    assert (early.returncode, early.stdout, early.stderr.count("\n")) == (2, "", 1)
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         assert process.stderr.readline().startswith("ada.ipynb: not graded")
