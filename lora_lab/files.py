@@ -22,15 +22,21 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises: BadValue if the folder cannot be written to, or if `path` is a folder.
     """
-    if path.is_dir():
-        raise BadValue(f"{path} is a folder: add the name of a file in it")
     with _written(path.parent, {path.name: content}) as new:
         _replace(new[path.name], path)
+
+
+def check_writable(path: Path) -> None:
+    """Check that `write_atomically` can write a file, and leave the file as it is. Raises: see `write_atomically`."""
+    with _written(path.parent, {path.name: b""}):
+        pass
 
 
 @contextmanager
 def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
     """Write temporary files and yield their paths by name. On exit, remove the files that weren't renamed."""
+    if folders := [folder / name for name in contents if (folder / name).is_dir()]:
+        raise BadValue(f"{folders[0]} is a folder: add the name of a file in it")
     suffix = token_hex(4)
     new = {name: folder / f".{name}.{suffix}" for name in contents}
     try:

@@ -13,7 +13,7 @@ from lora_course.receipts import Receipt, coverage, key_of, read
 from lora_lab.cli import doctor as look
 from lora_lab.cli.shared import JSON, aligned, say, tell
 from lora_lab.errors import BadValue, Failed, NotFound
-from lora_lab.files import write_atomically
+from lora_lab.files import check_writable, write_atomically
 
 DIRECTORY = click.Path(file_okay=False)
 
@@ -114,11 +114,8 @@ def grade(
         if table:
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
-    if table and Path(table).is_dir():
-        raise BadValue(f"{table} is a folder: add the name of a file in it")
-    if table:  # can a file be written there?
-        write_atomically(trial := Path(f"{table}.part"), b"")
-        trial.unlink()
+    if table:
+        check_writable(Path(table))  # before grading a class
     rows: list[dict[str, Any]] = []
     known, limits = [grading.Lesson(Path(lesson))] if lesson else None, grading.Limits(seconds, memory, full)
     try:

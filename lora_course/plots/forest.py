@@ -138,9 +138,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     axes.plot([0, 0], [-0.45, bottom], color=GRAY, linewidth=0.8)
     axes.set_yticks(places, [row.label for row in rows], fontsize=9.5)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=9.5)
-    label = (
-        "effect, divided by the rule's limit; ×: log effect, divided by log limit, or in doublings if the limit is 1\n"
-    )
+    label = "effect / the rule's limit; ×: log effect / log limit, or in doublings if the limit is 1\n"
     label += "Further right is in the paper's favor, except where the blue ends on both sides.\n"
     label += "Black in the blue: undecided, as several pairs are compared (Holm)."
     axes.set_xlabel(label, fontsize=9.5)

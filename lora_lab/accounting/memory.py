@@ -219,7 +219,6 @@ def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
         _check_placement(name, method)
         return config
     full_config = known_config(config)  # fills in defaults
-    architecture_of(config)  # raises for a config that transformers cannot build
     return config | {edge: value for edge in EDGES if (value := getattr(full_config, edge, None))}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from lora_lab.accounting.kernels import stand_ins
-from lora_lab.accounting.models import auto_class, known_config
+from lora_lab.accounting.models import auto_class, known_config, meta_model
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
@@ -220,8 +220,7 @@ def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
     Returns None if there are several stacks of layers, or if layers are not in a ModuleList.
     """
-    with torch.device("meta"):
-        model: Any = build(config, Setup())
+    model: Any = meta_model(config)  # raises for a config that transformers cannot build
     n = getattr(model.config, "num_hidden_layers", 0)  # a model of text and images has several stacks
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
     if not stack or model.config.is_encoder_decoder:

@@ -22,7 +22,7 @@ from lora_lab.cli.compare import compare
 from lora_lab.cli.options import RECIPE, recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.errors import BadValue, Failed, LabError, LabWarning
+from lora_lab.errors import Failed, LabError, LabWarning
 
 RECORDED = {"task", "max_length", "text_column", "label_column", "dtype"}  # `evaluate` takes them from the run's record
 
@@ -100,12 +100,9 @@ def doctor(as_json: bool) -> None:
 def gpu_check(out: str, as_json: bool) -> None:
     """Check the lab's predictions on this machine's GPU and write the results to a file, in 10 to 30 minutes."""
     from lora_lab.experiments import gpu_check as check
-    from lora_lab.files import write_json
-    from lora_lab.training.runs import Store
+    from lora_lab.files import check_writable, write_json
 
-    if Path(out).is_dir():
-        raise BadValue(f"{out} is a folder: add the name of a file in it")
-    Store(Path(out).parent).check_writable()  # before measuring for half an hour
+    check_writable(Path(out))  # before measuring for half an hour
     found = check.gpu_check(say=say)
     write_json(Path(out), found)
     tell(found if as_json else f"{found['environment']['hardware']}: {out}")

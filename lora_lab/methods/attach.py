@@ -339,6 +339,11 @@ def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
 
 
+def adapter_parameters(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters of all adapters and heads, whether or not they train."""
+    return {id(p) for _, part in adapter_layers(model) for _, p in own_parameters(part)}
+
+
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Yield the path, name and value of all trainable parameters outside the heads, but shared parameters only once."""
     seen = set[int]()

@@ -171,9 +171,8 @@ class Method:
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return a file's tensors by key, without heads, and the method's own fields of `adapter_config.json`."""
-        parts = [*attach.adapter_layers(model)]
-        heads = tuple(f"{path}.trained." for path, part in parts if part.head)
-        own = {id(p) for _, part in parts for _, p in attach.own_parameters(part)}
+        heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
+        own = attach.adapter_parameters(model)
         named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))
         saved: dict[str, Tensor] = {PREFIX + name: p for name, p in named if self.trains_base or id(p) in own}
         return saved, {"peft_type": OURS, "method": self.settings()}

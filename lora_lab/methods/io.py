@@ -62,7 +62,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
             raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
         if (strength := part.strength) != 1:
             raise BadValue(f"the adapter is at strength {strength:g}: leave the at_strength block before saving it")
-    own = {id(p) for _, part in attach.adapter_layers(model) for _, p in attach.own_parameters(part)}
+    own = attach.adapter_parameters(model)
     others = (name for name, p in model.named_parameters() if p.requires_grad and id(p) not in own)
     if not report.method.trains_base and (name := attach.plain_path(next(others, ""))):
         raise BadValue(f"{name} trains, but {report.method.name}'s file cannot hold it: freeze it before saving")

@@ -22,14 +22,8 @@ from lora_lab.methods.base import Method, attach, peft, register
 
 transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
-STATES = (
-    "falcon_mamba",
-    "mamba",
-    "mamba2",
-    "rwkv",
-    "xlnet",
-    "xlstm",
-)  # they would read a prompt before every new token
+# Models whose state is not a cache of keys and values: while generating, they would read a prompt before every token.
+STATES = ("falcon_mamba", "mamba", "mamba2", "rwkv", "xlnet", "xlstm")
 READERS = ("canine", "cpmant", "deepseek_v4", "ibert", "longformer")  # models that read more than embeddings
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 

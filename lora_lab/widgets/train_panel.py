@@ -77,6 +77,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self.store, self.batch, self.validations = Store(store), batch, validations
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = method or lora
+        # raises for values that the panel would round or cannot sort
         Recipe(model, str(task), self.given, lr=lr, steps=steps, batch=batch, seed=seed, validations=validations)
         # for each task, its number of classes (None for language modeling), its metric, and its file's fingerprint
         self._tasks: dict[str, tuple[int | None, str, str | None]] = {

@@ -131,7 +131,7 @@ assert (scaled.abs() == 1).sum() >= len(scaled)
 # Blue dots are stored runs of 400 steps, five seeds on each base. Orange circles are *one* adapter, trained on 16 bits and moved to each base. If it falls below the dots by clearly more than they scatter, LoRA has learned to repair the rounding. **At how many bits does that start?**
 
 # %% alt="Change from 16 bits in points, by the bits of the base. Blue dots, trained on that base, fall by 7 points at 2 bits. The orange circle, a moved adapter, falls further at 3 and 2 bits. A triangle at 4 bits, for a shortened update, lies below both."
-from lora_course.experiments.opposed import opposed
+from lora_course.experiments.shortened import shortened
 
 task = lesson.small("rt", store := lesson.workplace("12"), rows=120)
 stored = from_store(shipped("data/results/sweeps/bits.zip"))  # by train("minilm", "rt", LoRA(rank=8), dtype=form)
@@ -141,7 +141,7 @@ for x, form in enumerate(("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16")):
     moved[form] = evaluate_adapter(adapter, task, dtype=form)["accuracy"]
     plt.plot(5 * [x], 100 * (right[form].mean(axis=1) - right["bf16"].mean()), "C0o", alpha=0.6)
     plt.plot(x, 100 * (moved[form] - moved["bf16"]), "C1o", fillstyle="none", markersize=10)
-against = evaluate_adapter(opposed(adapter, store / "opposed"), task, dtype="bf16")["accuracy"]
+against = evaluate_adapter(shortened(adapter, store / "shortened"), task, dtype="bf16")["accuracy"]
 plt.text(0.96, 100 * (against - moved["bf16"]), "△ the update, shortened by as much", color="C1", va="center")
 plt.gca().set(title="Blue: trained on this base. Orange: trained on 16 bits", ylabel="change from 16 bits, points")
 plt.xticks(range(4), ["16 bits", "NF4", "NF3", "NF2"])

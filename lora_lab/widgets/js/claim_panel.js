@@ -64,7 +64,7 @@ function start(p) {
     p.fill({
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
       ".big": `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`, ".words": words,
-      ".key": `● holds, × fails, ○ is undecided.${outcome.cases.some(([i]) => card.pool[i][2].length === 3) ? " Lines are intervals, of 90% or 95%: see the table." : ""}`,
+      ".key": `● holds, × fails, ○ is undecided.${outcome.cases.some(([i]) => card.pool[i][2].length === 3) ? " A line is a 90% or 95% interval; the table says which." : ""}`,
       ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As claimed.",
       ".about": `<b>Right if:</b> ${escape(card.prediction)}`, ".limits": escape(card.limits),
       ".decide": outcome.tell ? `<b>What would decide it:</b> ${escape(outcome.tell)}.` : "",

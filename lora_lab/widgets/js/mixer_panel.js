@@ -42,7 +42,7 @@ function start(p) {
       const x = column(sure[at][i]) * wide + ((n % across) + 0.5) * (wide / across);
       return circle(x, bottom - 4 - PITCH * Math.floor(n / across), 2.3, sure[at][i] > 127 ? "train" : "other no");
     });
-    const heads = [text(width / 2 - 8, 11, "← wrong, and surer", "other end"), text(width / 2 + 8, 11, "right, and surer →", "train")];
+    const heads = [text(width / 2 - 8, 11, "← surely wrong", "other end"), text(width / 2 + 8, 11, "surely right →", "train")];
     const axis = [line(0, bottom, width, bottom, "rule"),
       axisBottom(linear([0, 1], [0, width]), [0, 0.25, 0.5, 0.75, 1], bottom, percent, [0, width])];
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
