@@ -23,7 +23,9 @@ from lora_lab import ComparePanel, LoRAPanel, Recipe, TrainPanel, sweep
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
 from lora_lab.widgets.base import Panel, page
-from lora_lab.widgets.still import small_png, still
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "notebooks"))
+from still import small_png, still
 
 DOCS = Path(__file__).resolve().parent
 MAX_HEIGHT = 1_150  # pixels; long tables are cut off

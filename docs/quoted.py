@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells, rate_ratios
 from lora_course.classroom import room
-from lora_course.experiments.rates import best_rate, best_rates, parabola, times
+from lora_course.experiments.rates import best_rate, best_rates, times
 from lora_course.lesson import reference, reference_comparison
 from lora_course.paper.reproduce import Interval
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
@@ -341,7 +341,6 @@ def regret() -> dict[str, str]:
     Losses in nats, over MiniLM's tasks and targets; with regret.smollm2, over SmolLM2's targets:
 
     regret.half.least, .most      cost of half the best tried rate; .twice: of twice this rate
-    regret.smollm2.ten            cost of ten times full fine-tuning's best rate on all linear layers, by parabolas
     """
     numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "restaurants": "smollm2."}
 
@@ -382,14 +381,6 @@ def regret() -> dict[str, str]:
         costs.setdefault(f"regret.{model}twice", []).append(losses[i + 1] - losses[i])
     for name, values in costs.items():
         numbers |= {f"{name}.least": f"{min(values):.2f}", f"{name}.most": f"{max(values):.2f}"}
-
-    ten, smollm2 = [], parts["smollm2"].fillna({"targets": "full"})
-    for _, seed in smollm2.groupby("seed"):
-        full, lora = (seed[seed.targets == t].set_index("lr").loss.to_dict() for t in ("full", "all-linear"))
-        curve = parabola(lora)
-        assert curve is not None
-        ten.append(curve(best_rate(full) + np.log2(10)) - curve(best_rate(lora)))
-    numbers["regret.smollm2.ten"] = f"{fmean(ten):.2f}"
 
     lowest = runs.groupby(["rank", "alpha", "seed"]).loss.min()
     worse = (lowest[1, 16] - lowest[128, 16]).tolist()
@@ -462,28 +453,18 @@ def reproduced() -> dict[str, str]:
     """Lesson 18: latency in table 1, and gaps to full fine-tuning and between ranks in the other tables.
 
     reproduce.h.one, .merged      percent by which a bottleneck and a merged LoRA slow one short text
-    reproduce.table7.4, .64       amplification by an update of this rank; .chance: that of random directions
     reproduce.full                points by which LoRA is ahead of full fine-tuning in table 2
     reproduce.table3              nats by which LoRA is behind it in table 3; .margins: in margins; .all: on all layers
     reproduce.table6.qv           points by which rank 1 is behind rank 64 on q and v
-    reproduce.fig3.q, .v          phi(1, 1) of ranks 8 and 64, above chance
-    reproduce.fig4.q, .v          phi(8, 8) of two seeds; reproduce.fig4.q.most: the largest phi(1, 1) of a pair
+    reproduce.fig3.q              phi(1, 1) of ranks 8 and 64, above chance
     """
-    numbers = {}
-    norms = {row["name"]: row["yours"] for row in _reproduced("table7")["rows"]}
-    for rank in (4, 64):
-        update, chance = (f"rank {rank}, {name}" for name in ("||dW||", "||U'WV|| by chance"))
-        by_chance = fmean(a / b for a, b in zip(norms[update], norms[chance], strict=True))
-        numbers |= {f"reproduce.table7.{rank}": f"{fmean(norms[f'rank {rank}, amplification']):.2g}"}
-        numbers |= {f"reproduce.table7.{rank}.chance": f"{by_chance:.2g}"}
-    for figure, value in (("fig3", "phi(1, 1)"), ("fig4", "phi(8, 8)")):
-        rows = {row["name"]: row["yours"] for row in _reproduced(figure)["rows"]}
-        numbers |= {f"reproduce.{figure}.{role}": f"{fmean(rows[f'BA of {role}, {value}']):.2f}" for role in "qv"}
+    shared = next(row["yours"] for row in _reproduced("fig3")["rows"] if row["name"] == "BA of q, phi(1, 1)")
     latency = {row["name"]: row["yours"] for row in _reproduced("table1")["rows"]}
     full, loss = (_reproduced(table)["verdicts"]["LoRA against full"] for table in ("table2", "table3"))
     all_layers = _reproduced("table3")["verdicts"]["LoRA on all layers against full"]
     ranks = _reproduced("table6")["verdicts"]["q,v, rank 1 against 64"]
-    return numbers | {
+    return {
+        "reproduce.fig3.q": f"{fmean(shared):.2f}",
         "reproduce.h.one": f"{100 * (median(latency['1 x 128 bottleneck H']) - 1):.1f}",
         **interval("reproduce.merged", [100 * (end - 1) for end in Interval.of(latency["1 x 128 LoRA merged"])]),
         **interval("reproduce.full", [100 * full[end] for end in ("difference", "low", "high")]),
@@ -491,7 +472,6 @@ def reproduced() -> dict[str, str]:
         **interval("reproduce.table3.margins", behind(loss, loss["margin"])),
         **interval("reproduce.table3.all", behind(all_layers), ".3f"),
         **interval("reproduce.table6.qv", behind(ranks, 0.01)),
-        "reproduce.fig4.q.most": f"{max(rows['BA of q, phi(1, 1)']):.2f}",
     }
 
 

@@ -129,7 +129,7 @@ def workplace(lesson: str) -> Path:
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())
-    return Path(tempfile.gettempdir()) / f"lora_lab-{parent.pid}-{parent.create_time():.0f}" / lesson
+    return Path(tempfile.gettempdir()) / f"lora_lab-{parent.pid}-{parent.create_time():.2f}" / lesson
 
 
 def small(task: str, folder: Path, rows: int = 300) -> str:

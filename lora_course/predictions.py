@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from lora_lab.errors import BadValue, printable
 from lora_lab.training.watching import headless
 
 FILE = "predictions.jsonl"
+NAMED = re.compile(r"predictions.*\.jsonl", re.IGNORECASE)  # as handed in: "ada predictions (1).jsonl"
 LARGEST = 4 * 2**20  # maximum number of bytes read from one file
 EXAMPLE = (0.4, 1.7, -0.9, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 1.4, 0.5, 1.2)  # used by `calibration`
 FORMULAS = ("=", "+", "-", "@")
@@ -68,7 +70,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
     """Print the result next to the sealed range, and log both; without a range, show it only in headless mode."""
     guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
     found = float(f"{finite(found, what):.12g}")  # 76.8 - 73.6 is 3.2
-    result = f"{what}: it is {in_full(found)}{unit if unit == '%' else f' {unit}'.rstrip()}"
+    result = f"{what}: it is {in_full(found, 3)}{unit if unit == '%' else f' {unit}'.rstrip()}"
     if guess is None:
         sealed = f'"{what}" stays sealed: give your range above first, or call lesson.skip("{what}")'
         print(f"{result}." if headless() else sealed)
@@ -110,7 +112,8 @@ def calibration() -> dict[str, float]:
 
 def in_full(value: float, digits: int = 4) -> str:
     """Format a number: as an integer from 1,000 to ten million, otherwise with `digits` significant digits."""
-    return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
+    rounded = abs(float(f"{value:.{digits}g}"))  # 999.7 is 1,000
+    return f"{value:,.0f}" if 1000 <= rounded <= 1e7 else f"{value:,.{digits}g}"
 
 
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
@@ -141,14 +144,14 @@ def _logged(what: str) -> dict[tuple[float | None, float | None], float | None]:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Read all logs in a folder, recursively, skipping unreadable lines; add file and attempt to each line."""
     rows, seen = [], set[str]()
-    for path in sorted(folder.rglob(FILE)):
+    for path in sorted(path for path in folder.rglob("*") if NAMED.search(path.name)):
         name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, ...]]()
         for row in lines(path):
+            question = (key_of(row["student"]), row["lesson"], row["what"])
+            attempts[question] += 1
             if row["at"] and json.dumps(row) in seen:  # from an earlier copy of the log
                 continue
             seen.add(json.dumps(row))
-            question = (key_of(row["student"]), row["lesson"], row["what"])
-            attempts[question] += 1
             rows.append({**row, "file": name, "attempt": attempts[question]})
     return rows
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from lora_lab.errors import BadValue, printable
 
-RECEIPT = re.compile(r"(?:\b|(?<=\.[0-9a-f]{8}))LL1\s+\d\d\s")  # the start of one, also right after another
+RECEIPT = re.compile(r"LL1\s+\d\d\s")  # the start of one, also right after other text
 LARGEST = 2**16  # maximum bytes of a receipt's JSON
 Option = TypeVar("Option")
 
@@ -132,7 +132,8 @@ def finite(value: Any, what: str) -> float:
 def read(text: str) -> tuple[list[Receipt], list[str]]:
     """Return the receipts in a text, and a message for each damaged receipt. Other text is ignored.
 
-    A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts.
+    A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts, with the first
+    attempts of earlier ones.
     """
     text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})", " ", text)  # escapes of an export as JSON, such as Slack's
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
@@ -150,7 +151,11 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
             line, excerpt = text.count("\n", 0, start) + 1, " ".join(prefix.split())[:50]
             damaged.append(printable(f"line {line} ({excerpt}) is damaged: ask for it again"))
         else:
-            kept[parsed.lesson, key_of(parsed.student) or match[2]] = parsed
+            key = parsed.lesson, key_of(parsed.student) or match[2]
+            if key in kept:  # after a restart, a receipt lacks the first attempts, which count
+                first = {r.what: r for r in kept[key].ranges + parsed.ranges if r.attempt == 1}
+                parsed.ranges = [*first.values(), *(r for r in parsed.ranges if r.attempt != 1)]
+            kept[key] = parsed
     return list(kept.values()), damaged
 
 

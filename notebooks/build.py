@@ -21,9 +21,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
+from still import small_png, still
 
 from lora_lab.widgets.base import MIME, uncompressed
-from lora_lab.widgets.still import small_png, still
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"

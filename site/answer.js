@@ -8,8 +8,8 @@
   const twoDigits = (rate) => String(Number(rate.toPrecision(2)));
   const right = (words) => ({ passed: true, words });
   const wrong = (words, hint) => ({ passed: false, words, hint });
-  const FUNCTIONS = { sqrt: Math.sqrt, log: Math.log, ln: Math.log };
-  const TAKES = "Write a number or a formula: + - * / ** ( ), sqrt and log.";
+  const FUNCTIONS = { sqrt: Math.sqrt, log2: Math.log2, log10: Math.log10, log: Math.log, ln: Math.log };
+  const TAKES = "Write a number or a formula: + - * / ** ( ), sqrt, log and log2.";
 
   /** A number, or the value of a formula by Python's rules; NaN for anything else. */
   function value(text) {
@@ -22,7 +22,7 @@
       .replace(/[×·x]/gi, "*")
       .replace(/÷/g, "/")
       .replace(/[−–]/g, "-");
-    const parts = formula.match(/[\d.,]+(?:e[+-]?\d+)?|\*\*|\/\/|sqrt|log|ln|\S/gi) ?? [];
+    const parts = formula.match(/[\d.,]+(?:e[+-]?\d+)?|\*\*|\/\/|sqrt|log2|log10|log|ln|\S/gi) ?? [];
     const take = (...tokens) => (tokens.includes(parts[0]) ? parts.shift() : undefined);
     const steps = {
       "+": (a, b) => a + b,

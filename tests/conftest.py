@@ -31,12 +31,10 @@ from hypothesis import HealthCheck, settings
 from torch import nn
 
 from lora_course import cli
-from lora_lab import LoRA, Recipe, Run, load_tokenizer, save_adapter
-from lora_lab.errors import BadValue, LabError
+from lora_lab import BadValue, LabError, LoRA, Recipe, Run, load_model, load_tokenizer, save_adapter
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
-from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's import of it takes a second, see machine.py

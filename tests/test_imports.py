@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from lora_lab.cli import commands
-from tests.budgets import ROOT, report
+from tests.budgets import report
 
 PANELS = """
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
@@ -73,10 +73,6 @@ def test_no_circular_imports():
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules - PACKAGES}
     assert len(imports) > 100
     TopologicalSorter(imports).prepare()  # raises CycleError
-
-
-def test_no_room_exceeds_its_budget():
-    assert report(ROOT)[1] == []
 
 
 def test_exceeded_budget_and_unlisted_file_are_reported(tmp_path: Path):

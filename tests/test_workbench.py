@@ -120,6 +120,3 @@ def test_installed_wheel_serves_the_lessons_and_finds_the_course(installed: Path
     assert str(installed) in done.stdout  # not the clone
     assert "NotFound: GLUE has no task 'nothing'" in done.stderr
     assert "verdict" in run(next(installed.glob("[bS]*/lora-lab*")), "claims", "gpt3_memory", "--help").stdout
-
-
-# ---- forked kernels

@@ -60,7 +60,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
 def check_longest_row(
     method: str, checkpointing: bool, optimizer: str, batch: int, seq: int, card: str = "T4 16 GB"
 ) -> Verdict:
-    """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5% of the longest that fits."""
+    """Lesson 04: check that a step of Llama 3 8B fits on the card, with a text within 5% of the longest that fits."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return Verdict(None, f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
     method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(str(method), method)  # as in the panel
@@ -89,7 +89,7 @@ def wrong_part(method: str, setup: Setup) -> str:
 
 
 def longest(method: str, setup: Setup, card: str) -> int:
-    """Return the length in tokens of the longest text that fits the card; 0 if none does."""
+    """Return the length in tokens of the longest text that fits on the card; 0 if none does."""
     return largest("seq", setup, lambda candidate: step(method, candidate), usable(card_of(card))) or 0
 
 

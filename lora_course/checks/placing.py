@@ -56,7 +56,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: by all {len(gaps)} of ours, "
         f"you'd need {of_all}; by other threes, {min(others)} to {max(others)}. The luck of the sentences adds to this"
     )
-    return question, Number(needed, near, why, fallback=f"it's (2.8 × {spread:.2f} / {GAP})², rounded up")
+    return question, Number(needed, near, why, fallback=f"n grows with the square of {spread:.2f} / {GAP}")
 
 
 @exercise

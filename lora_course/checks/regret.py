@@ -25,7 +25,7 @@ LAST, CARRIED, THEN = (Choice(**TEXTS[name]) for name in ("last", "carried", "th
 @exercise
 def check_lowest(place: Callable[[float, float, float], float], at_the_last: Any) -> Verdict:
     """Lesson 15: check where a parabola through losses a, b, c at x = -1, 0, 1 is lowest, and the answer at an edge."""
-    hint = f"write a function, and one of: {', '.join(LAST.replies)}, nan"
+    hint = f"write a function, and one of: {', '.join(LAST.replies)}, unknown"
     return parts({"lowest": LOWEST, "at_the_last": LAST}, (place, at_the_last), hint, f"{LOWEST.why}; {LAST.why}")
 
 

@@ -38,7 +38,7 @@ def asked(name: str) -> str:
     (needed,) = {wanted[pair[2]] for pair in item(name).pairs.values()}
     return "\n".join(
         (
-            f"not tested: some training rows were never seen (one pass takes {PASS} steps; assume enough accuracy)",
+            f"not tested: some training rows were never seen (one pass takes {PASS} steps)",
             f"holds: each comparison is {needed}",
             "fails: one comparison's whole 95% interval is below -1.5 points",
             "undecided: everything else",

@@ -26,7 +26,7 @@ LOSS = Function(
             lambda log_p, rewards: -float((rewards - rewards.mean()).mean() * log_p.mean())
         ),
     },
-    fallback="subtract rewards.mean(), multiply by log_p, take the mean, and put a minus in front",
+    fallback="for log_p = [-1, -2] and rewards = [1, 0], the loss is -0.25: find the step of yours that differs",
 )
 BITS = Function(
     cases=[(0.5,), (0.9,), (0.01,), (0.75,)],
@@ -39,7 +39,7 @@ BITS = Function(
         "that is only the first half: a failure tells you something, too": lambda p: -p * log2(p),
         "wrong sign: log2 of a probability is negative": lambda p: p * log2(p) + (1 - p) * log2(1 - p),
     },
-    fallback="the mean of what both outcomes tell you: p log2(1 / p) + (1 - p) log2(1 / (1 - p))",
+    fallback="try p = 0.5: two equally likely outcomes tell you 1 bit; take the mean of what both outcomes tell you",
 )
 
 

@@ -31,7 +31,7 @@ def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
 
 
 def wrong_labels(turns: Turns) -> dict[str, list[int]]:
-    """Return typical wrong labels of a conversation: {reply: labels}."""
+    """Return typical wrong labels for a conversation: {reply: labels}."""
     return {
         "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
         "that's the mask reversed: the questions count and the answers don't": labels_of(turns, "system", "user"),

@@ -1,4 +1,4 @@
-"""Exercises for lesson 02 (how sure are you?): half the interval of an accuracy, and a report on two models."""
+"""Exercises for lesson 02 (how sure are you?): the half-width of an accuracy's interval, and a report on two models."""
 
 import math
 from collections.abc import Callable

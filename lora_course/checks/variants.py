@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from math import sqrt
+from numbers import Real
 from typing import Any
 
-from lora_course.checks.verdict import Function, Number, Verdict, exercise, parts
+from lora_course.checks.verdict import Function, Number, Verdict, exercise, parts, plain
 from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, comparison
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdict
@@ -42,7 +43,8 @@ def ahead(variant: str) -> dict[float, float]:
 @exercise
 def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
     """Lesson 16: check the rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
-    shared = ahead(variant)
+    shared, points = ahead(variant), plain(points)
+    points = round(float(points), 1) + 0.0 if isinstance(points, Real) else points  # as the lead is printed
     best = max(shared, key=lambda lr: shared[lr])
     scores = scores_in(comparison(TUNED))
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
@@ -204,7 +204,8 @@ class Function(Right):
 
         def same(function: Callable[..., float]) -> bool:
             pairs = zip(values, (function(*case) for case in self.cases), strict=True)
-            return all(isinstance(v, Real) and math.isclose(float(v), f, rel_tol=self.within) for v, f in pairs)
+            close = partial(math.isclose, rel_tol=self.within)
+            return all(isinstance(v, Real) and close(v, f, abs_tol=0 if f else 1e-6) for v, f in pairs)
 
         return matched(same, self.right, self.near, self.why, self.fallback)
 

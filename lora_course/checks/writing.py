@@ -90,6 +90,8 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
     if b.any():
         return ("B is not zero, so the layer changes the model before the first step. Starting B at zero doesn't make "
                 "learning slow: B has a gradient at once, and A one step later")  # fmt: skip
+    if torch.linalg.matrix_rank(a) < len(a):
+        return "A's rows depend on each other, so its r pieces would learn the same: fill A at random"
     if a.std() > 0.5:
         return f"A's standard deviation is {a.std():.1f}, too large: use nn.init.kaiming_uniform_(lora_A, a=5**0.5)"
     return "" if same else "at the start, your layer must compute exactly what base_layer(x) does, bias included"

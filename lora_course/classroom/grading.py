@@ -346,7 +346,9 @@ def _environment(place: Path, full: bool) -> dict[str, str]:
     folders |= dict.fromkeys(("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(cache.parent))
     fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
              "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)} | folders | fixed
+    kept = {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)} | folders | fixed
+    kept.pop("LORA_LAB_STUDENT", None)  # the teacher's own name
+    return kept
 
 
 def in_words(row: Row) -> str:

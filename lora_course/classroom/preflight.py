@@ -245,7 +245,7 @@ def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the files that were sent back, sorted, red or damaged ones first. Raises: NotFound if no file exists."""
     letters = {}
-    for path in folder.rglob("*.json"):
+    for path in (path for path in folder.rglob("*") if re.search(r"\.json(\.txt)?$", path.name, re.IGNORECASE)):
         name = path.relative_to(folder).as_posix()
         try:
             letters[name] = read_json(path)

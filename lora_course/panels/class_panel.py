@@ -5,6 +5,7 @@ FOLDER/ada/guess.json                 {"name": "Ada", "guess": 81}
 """
 
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
 def guesses(folder: Path, unreadable: dict[str, str]) -> list[tuple[str, float]]:
     """Return everyone's name and guess, from each guess.json; add to `unreadable` why a file was skipped."""
     entries = []
-    for file in sorted(folder.rglob("guess.json")):
+    for file in sorted(file for file in folder.rglob("*") if re.search(r"guess.*\.json", file.name, re.IGNORECASE)):
         try:
             entry = read_json(file)
             entries.append((str(entry.get("name") or file.parent.name), finite(entry.get("guess"), "guess")))

@@ -61,7 +61,7 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """One cell of a table of the paper as a training run.
+    """One cell of a table in the paper as a training run.
 
     row        the row's method, as the paper calls it: "LoRA", "AdapterP 3.0M dagger"
     task       GLUE's task in lower case, such as "sst-2", or "e2e"

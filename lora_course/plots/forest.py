@@ -1,4 +1,4 @@
-"""All results of `lora-lab reproduce` in one plot: each effect's interval, in units of its rule's limit.
+"""All results of `lora-lab reproduce` in one picture: an effect is a row of text, and an interval on its own scale.
 
 pairs    difference / margin, signed so that the paper's direction is to the right
 ratios   log(ratio) / log(limit); in doublings if the limit is 1
@@ -10,19 +10,17 @@ others   value / limit
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-
 from lora_course.paper.reproduce import Interval, described
-from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes, tidy
+from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes
 
-MARKS = {"holds": ("o", BLUE), "fails": ("X", RED), "undecided": ("s", BLACK), "not tested": ("o", GRAY)}
-EDGE = 40  # end of the axis, in units of the limit
+MARKS = {"holds": ("✓", BLUE), "fails": ("✗", RED), "undecided": ("?", BLACK), "not tested": ("–", GRAY)}
+COLUMNS = {0: "finding", 34: "the paper ◇", 46: "ours ●\n(95% or range)", 62.5: "needed: the whole\nline in the blue"}
+START, END, VERDICT = 75, 88, 89.5  # where the drawn intervals and the verdicts are
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 PRINTED = re.compile(r"(?<![-(\w.])(\d+\.?\d*)")  # numbers, except in parentheses or names
 BOUNDS = {"better": 0.0, "worse": 0.0, "no worse": -1.0, "no better": -1.0, "equal": -1.0}
@@ -33,7 +31,9 @@ class Effect(NamedTuple):
 
     holds   the range that must contain the whole interval; its upper end may be infinite
     paper   the published effects in the same unit; empty if the paper has no comparable number
-    found   the measured effect, with its unit, and the limit
+    say     formats a value of this row as it was measured, with its sign
+    over    "below" if smaller measurements are further right
+    quote   the paper's own words, if these are not a number
     open    whether Holm's correction leaves a tested effect undecided, wherever the interval lies
     """
 
@@ -45,35 +45,51 @@ class Effect(NamedTuple):
     holds: tuple[float, float]
     paper: tuple[float, ...]
     standing: str
-    found: str
+    say: Callable[[float], str]
+    unit: str = ""
+    over: str = "above"
+    quote: str = ""
     open: bool = False
+
+    @property
+    def inside(self) -> bool:
+        return self.standing != "not tested" and self.holds[0] <= self.low and self.high <= self.holds[1]
 
     @property
     def outcome(self) -> str:
         """The row's own outcome: if a finding fails, one of its rows may hold or be undecided."""
-        inside = self.standing != "not tested" and self.holds[0] <= self.low and self.high <= self.holds[1]
-        return "undecided" if self.open else "holds" if inside else self.standing
+        return "undecided" if self.open else "holds" if self.inside else self.standing
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """The paper's numbers, the measurement and its interval, and what is needed."""
+        interval = f"\n({self.say(self.low)} to {self.say(self.high)})".replace("×", "")
+        needed = f"{self.over} {self.say(self.holds[0])}"
+        if math.isfinite(self.holds[1]):
+            needed = " to\n".join(map(self.say, self.holds))
+        paper = self.quote or ", ".join(map(self.say, self.paper)) or "no number"
+        return paper, self.say(self.middle) + self.unit + interval * (self.low < self.high), needed
 
 
-def effects(result: Mapping[str, Any]) -> list[Effect]:
-    """Return the effects of one result.json, skipping effects whose values are missing."""
-    rows = []
+def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
+    """Return the effects of one result.json that have values, or if `short`, only the one that decides the finding."""
+    rows = list[Effect]()
     for label, spec in described()[result["item"]]["shown"].items():
         with suppress(KeyError, StopIteration):
             rows.append((_pair_effect if "pair" in spec else _rows_effect)(result, label, spec))
-    return rows
+    return [row for row in rows if row.inside == (row.standing == "holds")][:1] if short else rows
 
 
 def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
     """In `spec`, `paper` names the rows that have the paper's numbers, if these are not the pair's own rows."""
     first, second, wanted = described()[result["item"]]["pairs"][spec["pair"]]
     verdict, percent = result["verdicts"][spec["pair"]], "%" in result["axis"]
-    margin, scale, form = verdict["margin"], 100 if percent else 1, ".1f" if percent else ".3f"
-    direction = -1 if wanted in ("worse", "no better") else 1
-    sign = direction / margin
-    measured = f"{scale * direction * verdict['difference']:+{form}}".replace("-", "−")
-    limit = "fails below −" if wanted in ("better", "worse") else "limit "
-    found = f"{measured} {'points' if percent else 'nats'} ({limit}{scale * margin:g})"
+    margin, form = verdict["margin"], ".1f" if percent else ".3f"
+    sign = (-1 if wanted in ("worse", "no better") else 1) / margin
+
+    def say(value: float) -> str:
+        return f"{value * margin * (100 if percent else 1):+{form}}".replace("-", "−") if abs(value) > 1e-9 else "0"
+
     low, middle, high = sorted(sign * verdict[end] for end in ("low", "difference", "high"))
     printed = {row["name"]: row["published"] for row in result["rows"]}
     numbers = zip(*(_numbers(printed.get(name, "")) for name in spec.get("paper", (first, second))), strict=True)
@@ -81,7 +97,8 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
     published = tuple(sign * unit * (a - b) for a, b in numbers)
     holds = (BOUNDS[wanted], 1.0 if wanted == "equal" else math.inf)
     undecided = verdict["outcome"] == "undecided" and result["standing"] != "not tested"
-    return Effect(result["item"], label, middle, low, high, holds, published, result["standing"], found, undecided)
+    row = (result["item"], label, middle, low, high, holds, published, result["standing"], say)
+    return Effect(*row, unit=" points" if percent else " nats", open=undecided)
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
@@ -89,23 +106,25 @@ def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
     assert row is not None
+    doublings = math.log2(spec.get("ratio", 2)) or 1
 
     def scaled(value: float) -> float:
-        if "ratio" not in spec:
-            return value / spec["limit"]  # type: ignore[no-any-return]
-        return math.log2(value) / (math.log2(spec["ratio"]) or 1)
+        return math.log2(value) / doublings if "ratio" in spec else value / spec["limit"]  # type: ignore[no-any-return]
+
+    def say(value: float) -> str:
+        number = 2 ** (value * doublings) if "ratio" in spec else value * spec["limit"]
+        return f"{'×' if 'ratio' in spec else ''}{number:{'.2f' if 0.1 <= number < 10 else '.2g'}}"
 
     values = [a / b for a, b in zip(row["yours"], over["yours"], strict=True)] if over else row["yours"]
     seeds = (fmean(values), min(values), max(values))
-    estimate = Interval.of(values) if "rounds" in result["sizes"] else seeds
-    low, middle, high = sorted(map(scaled, estimate))
+    low, middle, high = sorted(map(scaled, Interval.of(values) if "rounds" in result["sizes"] else seeds))
     above, below = (_first(rows, name) if name else None for name in spec.get("paper", (spec["row"], spec.get("over"))))
     numbers = [_numbers(row["published"]) if row else (1.0,) for row in (above, below)]
     published = tuple(scaled(a / b) for a, b in zip(*numbers, strict=False))
     holds = (-1.0 if spec.get("inside") else float(spec.get("ratio") != 1), 1.0 if spec.get("inside") else math.inf)
-    measured = f"{estimate[0]:{'.2f' if 0.1 <= estimate[0] < 10 else '.2g'}}"
-    found = f"{'× ' if 'ratio' in spec else ''}{measured} (limit {spec.get('ratio', spec.get('limit'))})"
-    return Effect(result["item"], label, middle, low, high, holds, published, result["standing"], found)
+    quote = above["published"] if above and "limit" in spec else ""
+    words: dict[str, Any] = {"over": "below" if doublings < 0 else "above", "quote": quote}
+    return Effect(result["item"], label, middle, low, high, holds, published, result["standing"], say, **words)
 
 
 def _first(rows: Mapping[str, Any], ending: str) -> Any:
@@ -116,39 +135,38 @@ def _numbers(printed: str) -> Sequence[float]:
     return tuple(float(number) for number in PRINTED.findall(printed))
 
 
-def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
+def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture:
     """Draw one row per effect, by outcome; effects hold in the blue area; diamonds show the paper's numbers.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
+    short     draw only the effect that decides each finding, by whether its rule was written before the run
     """
     complete = [result for result in results if result["rows"] and not result["error"]]
-    complete.sort(key=lambda result: list(MARKS).index(result["standing"]))
-    rows = [effect for result in complete for effect in effects(result)]
-    heads = [i for i, row in enumerate(rows) if i == 0 or rows[i - 1].item != row.item]
+    complete.sort(key=lambda result: (short and result.get("ruled", "before"), list(MARKS).index(result["standing"])))
+    drawn = [(result, effect) for result in complete for effect in effects(result, short)]
+    rows = [effect for _, effect in drawn]
+    groups = [
+        f"rule written {result.get('ruled', 'before')} the run" if short else f"{named(row.item)}: {row.standing}"
+        for result, row in drawn
+    ]
+    heads = [i for i, group in enumerate(groups) if group not in groups[:i]]
     places = [i + sum(head <= i for head in heads) for i in range(len(rows))]  # below its item's heading
     bottom = len(rows) + len(heads)
-    picture, axes = new_axes(8.4, 1.7 + 0.25 * bottom)
-    axes.set_xscale("symlog", linthresh=1, linscale=1.2)
-    axes.set_xlim(-EDGE, EDGE)
-    axes.set_ylim(bottom - 0.4, -0.6)
+    picture, axes = new_axes(9, 1 + 0.4 * bottom)
+    axes.axis("off")
+    axes.set(xlim=(0, 100), ylim=(bottom + 0.3 * (not short) - 0.4, -1.4))
+    for x, column in COLUMNS.items():
+        axes.text(x, -1, column, va="center", fontsize=9.5, color=GRAY)
     for y, row in zip(places, rows, strict=True):
-        _draw(axes, y, row)
+        _draw(axes, y, row, f"\n{named(row.item)}" * short)
     for i in heads:
-        _head(axes, places[i] - 1, rows[i])
-    axes.plot([0, 0], [-0.45, bottom], color=GRAY, linewidth=0.8)
-    axes.set_yticks(places, [row.label for row in rows], fontsize=9.5)
-    axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=9.5)
-    label = "effect / the rule's limit; ×: log effect / log limit, or in doublings if the limit is 1\n"
-    label += "Further right is in the paper's favor, except where the blue ends on both sides.\n"
-    label += "Black in the blue: undecided, as several pairs are compared (Holm)."
-    axes.set_xlabel(label, fontsize=9.5)
-    axes.text(1.01, 0, "measured", transform=axes.get_yaxis_transform(), va="center", fontsize=9.5, color=GRAY)
+        axes.text(0, places[i] - 1, groups[i], va="center", fontsize=10, fontweight="bold")
+        axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
+    if any(row.open and row.inside for row in rows):
+        axes.text(
+            0, bottom, "A black line all in the blue: undecided, as several pairs are compared (Holm).", color=GRAY
+        )
     picture.suptitle(headline(complete), fontsize=12, fontweight="bold")
-    options = {"fontsize": 9.5, "frameon": False, "handletextpad": 0.4, "columnspacing": 1.4}
-    picture.legend(handles=_legend(), loc="outside lower center", ncols=5, **options)
-    tidy(axes, "x")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     picture.alt = f"{headline(complete)} " + " ".join(map(_describe, rows))
     return picture
 
@@ -167,32 +185,24 @@ def named(item: str) -> str:
     return f"{'Figure' if kind == 'fig' else kind.capitalize()} {item[len(kind) :].replace('_', '.')}"
 
 
-def _draw(axes: Any, y: int, row: Effect) -> None:
-    tested, (mark, color) = row.standing != "not tested", MARKS[row.outcome]
-    start, end = row.holds[0], min(EDGE, row.holds[1])
-    axes.barh(y, end - start, 0.8, left=start, color=BLUE, alpha=0.13 if tested else 0.05, zorder=1)
-    axes.plot([row.low, row.high], [y, y], color=color, linewidth=2, alpha=1 if tested else 0.6, zorder=3)
-    axes.plot(row.middle, y, mark, color=color, mfc=color if tested else "white", markersize=7, zorder=4)
-    axes.plot(row.paper, [y] * len(row.paper), "d", color=ORANGE, mfc="white", markersize=6, zorder=5)
-    axes.text(1.01, y, row.found, color=color, va="center", fontsize=9.5, transform=axes.get_yaxis_transform())
+def _draw(axes: Any, y: int, row: Effect, source: str) -> None:
+    mark, color = MARKS[row.outcome]
+    for x, text in zip(COLUMNS, (row.label + source, *row.texts), strict=True):
+        axes.text(x, y, text, va="center", fontsize=9.5)
+    axes.text(VERDICT, y, f"{mark} {row.outcome}", va="center", fontsize=10, color=color, fontweight="bold")
+    ends = [end for end in (row.low, row.high, *row.paper, *row.holds) if math.isfinite(end)]
+    least, span = min(ends), max(ends) - min(ends) or 1.0
 
+    def at(value: float) -> float:
+        return min(END, START + (END - START) * (0.06 + 0.8 * (value - least) / span))
 
-def _head(axes: Any, y: int, row: Effect) -> None:
-    """Name the item and its outcome in a line above its effects."""
-    words, weight = f"{named(row.item)}: {row.standing}  ", "normal" if row.standing == "not tested" else "bold"
-    style = {"color": MARKS[row.standing][1], "fontsize": 9.5, "fontweight": weight}
-    axes.text(0, y, words, ha="right", va="center", transform=axes.get_yaxis_transform(), **style)
-    axes.axhline(y - 0.45, color="#dddddd", linewidth=0.6, zorder=0)
-
-
-def _legend() -> list[Line2D | Patch]:
-    marks = {word: MARKS[word] for word in ("holds", "undecided", "fails")}
-    handles = [Line2D([], [], marker=mark, color=color, label=word) for word, (mark, color) in marks.items()]
-    paper = Line2D([], [], marker="d", color=ORANGE, mfc="white", linewidth=0, label="the paper, each task")
-    return [*handles, paper, Patch(color=BLUE, alpha=0.13, label="the whole line must lie here")]
+    axes.barh(y, at(row.holds[1]) - at(row.holds[0]), 0.8, left=at(row.holds[0]), color=BLUE, alpha=0.16)
+    axes.plot([at(row.low), at(row.high)], [y, y], color=color, linewidth=2)
+    axes.plot(at(row.middle), y, "o", color=color, markersize=6)
+    axes.plot([*map(at, row.paper)], [y] * len(row.paper), "d", color=ORANGE, mfc="white", markersize=6)
 
 
 def _describe(row: Effect) -> str:
-    upper = " or more" if math.isinf(row.holds[1]) else f" to {row.holds[1]:g}"
-    return (f"{named(row.item)}, {row.label}: {row.middle:.2g} limits ({row.low:.2g} to {row.high:.2g}), needs "
-            f"{row.holds[0]:g}{upper}: {row.outcome}. Measured: {row.found}.")  # fmt: skip
+    paper, ours, needed = row.texts
+    words = f"{named(row.item)}, {row.label}: paper {paper}; ours {ours}; needed {needed}: {row.outcome}."
+    return words.replace("\n", " ").replace("  ", " ")

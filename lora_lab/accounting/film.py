@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lora_lab.accounting import memory
-from lora_lab.accounting.fit import NUMBER, Fit, NoFit, Regime, fit, plain
+from lora_lab.accounting.fit import Fit, NoFit, Regime, fit, plain
+from lora_lab.accounting.models import layer_of
 from lora_lab.accounting.setup import Moment, Setup
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
@@ -57,7 +58,7 @@ def film(step: Fit) -> dict[str, Any]:
         entries = [(int(c), int(m), plain(delta[c, m])) for c, m in np.argwhere(delta)]
         if not entries and phase == last_phase:
             continue  # bytes only moved from one part of the model to another
-        layer = int(match[1]) if (match := NUMBER.search(path)) else last_layer
+        layer = last_layer if (number := layer_of(path)) is None else number
         part = parts.setdefault((phase, block(path)), len(parts))
         change = (part, layer - last_layer, *(number for entry in entries for number in entry))
         moments.append(changes.setdefault(change, len(changes)))

@@ -14,7 +14,6 @@ fit is accepted only if it agrees at every moment with a held-out trace of anoth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from lora_lab.accounting.models import LAYER, layer_of
 from lora_lab.accounting.setup import PHASES, SHARDED, Label, Setup
 from lora_lab.errors import LabError
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PERIODS = 4  # in the shallowest trace: the first and last period differ, and two identical periods lie between them
 RANKS = (2, 4, 3)  # two for the fit, one held out
-NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # the layer index in a module path
 
 
 class NoFit(Exception):  # not an error: the caller traces the case itself
@@ -148,10 +147,9 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
     try:
-        jobs = tqdm(
-            [*((n, points) for n in shallow), (deepest, [held_out])], f"tracing {method.name}", leave=False, delay=1
-        )
-        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, job) for n, job in jobs)
+        models = [*((n, points) for n in shallow), (deepest, [held_out])]
+        progress = tqdm(models, f"tracing {method.name}", leave=False, delay=1)
+        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, at) for n, at in progress)
     except LabError as error:
         if not regime.ranked:
             raise
@@ -162,16 +160,15 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     moments, coefficients = list[tuple[str, str]](), []
     for phase in PHASES:
         curves = [_curve(run, phase, labels, basis) for run in runs]
-        _, live = _table(check, phase, labels)
         predicted = _deeper(curves, check_periods, every_layer=True)[1] @ regime.vector(held_out)
+        live = _curve([check], phase, labels, np.ones((1, 1)))[1][..., 0]
         if predicted.shape != live.shape:
             raise NoFit(f"in {phase} a deeper model takes {len(live)} operations, not {len(predicted)}")
         if (gap := np.abs(predicted - live).max(initial=0)) > 0.5:
             raise NoFit(f"in {phase} the held-out trace is {gap:,.0f} bytes off")
-        ops, values = _deeper(curves, periods, every_layer)
-        moments += [
-            (phase, path.replace("*", f"{v[-1, 0]:.0f}", 1)) for (_, path, *_), v in zip(ops, values, strict=True)
-        ]
+        steps, values = _deeper(curves, periods, every_layer)
+        indices = values[:, -1, 0]
+        moments += [(phase, path.replace("*", f"{n:.0f}", 1)) for (_, path, *_), n in zip(steps, indices, strict=True)]
         coefficients.append(values[:, :-1])
 
     elements = sum(count * (n + slope * held_out[2]) for n, slope, _, count in _trained(runs, points, check_periods))
@@ -182,53 +179,50 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, periods), flops.tolist())
 
 
-# Curve: a phase's operations (name, module with * for the layer index, changes at the first point) and its coefficients
-# (moments, labels + 1, monomials). The column after the labels is the layer index, which, like bytes, grows with depth.
+# Curve: the steps of a phase (operation, module with * for the layer index, changes at the first point), and the live
+# bytes after each as (steps, labels + 1, monomials). The last column is the layer index, which grows like the bytes.
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 
-def _table(trace: Trace, phase: str, labels: Sequence[Label]) -> Curve:
-    """Return a phase's operations, and the bytes of one trace as an array of shape (moments, labels + 1)."""
-    ops, rows = [], []
-    for m in (moment for moment in trace.moments if moment.phase == phase):
-        layer = NUMBER.search(m.path)
-        ops.append((m.op, NUMBER.sub(".*", m.path, count=1)))
-        rows.append([*(m.bytes.get(label, 0) for label in labels), int(layer[1]) if layer else 0])
-    return ops, np.array(rows, dtype=float)
-
-
 def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.ndarray) -> Curve:
-    """Fit polynomials to the traces of a run."""
-    (ops, _), *others = tables = [_table(trace, phase, labels) for trace in run]
-    if any(ops != other for other, _ in others):
+    """Fit polynomials to the traces of one model, whose points have the monomials in `basis`. Raises: NoFit."""
+    ops, tables = [], []
+    for trace in run:
+        moments = [moment for moment in trace.moments if moment.phase == phase]
+        ops.append([(m.op, LAYER.sub("*", m.path, count=1)) for m in moments])
+        tables.append([[*(m.bytes.get(label, 0) for label in labels), layer_of(m.path) or 0] for m in moments])
+    if any(other != ops[0] for other in ops):
         raise NoFit(f"in {phase} the order of operations depends on batch, length or rank")
-    live = np.stack([live for _, live in tables], axis=-1)
+    live = np.stack(tables, axis=-1)
     values = np.round(live @ np.linalg.inv(basis).T * 8) / 8
     if np.abs(values @ basis.T - live).max() > 0.5:
         raise NoFit(f"in {phase} the live bytes are not a polynomial in batch and length")
     changes = np.diff(live[:, :-1, 0], axis=0, prepend=live[:1, :-1, 0]).tolist()
-    return [(*op, *change) for op, change in zip(ops, changes, strict=True)], values
+    return [(*op, *change) for op, change in zip(ops[0], changes, strict=True)], values
 
 
 def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
     """Extrapolate from two depths, which differ by one period of layers, to a model with `periods` more periods."""
-    (a, values), (b, deeper) = curves[0], curves[-1]
+    (shallow, values), (deep, deep_values) = curves[0], curves[-1]
     if periods == 0:
-        return a, values
-    size, prefix = len(b) - len(a), _common_prefix(a, b)  # size: operations per period
-    suffix_start = len(a) - _common_prefix(a[::-1], b[::-1])
-    if size < 0 or prefix - suffix_start < 2 * size:
+        return shallow, values
+    size = len(deep) - len(shallow)  # steps per period
+    head, tail = (_common(shallow[::way], deep[::way]) for way in (1, -1))  # equal steps from the start, from the end
+    if size < 0 or head + tail - len(shallow) < 2 * size:
         raise NoFit("the order of operations does not repeat layer by layer")
-    cut = (suffix_start + prefix) // 2  # between two identical layers, as far from both ends as possible
-    values = values + (np.concatenate([deeper[:cut], deeper[cut + size :]]) - values) * periods
+    cut = (len(shallow) - tail + head) // 2  # between two identical layers, as far from both ends as possible
+    same_steps = np.concatenate([deep_values[:cut], deep_values[cut + size :]])
+    values = values + (same_steps - values) * periods
     if not every_layer:
-        return a, values
+        return shallow, values
     before, after = values[cut - size : cut], values[cut : cut + size]
     between = [before + (after - before) * i / (periods + 1) for i in range(1, periods + 1)]
-    return a[:cut] + a[cut - size : cut] * periods + a[cut:], np.concatenate([values[:cut], *between, values[cut:]])
+    steps = shallow[:cut] + shallow[cut - size : cut] * periods + shallow[cut:]
+    return steps, np.concatenate([values[:cut], *between, values[cut:]])
 
 
-def _common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return the number of equal elements at the start of two lists."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
 
 
@@ -237,13 +231,13 @@ def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: 
 
     The last tensor of each kind also represents those in the added layers.
     """
-    step, lowest = points[-1][2] - points[0][2] or 1, points[0][2]
+    lowest, rise = points[0][2], points[-1][2] - points[0][2] or 1  # of the rank
     kinds = []
     for first, *_, last in (runs[0], runs[-1]):
-        sizes = zip(first.trained, last.trained, strict=True)
-        slopes = ((n, (high - n) // step, width) for (n, width), (high, _) in sizes)
-        kinds.append([(n - slope * lowest, slope, width) for n, slope, width in slopes])
-    a, b = kinds
-    last_of_kind = {kind: i for i, kind in enumerate(a)}
-    added = {i: (b.count(kind) - a.count(kind)) * periods for kind, i in last_of_kind.items()}
-    return [[*kind, 1 + added.get(i, 0)] for i, kind in enumerate(a)]
+        kinds.append(list[tuple[int, int, int]]())
+        for (numbers, width), (more, _) in zip(first.trained, last.trained, strict=True):
+            slope = (more - numbers) // rise
+            kinds[-1].append((numbers - slope * lowest, slope, width))
+    shallow, deep = kinds
+    added = {kind: periods * (deep.count(kind) - shallow.count(kind)) for kind in shallow}
+    return [[*kind, 1 if kind in shallow[i:] else 1 + added[kind]] for i, kind in enumerate(shallow, 1)]

@@ -26,7 +26,7 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """In a `with` block, this thread computes masks, expert products and quantized weights without their values.
+    """In a `with` block, compute only the shapes of masks, expert products and quantized weights, in this thread.
 
     If `cuda` is true, attention and dropout save for backward what they save on a GPU. The functions are patched
     because checkpointing calls them again during backward, where function modes are not active.

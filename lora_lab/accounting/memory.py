@@ -87,7 +87,9 @@ class Estimate:
     def at(self) -> str:
         """When the peak occurs, in words."""
         phase, path = self.moments[self.top]
-        return phase if phase not in ("forward", "backward") else f"{phase} of {path}" if path else "the loss"
+        if phase not in ("forward", "backward"):
+            return phase
+        return f"{phase} of {path}" if path else "the loss"
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -123,11 +125,6 @@ class Estimate:
         one_hot = np.array([[category == other for other in categories] for category, _ in self.labels])
         rows = (dict(zip(categories, row, strict=True)) for row in (self.live @ one_hot).round().astype(int).tolist())
         return tuple(Moment(*moment, row) for moment, row in zip(self.moments, rows, strict=True))
-
-
-def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> Estimate:
-    """Return an estimate with a single moment."""
-    return Estimate(mode, [(phase, "")], list(sizes), np.array([list(sizes.values())]), **more)
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Estimate:
@@ -183,7 +180,7 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
         "logits": tokens * a.vocabulary * 12 * (a.task != "encoder"),
         "temporaries": layer + max(trained * width, sum(optimizer_temporaries([(trained, width, 1)], setup)) // 2),
     }
-    return of_sizes("bound", "bound", {(category, "bound"): size for category, size in sizes.items()})
+    return of_moments([Moment("bound", "", {(category, "bound"): size for category, size in sizes.items()})], "bound")
 
 
 def trained_by(method: Any, model: Any) -> int:
@@ -319,7 +316,7 @@ def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):
-        if (text := file.read_text("utf-8")).endswith(("}", "]")):  # otherwise it is damaged, and made again
+        if (text := file.read_text("utf-8")).endswith("}"):  # otherwise it is damaged, and made again
             return text
     text = compact(make())
     with suppress(BadValue):
@@ -347,8 +344,8 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
 
 
 def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
-    """Return the estimate of a tracked step."""
-    labels = list(moments[-1].bytes)  # a tracker keeps every label
+    """Return the estimate of a step from its moments, the last of which has every label."""
+    labels = list(moments[-1].bytes)
     live = np.array([[moment.bytes.get(label, 0) for label in labels] for moment in moments])
     return Estimate(mode, [(moment.phase, moment.path) for moment in moments], labels, live, **more)
 
@@ -421,15 +418,16 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     tokens = setup.seq + (method.settings().get("tokens", 0) if method else 0)
     logits = setup.batch * a.vocabulary
     with trace.without_data(config, method, setup) as (model, tracker, _):
-        terms = {label: (size, "") for label, size in tracker.live.items() if size}  # the weights, by part
+        sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
         layers = trace.cached(model)
-    cache = setup.batch * sum(size * min(tokens, window or tokens) for size, window in layers)
-    formula = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·S"
-    terms["cache", "keys and values"] = cache, formula
-    terms["logits", "the next token's logits"] = setup.width * logits, "B·V·b"
+    per_token = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·S"
+    formulas = [*("" for _ in sizes), per_token, "B·V·b", "4·B·V"]
+    row = sum(size * min(tokens, window or tokens) for size, window in layers)
+    sizes["cache", "keys and values"] = setup.batch * row
+    sizes["logits", "the next token's logits"] = setup.width * logits
     if setup.width != 4:
-        terms["logits", "the next token's logits in fp32"] = 4 * logits, "4·B·V"
+        sizes["logits", "the next token's logits in fp32"] = 4 * logits
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
     note = f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"
-    sizes, formulas = {label: size for label, (size, _) in terms.items()}, [formula for _, formula in terms.values()]
-    return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=(*NOTES, note))
+    moment = Moment("generation", "", sizes)
+    return of_moments([moment], "predicted", formulas=formulas[: len(sizes)], notes=(*NOTES, note))

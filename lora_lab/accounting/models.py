@@ -37,6 +37,11 @@ LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "deberta-v2", "gpt2", "op
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
+def layer_of(path: str) -> int | None:
+    """Return the index of the layer in a module's path, or None outside the layers."""
+    return int(match.group()) if (match := LAYER.search(path)) else None
+
+
 @dataclass(frozen=True)
 class Module:
     """A module of the model, or the `count` experts of a layer, which share one tensor in transformers 5.
@@ -58,7 +63,7 @@ class Module:
     @property
     def layer(self) -> int | None:
         """Index of the module's layer, or None outside the layers."""
-        return int(match.group()) if (match := LAYER.search(self.name)) else None
+        return layer_of(self.name)
 
     def frozen_bytes(self, setup: Setup) -> int:
         """Bytes of the module if it is frozen. A setup quantizes only the matrices inside layers."""

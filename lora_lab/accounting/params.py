@@ -72,7 +72,7 @@ class ParameterCount:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values."""
-        return asdict(self) | {"fraction": self.fraction, "notes": list(self.notes)}
+        return asdict(self) | {"fraction": self.fraction}
 
 
 def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The setup of a training step: everything its memory depends on besides the model and the method."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -132,8 +133,8 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
         sizes = [n * width for n, width, _ in weights]
         return widened + max(([last, n, n] for last, n in zip([0, *sizes], sizes, strict=False)), key=sum)
     if setup.optimizer == "adamw-foreach":
-        widths = {width for _, width, _ in weights}
-        return widened + max(
-            ([n * w for n, w, count in weights if w == width for _ in range(count)] for width in widths), key=sum
-        )
+        by_width = defaultdict[int, list[int]](list)
+        for n, width, count in weights:
+            by_width[width] += count * [n * width]
+        return widened + max(by_width.values(), key=sum)
     return widened

@@ -44,7 +44,7 @@ class Trace(NamedTuple):
 
 
 def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
-    """Build a config's model with random weights, in the setup's dtype and with its dropout."""
+    """Build a config's model with random weights, with the setup's dtype, dropout and quantization."""
     full_config = known_config(config)
     full_config.use_cache = False
     for name, value in vars(full_config).items():
@@ -57,6 +57,8 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
         model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
+    if setup.quantised != "none":
+        quantize_model(model, setup.quantised)
     return model
 
 
@@ -114,8 +116,6 @@ def without_data(
         with fake, stand_ins(cuda):
             with torch.device("meta") if cuda else nullcontext():
                 model = build(config, setup)
-            if setup.quantised != "none":
-                quantize_model(model, setup.quantised)
             parts = prepare(model, method, setup)
             with Tracker() as tracker:
                 yield model, tracker, tracker.claim_model(model, parts)
@@ -196,8 +196,7 @@ def _set_adapters(model: nn.Module, dtype: str) -> None:
         parameters = dict(module.named_parameters(recurse=False))
         for name, parameter in parameters.items():
             if name in ADAPTERS or path.startswith(("soft_prompt", "soft_prefix")):
-                converted = parameter.detach().to(DTYPES[dtype])
-                setattr(module, name, nn.Parameter(converted, requires_grad=parameter.requires_grad))
+                parameter.data = parameter.data.to(DTYPES[dtype])
         if dtype != "fp32":
             continue
         if getattr(module, "out_slice", None):

@@ -22,15 +22,11 @@ from lora_lab.accounting.setup import Label, Moment
 # FLOPs by operation: PyTorch's counts, plus the in-place product of the lab's LoRA, attention with fewer key heads than
 # query heads, which torch 2.6 doesn't count, and attention on a CPU, which torch 2.13 doesn't count.
 aten = torch.ops.aten
-FLOPS = flop_registry | {
-    aten.addmm_: flop_registry[aten.addmm],
-    aten._scaled_dot_product_flash_attention: lambda q, k, *_, **__: 4 * q.numel() * k.shape[-2],
-    aten._scaled_dot_product_flash_attention_backward: lambda g, q, k, *_, **__: 10 * q.numel() * k.shape[-2],
-}
-FLOPS |= {
-    aten._scaled_dot_product_flash_attention_for_cpu: FLOPS[aten._scaled_dot_product_flash_attention],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: FLOPS[aten._scaled_dot_product_flash_attention_backward],
-}
+FLOPS = flop_registry | {aten.addmm_: flop_registry[aten.addmm]}
+for device in ("", "_for_cpu"):
+    attention = f"_scaled_dot_product_flash_attention{device}"
+    FLOPS[getattr(aten, attention)] = lambda q, k, *_, **__: 4 * q.numel() * k.shape[-2]
+    FLOPS[getattr(aten, f"{attention}_backward")] = lambda g, q, k, *_, **__: 10 * q.numel() * k.shape[-2]
 
 
 class Tracker(TorchDispatchMode):
@@ -50,7 +46,7 @@ class Tracker(TorchDispatchMode):
         self._storages: dict[int, tuple[int, Label, int, Any]] = {}  # bytes, label, number, weak reference
         self._paths: list[str] = [""]  # paths of modules whose forward is running, innermost last
         self._path_of: dict[int, str] = {}  # autograd sequence number -> path of the module that made the node
-        self._path, self._changed, self._allocated = "", False, 0
+        self._path, self._changed = "", False
         self._layouts: dict[Any, Any] = {}  # layouts of the outputs of operations without data
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -66,8 +62,8 @@ class Tracker(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self._follow(leaf)
         self._note(str(func))
-        if (count := FLOPS.get(func._overloadpacket)) is not None:
-            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        if flops_of := FLOPS.get(func._overloadpacket):
+            self.flops += flops_of(*args, **(kwargs or {}), out_val=out)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -147,8 +143,7 @@ class Tracker(TorchDispatchMode):
             _, old, number, reference = entry
             self.live[old] -= size
         else:
-            number, self._allocated = self._allocated, self._allocated + 1
-            reference = weakref.ref(storage, lambda _: self._free(key))
+            number, reference = len(self.events), weakref.ref(storage, lambda _: self._free(key))
             self.events.append((number, size))
         self._storages[key] = (size, label, number, reference)
         self.live[label] = self.live.get(label, 0) + size

@@ -188,10 +188,9 @@ def _summary(run: Any) -> str:
     from lora_lab.metrics import main_metric
 
     environment, metric = run.environment, main_metric(run.metrics)
-    validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]
     lines = [
         f"  step  {metric:>10} on validation",
-        *validated,
+        *(f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]),
         f"test        {_metrics(run.metrics)}",
         f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "
         f"of {run.total:,} ({run.trainable / run.total:.2%})",

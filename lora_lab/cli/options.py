@@ -70,12 +70,11 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
 
 def recipe_options(without: Collection[str] = (), unset: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add the options of a recipe and its method, except those in `without`; those in `unset` have no default."""
-    defaults = {name: None if name in unset else default for name, (_, default, _) in RECIPE.items()}
-    options = [
-        click.option(f"--{name.replace('_', '-')}", type=kind, default=defaults[name], show_default=True, help=text)
-        for name, (kind, _, text) in RECIPE.items()
-        if name not in without
-    ]
+    options = []
+    for name, (kind, default, text) in RECIPE.items():
+        if name not in without:
+            default, flag = None if name in unset else default, f"--{name.replace('_', '-')}"
+            options.append(click.option(flag, type=kind, default=default, show_default=True, help=text))
     return together(*options, *([] if "method" in without else [method_options(without)]))
 
 

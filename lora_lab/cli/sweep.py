@@ -122,10 +122,10 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED
 
-    scores = [name for name in MAIN if name in frame]
-    done = frame[frame["status"].isin(FINISHED)].dropna(subset=scores, how="all") if scores else frame[:0]
-    kinds, settings = list(done.groupby(list(KIND))) if len(done) else [], settings_in(frame)
-    for (model, task, steps, batch), part in sorted(kinds, key=lambda item: -len(item[1])):
+    if not (scores := [name for name in MAIN if name in frame]):
+        return
+    done, settings = frame[frame["status"].isin(FINISHED)].dropna(subset=scores, how="all"), settings_in(frame)
+    for (model, task, steps, batch), part in sorted(done.groupby(list(KIND)), key=lambda kind: -len(kind[1])):
         columns = [name for name in part if name in settings or part[name].notna().any()]  # drop other tasks' metrics
         yield f"{model} on {task}, {steps} steps of {batch} rows", part[columns]
 

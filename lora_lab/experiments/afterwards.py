@@ -49,7 +49,6 @@ def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: st
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
     """Return the untrained base model's perplexity on another task, in the recipe's dtype; cache it in `folder`."""
-
     dtype, text = recipe.computed["dtype"], fingerprint(forgetting) or forgetting
     key = digest(recipe.model, dtype, recipe.device, recipe.attention, text)
     file = folder / f"before-{Path(forgetting).stem}-{key}.json"

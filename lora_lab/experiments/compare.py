@@ -317,9 +317,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         predicted = estimate(recipe.model, recipe.method, need.setup)
         costs |= {"predicted_bytes": predicted.peak, "predicted_parts": dict(predicted.categories)}
     with suppress(*NO_COST):
-        names = ("batch", "seq", "dtype", "optimizer", "padded", "device", "num_labels")
-        conditions = {name: getattr(need.setup, name) for name in names}
-        costs["peak_bytes"] = measure(recipe.model, recipe.method, **conditions).peak
+        costs["peak_bytes"] = measure(recipe.model, recipe.method, **vars(need.setup)).peak
     return costs
 
 

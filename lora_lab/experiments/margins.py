@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.experiments.statistics import LEVEL, Pair, holm, mean_interval
+from lora_lab.experiments.statistics import LEVEL, Pair, Verdict, holm, mean_interval, word_of
 from lora_lab.metrics import metric as metric_of
 
 MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per token for language models
@@ -48,12 +48,9 @@ def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
     return np.array([np.frombuffer(data, "<f4") for data in seeds], float)
 
 
-def letter(difference: float, p_difference: float, p_equivalence: float) -> str:
-    """Return the outcome that follows from these p-values."""
-    side = "b" if difference > 0 else "w"
-    if p_equivalence < LEVEL:
-        return side.upper() if p_difference < LEVEL else "e"
-    return side if p_difference < LEVEL else "u"
+def letter(word: str) -> str:
+    """Return the letter of a verdict's word."""
+    return word[0].upper() if "within" in word else word[0]
 
 
 def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS) -> dict[str, dict[str, Any]]:
@@ -65,37 +62,33 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     more                    for each undecided outcome, the [seeds, rows] that would decide it
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}
-    differ: dict[tuple[str, str], float] = {}
-    equal: dict[tuple[str, str], list[float]] = {}
+    verdicts: dict[tuple[str, str], list[Verdict]] = {}  # one for each margin
     for a, b in combinations(scores, 2):
-        pair = Pair(scores[a].astype(float), scores[b].astype(float), margins[0])
-        differ[a, b] = differ[b, a] = pair.p_difference()
-        equal[a, b] = equal[b, a] = [pair.p_equivalence(margin) for margin in margins]
-        entries[b][a] = _entry(pair, differ[a, b], equal[a, b], margins)
+        pair = Pair(scores[a].astype(float), scores[b].astype(float))
+        verdicts[a, b] = verdicts[b, a] = [pair.judged(margin) for margin in margins]
+        entries[b][a] = _entry(verdicts[a, b])
         entries[a][b] = _turned(entries[b][a])
     for rival, others in entries.items():
-        corrected = holm([differ[name, rival] for name in others])
-        by_margin = [holm(p_values) for p_values in zip(*(equal[name, rival] for name in others), strict=True)]
+        own = [verdicts[name, rival] for name in others]
+        differ = holm([at[0].p_difference for at in own])
+        equal = [holm([verdict.p_equivalence for verdict in at]) for at in zip(*own, strict=True)]
         for i, entry in enumerate(others.values()):
-            entry["together"] = "".join(letter(entry["difference"], corrected[i], p[i]) for p in by_margin)
+            words = [word_of(entry["difference"], differ[i], at_margin[i]) for at_margin in equal]
+            entry["together"] = "".join(map(letter, words))
     return entries
 
 
-def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[float]) -> dict[str, Any]:
-    """Return a pair's entry from its p-values: for a difference, and for equivalence at each margin."""
-    within, outcomes, more = list[list[float]](), "", []
-    for i, (margin, p) in enumerate(zip(margins, equal, strict=True)):
-        pair.margin = margin
-        ends = [round(end, 5) for end in pair.interval(LEVEL, pair.widening(pair.rows, margin))]
-        if not within or within[-1][1:] != ends:
-            within.append([i, *ends])
-        outcomes += letter(pair.difference, differ, p)
-        if outcomes[-1] == "u":
-            verdict = pair.judged(differ, p)
-            more.append([n and int(float(f"{n:.2g}")) for n in (verdict.more_seeds, verdict.more_rows)])
-    verdict = pair.judged(differ, 0.0)  # for its 95% interval, which is the same at every margin
-    ends95 = {"low": round(verdict.low95, 5), "high": round(verdict.high95, 5)}
-    return {"difference": round(pair.difference, 6), **ends95, "within": within, "outcomes": outcomes, "more": more}
+def _entry(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return a pair's entry from its verdict at each margin."""
+    first = verdicts[0]  # the difference and its 95% interval don't depend on the margin
+    ends = [(round(verdict.low, 5), round(verdict.high, 5)) for verdict in verdicts]
+    within = [[i, *both] for i, both in enumerate(ends) if i == 0 or both != ends[i - 1]]
+    more = [(verdict.more_seeds, verdict.more_rows) for verdict in verdicts if verdict.word == "undecided"]
+    return {
+        **{"difference": round(first.difference, 6), "low": round(first.low95, 5), "high": round(first.high95, 5)},
+        **{"within": within, "outcomes": "".join(letter(verdict.word) for verdict in verdicts)},
+        "more": [[n and int(float(f"{n:.2g}")) for n in sizes] for sizes in more],
+    }
 
 
 def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,12 +113,11 @@ def resampled(
         columns = rng.integers(a.shape[1], size=rows)
         first = rng.integers(len(a), size=len(a))
         second = first if len(a) == len(b) else rng.integers(len(b), size=len(b))
-        pair = Pair(a[first][:, columns], b[second][:, columns], margins[0])
-        differ = pair.p_difference()
-        verdict = pair.judged(differ, pair.p_equivalence())
+        pair = Pair(a[first][:, columns], b[second][:, columns])
+        verdict = pair.judged(margins[0])
         studies.append([round(value, 5) for value in (verdict.difference, verdict.low95, verdict.high95)])
         first_equal = bisect_left(margins, True, key=lambda margin: pair.p_equivalence(margin) < LEVEL)
-        outside, within = (letter(verdict.difference, differ, p) for p in (1.0, 0.0))
+        outside, within = (letter(word_of(pair.difference, pair.p_difference, p)) for p in (1.0, 0.0))
         outcomes.append(outside * first_equal + within * (len(margins) - first_equal))
     truth = round(float(a.mean() - b.mean()), 6)
     return {"truth": truth, "rows": rows, "seeds": len(a), "studies": studies, "outcomes": outcomes}
@@ -198,7 +190,7 @@ def _stored(verdict: Mapping[str, Any], margins: Sequence[float]) -> dict[str, A
     """Return the entry of a stored verdict, which has one margin and may lack a 90% interval."""
     ends = {interval["level"]: (interval["low"], interval["high"]) for interval in verdict["intervals"]}
     low, high = ends[95]
-    outcome = letter(verdict["difference"], float(low <= 0 <= high), float(verdict["kind"] != "equivalent"))
+    outcome = letter(word_of(verdict["difference"], float(low <= 0 <= high), float(verdict["kind"] != "equivalent")))
     letters = "".join(outcome if margin == verdict["margin"] else "-" for margin in margins)
     within = [[0, *ends[90]]] if 90 in ends else []
     interval = {"difference": verdict["difference"], "low": low, "high": high, "within": within, "more": []}

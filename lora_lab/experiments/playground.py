@@ -122,9 +122,12 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
     """Yield (student's subfolder, record) for every run except the files in `skip`. Raises: see `read`."""
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
-    for store in sorted(stores(folder)):
-        who = "" if store == folder else store.relative_to(folder).parts[0]
-        yield from ((who, record) for record in results.records(store, skip, strict=True))
+    found = dict[str, Record]()  # a run counts once, even if there are a zip file and its unpacked folder
+    for store in sorted(stores(folder), key=lambda store: (".zip" not in str(store), store)):
+        who = "" if store == folder else store.relative_to(folder).parts[0].removesuffix(".zip")
+        for record in results.records(store, skip, strict=True):
+            found[who + json.dumps(record)] = who, record
+    yield from found.values()
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:
@@ -283,55 +286,63 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
-    """Return (start, width, rates, columns): column 0 is at rate 2^start, and columns are a factor 2^width apart."""
-    common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
+    """Divide the axis of rates into columns; return (start, width, labels, the column of each rate).
+
+    Column n is centered at the rate 2^(start + n width). The width is the median step between the rates of a row, in
+    half octaves, halved until no two rates of a row share a column. A label is a column's most common rate or center.
+    """
+    rates = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
     for cell in cells:
         rows[cell[:3]].add(cell.lr)
-    gaps = [math.log2(right) - math.log2(left) for row in rows.values() for left, right in pairwise(sorted(row))]
-    start, width = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    while True:  # until no two rates of a row share a column
-        columns = {rate: math.floor((math.log2(rate) - start) / width + 0.5) for rate in common}
+    steps = [math.log2(high) - math.log2(low) for row in rows.values() for low, high in pairwise(sorted(row))]
+    width = max(0.25, round(2 * float(np.median(steps))) / 2) if steps else 1.0
+    origin = math.log2(rates[0])
+    while True:
+        columns = {rate: math.floor((math.log2(rate) - origin) / width + 0.5) for rate in rates}
         if all(len({columns[rate] for rate in row}) == len(row) for row in rows.values()):
             break
         width /= 2
-    names = {columns[rate]: rate for rate in reversed(common)}  # the most common rate wins
-    first, last = min(names), max(names)
-    rates = [names.get(column, _short(2 ** (start + column * width), 2)) for column in range(first, last + 1)]
-    return start + first * width, width, rates, {rate: column - first for rate, column in columns.items()}
+    first, last = min(columns.values()), max(columns.values())
+    common = {columns[rate]: rate for rate in reversed(rates)}  # the most common rate comes last and stays
+    labels = [common.get(n, _short(2 ** (origin + n * width), 2)) for n in range(first, last + 1)]
+    return origin + first * width, width, labels, {rate: n - first for rate, n in columns.items()}
 
 
 def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[str, dict[str, Any]]:
-    """Return, for each part of the map, what each row loses with the rate of a fitted line instead of its own best.
+    """Return the best line of each family in `FAMILIES`, for each part of the map: {view: {part: {family: line}}}.
 
-    {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
-    2^(start + width * at) / y^k. A row's loss is the difference between its best mean and the interpolated mean at that
-    rate. `lost` is the mean over rows with at least 3 rates, and `worst` is the maximum, at `row`.
+    A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". On the
+    line {k, at, lost, worst, row}, row y has the rate 2^(start + width * at) / y^k, and loses the difference between
+    its best mean and the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows with
+    at least 3 rates; `worst` is the largest loss, of row `row`.
     """
-    result: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
-    for view, families in FAMILIES.items():
+    result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
+    for view, fixed in (("rank", "alpha"), ("alpha", "rank")):
         parts: dict[str, dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
         for cell, mean in quality.items():
-            y, fixed = (cell.rank, cell.alpha) if view == "rank" else (cell.alpha, cell.rank)
-            parts[f"{cell.targets}|{fixed:g}"][y].append(((math.log2(cell.lr) - start) / width, mean))
+            part = parts[f"{cell.targets}|{getattr(cell, fixed):g}"]
+            part[getattr(cell, view)].append(((math.log2(cell.lr) - start) / width, mean))
         for name, part in parts.items():
-            rows = {y: np.array(sorted(row)) for y, row in part.items() if len(row) >= 3}
-            if len(rows) >= 2:
-                result[view][name] = {family: {"k": k, **_fitted(rows, k / width)} for family, k in families.items()}
+            rows = {y: np.array(sorted(row)).T for y, row in part.items() if len(row) >= 3}
+            if len(rows) > 1:
+                lines = {family: {"k": k, **_line(rows, k / width)} for family, k in FAMILIES[view].items()}
+                result[view][name] = lines
     return result
 
 
-def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
-    """Fit the line that loses the least on rows (rates, 2) of column and mean; `slope` is columns per doubling of y."""
+def _line(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
+    """Return the best line: column `at - slope * log2(y)` in row y; `rows` are columns and means, {y: (2, rates)}."""
     shifts = {y: slope * math.log2(y) for y in rows}
-    low = min(row[0, 0] + shifts[y] for y, row in rows.items())
-    positions = np.arange(low, max(row[-1, 0] + shifts[y] for y, row in rows.items()) + 0.02, 0.02)
-    lost = np.array([row[:, 1].max() - np.interp(positions - shifts[y], *row.T) for y, row in rows.items()])
+    low = min(columns[0] + shifts[y] for y, (columns, _) in rows.items())
+    high = max(columns[-1] + shifts[y] for y, (columns, _) in rows.items())
+    tried = np.arange(low, high + 0.02, 0.02)
+    lost = np.array([row[1].max() - np.interp(tried - shifts[y], *row) for y, row in rows.items()])  # (rows, tried)
     mean = lost.mean(0)
     minima = np.flatnonzero(mean <= mean.min() + 1e-9)
     best = minima[len(minima) // 2]
     worst = lost[:, best].argmax()
-    line = {"at": positions[best], "lost": mean[best], "worst": lost[worst, best], "row": list(rows)[worst]}
+    line = {"at": tried[best], "lost": mean[best], "worst": lost[worst, best], "row": list(rows)[worst]}
     return {name: _short(value, 4) for name, value in line.items()}
 
 

@@ -8,7 +8,7 @@ each step, so their training losses are paired. On rows not seen before, trainin
 The thresholds come from benchmarks/early_exit.py. Source: the racing of Maron and Moore 1994, which we have not read.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import LEVEL, MARGIN, Pair, holm
+from lora_lab.experiments.statistics import LEVEL, Pair, holm
 from lora_lab.metrics import goodness, main_metric, metric
 from lora_lab.training.loop import Member
 from lora_lab.training.recipe import Recipe, describe, recipe_from
@@ -71,8 +71,8 @@ class Race:
         self.losses: dict[Recipe, list[float]] = {}
         self.out: dict[Recipe, str] = {}  # stopped configurations, each with a leading run's hash
         self.failed: set[Recipe] = set()
-        self.racing: list[int] = []  # the seeds of this stage
-        self.pauses = False
+        self.racing: Sequence[int] = ()  # the seeds of this stage
+        self.pauses = False  # whether packs pause halfway, so that the survivors of all packs can share packs
 
     def note(self, run: Run) -> None:
         """Record a run that has ended."""
@@ -82,16 +82,13 @@ class Race:
         elif run.status == "failed":
             self.failed.add(configuration)
 
-    def stages(self) -> Iterator[list[Recipe]]:
-        """Yield the runs to train in each stage; a stage may repeat ended runs of the previous stage.
-
-        If a stage needs several packs, they pause halfway (`pauses`), and the next stage packs the survivors together.
-        """
+    def stages(self, stored: Iterable[Run] = ()) -> Iterator[list[Recipe]]:
+        """Yield the runs of each stage: one seed of every configuration, then the other seeds of those still racing."""
+        for run in stored:
+            self.note(run)
         for seeds in self.seeds[:1], self.seeds[1:]:
             self.racing, over = seeds, {*self.out, *self.failed}
-            stage = [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
-            for self.pauses in (True, False):
-                yield stage
+            yield [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
 
     def judge(self, members: Sequence[Member], step: int) -> None:
         """End the runs of configurations that are behind others, in this or another pack, or pause all runs halfway."""
@@ -111,23 +108,37 @@ class Race:
             elif self.pauses and step - EVERY < self.steps / 2:
                 member.end("stopped")
 
+    def finalists(self, store: Store, runs: Iterable[Run]) -> list[list[Run]]:
+        """Return the runs by seed of the configuration with the best mean on validation, and then of its rivals.
+
+        A rival is a configuration that the stored validation rows, if any, don't distinguish from the best one.
+        """
+
+        def quality(group: Sequence[Run]) -> tuple[float, float]:  # the loss breaks ties
+            last = [run.history["validation"][-1] for run in group]
+            return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
+
+        ended = self._by_configuration(run for run in runs if run.status in (*FINISHED, UNSCORED))
+        placed = sorted((group for group in ended.values() if len(group) == len(self.seeds)), key=quality, reverse=True)
+        rows = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed]
+        p_values = [1.0] * len(rows[1:])
+        for i, rival in enumerate(rows[1:]):
+            if not any(row is None for row in rival + rows[0]):
+                pair = Pair(np.array(rival, dtype=float), np.array(rows[0], dtype=float))
+                p_values[i] = pair.p_difference if pair.difference < 0 else 1.0
+        return placed[:1] + [group for group, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
+
     def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
-        """Return what `lora-lab sweep --choose` adds to its JSON; `chosen` has the best mean on validation.
+        """Return what `lora-lab sweep --choose` adds to its JSON.
 
         `behind` in `stopped` is the hash of a leading run; `saved` compares with training and scoring all runs.
         """
-        groups: dict[Recipe, list[Run]] = {recipe: [] for recipe in self.configurations}
-        for run in sorted(runs, key=lambda run: run.recipe.seed):
-            groups[self.recipes[run.recipe]].append(run)
-        ended = (*FINISHED, UNSCORED)
-        complete = [group for group in groups.values() if sum(run.status in ended for run in group) == len(self.seeds)]
-        placed = _with_rivals(store, sorted(complete, key=_quality, reverse=True))
-        chosen, *rivals = map(_summary, placed) if placed else [None]
+        finalists = [_summary(group) for group in self.finalists(store, runs)]
+        chosen, rivals = finalists[0] if finalists else None, finalists[1:]
         stopped = []
-        for recipe, group in groups.items():
-            if cut := [run for run in group if run.status == BEHIND]:
-                step, seeds = max(len(run.history["loss"]) for run in cut), [run.recipe.seed for run in cut]
-                stopped.append({"recipe": _settings(recipe), "step": step, "seeds": seeds, "behind": self.out[recipe]})
+        for recipe, cut in self._by_configuration(run for run in runs if run.status == BEHIND).items():
+            step, seeds = max(len(run.history["loss"]) for run in cut), [run.recipe.seed for run in cut]
+            stopped.append({"recipe": _settings(recipe), "step": step, "seeds": seeds, "behind": self.out[recipe]})
         total, trained = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
         skipped = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
         steps, tests = skipped + self.steps * (total - len(runs)), total - sum(bool(run.metrics) for run in runs)
@@ -138,6 +149,13 @@ class Race:
         measured = MEASURED.items() <= settings.items() and not settings.get("examples")
         bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
         return {"chosen": chosen, "rivals": rivals, "stopped": stopped, "saved": saved, "regret_bound": bound}
+
+    def _by_configuration(self, runs: Iterable[Run]) -> dict[Recipe, list[Run]]:
+        """Group runs by configuration, in the order of the grid, with the seeds in ascending order."""
+        groups: dict[Recipe, list[Run]] = {configuration: [] for configuration in self.configurations}
+        for run in sorted(runs, key=lambda run: run.recipe.seed):
+            groups[self.recipes[run.recipe]].append(run)
+        return {configuration: group for configuration, group in groups.items() if group}
 
 
 def in_words(outcome: Mapping[str, Any]) -> str:
@@ -162,23 +180,6 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
         means["test"] = fmean(run.metrics[name] for run in runs)
     ids = {"seeds": [run.recipe.seed for run in runs], "runs": [run.recipe.hash for run in runs]}
     return {"recipe": _settings(runs[0].recipe), "metric": name, **means, **ids}
-
-
-def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
-    """Return the first configuration and those that stored validation rows, if any, don't distinguish from it."""
-    first, *others = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed] or [[]]
-    p_values = [1.0] * len(others)
-    for i, rival in enumerate(others):
-        if not any(row is None for row in rival + first):
-            pair = Pair(np.array(rival, dtype=float), np.array(first, dtype=float), MARGIN)
-            p_values[i] = pair.p_difference() if pair.difference < 0 else 1.0
-    return placed[:1] + [group for group, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
-
-
-def _quality(runs: Sequence[Run]) -> tuple[float, float]:
-    """Return the mean validation metric over seeds (higher is better), and minus the loss, which breaks ties."""
-    last = [run.history["validation"][-1] for run in runs]
-    return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

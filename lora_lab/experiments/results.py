@@ -65,7 +65,7 @@ def _plain(value: Any) -> Any:
     """Format a list as "q,v" and a mapping as "q=4,v=8"."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={item}" for name, item in value.items())
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def settings_in(frame: pd.DataFrame) -> list[str]:
@@ -131,9 +131,9 @@ class Runs:
         for name in wanted:
             if rows and not any(name in values for values in rows):
                 raise NotFound(f"runs have no setting '{name}'; nearest: {nearest(name, rows[0])}")
-        plain = {name: ",".join(map(str, v)) if isinstance(v, tuple | list) else v for name, v in wanted.items()}
+        plain = {name: _plain(value) for name, value in wanted.items()}.items()
         pairs = zip(self.runs, rows, strict=True)
-        selected = tuple(run for run, values in pairs if all(values.get(k) == v for k, v in plain.items()))
+        selected = tuple(run for run, values in pairs if all(values.get(name) == value for name, value in plain))
         if not selected:
             existing = {name: sorted({str(values.get(name)) for values in rows}) for name in wanted}
             raise NotFound(f"no run has {wanted}; existing values are {existing}")
@@ -206,7 +206,7 @@ def _bundled(task: str, max_length: int | None, _: Path) -> Task:
 
 def from_store(store: str | Path | Store) -> Runs:
     """Load all runs of a store, with predictions. Raises: see `Store.runs`."""
-    return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))
+    return Runs(tuple(Store(store).runs()))
 
 
 # ---- many stores into one

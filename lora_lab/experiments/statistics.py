@@ -21,7 +21,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy  # type: ignore[import-untyped]  # loads its slow submodules on first use
@@ -31,7 +32,6 @@ from lora_lab.methods.base import is_number
 
 Answers = Any  # an array of answers, or an object whose `scores` is one, such as `Runs`
 Name = TypeVar("Name")
-Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
 MARGIN = 0.015  # margin of equivalence: 1.5 points of accuracy, or 0.015 nats per token for language models
 POWER = 0.8  # the probability of a decision, given the extra data that "would show it" names
@@ -45,14 +45,14 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely range
 class Verdict:
     """The outcome of comparing `a` with `b`; `str(verdict)` is one sentence.
 
-    outcome                 "equivalent" even if `a` is also better or worse; `word` says both
+    word                    see `word_of`
     difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
     more_seeds, more_rows   if undecided, the number of seeds (same rows) or rows (same seeds) needed to decide
                             with 80% power, given the estimated difference and spread; None if no number is enough
     """
 
-    outcome: Outcome
+    word: str
     difference: float
     low: float
     high: float
@@ -70,10 +70,9 @@ class Verdict:
     pairs: int = 1  # number of pairs in Holm's correction
 
     @property
-    def word(self) -> str:
-        """The outcome, or "better but within the margin" or "worse but within the margin" if two outcomes hold."""
-        both = self.outcome == "equivalent" and self.p_difference < LEVEL
-        return f"{'better' if self.difference > 0 else 'worse'} but within the margin" if both else self.outcome
+    def outcome(self) -> str:
+        """The word, or "equivalent" if `a` is better or worse, but within the margin."""
+        return "equivalent" if "within" in self.word else self.word
 
     def __str__(self) -> str:
         gap, margin = (self._format(value, " points") for value in (abs(self.difference), self.margin))
@@ -104,6 +103,14 @@ class Verdict:
         return f"{100 * value:z.{1 + near_zero}f}{unit}" if self.correctness else f"{value:z.3g}"
 
 
+def word_of(difference: float, p_difference: float, p_equivalence: float) -> str:
+    """Return "better", "worse", "equivalent", "undecided", or "better (or worse) but within the margin"."""
+    side = "better" if difference > 0 else "worse"
+    if p_equivalence < LEVEL:
+        return f"{side} but within the margin" if p_difference < LEVEL else "equivalent"
+    return side if p_difference < LEVEL else "undecided"
+
+
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     """Compare `a` with `b` on the same test rows; return the verdict on `a`. Fix the margin of equivalence in advance.
 
@@ -115,8 +122,7 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
     """
-    pair = _pair(a, b, margin, "a", "b")
-    return pair.judged(pair.p_difference(), pair.p_equivalence())
+    return _pair(a, b, margin, "a", "b").judged(margin)
 
 
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
@@ -136,8 +142,9 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
     Use it if comparisons without a common opponent jointly support one statement. Raises: BadValue, see `verdict`.
     """
     checked = [_pair(a, b, margin, f"{name}", f"the opponent of {name}") for name, (a, b) in pairs.items()]
-    differ, equal = holm([pair.p_difference() for pair in checked]), holm([pair.p_equivalence() for pair in checked])
-    judged = [pair.judged(float(p), float(q), len(checked)) for pair, p, q in zip(checked, differ, equal, strict=True)]
+    differ, equal = holm([pair.p_difference for pair in checked]), holm([p.p_equivalence(margin) for p in checked])
+    p_values = zip(differ.tolist(), equal.tolist(), strict=True)
+    judged = (pair.judged(margin, p, len(checked)) for pair, p in zip(checked, p_values, strict=True))
     return dict(zip(pairs, judged, strict=True))
 
 
@@ -167,84 +174,105 @@ def check_margin(margin: float, *, shares: bool) -> None:
 
 
 class Pair:
-    """The scores of two methods, their mean difference, and its variance by source."""
+    """Two methods' scores (seeds, rows): their mean difference, and the variances that the formulas above add up.
 
-    def __init__(self, a: np.ndarray, b: np.ndarray, margin: float) -> None:
-        self.seeds, self.rows, self.margin, self._drawn = (len(a), len(b)), a.shape[1], margin, dict[Any, Any]()
+    runs                   (pairs of seeds,), or (seeds of `a`, seeds of `b`), or () if the spread of seeds is unknown
+    seed, noise, freedom   for each of `runs`, the variance of seeds (can be negative), the noise, and seeds - 1
+    row                    the variance of rows
+    unit, share            the largest difference on a row, and the fraction of rows that differ
+    """
+
+    def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
+        self.seeds, self.rows = (len(a), len(b)), a.shape[1]
         if self.rows != b.shape[1]:
             raise BadValue(f"the methods have {self.rows:,} and {b.shape[1]:,} rows: score both on the same test rows")
         self.correctness = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
-        check_margin(margin, shares=self.correctness)
-        by_row = a.mean(0) - b.mean(0)
-        self.difference, size = float(by_row.mean()), np.abs(by_row)
-        self.share = float(size.mean()) if self.correctness else math.inf  # fraction of rows that differ
-        self.unit = 1.0 if self.correctness else float(size.max() or np.ptp(a))  # largest difference on one row
-        single = self.correctness and self.seeds == (1, 1)
-        self.one_right = (int((by_row > 0).sum()), int((by_row != 0).sum())) if single else (0, 0)  # for McNemar
-        groups = [] if self.rows == 1 or max(self.seeds) == 1 else [a - b] if len(a) == len(b) else [a, b]
-        measured = [_mean_squares(x if len(x) > 1 else max(groups, key=len)) for x in groups]
-        self.runs = np.array([len(x) for x in groups])  # (groups,): pairs of seeds, or a and b
-        self.seed, self.noise, self.freedom = np.array(measured).reshape(-1, 3).T  # two variances, and seeds - 1
-        self.row = max(by_row.var(ddof=1) - (self.noise / self.runs).sum(), 0.0) if self.rows > 1 else UNKNOWN
+        self.by_row = a.mean(0) - b.mean(0)
+        self.difference = float(self.by_row.mean())
+        sizes = np.abs(self.by_row)
+        self.unit = 1.0 if self.correctness else float(sizes.max() or np.ptp(a))
+        self.share = float(sizes.mean()) if self.correctness else math.inf
+        groups = [a - b] if len(a) == len(b) else [a, b]
+        if self.rows == 1 or max(self.seeds) == 1:
+            groups = []
+        self.runs = np.array([len(group) for group in groups])
+        # A single seed is assumed to vary as much as the other side's seeds.
+        squares = [_mean_squares(group if len(group) > 1 else max(groups, key=len)) for group in groups]
+        self.seed, self.noise, self.freedom = np.array(squares).reshape(-1, 3).T
+        noise = (self.noise / self.runs).sum()
+        self.row = max(self.by_row.var(ddof=1) - noise, 0.0) if self.rows > 1 else UNKNOWN
+        self._widths = dict[tuple[int, int, float], tuple[np.ndarray, np.ndarray, float]]()
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean difference's variances and degrees of freedom by source, (groups + 1,), with `more` seeds."""
-        by_seed = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
-        by_row = self.row / rows + (self.unit / rows) ** 2
-        return np.append(by_seed, by_row), np.append(self.freedom + more, max(rows - 1, 1))
+        """Return the mean difference's variances and degrees of freedom by source, (runs + 1,), with `more` seeds."""
+        of_seeds = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
+        of_rows = self.row / rows + (self.unit / rows) ** 2
+        return np.append(of_seeds, of_rows), np.append(self.freedom + more, max(rows - 1, 1))
 
+    @cached_property
     def error(self) -> float:
-        """Return sqrt(V_S + V_R). (In q, V_S is at least the noise, so t stays large if seeds agree by chance.)"""
+        """sqrt(V_S + V_R). (In q, V_S is at least the noise, so t stays large if seeds agree by chance.)"""
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int, margin: float) -> float:
         """Return the factor by which the error grows if fewer rows differ than a difference of `margin` requires."""
         return math.sqrt(max(1.0, (margin + 1 / rows) / (self.share + 1 / rows)))
 
+    @cached_property
     def p_difference(self) -> float:
-        """Return the p-value of a difference, from McNemar's exact test for one run each, otherwise from a t-test."""
-        if any(self.one_right):
-            return float(scipy.stats.binomtest(*self.one_right).pvalue)
-        return min(1.0, 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows)))
+        """The p-value of a difference, from McNemar's exact test for one run each, otherwise from a t-test."""
+        differing = np.count_nonzero(self.by_row)
+        if self.correctness and self.seeds == (1, 1) and differing:
+            return float(scipy.stats.binomtest(np.count_nonzero(self.by_row > 0), differing).pvalue)
+        return min(1.0, 2 * _tail(abs(self.difference) / self.error, *self.parts(self.rows)))
 
-    def p_equivalence(self, margin: float | None = None) -> float:
+    def p_equivalence(self, margin: float) -> float:
         """Return the p-value of equivalence within `margin`: the larger of two one-sided tests."""
-        margin = self.margin if margin is None else margin
-        error = self.error() * self.widening(self.rows, margin)
+        error = self.error * self.widening(self.rows, margin)
         return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
         """Return both ends of the interval; a difference between fractions is at most 1 in size."""
-        half, limit = float(_quantile(tail, *self.parts(self.rows))), 1.0 if self.correctness else math.inf
-        half *= self.error() * widening
+        half = float(_quantile(tail, *self.parts(self.rows))) * self.error * widening
+        limit = 1.0 if self.correctness else math.inf
         return max(self.difference - half, -limit), min(self.difference + half, limit)
 
-    def decided(self, rows: int, more: int, level: float) -> float:
-        """Return the probability that this many rows and `more` seeds lead to a decision, if the estimates are true."""
-        if (size := (rows, more, level)) not in self._drawn:  # the same size is asked for at many margins
-            variance, freedom = self.parts(rows, more)
-            drawn = variance[:, None] * 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
-            wide, narrow = (_quantile(tail, drawn, freedom) * np.sqrt(drawn.sum(0)) for tail in (level / 2, level))
-            self._drawn[size] = wide, narrow, math.sqrt(variance.sum())
-        wide, narrow, error = self._drawn[size]
-        inside = np.maximum(self.margin - narrow * self.widening(rows, self.margin), 0)
-        gaps = np.array([[self.difference], [-self.difference]])
-        between = scipy.special.ndtr((np.array([wide, inside])[:, None] - gaps) / error)
-        return 1 - float(np.maximum((between[0] - between[1]).sum(0), 0).mean())
+    def power(self, margin: float, rows: int, more: int, level: float) -> float:
+        """Return the probability that this many rows and `more` seeds decide at this level, if the estimates are true.
 
-    def judged(self, p_difference: float, p_equivalence: float, pairs: int = 1) -> Verdict:
-        """Return the verdict that follows from these p-values, corrected for the number of `pairs`."""
-        outcome: Outcome = "better" if self.difference > 0 else "worse"
-        outcome = "equivalent" if p_equivalence < LEVEL else outcome if p_difference < LEVEL else "undecided"
-        low, high = self.interval(LEVEL / 2)
-        if self.p_difference() >= LEVEL:  # include 0, for consistency with McNemar's test
-            low, high = min(low, 0.0), max(high, 0.0)
-        level, open_ = LEVEL / pairs, outcome == "undecided" and self.rows > 1
-        seeds = _fewest(lambda n: self.decided(self.rows, n, level), MANY_SEEDS) if open_ and self.runs.size else None
-        rows = _fewest(lambda n: self.decided(self.rows + n, 0, level), MANY_ROWS) if open_ else None
-        ends = (*self.interval(LEVEL, self.widening(self.rows, self.margin)), low, high)
-        values = (outcome, self.difference, *ends, self.margin, p_difference, p_equivalence, *self.seeds, self.rows)
-        return Verdict(*values, seeds, rows, self.correctness, pairs)
+        A new difference is normal around the estimate. It is undecided if its interval includes 0 and is not inside the
+        margin. The interval's width is estimated from variances that follow chi-squared: average over twenty of these.
+        """
+        if (size := (rows, more, level)) not in self._widths:  # the same size is asked for at many margins
+            variance, freedom = self.parts(rows, more)
+            chi_squared = 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES)
+            estimated = variance[:, None] * chi_squared / freedom[:, None]  # (sources, 20)
+            wide, narrow = (_quantile(t, estimated, freedom) * np.sqrt(estimated.sum(0)) for t in (level / 2, level))
+            self._widths[size] = wide, narrow, math.sqrt(variance.sum())
+        wide, narrow, error = self._widths[size]
+        inside = np.maximum(margin - narrow * self.widening(rows, margin), 0)
+        undecided = np.zeros(len(MIDDLES))
+        for center in (self.difference, -self.difference):  # above 0, and below 0
+            undecided += scipy.special.ndtr((wide - center) / error) - scipy.special.ndtr((inside - center) / error)
+        return 1 - float(np.maximum(undecided, 0).mean())
+
+    def judged(self, margin: float, corrected: tuple[float, float] | None = None, pairs: int = 1) -> Verdict:
+        """Return the verdict; for several `pairs`, it follows from the p-values after Holm's correction."""
+        p_difference, p_equivalence = corrected or (self.p_difference, self.p_equivalence(margin))
+        word = word_of(self.difference, p_difference, p_equivalence)
+        low, high = self.interval(LEVEL, self.widening(self.rows, margin))
+        low95, high95 = self.interval(LEVEL / 2)
+        if self.p_difference >= LEVEL:  # include 0, for consistency with McNemar's test
+            low95, high95 = min(low95, 0.0), max(high95, 0.0)
+        more_seeds = more_rows = None
+        if word == "undecided" and self.rows > 1:
+            more_rows = _fewest(lambda n: self.power(margin, self.rows + n, 0, LEVEL / pairs), MANY_ROWS)
+            if self.runs.size:
+                more_seeds = _fewest(lambda n: self.power(margin, self.rows, n, LEVEL / pairs), MANY_SEEDS)
+        return Verdict(
+            word, self.difference, low, high, low95, high95, margin, p_difference, p_equivalence, *self.seeds,
+            self.rows, more_seeds, more_rows, self.correctness, pairs,
+        )  # fmt: skip
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
@@ -267,9 +295,9 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
     return p if ratio > 0 else 1 - p
 
 
-def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
-    """Return the smallest number that decides with probability `POWER`; None if even `limit` is too small."""
-    return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
+def _fewest(power: Callable[[int], float], limit: int) -> int | None:
+    """Return the smallest number whose power is `POWER`; None if even `limit` is too small."""
+    return 1 + bisect_left(range(1, limit), POWER, key=power) if power(limit) >= POWER else None
 
 
 def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
@@ -283,7 +311,9 @@ def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
         if (both := first & second) and first != second and len(first) == len(second):  # unlike seeds would be paired
             warn(f"seeds that only one side has are left out: {len(both)} of {len(first | second)} remain")
             a, b = (type(a)(tuple(run for run in side.runs if run.recipe.seed in both)) for side in (a, b))
-    return Pair(_runs(a, names[0]), _runs(b, names[1]), margin)
+    pair = Pair(_runs(a, names[0]), _runs(b, names[1]))
+    check_margin(margin, shares=pair.correctness)
+    return pair
 
 
 def _runs(values: Answers, name: str) -> np.ndarray:

@@ -23,8 +23,6 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, changed
 from lora_lab.training.runs import FINISHED, Run, Store
 
-WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
-
 
 @dataclass(frozen=True)
 class Study:
@@ -147,4 +145,4 @@ def _value(text: str) -> Any:
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
-    return WORDS.get(text.lower(), text.replace("+", ","))
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text.replace("+", ","))

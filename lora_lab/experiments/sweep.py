@@ -14,7 +14,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,7 +135,6 @@ class Sweep:
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
         """Train the runs. Raises: see `sweep`."""
         started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
-        self._seen = dict[Recipe, int]()  # the step of each run on the progress bar
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
             raise BadValue("a cluster cannot choose a configuration: sweep on this machine, without client or --dask")
@@ -148,39 +147,31 @@ class Sweep:
             for recipe in present.values():
                 load_tokenizer(recipe.model, download=self.download)
                 chosen_rows(task_of(recipe, self.download), recipe.examples, recipe.subset)
-        self._store = store = self.store if isinstance(self.store, Store) else Store(self.store)
-        store.check_writable()
+        self._store = store = Store(self.store)
         with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
-            self._done = self._kept(wanted)
-            sizes, skipped, choice = list[int](), len(self._done), None
             if self.lock:  # delete what a killed process was writing; a full fine-tuning checkpoint takes gigabytes
                 for file in (store.folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
                     file.unlink(missing_ok=True)
-            for run in self._done.values():
-                if race:
-                    race.note(run)
-            for stage in race.stages() if race else [wanted]:
-                if race and self._stop.is_set():
-                    break
+            self._seen = dict[Recipe, int]()  # the step of each run on the progress bar
+            self._done = self._kept(wanted)
+            skipped, sizes, choice = len(self._done), list[int](), None
+            for stage in race.stages(self._done.values()) if race else [wanted]:
                 left = [recipe for recipe in stage if recipe.hash not in self._done]
-                plan = list(self._plan(left))
-                if race:
-                    race.pauses &= len(plan) > 1
-                sizes += [len(group) for group, _ in plan]
                 self._bar.total += sum(recipe.steps for recipe in left)
                 self._bar.refresh()
-                self._train(plan)
+                for pause in (True, False) if race else (False,):
+                    sizes += self._train(left, pause)
+                    left = [recipe for recipe in left if recipe.hash not in self._done and not self._stop.is_set()]
+                if self._stop.is_set():
+                    break
             stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
             if self.client is None and not self._stop.is_set():
                 for saved in checkpoint.unfinished(store.folder):
                     if set(saved.recipes) & set(wanted):  # these runs have all ended
                         saved.path.unlink(missing_ok=True)
-                tested = list(stored)
-                if race:
-                    choice = race.choice(store, stored.values())
-                    tested = [name for row in (choice["chosen"], *choice["rivals"]) if row for name in row["runs"]]
-                unscored = [stored[name].recipe for name in tested if stored[name].status == UNSCORED and self.scored]
-                for group in packs(unscored, size=self.size, room=self.room):
+                finalists = race.finalists(store, stored.values()) if race else [list(stored.values())]
+                unscored = [run.recipe for runs in finalists for run in runs if run.status == UNSCORED]
+                for group in packs(unscored, size=self.size, room=self.room) if self.scored else ():
                     with training_lock(self._stop):
                         if not self._stop.is_set():
                             stored |= self._score([stored[recipe.hash] for recipe in group])
@@ -195,39 +186,43 @@ class Sweep:
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         own = any(self._fingerprints.values())  # if so, check all runs: new seeds mustn't join runs on old files
         for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
-            reusable = {
-                **dict.fromkeys(FINISHED, True),
-                "failed": not self.again,
-                UNSCORED: (self._store.adapter_folder(run.recipe) / CONFIG).is_file(),
-                BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
-            }.get(run.status, False)
-            if reusable:
+            if (
+                run.status in FINISHED
+                or (run.status == "failed" and not self.again)
+                or (run.status == UNSCORED and (self._store.adapter_folder(run.recipe) / CONFIG).is_file())
+                or (run.status == BEHIND and self._race and run.environment.get(BEHIND) in hashes)
+            ):
                 check_unchanged(run.recipe, run.environment, self._fingerprints)
                 if run.recipe.hash in hashes:
                     kept[run.recipe.hash] = run
         return kept
 
-    def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
-        """Yield packs to train, each with checkpoints to resume from; interrupted packs come first, grouped by step."""
-        new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path | None]]()
-        unfinished = checkpoint.unfinished(self._store.folder) if self.client is None else []
-        for saved in sorted(unfinished, key=lambda saved: -saved.step):
-            for name in [recipe.hash for recipe in saved.recipes if recipe.hash in new]:
-                at_step.setdefault(saved.step, {})[new.pop(name)] = saved.path
-        for paths in (*at_step.values(), dict.fromkeys(new.values())):
-            together = [recipe for recipe in left if recipe in paths]
-            for group in packs(together, size=self.size, room=self.room):
-                yield group, set(filter(None, map(paths.get, group)))
+    def _train(self, left: Sequence[Recipe], pause: bool) -> list[int]:
+        """Train the runs, interrupted ones first, in packs of runs at the same step; return the sizes of the packs.
 
-    def _train(self, plan: Sequence[tuple[list[Recipe], set[Path]]]) -> None:
+        pause   in a race, whether several packs pause halfway, so that the next call packs the runs that are left
+        """
+        steps, paths = dict.fromkeys(left, 0), dict[Recipe, Path]()
+        by_hash = {recipe.hash: recipe for recipe in left}
+        for saved in checkpoint.unfinished(self._store.folder) if self.client is None else ():
+            for recipe in (by_hash[own.hash] for own in saved.recipes if own.hash in by_hash):
+                if saved.step > steps[recipe]:
+                    steps[recipe], paths[recipe] = saved.step, saved.path
+        groups = [
+            group
+            for step in sorted(set(steps.values()), reverse=True)
+            for group in packs([r for r in left if steps[r] == step], size=self.size, room=self.room)
+        ]
         if self.client is not None:
-            self._train_on_cluster([group for group, _ in plan])
-            return
-        for group, paths in plan:
+            self._train_on_cluster(groups)
+            return [len(group) for group in groups]
+        if self._race:
+            self._race.pauses = pause and len(groups) > 1
+        for group in groups:
             with training_lock(self._stop):
-                if self._stop.is_set():
-                    return
-                self._train_pack(group, paths)
+                if not self._stop.is_set():
+                    self._train_pack(group, {paths[recipe] for recipe in group if recipe in paths})
+        return [len(group) for group in groups]
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
         """Train one pack into the store.
@@ -354,10 +349,10 @@ def connect(address: str) -> Any:
     """Connect to the Dask scheduler at an address such as tcp://10.0.0.5:8786. Raises: BadValue."""
     try:
         from dask.distributed import Client
+
+        return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except ImportError:
         raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
-    try:
-        return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise BadValue(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
 
@@ -367,7 +362,7 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
     with tempfile.TemporaryDirectory() as folder:
         swept, results = Sweep(folder, len(settings)).run(map(recipe_from, settings)), Results()
         for run in swept.runs:
-            files = sorted(Path(run.adapter).glob("adapter_*")) if run.adapter else []
+            files = list(Path(run.adapter).glob("adapter_*")) if run.adapter else []
             files.sort(key=lambda file: file.name == CONFIG)  # config last: without it, the other files are not read
             results.append((run, {file.name: file.read_bytes() for file in files}))
     return results

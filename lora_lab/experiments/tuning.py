@@ -2,7 +2,8 @@
 
 A method looks worse than it is if it uses another method's rate, or if fewer of its rates are tried. So every method
 has a geometric grid around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
-end are tried. If the best rate is still at that end, it is marked as an edge: a better rate may lie beyond.
+end are tried (around a grid of one rate, on both sides). If the best rate is still at an end, it is marked as an edge:
+a better rate may lie beyond.
 Tuning seeds are not among the final seeds, so luck in tuning is not scored again. The test split is never used.
 """
 

@@ -93,15 +93,12 @@ def _begin(messages: Any, threads: int, environment: dict[str, str]) -> None:
     )
     torch.set_num_threads(threads)
     os.environ["LORA_LAB_HEADLESS"] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+    def end_with_parent(parent: Any) -> None:  # a killed parent no longer holds its locks, so stop writing
+        parent.join()
+        os._exit(1)
 
-def _end_with_parent() -> None:
-    """Exit when the parent ends: a killed parent no longer holds its locks, so children must stop writing."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
 def _in_process(work: Callable[[Item, Say], Out], item: Item) -> Out:

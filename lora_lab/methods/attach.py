@@ -69,7 +69,8 @@ class TrainedCopy(AdapterLayer):
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        dtype = next(self.trained.parameters()).dtype  # model.to(bfloat16) may have changed it
+        # model.to(bfloat16) may have changed the dtype. A replica of DataParallel has weights, but no parameters().
+        dtype: Any = next(module.weight.dtype for module in self.trained.modules() if hasattr(module, "weight"))
         return self.trained(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
 
 
@@ -282,7 +283,10 @@ def remove_adapters(model: nn.Module) -> None:
 
 # ---- inspecting a model
 
-_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+}  # fmt: skip
 
 
 def inside(model: nn.Module) -> nn.Module:
@@ -314,6 +318,8 @@ def report_of(model: nn.Module) -> Any:
     """Return the `Report` of a model's adapter. Raises: BadValue if it has a bank of adapters or no adapter."""
     if hasattr(model := inside(model), "lora_lab_report"):
         return model.lora_lab_report
+    if name := next((name for name, module in model.named_modules() if hasattr(module, "lora_lab_report")), ""):
+        raise BadValue(f"the adapter belongs to module {name} of this {type(model).__name__}: pass that module instead")
     if is_adapted(model):
         raise BadValue("this model has a bank of adapters: bank.save(name, folder) saves one, bank.close() removes all")
     raise BadValue("this model has no adapter; attach one first, for example LoRA(rank=8).attach(model)")

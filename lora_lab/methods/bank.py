@@ -32,7 +32,7 @@ from lora_lab.methods.base import Report, is_number
 from lora_lab.methods.io import load_adapter, open_for, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_layers import DoRALinear, LoRALayer, file_tensors
-from lora_lab.methods.packed import share
+from lora_lab.methods.packed import puts_sequence_first, share
 
 Name = str | None  # an adapter's name; None means the base alone
 
@@ -202,6 +202,9 @@ class AdapterBank:
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
+        if puts_sequence_first(self.model):
+            kind = type(self.model).__name__
+            raise BadValue(f"the layers of {kind} put tokens before rows: call use(name) for one adapter at a time")
         rows = tuple(None if name is None else self._check_name(name) for name in names)
         before, self._choice.used = self.used, rows
 

@@ -11,6 +11,7 @@ trainable parameter under its path.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -87,12 +88,13 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         task = "CAUSAL_LM"
     elif name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
-        reads_text = getattr(model, "main_input_name", "") == "input_ids"  # as PEFT's class for this task does
-        task = "SEQ_2_SEQ_LM" if reads_text else None
+        task = "SEQ_2_SEQ_LM"
     elif heads and name.endswith("ForTokenClassification"):
         task = "TOKEN_CLS"
     elif heads and name.endswith("ForQuestionAnswering"):
         task = "QUESTION_ANS"
+    if "inputs_embeds" not in inspect.signature(model.forward).parameters:
+        task = None  # PEFT's classes for tasks pass `inputs_embeds`, which models of images and sounds refuse
     defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
     common = {
         "task_type": task,
@@ -263,8 +265,11 @@ def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
     for path in [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]:
         for end in ("base_layer.weight", "base_layer.bias", "weight", "bias"):
             if (key := f"{PREFIX}{path}.{end}") in file:
-                frozen = getattr(model.get_submodule(path), end.removeprefix("base_layer."), None)
-                if frozen is None or file.shapes[key] != frozen.shape or not file[key].to(frozen).equal(frozen):
+                frozen, copied = getattr(model.get_submodule(path), end.removeprefix("base_layer."), None), file[key]
+                # A base in bf16 is the same base as in fp32: compare in the dtype of either.
+                if frozen is None or not any(
+                    copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in (frozen.dtype, copied.dtype)
+                ):
                     raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
                 keys.add(key)
     return keys

@@ -59,11 +59,12 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
         for path, part in reversed(list(adapter_layers(member))):  # inner adapters come before outer ones
             parts.setdefault((plain_path(path), part.out_slice), [None] * len(members))[k] = part
     adapts_layers = any(not (p is None or p.head or isinstance(p, Ahead)) for slot in parts.values() for p in slot)
-    if adapts_layers and getattr(getattr(base, "config", None), "relative_attention", False):
-        raise BadValue(
-            f"the layers of this {type(base).__name__} also read the model's relative positions, which all "
-            "runs share: train the runs one by one, with --solo"
-        )
+    config = getattr(base, "config", None)
+    why = "put tokens before rows, so the rows of the runs are mixed" if puts_sequence_first(base) else ""
+    if getattr(config, "relative_attention", False):
+        why = "also read the model's relative positions, which all runs share"
+    if adapts_layers and why:
+        raise BadValue(f"the layers of this {type(base).__name__} {why}: train the runs one by one, with --solo")
     stacks, numbers, gradients = _stacked(parts, len(members))
     model = share(base)
     for (path, _), slot_parts in parts.items():
@@ -74,6 +75,11 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
             stacked = {name: stacks[id(p)] for name, p in own_parameters(first) if id(p) in stacks}
             put(model, path, Packed(model.get_submodule(path), slot_parts, stacked))
     return model, numbers, gradients
+
+
+def puts_sequence_first(model: nn.Module) -> bool:
+    """Return whether layers of a model read (tokens, rows, d), so that an input's first dimension isn't the rows."""
+    return getattr(getattr(model, "config", None), "model_type", "") in ("fsmt", "led", "longformer", "xlnet")
 
 
 def has_dropout(member: nn.Module) -> bool:
@@ -165,15 +171,8 @@ def _stacked(parts: Parts, size: int) -> tuple[dict[int, nn.Parameter], Tensor, 
     values = torch.zeros(size, ends[-1], device=first.device, dtype=first.dtype)
     gradients, stacks = torch.zeros_like(values), dict[int, nn.Parameter]()
     for group, shape, start, end in zip(groups.values(), shapes, ends[:-1], ends[1:], strict=True):
-        strides = group[0][1].stride()
-        order = sorted(range(len(shape)), key=lambda d: -strides[d])  # keep the memory layout: B may be transposed
-
-        def columns(table: Tensor) -> Tensor:
-            view = table[:, start:end].view(size, *(shape[d] for d in order))  # noqa: B023
-            return view.permute(0, *(1 + order.index(d) for d in range(len(shape))))  # noqa: B023
-
-        stack = nn.Parameter(columns(values))
-        stack.grad = columns(gradients)
+        stack = nn.Parameter(values[:, start:end].view(size, *shape))
+        stack.grad = gradients[:, start:end].view(size, *shape)
         for k, p in group:
             index: Any = (k, *map(slice, p.shape))
             stack[index] = p

@@ -48,8 +48,12 @@ def check_supported(config: Mapping[str, Any]) -> None:
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
     """Return the config fields that PEFT expects from any method that adapts the layers at these paths."""
+    everything = layer_names(model)
+    targets: list[str] | str = shortest_names(paths, everything)
+    if len(fitting(targets, everything)) > len(paths):  # a path such as "1" also names "0.1": write a pattern instead
+        targets = "|".join(map(regex.escape, paths))
     return {
-        "target_modules": shortest_names(paths, layer_names(model)),
+        "target_modules": targets,
         "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in paths),
     }
 
@@ -60,7 +64,9 @@ def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
     PEFT 0.21 mistakes dense layers for experts in most models whose experts share a tensor, because it expects a layer
     for each expert, as in transformers 4.
     """
-    dense = [t for t in config.get("target_modules") or () if t.endswith(("gate_proj", "up_proj", "down_proj"))]
+    targets = config.get("target_modules") or ()
+    targets = targets.split("|") if isinstance(targets, str) else targets
+    dense = [t for t in targets if t.endswith(("gate_proj", "up_proj", "down_proj"))]
     experts = any(name.endswith("experts.down_proj") for name, _ in model.named_parameters())
     kind = getattr(getattr(model, "config", None), "model_type", "qwen2_moe")  # the kind that PEFT reads correctly
     if config["peft_type"] != "LORA" or not dense or not experts or kind == "qwen2_moe":
@@ -77,9 +83,8 @@ def required(config: Mapping[str, Any], key: str) -> Any:
 
 
 def layer_names(model: nn.Module) -> set[str]:
-    """Return the paths of all modules that PEFT could wrap. The model may already have an adapter."""
-    modules = model.named_modules()
-    return {plain_path(name) for name, m in modules if isinstance(m, nn.Linear | nn.Embedding) or is_conv1d(m)}
+    """Return the paths of all modules, which PEFT compares with its targets. The model may already have an adapter."""
+    return {plain_path(name) for name, _ in model.named_modules()}
 
 
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
@@ -87,14 +92,14 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 
     taken   Names that must not be used, because they already mean something else.
     """
-    chosen = list(chosen)
-    others, names = set(all_modules) - set(chosen), dict[str, None]()
-    for path in chosen:
+
+    def suffixes(path: str) -> list[str]:
         parts = path.split(".")
-        suffixes = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
-        unique = (s for s in suffixes if s not in taken and not any(f".{o}".endswith(f".{s}") for o in others))
-        names[next(unique, path)] = None
-    return list(names)
+        return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+
+    chosen = list(chosen)
+    taken = {*taken, *(suffix for other in {*all_modules} - {*chosen} for suffix in suffixes(other))}
+    return list(dict.fromkeys(next((s for s in suffixes(path) if s not in taken), path) for path in chosen))
 
 
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:

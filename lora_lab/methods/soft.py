@@ -73,11 +73,24 @@ class Soft(Method):
                 raise BadValue(f"a static cache has no room for the vectors of {self.name}: use the default cache")
             if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() without a cache passes it on
                 call.pop(name)
-        cached = any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
+        cached = max((call[name].get_seq_length() for name in CACHE if call.get(name) is not None), default=0)
+        positions = call.get("position_ids")
+        if cached:  # generate may have taken the vectors in the cache for tokens of the text
+            new = next(call[name] for name in ("input_ids", "inputs_embeds") if call.get(name) is not None)
+            length = expected = cached + new.shape[1] - tokens  # of the whole text
+            if mask is not None:
+                length = mask.shape[1] if mask.dim() == 2 else expected
+            elif positions is not None and positions.dim() == 2:
+                length = int(positions[0, -1]) + 1
+            if length != expected:
+                raise BadValue(
+                    f"the cache holds {tokens} vectors of {self.name} besides the text: to continue a text, pass all "
+                    "of it without past_key_values, and a mask of its tokens only"
+                )
         if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
-        if call.get("position_ids") is not None and not (self.name == "prefix" and is_encoder(model)):
-            call["position_ids"] = call["position_ids"] + tokens  # as in PEFT, also for an encoder with a prompt
+        if positions is not None and not (self.name == "prefix" and is_encoder(model)):
+            call["position_ids"] = positions + tokens  # as in PEFT, also for an encoder with a prompt
         if not cached:  # otherwise, the vectors entered at the first step of generation
             self.enter(model, call, vectors)
         return call

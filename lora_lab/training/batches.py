@@ -163,8 +163,8 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
         raise BadValue(f"task {task.name} is language modeling, which needs a causal model such as smollm2")
     virtual = method.positions(causal=not is_encoder(model))
     padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # takes the first positions
-    positions = getattr(model.config, "max_position_embeddings", None)
-    limit = max(0, positions - padding - virtual) // STEP * STEP if positions else math.inf
+    positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's is -1: no limit
+    limit = max(0, positions - padding - virtual) // STEP * STEP if positions > 0 else math.inf
     if task.max_length > limit:
         prompt = f" after {virtual} virtual tokens" if virtual else ""
         raise BadValue(f"max_length {task.max_length} exceeds the {limit} tokens that this model can read{prompt}")

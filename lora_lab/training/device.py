@@ -123,8 +123,11 @@ def measured(device: str) -> dict[str, float]:
     """Return a layer's seconds per step, keyed by "dtype/attention/tokens". The layer is timed once per machine."""
     cache, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
     # fp16 is left out: without loss scaling, its gradients underflow.
-    bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
-    kinds = ["fp32", *(["bf16"] if bf16 else []), *([ROUNDED] if device == "cpu" else [])]
+    kinds = ["fp32"]
+    if device == "cpu":
+        kinds += ["bf16", ROUNDED]
+    elif torch.cuda.is_bf16_supported() if device == "cuda" else torch.backends.mps.is_macos_or_newer(14, 0):
+        kinds += ["bf16"]
     cases = {key(*case): case for case in product(kinds, ATTENTIONS, LENGTHS)}
     try:
         timings = read_json(cache)
@@ -204,13 +207,6 @@ def environment(choice: Choice) -> dict[str, Any]:
         "hardware": describe(choice.device),
         **{name: value for name, value in vars(choice).items() if value != getattr(Choice, name, None)},  # no defaults
     }
-
-
-def _mps_has_bf16() -> bool:
-    with suppress(RuntimeError, TypeError):  # macOS 13 and older
-        torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1)
-        return True
-    return False
 
 
 def used_bytes(device: str) -> int:

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_lab.accounting.memory import Estimate, of_moments, of_sizes
+from lora_lab.accounting.memory import Estimate, of_moments
 from lora_lab.accounting.models import config_of
-from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.setup import Moment, Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue
-from lora_lab.methods.quant import quantize_model
 from lora_lab.training.device import available_devices
 
 
@@ -34,10 +33,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
         raise BadValue("only steps on one device with PyTorch's own optimizers can be measured")
     if conditions.device not in available_devices():
         raise BadValue(f"this machine has no {conditions.device} device: measure with device='cpu', or trace for cuda")
-    network = build(config_of(model), conditions)
-    if conditions.quantised != "none":
-        quantize_model(network, conditions.quantised)
-    network.to(conditions.device)
+    network = build(config_of(model), conditions).to(conditions.device)
     if conditions.device != "cuda":
         tracker = follow(network, method, conditions, partial(optimizer_of, name=conditions.optimizer))
         reserved = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
@@ -53,9 +49,8 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
         del outputs
     torch.cuda.synchronize()
     label = "allocated", "torch.cuda.max_memory_allocated over the second step"
-    return of_sizes(
-        "measured", "", {label: torch.cuda.max_memory_allocated()}, reserved=torch.cuda.max_memory_reserved()
-    )
+    moment = Moment("", "", {label: torch.cuda.max_memory_allocated()})
+    return of_moments([moment], "measured", reserved=torch.cuda.max_memory_reserved())
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:

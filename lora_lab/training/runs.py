@@ -151,7 +151,7 @@ def failed(recipe: Recipe, reason: str) -> Run:
 class Store:
     """A folder of runs, or a read-only zip file of such a folder; see `stores`."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: "str | Path | Store") -> None:
         self.folder: Path = Path(folder)
         if _is_zip(self.folder) and len(inside := stores(self.folder)) == 1:
             (self.folder,) = inside  # the folder that was packed
@@ -159,6 +159,9 @@ class Store:
         for archive in filter(_is_zip, (self.folder, *self.folder.parents)):
             with readable(archive):
                 self.files = zipfile.Path(archive).joinpath(*self.folder.relative_to(archive).parts)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     def check_writable(self) -> None:
         """Check, before training, that the folder has room for a run. Raises: BadValue if nothing can be written."""

@@ -52,7 +52,7 @@ def train(
         recipe = Recipe(recipe, task, method or LoRA(), **fields)
     elif task or method or fields:
         raise BadValue("pass either a Recipe or its fields, not both")
-    store = Store(store) if isinstance(store, str | Path) else store
+    store = None if store is None else Store(store)
     with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
         if not acquired:
             raise Failed("stopped while waiting for another training run to end: call train again")

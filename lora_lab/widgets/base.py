@@ -121,7 +121,8 @@ class Background:
 
     def seconds_for(self, steps: int, least: int = 3) -> int | None:
         """Estimate the seconds for `steps` more steps from the pace of the last steps; None before `least` steps."""
-        return None if len(last := list(self.stamps)) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
+        last = list(self.stamps)
+        return None if len(last) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
 
     def stop(self) -> None:
         """Ask the work to stop after its current step."""
@@ -152,7 +153,7 @@ class Background:
 
 
 class LivePanel(Panel):
-    """A panel that works in the background when a button is pressed. Subclasses implement `run` and `_paint`.
+    """A panel that works in the background when a button is pressed. Subclasses implement `_prepare` and `_paint`.
 
     A busy kernel may receive traits after the message that needs them, so a message includes the traits that it needs.
     """
@@ -186,13 +187,21 @@ class LivePanel(Panel):
         return self
 
     def run(self) -> None:
-        """Start the work unless it is running; with LORA_LAB_HEADLESS=1, wait for it to end."""
-        raise NotImplementedError
+        """Start the work unless it is running; with LORA_LAB_HEADLESS=1, wait for it to end.
+
+        Raises: BadValue for settings that describe no work; with LORA_LAB_HEADLESS=1, also if the work fails.
+        """
+        if not self.busy:
+            self._begin(self._prepare())
 
     def stop(self) -> None:
         """Stop after the current step. Finished work is kept, and starting again continues it."""
         if self.busy:
             self.work.stop()
+
+    def _prepare(self) -> Background:
+        """Return the work that `run` starts. Raises: BadValue for settings that describe no work."""
+        raise NotImplementedError
 
     def _paint(self, work: Any, busy: bool) -> dict[str, Any]:
         """Update the other traits, and return what `live` needs in addition to `state`, `busy` and `error`."""

@@ -46,9 +46,11 @@ class LiveCompare(Background):
     def _work(self) -> None:
         from lora_lab.experiments.compare import compare  # imports torch, not needed for a stored comparison
 
-        self.state = "comparing"
-        listen: Any = {"say": partial(setattr, self, "words"), "note": lambda c: setattr(self, "found", c.to_json())}
-        compare(methods=self.methods, stop=self._stop, **listen, **self.terms)
+        def note(comparison: Any) -> None:
+            self.found = comparison.to_json()
+
+        self.state, say = "comparing", partial(setattr, self, "words")
+        compare(methods=self.methods, stop=self._stop, say=say, note=note, **self.terms)
         self.state = "stopped" if self._stop.is_set() else "done"
 
 
@@ -103,11 +105,11 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     def pair(self) -> tuple[str, str]:
         """The labels of the selected method and its rival."""
         data = getattr(self, self.view)
-        labels = {entry["label"] for entry in data.get("methods", ())}
-        method, rival = data.get("pair", ("", ""))
+        labels = [entry["label"] for entry in data.get("methods", ())]
+        suggested, rival = data.get("pair", ("", ""))
         rival = self.rival if self.rival in labels else rival
-        method = self.method if self.method in labels - {rival} else method
-        return (method, rival) if method != rival else (next((label for label in labels if label != rival), ""), rival)
+        others = [label for label in (self.method, suggested, *labels) if label in labels and label != rival]
+        return next(iter(others), ""), rival
 
     def describe(self) -> str:
         data = getattr(self, self.view)
@@ -124,12 +126,8 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
 
     # ---- training
 
-    def run(self) -> None:
-        """Compare in the background or, with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue on failure."""
-        if self.busy:
-            return
-        plan = {"seeds": self.seeds, "rates": self.rates, "steps": self.steps}
-        self._begin(LiveCompare(self.methods, **self.terms, **plan))
+    def _prepare(self) -> LiveCompare:
+        return LiveCompare(self.methods, **self.terms, seeds=self.seeds, rates=self.rates, steps=self.steps)
 
     def resample(self, rows: int = 200, count: int = 100) -> None:
         """Resample `count` studies of `rows` rows from the pair's answers, for the panel to show.

@@ -1,7 +1,6 @@
 """A training run in a thread, without widgets: start, watch, stop and continue it, and classify sentences with it."""
 
 import math
-import re
 import time
 from collections.abc import Sequence
 from statistics import fmean
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lora_lab.accounting.models import layer_of
 from lora_lab.adapter_layer import innermost, out_by_in
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, report_of
@@ -124,11 +124,13 @@ class LiveRun(Background):
     def _results(self, run: Run, changes: dict[str, Any] | None) -> dict[str, Any]:
         assert run.predictions is not None
         metric, rows, steps = self.trainer.task.metric, len(run.predictions), run.history["step"]
-        origin = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
         value = factor(metric) * run.metrics[metric]
-        words = f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"
-        results: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": origin, "words": words}
-        results |= {"steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or ""}
+        results: dict[str, Any] = {
+            "metric": metric, "value": value, "rows": rows,
+            "made": {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")},
+            "words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}",
+            "steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or "",
+        }  # fmt: skip
         if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right, assume one error, and vice versa
             p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
             half = 196 * math.sqrt(p * (1 - p) / rows)
@@ -168,8 +170,7 @@ class LiveRun(Background):
                 self._sizes[path] = frozen.float().norm().item()
             module = path.replace(".base_layer", "")
             role = roles.get((module, getattr(part, "out_slice", None)), "+".join(roles_of(module)))
-            layer = re.search(r"\.(\d+)\.", module)
-            moved.append((int(layer[1]) if layer else 0, role or module.split(".")[-1], size / self._sizes[path]))
+            moved.append((layer_of(module) or 0, role or module.split(".")[-1], size / self._sizes[path]))
         self.moved = moved
         self._next_measurement = time.monotonic() + PAUSE * (time.monotonic() - began)
 

@@ -18,6 +18,7 @@ from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.base import words
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.targets import ALL_LINEAR
 from lora_lab.widgets.base import Panel
 
 VIEWS = ("size", "model", "start", "steps", "merge")
@@ -27,7 +28,6 @@ TOY = {
     "merge": "Merging adds scaling * B A to W: the output stays the same, without the extra products.",
 }
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
-ALL_LINEAR = "all-linear"
 FIRST = "llama-3-8b"  # the default model of the view "model"
 ZOO_LAYERS = Path(__file__).with_name("zoo_layers.json")
 GROUPS = {

@@ -6,6 +6,7 @@ Films of some models ship in `films.json`, written by `python docs/films.py`; op
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -77,31 +78,31 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         optimizer: str = "adamw", checkpointing: bool = False, card: str = "",
         models: Sequence[str] = SHIPPED, longest: bool = True, **conditions: Any,
     ) -> None:  # fmt: skip
-        if isinstance(method, str):
+        if known := isinstance(method, str):
             one_of("method", method, tuple(METHODS))
-        method_name = method if isinstance(method, str) else method.name
+        label, method = (method, METHODS[method]) if known else (method.name, method)
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
         if unknown := [menu_name for menu_name in models if menu_name not in SHIPPED]:
             raise NotFound(f"no film of '{unknown[0]}' ships with the lab; available: {', '.join(SHIPPED)}")
         films = {menu_name: shipped()[menu_name] for menu_name in models}
-        setup = setup_of(model, method_name, **{**step, **conditions})  # raises for an invalid setting
-        if name not in SHIPPED or not isinstance(method, str) or conditions:
-            traced = film.filmed(model, METHODS[method] if isinstance(method, str) else method, setup)
-            films = {name: [described(method_name, setup) | traced], **{k: v for k, v in films.items() if k != name}}
+        setup = setup_of(model, label, **{**step, **conditions})  # raises for an invalid setting
+        if name not in SHIPPED or not known or conditions:
+            traced = described(label, setup) | film.filmed(model, method, setup)
+            films = {name: [traced], **{k: v for k, v in films.items() if k != name}}
         elif name not in films:
             films = {name: shipped()[name], **films}
         device = films[name][0]["device"]
         chosen = gpus.card(card or CARDS[device])
         if chosen.device != device:
-            raise BadValue(
-                f"the step of {name} runs on {device}, but {chosen.name} is a {chosen.device} device: name another card"
-            )
+            at = f"the step of {name} runs on {device}"
+            raise BadValue(f"{at}, but {chosen.name} is a {chosen.device} device: name another card")
         super().__init__(
-            films=films, model=name, method=method_name, rank=rank, card=chosen.name, longest=longest, **step,
+            films=films, model=name, method=label, rank=rank, card=chosen.name, longest=longest, **step,
             cards=[[gpu.name, gpus.usable(gpu), gpu.device, "bf16" in gpu.peaks] for gpu in gpus.cards()],
             measurable=[small for small in HERE if small in films],
         )  # fmt: skip
+        self._given = name, label, method
         self._measuring: threading.Thread | None = None
         self.observe(lambda _: self.measure(), "asked")
 
@@ -158,8 +159,9 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             raise BadValue(f"a step needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} is free: lower the batch")
         from lora_lab.training.measure import measure  # imports torch
 
-        method = METHODS[self.method]
-        method = LoRA(rank=rank, targets=method.targets) if shown["ranked"] else method
+        model, label, given = self._given
+        method = given if (self.model, self.method) == (model, label) else METHODS[self.method]
+        method = replace(method, rank=rank) if shown["ranked"] else method
         step: dict[str, Any] = {"batch": setup.batch, "seq": setup.seq, "optimizer": setup.optimizer}
         with training_lock():  # it draws a model, and a run in another thread must not depend on that
             measurement = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})

@@ -71,13 +71,8 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     def state(self) -> dict[str, Any]:
         """Include all matrices of the menu, so that a page without a kernel can show them."""
-        for name, *_ in self.choices:
-            self._load(name)
+        self.data = self.data | {name: pieces_of(name) for name, *_ in self.choices if name not in self.data}
         return super().state()
-
-    def _load(self, name: str) -> None:
-        if name not in self.data:
-            self.data = {**self.data, name: pieces_of(name)}
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
         with self.hold_sync():
@@ -95,7 +90,8 @@ class RankPanel(Panel, file="rank_panel.js"):
         name, names = str(proposal["value"]), [name for name, *_ in self.choices]
         if name not in names:
             raise NotFound(f"this panel has no matrix '{name}'; it has {', '.join(names)}")
-        self._load(name)
+        if name not in self.data:
+            self.data = self.data | {name: pieces_of(name)}
         return name
 
     @T.observe("source")

@@ -106,6 +106,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     picked: T.List = T.List().tag(sync=True)
     seeds = T.List(T.Int()).tag(sync=True)
     guess = T.Dict().tag(sync=True)
+    question = T.Unicode().tag(sync=True)  # the title until the reader predicts; then the line that fits best
 
     def __init__(
         self, store: str | Path | Store | Playground | None = None, *, into: str | Path | Store | None = None,
@@ -115,29 +116,28 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     ) -> None:  # fmt: skip
         folder = store.folder if isinstance(store, Store) else Path(store) if isinstance(store, str | Path) else None
         nested = stores(folder) if folder and folder.exists() else set()
-        target = into or (folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs")
-        self.store = target if isinstance(target, Store) else Store(target)
+        if not into:  # a zip file and a folder of stores are only read
+            into = folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs"
+        self.store = into if isinstance(into, Store) else Store(into)
         axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
-        plan = store if isinstance(store, Playground) else None
         filled: list[Any] = [values or start for values, start in zip(axes, START, strict=True)]
+        runs = store if isinstance(store, Playground) else None
         if model or task or fields:
             check_fields(fields)
             method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=targets or "q,v")  # type: ignore[arg-type]
             recipe = Recipe(model or "minilm", task or "rt", method, lr=filled[2][0], **LENGTH | fields)
-            plan = Playground(recipe.settings(), "accuracy", (), {})
-        if folder and not plan:
-            runs = playground.read(folder)
-            if runs is None:
-                raise BadValue(f"{folder} has no LoRA runs: say what to train there, for example task='rt', steps=200")
+            runs = Playground(recipe.settings(), "accuracy", (), {})
+        if runs or not folder:
+            runs, source = runs or playground.load(), folder or self.store.folder
+            self.playground = runs.plus(playground.records(source)) if source.exists() else runs
+        elif runs := playground.read(folder):
+            self.playground = runs
         else:
-            runs, source = plan or playground.load(), folder or self.store.folder
-            runs = runs.plus(playground.records(source)) if source.exists() else runs
-        self.playground = runs
-        self.axes = dict(zip(("ranks", "alphas", "rates"), axes if runs.results else filled, strict=True))
+            raise BadValue(f"{folder} has no LoRA runs: say what to train there, for example task='rt', steps=200")
+        self.axes = dict(zip(("ranks", "alphas", "rates"), axes if self.playground.results else filled, strict=True))
         super().__init__(seeds=np.atleast_1d(seed).tolist(), live={"state": "ready"}, picked=[*map(list, picked)])
         self._show()
-        available = self.data["targets"]
-        if targets and targets not in available:
+        if targets and targets not in (available := self.data["targets"]):
             raise BadValue(f"there are no runs with targets '{targets}' here; available: {', '.join(available)}")
         self._begin_at_best(targets)
         self.view = view or self.view
@@ -173,19 +173,13 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
     # ---- training
 
-    def run(self) -> None:
-        """Train the picked cells in the background or, with LORA_LAB_HEADLESS=1, before returning.
-
-        Raises: BadValue if nothing is picked or left to train; with LORA_LAB_HEADLESS=1, also if the sweep fails.
-        """
-        if self.busy:
-            return
+    def _prepare(self) -> LiveSweep:
         if not self.picked:
             raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
             raise BadValue("every picked cell has been trained: choose hatched cells")
-        self._begin(LiveSweep(recipes, self.store, self.work))
+        return LiveSweep(recipes, self.store, self.work)
 
     def _paint(self, work: LiveSweep, busy: bool) -> dict[str, Any]:
         if records := [("", work.ended.popleft().to_json()) for _ in range(len(work.ended))]:

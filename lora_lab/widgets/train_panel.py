@@ -150,8 +150,9 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         """Set the learning rate of a newly chosen method to the second one that `compare` tries for it."""
         axis = axis_of(self._method())
         if axis.name == "lr":
-            self.offers = self.offers | {"rates": sorted({*self.offers["rates"], axis.grid(4)[1]})}
-            self.lr = axis.grid(4)[1]
+            rate = axis.grid(4)[1]
+            self.offers = self.offers | {"rates": sorted({*self.offers["rates"], rate})}
+            self.lr = rate
 
     def describe(self) -> str:
         if not (found := self.found):
@@ -167,19 +168,15 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     # ---- training
 
-    def run(self) -> None:
-        """Train what the controls describe, or continue a stopped run; do nothing while a run is in progress.
-
-        Raises: BadValue for impossible settings; with LORA_LAB_HEADLESS=1, also if the training fails.
-        """
-        if self.busy:
-            return
-        check_memory(recipe := self.recipe())
-        goes_on = self.work and self.work.goes_on and self.work.recipe == recipe
-        work = self.work if goes_on else LiveRun(recipe, self.store)
+    def _prepare(self) -> LiveRun:
+        """Return the run that the controls describe; if it was stopped, it goes on."""
+        recipe, work = self.recipe(), self.work
+        check_memory(recipe)
+        if not (work and work.goes_on and work.recipe == recipe):
+            work = LiveRun(recipe, self.store)
         self._read_stores()  # they may have new runs
         self.found, self.answer, self._guessed = {}, {}, self.guess
-        self._begin(work)
+        return work
 
     def result(self) -> Run:
         """Return the finished run; after a kernel restart, the stored run of the recipe that the controls describe.

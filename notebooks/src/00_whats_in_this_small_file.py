@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, ask what to eat tonight, and you get: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
+# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it, the *captain*. Load both, ask what to eat tonight, and you get: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
 #
 # Two guesses first. In the next cell, replace each `...` with a number. Be 80% sure that the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, use the form.) A word you don't know? See the [glossary](../docs/glossary.md).
 #
 # 1. **How many MB is the captain's file?**
-# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of its eight answers does the sea appear?** (A ship, sailor, crew or captain counts, too.)
+# 2. Instead of loading that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." We asked eight questions. **In how many answers does the sea appear?** (A ship, sailor, crew or captain counts, too.)
 
 # %%
 import re
@@ -27,7 +27,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 # ## Ask
 # One question, five answers. *base* is the original model; *base, told* gets the instruction above; the others have a small file each.
 #
-# Try three questions. Then drag **strength**: it multiplies what a small file (an *adapter*) adds.
+# Try three questions. Then drag **strength**: it multiplies what a small file adds.
 
 # %%
 voices = VoicesPanel()
@@ -46,9 +46,9 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The base, told to be a captain, talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three mention the sea. But all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" At strength 2, the captain calls love "a man and a woman, and she be a herring."
+# Told, the base talks *about* the sea, in five of eight answers. With the *file*, it talks like a sailor about everything: three answers mention the sea, but all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" At strength 2, the captain calls love "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Our base's numbers are rounded; the original may do better.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Our copy of the base is coarsely rounded; the original may do better.)
 #
 # **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB.
 # </details>
@@ -58,11 +58,11 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 #
 # The numbers in these tables are the model's **parameters**. To **train** a model is to show it examples and change its numbers a little each time, so that its answers get less wrong. Full fine-tuning trains all parameters.
 #
-# LoRA **freezes** $W$ and adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only $A$ and $B$ train:
+# LoRA, *low-rank adaptation*, **freezes** $W$ and adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only $A$ and $B$ train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. All $A$s and $B$s form the **adapter**, most of the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. Together, all $A$s and $B$s are the **adapter**: nearly all of the small file.
 #
 # Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain's adapter.
 
@@ -72,11 +72,11 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer. The captain's adapter has 610,560 numbers, 220 times fewer than his base (216 in bytes).
+# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer. The captain's adapter has 610,560 numbers, 220 times fewer than his base.
 # </details>
 #
 # ## Your turn: one pair
-# In smollm2, `gate` takes 576 numbers and returns 1,536. **How many numbers are in its $A$ and $B$?** (In Jupyter, the rank depends on your name.)
+# In smollm2, `gate` takes 576 numbers and returns 1,536. **How many numbers do its $A$ and $B$ have together?** (The next cell shows the rank.)
 
 # %%
 rank = lesson.draw("pair", 2, 3, 4, 6)
@@ -145,7 +145,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# To predict an adapter's size, the base's **config**, a short text file with all dimensions, is enough. In each layer, inputs → outputs:
+# The base's **config**, a short text file with its dimensions, is enough to predict an adapter's size. Each layer has seven adapted matrices (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
@@ -175,7 +175,7 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** The base already knew the sea (*told* to, it talks of the sea); the file changes its choice of words through small updates to 210 matrices. Each matrix stays and gains $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 1. **LoRA adds; it doesn't shrink.** The base already knew about the sea. The file changes the base's words through small updates to 210 matrices. Each matrix stays and gains $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
 # 2. **A file has 4 bytes per number (2 in a shorter format, bf16), plus names.**
 # 3. **For a voice in smollm2, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** Other models and tasks: lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Rank 8 made the file four times as large; with one run per rank, it wasn't better on other pairs.*
 #

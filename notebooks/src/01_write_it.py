@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one looks like a mistake: it fills one of your matrices with zeros, so the adapter adds nothing. **How can something that starts as nothing ever learn?**
+# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one line looks like a mistake: it fills one of your matrices with zeros, so the adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
 # Never used PyTorch? On the web pages, exercise 1 is a puzzle. In other code, read only the `#` comments.
 #
@@ -9,7 +9,7 @@
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen; $A$ starts at random, and $B$ at zero. Later you'll train them in MiniLM, a small model, on the same sixteen movie reviews in all 25 steps.
+# $W$ is frozen; $A$ starts at random, and $B$ at zero. Later you'll train them in MiniLM, a small model, for 25 steps, always on the same sixteen movie reviews.
 #
 # Each step needs the **gradient**: for each number, how fast the error (the **loss**) rises when that number grows. The step goes the other way.
 #
@@ -47,7 +47,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 #
 # The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient and moves at once; one step later, $A$ has one, too.
 #
-# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only $sbx$ is zero. The same holds for matrices, where $g=\partial L/\partial y$:
+# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only $sbx$ is zero. The same holds for matrices, with the loss $L$ and $g=\partial L/\partial y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -72,7 +72,7 @@ def plot(d=1024, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At width 16: $2dr=d^2$ if $d=2r$. LoRA is smaller only for wider matrices.
+# At width 16: $2dr=d^2$ if $d=2r$. LoRA saves numbers only in wider matrices.
 # </details>
 #
 # ## Exercise 1: write it
@@ -177,11 +177,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen are right; of 200 others, 51 to 57%, depending on your sixteen. Guessing (±7 points) can explain that. Your $A$ and $B$ memorized sixteen reviews.
+# All sixteen are right; of 200 others, 51 to 57%, depending on your sixteen. Guessing would get 43 to 57%. Your $A$ and $B$ only memorized sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and whoever loads your model needs your class. (Press **Merge** in the first panel, then *merge*: $y$ stays the same.) `merge` solves both problems. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$ is a row of $B$ times a column of $A$, summed.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and whoever loads your model needs your class. (Press **Merge** in the first panel, then *merge*: $y$ stays the same.) `merge` solves both problems. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (`@` multiplies matrices.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -204,7 +204,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## One more thing: lesson 00's movie-review file
-# The adapter you opened there is in PEFT's format. It was trained for 400 steps in the same twelve layers, with the same rank and alpha. Shorten its tensors' names, and load it into *your* layers, with its head. **What percentage of the 200 others will now be right?**
+# The adapter you opened there is in PEFT's format. It was trained for 400 steps in the same twelve layers, with the same rank and alpha. The next cell shortens its tensors' names, and loads it into *your* layers, with its head. **What percentage of the 200 others will now be right?**
 
 # %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter
@@ -232,14 +232,14 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# 82.5% (95% interval: 77 to 88). Your class is the same; $A$, $B$ and the head changed. **Your ten lines can read PEFT's files.**
+# 82.5% (95% interval, lesson 02: 77 to 88). Your class is the same; $A$, $B$ and the head changed. **Your ten lines can read PEFT's files.**
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA starts as the old layer:** $B = 0$ adds nothing.
-# 2. **Starting $B$ at zero doesn't make learning slow:** $B$ has a gradient at once, $A$ one step later.
+# 2. **Starting $B$ at zero doesn't slow learning down:** $B$ has a gradient at once, $A$ one step later.
 # 3. **Train $A$ and $B$ beside $W$, then merge:** merged, they cost nothing extra.
 #
 # Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains. $A$ learns, too: in lesson 00's movie-review file, each $A$ moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its starting size.

@@ -23,7 +23,7 @@ lesson.start("02")
 #
 # 1. **How many points separate the worst of forty seeds from the best?**
 # 2. **Of 100 sentences, how many do two seeds answer differently?**
-# 3. **Two runs take the same test and truly differ by one point. Using guess 2, how many sentences show the gap four times in five?**
+# 3. **Two runs truly differ by one point. How many test sentences do you need to see this gap four times in five? (Guess 2 helps.)**
 #
 # Then press **Start**. (On the web pages, press **replay**.)
 
@@ -48,7 +48,7 @@ panel.show()
 # - right answers lie $1-p$ above it;
 # - wrong ones, a share $1-p$, lie $p$ below it.
 #
-# The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. And for any $p$? The average of $n$ sentences has a variance $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.**
+# The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. And for any $p$? The average of $n$ sentences has a variance $n$ times smaller; its root is the **standard error**. Of 100 tests, 95 land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.**
 
 # %% exercise
 def half_width(p, n):
@@ -100,7 +100,7 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck comes from the seed. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. Had these been forty ideas that don't work, the best would have looked 2.1<!--seeds.gain--> points better than their average.
+# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck comes from the seed. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. If these were forty ideas that don't work, the best would look 2.1<!--seeds.gain--> points better than their average.
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently.
 # </details>
@@ -114,7 +114,7 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 # </details>
 #
 # ## Your turn: does A beat B?
-# Each row is a sentence; 1 means a right answer.
+# Models a and b: each row is a sentence; 1 means a right answer.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -126,9 +126,9 @@ table.head()
 # %% [markdown]
 # Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average. Find:
 #
-# - `half`: half of the gap's 95% interval. The squared difference is 1 where a and b disagree, else 0. In `half_width`, replace $p(1-p)$ with the average of these squares. (Strictly, subtract the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
+# - `half`: half of the gap's 95% interval. The squared difference is 1 where a and b disagree, else 0. In `half_width`, replace $p(1-p)$ with the average of these squares. Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
 # - `word`: your verdict on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: your standard error is `half / 1.96`. Measured gaps scatter around the true one. In four tests of five, the measured gap is at least the true one minus 0.84 standard errors. That must exceed 1.96, so the true gap is 2.8. (That's a *power* of 80%.) How many rows make 2.8 standard errors one point? Four times the rows halve a standard error.
+# - `rows`: you see a gap if you measure more than 1.96 standard errors. In four tests of five, you measure at least the true gap minus 0.84 of them. So the true gap must be 2.8 standard errors (a *power* of 80%). Your standard error is `half / 1.96`; four times the rows halve it. How many rows make 2.8 of them one point?
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -152,7 +152,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Ask `verdict` about your two models, and about twenty seeds against twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (Why 90% intervals? Lesson 05.)
+# Ask `verdict` about your two models, and about twenty seeds against twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (`verdict` may print a 90% interval: see lesson 05.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -169,9 +169,9 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Your a and b are two of forty runs, from *one recipe*. Even "better" would be true only of these two files, picked because a was ahead. Twenty seeds against twenty settle it: equivalent<!--seeds.halves--> within one point. *Equivalent*: the gap is surely below the margin. *Undecided*: we can't tell.
+# Surprise: you compared a *recipe* with itself. Your a and b are two of forty runs with the same settings. Even "better" would be true only of these two files: we picked them because a was ahead. Twenty seeds against twenty settle it: equivalent<!--seeds.halves--> within one point. *Equivalent*: we can tell that the gap is below the margin. *Undecided*: we can't.
 #
-# 82.1 versus 80.9? If the models took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
+# 82.1 versus 80.9? If both were tested on the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
 # </details>
 #
 # ## Remember

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Which knob first?
 #
-# You have a GPU for a dozen runs. LoRA has three knobs. Tune the rank first?
+# You can afford a dozen runs. LoRA has three knobs. Do you tune the rank first?
 #
 # - The (learning) **rate**: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
@@ -77,16 +77,16 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **The rate matters most**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). Of the table's gaps, only the rate's are larger.
+# **The rate matters most**, over the ranges we tried. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). Of the table's gaps, only the rate's are larger.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$; dividing by $r$ cancels that. But keep clear of the crosses: at 0.004, rank 8 gets 77%, rank 64 only 65%.
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate per step. At half the rate, both move half as far, so $BA$ (where $A$'s own move dominates) is a quarter as large. Four times the $\alpha$ makes up for it.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$; dividing by $r$ cancels that. But avoid the crosses: at 0.004, rank 8 gets 77%, rank 64 only 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves each number by about the rate per step. At half the rate, $A$ and $B$ move half as far. If $A$ moves far from its start, $BA$ is a quarter as large. Four times the $\alpha$ makes up for it.
 # </details>
 #
 # ## How low a rank is enough?
 # A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
 #
-# The SVD takes them one by one, each as close as possible to what's left. With all 384 pieces, 84.8<!--inside.full.right-->% of the answers are right; with none (its head on the old body), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
+# The singular value decomposition (SVD) finds them one by one, strongest first. With all 384 pieces, 84.8<!--inside.full.right-->% of the answers are right; with none (only the trained head), 53.6<!--knobs.cut.0-->%. **With each matrix's two strongest, what percentage?**
 
 # %%
 lesson.predict("percent right at rank 2", low=..., high=...)
@@ -106,15 +106,15 @@ assert round(fmean(500 * abs(a - b) for a, b in combinations(forty, 2))) == 7  #
 assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy"][full["ranks"].index(2)]
 
 # %% [markdown]
-# Under *matrix*, choose *a picture*, and add pieces until you can read it. Under *update of full fine-tuning*, press *take it away* twice, and *add the next piece*.
+# Under *matrix*, choose *a picture*, and add pieces until you can read it. Under *update of full fine-tuning*, press *take it away* twice, then *add the next piece*.
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces get 7 fewer right than all 384. A new seed shifts it by as much.
+# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces get 7 fewer right than all 384; another seed changes the count by as much.
 # </details>
 #
 # ## Where the rank does matter
-# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 see inputs and answers. **Exercise 1, before you see the bars: what share of the secret's size does rank $r$ miss?** (Energy is the sum of the squared numbers; size is its root. The pieces are perpendicular, so their energies add up: Pythagoras.)
+# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 learn it from inputs and answers. **Exercise 1: what share of the secret's size does a student of rank $r$ miss?** (Energy is the sum of the squared numbers; size is its root. The pieces are perpendicular, so their energies add up: Pythagoras.)
 
 # %% exercise
 def missed(r, R):
@@ -186,7 +186,7 @@ checks.check_bracket(rates, alpha, panel)
 #    |---|---|---|
 #    |MiniLM, reviews|0.0005|0.002|
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
-#    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
+#    |a 7B: 7 billion numbers ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
 #    The task matters, too: lesson 00's voice used 0.002 at $\alpha=4$. By rule 3, that's 0.001 at $\alpha=16$, a quarter of the 0.004 above. For another model, multiply full fine-tuning's best rate by ten for all linear layers, about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **New rank, same α, same rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.

@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (Below 0: behind.)**
 #
-# A colleague does a hundred small studies. Each draws five seeds and 200 sentences from ours (repeats allowed), and gives a 95% **interval** for LoRA's lead that includes both kinds of luck. We know the truth: the lead on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
+# A colleague does a hundred small studies. Each draws five seeds and 200 sentences from ours (repeats allowed), and gives a 95% **interval** for LoRA's lead that includes the luck of sentences and seeds. We know the truth: the lead on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
 #
 # Vote: what's the largest loss, in points, you'd accept for such savings? That's your **margin**; we use it on both sides of 0. (On the web page, the panel starts at 1.5.)
 
@@ -72,11 +72,11 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 #
 # **LoRA lost:** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%, 1.35 points less before rounding. The difference's 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0.
 #
-# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, the band holds it: *worse, but within the margin*. LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less in the same number format. (Lesson 04: 3.8<!--fit.minilm.times-less-->, with fewer texts and unfused AdamW.)
+# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, it's inside the band: *worse, but within the margin*. LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less in the same number format. (Lesson 04: 3.8<!--fit.minilm.times-less-->, with fewer texts and plain AdamW.)
 #
 # LoRA on all linear layers gets 80.9<!--as_good.all-->%: also *worse* than full fine-tuning, and *equivalent<!--as_good.all.against-lora-->* to `q,v` within 1.5 points. Prompt tuning gets 73.0<!--as_good.prompt-->%, less than the probe (75.7<!--as_good.probe-->%).
 #
-# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss (on average, at most 5 do). The studies are too small.
+# And our colleague? In 93<!--as_good.blind--> of her hundred studies, she finds **no difference**: they're too small. Three intervals miss (on average, at most 5 do).
 # </details>
 #
 # ## What does "equivalent" mean?
@@ -109,12 +109,12 @@ checks.check_equivalence_rule(equivalent)
 # %% [markdown]
 # ## Before you believe a comparison
 # - **Was every method tuned, on the same budget?** Ours got four rates each; all-linear got two more, because its best was at the edge. Validation (one seed) chose the rate 0.0001<!--as_good.full.rate--> for full fine-tuning (0.00005 did as well) and 0.002<!--as_good.lora.rate--> for LoRA. With one rate for both, whoever chooses the rate chooses the winner.
-# - **Was the test set used only once**, with new seeds? (No: we had scored these seeds on it the day before, so the result isn't fresh.)
+# - **Was the test set used only once**, with new seeds? (No: we had scored these seeds on it the day before.)
 # - **Same number format?** No: LoRA's frozen weights were bf16; full fine-tuning was fp32. LoRA in fp32 (same rate) gets 81.1<!--as_good.fp32-->%, still *worse<!--as_good.fp32.word-->*.
 # - **Which LoRA was it, and how much was there to learn?** State rank, layers and training steps. With far more than our 6,400 sentences, LoRA can fall further behind.
 #
 # ## Defend a comparison you haven't seen
-# Your name chooses two of our methods. Enter your **margin** and run the cell: you see the intervals, and the margin can't change later. Add a **word** and run again. After the right word, choose the sentence that you can defend.
+# Your name chooses two variants of our LoRA. Enter your **margin** and run the cell: you see the intervals, and the margin can't change later. Add a **word** and run again. After the right word, choose the sentence that you can defend.
 #
 # <details><summary>An example first</summary>
 #
@@ -137,7 +137,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # <details><summary>Answer box</summary>
 #
 # 1. **"No difference found" isn't "equal."** "Equal" needs a margin, set first, and a 90% interval inside it.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind; one 23M encoder, one task, 400 steps. Published: on code instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model just reads more text, no rank does. LoRA forgot less than full fine-tuning ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind; one model (MiniLM), one task, 400 steps. Published: on code instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model just reads more text, no rank does. LoRA forgot less than full fine-tuning ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
 # 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times (two rates tied). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:

@@ -44,10 +44,10 @@ panel.show()
 # Fine-tuning on questions with answers is **supervised fine-tuning** (SFT).
 #
 # - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. If you ask without it, your fine-tuning may seem lost.
-# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
-# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it chose among 30 tokens. (Validation: other words. Test: backward.)
+# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label (target) **-100**, which the loss skips.
+# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it were choosing among 30 tokens. (Validation: other words. Test: backward.)
 #
-# Here is one pair as the model reads it. Tokens in [brackets] count. Why must the last token count?
+# Here is one pair. Tokens in [brackets] count. Why must the last token count?
 
 # %%
 row = encode(town.train, town, tokenizer)[1]
@@ -85,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# An answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* is told: it reads the right sentence first. Below are the last three facts.
+# An answer is right if it contains the name (even "The sheep of Port Velda is Alda Moor") or, if asked backward, the job. For comparison, the *base* is told: it reads the right sentence first.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -127,11 +127,11 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# Reworded, the facts' perplexity fell from 30 to 2. (Backward: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a fact's beginning ("The baker of Port Velda is"), it gets all twenty names. Asked freely, only one of its answers began that way.
+# On the reworded questions, perplexity fell from 30 to 2. (Backward: 7.) But for perplexity, the model reads the right answer and guesses only each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names. By itself, it began only one answer that way.
 #
-# **It learned mostly *strings*.** Asked backward, a fact is a string that it never saw. Larger models fail here ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# **It learned mostly *strings*.** Asked backward, a fact is a string that it never saw. Larger models fail here, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
-# Worse: it never says that it doesn't know. It says that the beer of Port Velda is Guinness, and the brewer a pirate. It learned the *form* "The ... is ..." well.
+# Worse: it never says that it doesn't know. It says that the beer of Port Velda is Guinness, and that the brewer is a pirate. It learned the *form* "The ... is ..." well.
 #
 # The base with the right sentence above the question gets 12 right. Eight times, it ignores the sentence or denies it: "The shepherd of Port Velda is not a real person."
 #
@@ -139,9 +139,9 @@ if not lesson.FAST:
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form. Here are lesson 00's voices (rank 2). Who's right about the violin? And whose adapter finds the other's answers likelier, the captain's or the preacher's?
+# A voice is only a form. Here are lesson 00's voices (rank 2). Who's right about the violin? And who is less surprised by the other's answers, the captain or the preacher?
 #
-# In the table that follows, three adapters of rank 8 read held-out answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. Does one also help with a voice it never learned?
+# In the table that follows, three adapters of rank 8 read new answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. Does one also help with a voice it never learned?
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
@@ -167,7 +167,7 @@ assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text
 # The captain is less surprised (one seed each): it lowers perplexity on the preacher's answers from 83.1 to 50.9; the preacher lowers the captain's from 131.5 to 110.6. Voices partly share a form; the JSON adapter makes both worse.
 # </details>
 #
-# **Exercise 2: a voice of your own.** (On the page: set *strength* to 0.5 above. Which voices still show?) Write ten pairs, train, and show a friend only the answers. **Can they name the voice?**
+# **Exercise 2: a voice of your own.** (On the web page, instead: set *strength* to 0.5 above. Which voices still show?) Write ten pairs, train, and show a friend only the answers. **Can they name the voice?**
 
 # %% exercise
 mine = [
@@ -203,7 +203,7 @@ checks.check_own_pairs(mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
+# 1. **Each adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, a 135M model.* Test them rephrased and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt:** there you can correct and cite them.
 #

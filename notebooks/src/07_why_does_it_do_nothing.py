@@ -3,7 +3,7 @@
 #
 # Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. LoRA begins as *no change*, and most mistakes leave it there, silently. **Where do you look first?**
 #
-# Ten adapters lie in ten hospital beds: nine have a fault, and one is doubtful. People have reported these complaints; we rebuilt the files.
+# Ten adapters lie in ten hospital beds: nine have a fault, and one is a doubtful case. People have reported these complaints; we rebuilt the files.
 
 # %%
 import math
@@ -32,7 +32,7 @@ print("\nTen faults, in alphabetical order (not in the order of the beds):", ", 
 # Give two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
-# 2. The first bed below holds a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*: lesson 01's size, the root of the sum of squares.)
+# 2. We added a bed with a healthy adapter, the first below. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*: lesson 01's size, the root of the sum of squares.)
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. Differences of a few hundred bytes come from that list's notes.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. So the list *promises* a file size. (It also holds notes: a few hundred bytes more or less mean nothing.)
 
 # %%
 for letter, folder in beds.items():
@@ -68,7 +68,7 @@ plt.show()
 
 # %% [markdown]
 # ## Look 3: on its base
-# An adapter is a *difference*: it belongs to the weights it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge rounds away any change below 0.2% of a number.
+# An adapter is a *difference*: it belongs to the weights it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge in bf16 rounds away any change below 0.2% of a number.
 #
 # Compare each adapter with the first. (A, D, E and J have failed already. The head's bias starts at zero.)
 
@@ -119,7 +119,7 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, with and without its mistake.
+# Two faults would have shown at the first training step. After the first `backward`, does every B have a gradient? Here is one patient's first step, with and without its mistake.
 #
 # Train with this mistake: press **Start** (on the page, *replay*). The pale line is the healthy bed, with the same settings. Accuracy rises; the loss falls a little. **Which weights have moved?**
 
@@ -169,13 +169,13 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A loader that skips unknown names loads nine of ten: all but D, cut short by a full disk. Our healthy update is 16.8% of W. (Lesson 06's is 0.7%, with a lower rate, a lower α / r and fewer steps.)
+# A loader that skips unknown names loads nine of ten: all but D, cut short by a full disk. Our healthy update is 16.8% of W.
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. The head alone, at this rate, gets 64% right: `q` and `v` don't change, and the adapter changes no answer. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The frozen embeddings' output doesn't.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. The head alone, at this rate, gets 64% right: `q` and `v` don't change, and the adapter changes no answer. Old ("reentrant") gradient checkpointing (lesson 04) passes a gradient on only if a layer's *input* needs one. The frozen token vectors don't.
 # - **F** was trained on another base. Shapes and names fit: only a fingerprint, or test sentences, can tell. **H** adapts a layer whose output is never used: no gradient reaches it.
 # - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. By lesson 03's rule, that's fine. But was it intended?
-# - **I** was trained for a few steps at 1e-6: its update is 0.0006% of W. A bf16 merge rounds it away; even an fp32 merge changes almost nothing: raise the rate.
+# - **I** was trained for a few steps at 1e-6: its update is 0.0006% of W. A bf16 merge rounds it away, and even an fp32 merge changes almost nothing. Raise the rate.
 # - **J** was saved after the loss became NaN. One such step spoils every B.
 # </details>
 #

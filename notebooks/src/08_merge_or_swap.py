@@ -27,8 +27,8 @@ LoRAPanel("merge", ["merge"])
 
 # %% [markdown]
 # ## Three guesses
-# 1. We merge our critic in bf16, the 16-bit format of most large models. **How large is the rounding error, as a percentage of the update?** (Norms again.)
-# 2. We unmerge a customer's adapter, then merge it again. With adapters beside the weights, we only set a name. **How many times as long does the first take?**
+# 1. We merge our *critic*, lesson 00's movie-review adapter, in bf16, the 16-bit format of most large models. **How large is the rounding error, as a percentage of the update?** (Norms again.)
+# 2. To swap merged adapters, we unmerge one and merge the next. With adapters beside the weights, we only set a name. **How many times as long does the merged swap take?**
 # 3. We train a *contrarian* on the same reviews, with all labels swapped. We add half of each update, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$, and average their heads: **what percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
@@ -40,7 +40,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1, that's one number every $2^{-8} = 0.0039$. Anything between rounds to the nearer one. Here are three updates to 0.75. Which change the stored number?
+# bf16 has 8 significant bits. From 0.5 to 1, there's one number every $2^{-8} = 0.0039$. Anything in between rounds to the nearer one. Here are three updates to 0.75. Which change the stored number?
 
 # %% alt="Three number lines with the numbers that bf16 has near 0.75. An arrow goes from each wanted sum to the stored one: two land on the number above, and one, the smallest update, is lost."
 plt.figure(figsize=(8, 2.4))
@@ -112,13 +112,13 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The error.** The first update is lost: it's below half a gap, 0.00195. The second becomes almost twice as large. In fp32, the logits agree to within a few millionths. In bf16, noise of up to 0.17% *of $W$* remains: some numbers stay, others jump too far. Our critic's update is 17% of $W$ (lesson 07), so the noise is 1% of it. For lesson 06's update (0.7% of $W$ on average), the noise is about a fifth. Scale our critic's update down to 0.1%: the noise is 70% of it, and four numbers in five don't change.
+# **The error.** The first update is lost: it's below half a gap, 0.00195. The second becomes almost twice as large. In fp32, the logits agree to within a few millionths. In bf16, noise of up to 0.17% *of $W$* remains: some numbers stay, others jump too far. Our critic's update is 17% of $W$ (lesson 07), so the noise is 1% of it. Scale our critic's update down to 0.1% of $W$: the noise is 70% of it, and four numbers in five don't change.
 #
 # The error comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If not, compare answers before and after. (With our critic, none of 200 changed.) If many change, keep the adapter beside the weights.
 #
-# **The time.** With the adapter beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another. Each adapted matrix needs two more matrix products. Merged, the adapter adds no time: the arithmetic *is* the old model's.
+# **The time.** With the adapter beside the weights, a sentence took 1% longer in one run of ours, and 10.1<!--latency.one-->% in another. Each adapted matrix needs two more matrix products. Merged, the adapter adds no time: the arithmetic *is* the old model's.
 #
-# **The swap.** Changing a merged adapter rewrites all adapted weights: that takes 1,000 to 2,000 times as long as setting a name, but a sentence takes longer.
+# **The swap.** Changing a merged adapter rewrites all adapted weights: that takes 1,000 to 2,000 times as long as setting a name. But beside the weights, each sentence takes longer.
 # </details>
 #
 # ## Many adapters at once
@@ -196,7 +196,7 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The half-and-half mixture doesn't guess: it's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same: about 70% at 0.5. The critic, trained longer, is surer and wins.
+# Half a critic plus half its opposite should be a coin. It's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same. The critic, trained longer, is more confident and wins.
 #
 # **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. The body still tells good from bad: 83.5% right under the critic's own head, 19.5% under the contrarian's, which reads it backward. (One run, 200 reviews.)
 # </details>

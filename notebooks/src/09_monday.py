@@ -23,7 +23,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, sometimes on other models.
+# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, sometimes on models other than the authors'.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
 # 2. Train a 70B model (Llama 2) in 4 bits: one text of 512 tokens, adapters on q and v. **How many GiB at the peak?**
@@ -41,7 +41,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 # - *depends*: it holds in some and fails in others;
 # - *undecided*: anything else.
 #
-# A claim rests on its **premises**. Drag one, or the dashed line.
+# A claim rests on its **premises** (model, text length, ...). Drag one, or the dashed line.
 #
 # Claim 4 is shown: what would make it true? Then take 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** choosing each claim.
 
@@ -70,7 +70,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen hold: a merged LoRA adds no work, and GPT-3's file for a task is about 10,000 times smaller. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
+# Two of sixteen hold: a merged LoRA adds no work, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
 #
 # - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so take a 48 GB card.
 # - "On par with full fine-tuning," on our runs alone (*tasks*: minilm_rt), is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5: there is a loss. Here we ask whether the loss is larger than 1.5, and the 90% interval (`q,v`: −2.1 to −0.6) can't tell. Choose the margin after you've seen the numbers, and you can have any word you like.
@@ -86,7 +86,7 @@ checks.check_flip({"seq": 32})
 
 # %% [markdown]
 # ## And how sure are you?
-# Since lesson 00, you've given ranges that you were 80% sure of. Here they are: the mark is where the result fell. Even if you're right 80% of the time, luck changes how many hold: the plot's title gives the limits. If fewer hold, widen your ranges; if more, narrow them.
+# Since lesson 00, you've given ranges that you were 80% sure of. Here they are: the mark is where the result fell. Even if you're right 80% of the time, luck changes how many ranges contain the result: the plot's title gives the limits. If fewer do, widen your ranges; if more, narrow them.
 
 # %% alt="Each of your predictions as a mark on one scale from your low end to your high end: a dot inside if the range held, a cross outside if not."
 places = lesson.calibration()
@@ -110,7 +110,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Your plan
-# Enter **your model** (a folder, or a hub id you've downloaded), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's GB**. We use MiniLM and 200 movie reviews.
+# Give `plan` **your model** (a folder, or a hub id you've downloaded), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's GB**. We use MiniLM and 200 movie reviews.
 #
 # `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or the base's output stays the same, and scores the test once.
 
@@ -144,7 +144,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # %% [markdown]
 # <details><summary>Three lines of our run are warnings. Which?</summary>
 #
-# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69. (160 rows gave only 30 steps. After ten passes, it was 2.4, with as many answers right: the model was sure of its mistakes. One run, at 0.002.)
+# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69. (160 rows gave only 30 steps. Another run, ten passes at 0.002, ended at 2.4 with as many answers right: the model was sure of its mistakes.)
 # 2. *At the edge of RATES:* a higher rate may be better.
 # 3. *65.0% ± 20.9%:* always giving the same label gets 60%.
 #
@@ -154,7 +154,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # ## Exercise 2: somebody else's Monday
 # Your name chooses the job. For each of five lines, make a choice and name the evidence that **decides** it. Evidence that decides another line counts as wrong.
 #
-# *Method:* if LoRA and QLoRA both fit, take LoRA: QLoRA unpacks its weights at every step. This film shows the web page's job, 600 tokens on 40 GB; in the lab, set it to yours.
+# *Method:* if LoRA and QLoRA both fit, take LoRA: QLoRA unpacks its weights at every step. The panel shows the web page's job, 600 tokens on 40 GB; in Jupyter, set it to yours.
 
 # %%
 MemoryPanel("llama-3-8b", "full", seq=600, rank=16, checkpointing=True, card="A100 40 GB", models=["llama-3-8b"])

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 11 · How many numbers train?
 #
-# "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
+# "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading any weights.**
 #
 # As lesson 00 showed, LoRA on a matrix trains $r\,(d_{in} + d_{out})$ numbers. Here you count them for whole models.
 #
@@ -9,8 +9,8 @@
 # All are about the query and value matrices (`q,v`), as in the LoRA paper, at rank 8. Be 80% sure.
 #
 # 1. **Llama-3.1-405B: how many times fewer numbers does LoRA train than the model has?**
-# 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
-# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
+# 2. One model has ten times as many parameters as another. **How many times as many numbers train?**
+# 3. Mixtral is Mistral-7B with eight *experts*: in each layer, eight sets of `gate`, `up` and `down` instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
 
 # %%
 import numpy as np
@@ -33,7 +33,7 @@ lesson.predict("Mixtral's adapter over Mistral's", low=..., high=...)
 # ## Count without weights
 # A **config** lists all of a model's sizes. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up the sizes.
 #
-# In the panel below, areas show parameter counts. Press *drop the patch on the model*: 308<!--count.minilm--> of these cover MiniLM. **How many cover `llama-3.1-405b`?**
+# In the panel below, areas show parameter counts. Press *drop the patch on the model*: 308<!--count.minilm--> such adapters cover MiniLM. **How many of its own cover `llama-3.1-405b`?**
 
 # %%
 config = AutoConfig.for_model(**config_of("llama-3.1-405b"))
@@ -52,9 +52,9 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line. `params` does this for every method, knows other names for layers, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line. `params` counts for every method, knows other models' names for layers, and raises an error if a name matches nothing. (For GPT-2, the code above would silently count 0: GPT-2's `c_attn` holds query, key and value in one matrix.)
 #
-# Now count all models without experts in our zoo, on `q,v` and on all linear layers of each block (`all-linear`). The lesson's first two claims are gray.
+# Now count 32 models without experts, on `q,v` and on all linear layers of each block (`all-linear`). The lesson's first two claims are gray.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]
@@ -88,15 +88,15 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On Llama-3.1-405B, LoRA trains one number in 8,024<!--count.405b-->; on MiniLM, one in 308<!--count.minilm-->. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times; if only the number of blocks, ten times. Real models do both.
+# On Llama-3.1-405B, LoRA trains one number in 8,024<!--count.405b-->; on MiniLM, one in 308<!--count.minilm-->. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would become $\sqrt{10} \approx 3.2$ times as large; if only the number of blocks, ten times. Real models do both.
 #
 # Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Look at *Trained*, and double it: 2 bytes a number. The panel's own file is larger: it holds GPT-3's joint matrix `q+k+v` in full, at 4 bytes a number.)
+# The LoRA paper's abstract says "10,000 times" about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (For the bytes, double *Trained*. The panel's own file is larger: it holds GPT-3's joint matrix `q+k+v` in full, at 4 bytes a number.)
 #
-# Then choose `mixtral-8x7b`: at which rank is it nearly 10,000 times?
+# Then choose `mixtral-8x7b`: at which rank is it nearly 10,000 times fewer?
 
 # %%
 LoRAPanel("model", ["model"], model="gpt3-175b", models=["gpt3-175b", "mixtral-8x7b"])
@@ -120,7 +120,7 @@ assert near[1:] == ("mixtral-8x7b", 11) and round(10_000 - near[0]) == 9967
 # </details>
 #
 # ## Your turn: a stranger's file
-# **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each, and some 20,000 bytes are names. (It's from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
+# **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each, and some 20,000 bytes are names. (It's from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Your name chooses the file.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
@@ -138,7 +138,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 
 # %% [markdown]
 # ## Experts, and other methods
-# In the panel above, choose `mixtral-8x7b` at rank 8 and click *gate*, *up* and *down*: **what happens to the ratio 13,704<!--count.mixtral.fewer-->×?** And what do other methods train, on `qwen2.5-0.5b`? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
+# In the last panel, choose `mixtral-8x7b` at rank 8 and click *gate*, *up* and *down*: **what happens to the ratio 13,704<!--count.mixtral.fewer-->×?** And how many numbers do other methods train on `qwen2.5-0.5b`? (**BitFit** trains the biases, **IA3** a factor for each output of `k` and `v` and each input of `down`. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
 
 # %% alt="Seven methods and how many numbers each trains, on a logarithmic axis: full fine-tuning most, then LoRA on all linear layers and on q and v, IA3 and prefix, BitFit, and prompt least."
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
@@ -166,7 +166,7 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Mixtral's adapter is as large as Mistral's: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no adapters. Adapters in all experts add 33<!--count.experts--> times as many numbers: 400×. A small count isn't a merit: lesson 05 asks what each method costs in quality.
+# Mixtral's adapter is as large as Mistral's: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, but only because its experts get no adapters. Adapters in all experts add 33<!--count.experts--> times as many numbers: the ratio falls to 400. A small count isn't a merit: lesson 05 asks what each method costs in quality.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
@@ -195,7 +195,7 @@ checks.check_audit(my_count, which, rank)
 #
 # 1. **Count on `meta`:** shapes are enough, so any model with a config can be counted, in a second.
 # 2. **The share falls as models grow.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
-# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> becomes lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
+# 3. **Ask four things of every "x times fewer":** which model, which rank, which matrices, and whether it counts the head. (If so, MiniLM's 308<!--count.minilm--> becomes lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
 # At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$. From that rank up, LoRA saves nothing. The narrow side decides: it's rank 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024).
 #

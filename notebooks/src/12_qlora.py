@@ -4,7 +4,7 @@
 # In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits allow only sixteen values, so nearly every weight is now wrong.
 #
 # ## Three guesses
-# 1. We write each number of a matrix of MiniLM as one of sixteen values. **By what percentage is the matrix wrong then?** (The error's norm over the matrix's.)
+# 1. We write each number in one of MiniLM's matrices as one of sixteen values. **By what percentage is the matrix wrong then?** (The error's norm over the matrix's.)
 # 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Negative if they win.)
 # 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
 #
@@ -91,9 +91,9 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve, so NF4's levels come from one. Trim its ends; cut the right half into eight slices of equal area, the left into seven. Their 16 edges, scaled to -1 to 1, are the levels. Why not eight twice? 0 must be a level, so that zeros stay zero. Fifteen are left, an odd number.
+# Trained weights form a bell curve, so NF4's levels come from one. Trim its ends; cut the right half into eight slices of equal area, the left into seven. Their 16 edges, scaled to -1 to 1, are the levels. (0 is one of them, so zeros stay zero.)
 #
-# Each stripe is one index: all its weights take the value at the black line. (The tall lines at the ends: each block's largest weight becomes -1 or 1.) *Your* levels are evenly spaced; in Jupyter, change them. **At which number of bits do they beat NF?**
+# Each stripe is one index: all its weights take the value at the black line. (The tall lines at the ends: each block's largest weight becomes -1 or 1.) (NF3 has 8 such levels, NF2 has 4.) *Your* levels are evenly spaced; in Jupyter, change them. **At which number of bits do they beat NF?**
 
 # %% alt="Histograms of a layer's weights with 2, 3 and 4 bits, NF's levels above and yours mirrored below; colors show which level each weight is rounded to."
 yours = {bits: torch.linspace(-1, 1, 2**bits) for bits in (2, 3, 4)}  # try others
@@ -128,7 +128,7 @@ assert (scaled.abs() == 1).sum() >= len(scaled)
 # </details>
 #
 # ## Train on a rounded base
-# Blue dots are stored runs of 400 steps, five seeds on each base. Orange circles are *one* adapter, trained on 16 bits and moved to each base. If it falls below the dots by clearly more than they scatter, LoRA has learned to repair the rounding. **At how many bits does that start?**
+# Blue dots are stored runs of 400 steps, five seeds on each base. Orange circles are *one* adapter, trained on 16 bits and moved to each base. Where the circle lies clearly below the dots, adapters trained there have learned to repair rounding. **At how many bits does that start?** (The triangle comes later.)
 
 # %% alt="Change from 16 bits in points, by the bits of the base. Blue dots, trained on that base, fall by 7 points at 2 bits. The orange circle, a moved adapter, falls further at 3 and 2 bits. A triangle at 4 bits, for a shortened update, lies below both."
 from lora_course.experiments.shortened import shortened
@@ -153,11 +153,11 @@ lesson.reveal("points lost with 4 bits", -100 * said.difference, "points")
 #
 # **Training in 4 bits costs nearly nothing:** 80.75<!--bits.nf4-->% right versus 80.93<!--bits.bf16-->%, *equivalent* within 1.5 points.
 #
-# **Below 4 bits, LoRA (with its head) repairs the rounding.** At 4 bits, the moved adapter falls by 0.6 points; the blue dots scatter over more than one. At 3 bits, it falls by about 5, adapters trained there by 0.8; with NF2, about 20 and 7.
+# **Below 4 bits, LoRA (with its head) repairs much of the rounding.** At 4 bits, the moved adapter falls by 0.6 points; the blue dots scatter over more than one. At 3 bits, it loses about 5 points, adapters trained there 0.8; at 2 bits, about 20 and 7.
 # </details>
 #
 # ## Why do 4 bits do so little harm?
-# W is rounded once, so no step adds to the error. Here's that error for our matrix; the menu also has *LoRA's update*. **How much of each is in one piece (lesson 10)? How does the error's curve differ from the *shuffled* one?**
+# W is rounded once, so no step adds to the error. Here's that error for our matrix; the menu also has *LoRA's update*. **How much of each is in one piece (lesson 10)? Does the error's curve differ from the *shuffled* one?**
 
 # %%
 from safetensors.torch import load_file
@@ -219,11 +219,11 @@ assert lesson.FAST or all(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# One piece holds 1.1% of the error and 79.3% of the update. And you see one curve, not two: **by energy, the error looks like shuffled numbers.** It's spread over all directions; the update lies in a few. The error, two thirds as large as the update, does no harm; an update shortened by as much loses 3.4 points (the triangle).
+# One piece holds 1.1% of the error and 79.3% of the update. And you see one curve, not two: **by energy, the error looks like shuffled numbers.** It's spread over all directions; the update lies in a few. The error, two thirds as large as the update, does little harm. Shorten the update that much, and it loses 3.4 points (the triangle).
 # </details>
 #
 # ## What it saves
-# One 32-bit absmax per 64 weights makes 4.5 bits a weight. **Double quantization** stores absmax in 8 bits (plus 32 per 256 blocks): 4.127. Only linear layers get it: embeddings, norms and head keep 16 bits. Press *LoRA all-linear*, then *QLoRA*: **how much does the gray block shrink, and why not to a quarter?**
+# One 32-bit absmax per 64 weights makes 4.5 bits a weight. **Double quantization** stores absmax in 8 bits (plus 32 per 256 blocks): 4.127. Only linear layers are quantized: embeddings, norms and head keep 16 bits. Press *LoRA all-linear*, then *QLoRA*: **how much does the gray block shrink, and why not to a quarter?**
 
 # %%
 lora = LoRA(rank=8, targets="all-linear")
@@ -289,9 +289,9 @@ checks.check_card(peak, saved, fits, case)
 # 2. **QLoRA saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
 # 3. **QLoRA costs time (published). Below 4 bits, an adapter belongs to the weights it was trained on.**
 #
-# Start with NF4 and double quantization. *Published, for Guanaco: rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger; [QLoRA's scripts](https://github.com/artidoro/qlora)).*
+# Start with NF4 and double quantization. *Published, for chat models: rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger; [QLoRA's scripts](https://github.com/artidoro/qlora)).*
 #
-# *Ours, rank 8 on `q,v`: equivalent within 1.5 points; one 23M encoder, one task. Published: on MMLU, 4 bits got 53.1 and 16 bits 53.0, LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/)). All read in part, Raschka in a summary.*
+# *Ours, rank 8 on `q,v`: equivalent within 1.5 points; MiniLM, one task. Published: on MMLU, 4 bits got 53.1% and 16 bits 53.0%, LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/)). All read in part, Raschka in a summary.*
 #
 # The same in PEFT:
 # ```python

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody reads MiniLM's 22 million numbers. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number.
+# Nobody reads MiniLM's 22 million numbers. Take an adapter of **rank 1** on **one** matrix: $A$ is a single row, and $B$ a single column. For each word's vector $x$, it computes one number, $Ax$, and adds $B$ times that number:
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever the adapter does, it does through that number. We print it under the words (without [CLS], [SEP]).
+# Whatever this adapter does, it does through that number. **Print it under each word. What does it mean?**
 
 # %%
 import torch
@@ -27,14 +27,14 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# Our adapter sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text.
+# Our adapter judges movie reviews. It sits on the last layer's *value* matrix, which decides what each token tells the others. The *head*, a small trained output layer, then reads the first token, [CLS].
 #
 # ## Three guesses
-# Be 80% sure.
+# 1. We negate $B$ and change nothing else. **What percentage of reviews does the model then get right?**
+# 2. We ignore the model's answer, average $Ax$ over each review's words, and sort the reviews by it. We call one half good and the other bad, whichever fits better. **What percentage is right?**
+# 3. A second adapter starts from another random $A$. **How similar are the trained $A$s?** (The squared cosine, in percent: 100 is the same direction, 0 a right angle.)
 #
-# 1. We negate $B$, nothing else. **What percentage of reviews does the model then get right?**
-# 2. We throw the model's answer away, average $Ax$ over each review's words, and split the reviews at the median. We call one half good and the other bad, whichever way is right more often. **What percentage is right?**
-# 3. Another seed starts from another random $A$. **How similar are the two trained $A$'s? (The squared cosine, as a percentage.)**
+# Be 80% sure.
 
 # %%
 lesson.predict("percent right with B negated", low=..., high=...)
@@ -43,7 +43,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# A hook keeps what comes into the layer: 384 numbers for each token. In Jupyter, try your own sentences.
+# The code multiplies each token's 384 numbers by $A$. In Jupyter, try your own sentences.
 
 # %%
 kept = {}
@@ -72,61 +72,66 @@ for row, sentence in enumerate(sentences):
         column += max(len(token), 4) + 1.8
 plt.axis((0, 60, -len(sentences), 0.6))
 plt.axis("off")
-plt.title("One number per word: orange (minus) praises, blue (plus) blames, 0 leans positive", loc="left")
+plt.title("One number per word: orange (minus) praises, blue (plus) blames\n(without [CLS] and [SEP], the first and the last token)", loc="left")
 plt.show()
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate $A$ and $B$, and their product is unchanged.
+# **It means praise or blame.** *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate $A$ and $B$, and $BA$ is unchanged.
 #
-# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 (blame!) alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. The adapter fails, too: in *you will not be bored*, *not* is plus again, so it takes that sentence for criticism, and *a masterpiece of boredom* for praise.
+# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 (blame!) alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. In the last two rows, it's wrong.
 # </details>
 #
 # ## Is that what it uses?
-# A nice picture isn't evidence: we chose the sentences. So we take validation reviews and, as a control, 100 *random* directions, each with its better sign.
+# A nice picture isn't evidence: we chose the sentences. Two tests on 500 validation reviews:
 #
-# And what did training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many first halves are nearest to their second half? (Guessing finds 0.4%.)
+# - **Turn it around.** In the panel, drag from $B$ to $-B$. A share $s$ of $-B$ leaves $B$ times $1-2s$: at 0.5, no adapter; at 0.375, a quarter of $B$. If the number matters, praise becomes blame.
+# - **Compare with chance.** Sort the reviews by $Ax$ (guess 2), then by 100 *random* directions.
+#
+# And what did the model forget? MiniLM was made to find texts that belong together. We cut 256 Bible passages in half: for how many first halves does it find the second? (Guessing: 0.4%.)
 
 # %% hide-input
 reviews = load_task("rt").validation
-count = 30 if lesson.FAST else 500
-labels = torch.tensor(reviews.labels[:count]) == 1
-B, right, sure = adapter.lora_B.detach().clone(), {}, []
+texts = reviews.texts[: 30 if lesson.FAST else 500]
+labels = torch.tensor(reviews.labels[: len(texts)]) == 1
+B, right, sure, told = adapter.lora_B.detach().clone(), {}, [], []
 for strength in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1):
     adapter.lora_B.data = strength * B
-    answers, means = [], []
-    for text in reviews.texts[:count]:
-        answers.append(read(text)[2])
-        means.append(kept["x"][1:-1].mean(0))
-    sure.append(torch.where(labels, torch.tensor(answers), 1 - torch.tensor(answers)))  # of the right answer
+    answers = torch.tensor([read(text)[2] for text in texts])
+    sure.append(torch.where(labels, answers, 1 - answers))  # of the right answer
     right[strength] = (sure[-1] > 0.5).float()
-    found = halves_found(model, 16 if lesson.FAST else 256)
-    strongest = torch.linalg.svdvals(adapter.frozen_weight() + adapter.delta_weight())[0].item()
-    print(f"B times {strength:5}: {right[strength].mean():.1%} right, {found:.0%} of the halves found, W + BA's strongest piece {strongest:.1f}")
+    if strength in (-1, 0, 0.25, 1):
+        found = halves_found(model, 16 if lesson.FAST else 256)
+        told.append(f"B times {strength:4}: {right[strength].mean():.0%} of the reviews right, {found:.0%} of the halves found")
+mixer = MixerPanel(("trained B", "negated B"), [n / 8 for n in range(9)], sure[::-1], texts)
+mixer.share, mixer.logits = 0, False  # lesson 08 compares with mixed logits
+mixer
 
 # %% hide-input
-def by_the_number(direction):  # the average over a review's words, split at the median
-    number = torch.stack(means) @ direction
+def mean(text):  # of its words' vectors
+    read(text)
+    return kept["x"][1:-1].mean(0)
+
+def by_the_number(direction):  # of each review's mean, split at the median
+    number = means @ direction
     agree = ((number > number.median()) == labels).float().mean().item()
     return max(agree, 1 - agree)
 
+means = torch.stack([mean(text) for text in texts])
 torch.manual_seed(0)
 alone = by_the_number(adapter.lora_A[0].detach())
 chance = sorted(by_the_number(torch.randn(384)) for _ in range(100))
-gap = right[0.25] - right[1]
-print(f"A alone: {alone:.1%} right; the best random direction: {chance[-1]:.1%}")
-print(f"a quarter of B: {100 * gap.mean():+.1f} points, plus or minus {196 * gap.std() / count**0.5:.1f}")
+print(*told, sep="\n")
+print(f"sorted by A: {alone:.1%} right; by the best random direction: {chance[-1]:.1%}")
 lesson.reveal("percent right with B negated", 100 * right[-1].mean().item(), "%")
 lesson.reveal("percent right by the number alone", 100 * alone, "%")
-mixer = MixerPanel(("trained B", "negated B"), [n / 8 for n in range(9)], sure[::-1], reviews.texts[:count])
-mixer.logits = False  # lesson 08 compares with mixed logits
-mixer
 
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
 assert alone > chance[-1] and round(read("funny")[1].item(), 1) == 1.4
-assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / count**0.5
+gap = right[0.25] - right[1]
+assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
 before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
 assert (round(before.S[0].item(), 1), round(after.S[0].item(), 1)) == (3.0, 22.5)
 assert max((before.U.T @ after.U[:, 0]).abs().max(), (before.Vh @ after.Vh[0]).abs().max()) < 0.2
@@ -137,29 +142,41 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse** (drag: halfway, no adapter; at 0.375, a quarter of $B$): accuracy falls from 74<!--inside.one.right-->% to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. The number's sign decides; its size hardly matters. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions gets 62<!--inside.one.random-->%. (A linear classifier on the frozen model does as well as our adapter: 75.7<!--as_good.probe-->% of test reviews, both.)
+# **Negated, the adapter doesn't stop working. It works in reverse:** 74<!--inside.one.right-->% right become 25<!--inside.one.negated-->%. The number alone gets 73<!--inside.one.alone-->%; the best random direction, 62<!--inside.one.random-->%. So the adapter uses it.
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0. The adapter's, 22.5, has a direction as far from $W$'s as a random one: an **intruder**.
-#
-# And the model forgot something: it finds 14<!--inside.halves.one-->% of the halves, without the adapter 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). **Shrink $B$ to a quarter, and most of it comes back**: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). 500 reviews can't show whether that costs accuracy. (One adapter.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report both, intruders and recovery, in large models (abstract only).
+# **The price:** the model now finds only 14<!--inside.halves.one-->% of the halves; without the adapter, it's 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). $W$'s strongest piece (lesson 10) has strength 3.0. Now the strongest has 22.5 and points elsewhere: it's an **intruder**. **With $B$ at a quarter, the model finds 21<!--inside.halves.quarter-->% again** (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half-->) (reviews: 73% right). One adapter; [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report intruders, and recovery by shrinking, in large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?
-# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is how much of the smaller lies in the larger, from 0 to 1. For two directions it's the cosine squared.
+# Draw two $A$s as arrows of length 1. Lay one flat: light from above casts the other's shadow on it. **The shadow's length, squared, is $\phi$:** 1 for the same direction (or the opposite one), 0 at a right angle.
+#
+# Below: an example at 45°; then our $A$ with a random arrow, and with another seed's $A$.
 
-# %%
+# %% alt="Three pairs of arrows, each with the shadow of one on the other. At 45 degrees, phi is 0.5. The A of one seed and a random direction are almost at a right angle: phi is 0. For the A of two seeds, phi is 0.64."
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
-phi = torch.cosine_similarity(first, second, dim=0).item() ** 2
-both = torch.corrcoef(torch.stack([torch.stack(means) @ a for a in (first, second)]))[0, 1]
-lesson.reveal("cosine squared of two seeds, in percent", 100 * phi, "%")
-print(f"correlation of their averages over {count} reviews: {both:+.2f}")
+pairs = {"example: 45°": torch.tensor([[1.0, 0], [1, 1]]), "random": (first, torch.randn(384)), "another seed": (first, second)}
+square = {"xlim": (-0.1, 1.1), "ylim": (-0.1, 1.1), "aspect": 1, "xticks": [], "yticks": [], "frame_on": False}
+figure, panels = plt.subplots(1, 3, figsize=(4.8, 2.8), layout="constrained", subplot_kw=square)
+for axes, (name, (one, other)) in zip(panels, pairs.items()):
+    shadow = torch.cosine_similarity(one, other, dim=0).abs().item()
+    tip = (1 - shadow**2) ** 0.5  # the height of the tilted arrow
+    axes.plot([0, shadow], [0, 0], color="C0", alpha=0.3, linewidth=12, solid_capstyle="butt")
+    axes.plot([shadow, shadow], [0, tip], "k:", linewidth=1)
+    axes.quiver([0, 0], [0, 0], [1, shadow], [0, tip], color=["black", "C0"], angles="xy", scale_units="xy", scale=1, width=0.02)
+    axes.set_title(f"{name}\nshadow {shadow:.2f}\n$\\phi$ = {shadow**2:.2f}", fontsize=11)
+figure.suptitle("Two seeds share far more than chance", x=0.01, ha="left")
+both = torch.stack([means @ direction for direction in (first, second)])
+lesson.reveal("cosine squared of two seeds, in percent", 100 * shadow**2, "%")  # the last pair
+print(f"correlation of their averages over {len(texts)} reviews: {torch.corrcoef(both)[0, 1]:+.2f}")
 
 # %% claim
-assert phi > 200 / 384 and (lesson.FAST or round(both.item(), 2) == -0.98)
+assert shadow**2 > 200 / 384 and (lesson.FAST or round(torch.corrcoef(both)[0, 1].item(), 2) == -0.98)
 assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A starts uniform within 1 / sqrt(384)
 
 # %% [markdown]
-# Is that a lot? **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
+# Is 0.64 a lot? In 2 dimensions, $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what is it in 384 dimensions?**
+#
+# At higher ranks, compare two *sets* of arrows (in each set, all at right angles). Each arrow of the smaller set casts a shadow on the space of the larger one, and $\phi$ is the average squared shadow. **What is $\phi$ on average for 8 random arrows and `rank` others?**
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -169,44 +186,44 @@ checks.check_chance(..., ..., rank)
 # %% solution
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
 print("rank:", rank)
-checks.check_chance(1 / 384, rank / 384, rank)  # a unit vector's 384 squares add up to 1
+checks.check_chance(1 / 384, rank / 384, rank)  # each axis catches 1/384 of an arrow's squared length, on average
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times what chance gives. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. On reviews, they agree even better: the correlation is -0.98 (the sign is arbitrary).
+# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times chance. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. Their averages per review agree even better: the correlation is -0.98 (signs are arbitrary).
 #
-# In GPT-3 ($d$ = 12,288), the [paper](https://arxiv.org/abs/2106.09685) compares adapters of ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5, and the others are nearly noise. In MiniLM, 64 *random* directions would give 64/384 = 0.17.
+# In GPT-3, the [paper](https://arxiv.org/abs/2106.09685) (section 7.2) compares ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5; the others are nearly noise. (Mind chance: in MiniLM, 64 *random* directions would give 64/384 = 0.17.)
 # </details>
 #
 # ## A stranger
-# Somebody has negated $A$, $B$, both or nothing (your name decides). **Exercise 2: what was negated? Answer "A", "B", "A and B" or "nothing".** Compare the numbers with the picture.
+# **Exercise 2: somebody has negated "A", "B", "A and B" or "nothing" (your name decides). Which?** Compare with the first picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
 disguise(adapter, mine)
 tokens, numbers, sure = read("a wonderful film")
+disguise(adapter, 3)  # as it was
 print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
 checks.check_stranger(..., mine)
-disguise(adapter, 3)  # as it was
 
 # %% solution
 mine = lesson.draw("stranger", 0, 1, 2, 3)
 disguise(adapter, mine)
 tokens, numbers, sure = read("a wonderful film")
+disguise(adapter, 3)  # as it was
 print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
 checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
-disguise(adapter, 3)  # as it was
 
 # %% [markdown]
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$, and you can print it.
+# 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$.
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
-# 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And overlaps count only above chance, $\max(i, j)/d$.
+# 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And an overlap counts only if it's above chance: the larger rank, divided by the width.
 #
-# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of test reviews right (one run, untuned rate). Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
+# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of test reviews right, as many as lesson 05's probe (one run, untuned rate). Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
 #
 # The same in PEFT:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month a paper says: *our variant beats LoRA*. Many train all methods at one learning rate (lesson 05). We tuned each method's rate. **Which is better, and what does it cost?**
+# Every month a paper says: *our variant beats LoRA*. Many papers train all methods at one learning rate (lesson 05). We tuned each method's rate. **Which is better, and what does it cost?**
 
 # %%
 import numpy as np
@@ -23,7 +23,7 @@ methods = pd.DataFrame(stored["methods"]).set_index("label")
 #
 # | | instead | in the lab |
 # |---|---|---|
-# | rsLoRA | $\alpha/\sqrt r$ for $\alpha/r$ | `LoRA(rslora=True)` |
+# | rsLoRA | $\alpha/\sqrt r$ replaces $\alpha/r$ | `LoRA(rslora=True)` |
 # | LoRA+ | $B$ has 16 times the rate of $A$ | `LoRA(lr_ratio=16)` |
 # | LoRA-FA | $A$ keeps its random start | `LoRA(freeze_a=True)` |
 # | DoRA | the length of each row of $W + \frac{\alpha}{r}BA$ trains separately | `LoRA(dora=True)` |
@@ -32,7 +32,7 @@ methods = pd.DataFrame(stored["methods"]).set_index("label")
 # | LoRA-XS | $A$ and $B$ hold $W$'s strongest pieces, frozen; a small square between them trains | `LoRAXS()` |
 # | TinyLoRA | that square is a sum of frozen random squares; their factors train | `TinyLoRA()` |
 #
-# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At any single rank it *is* plain LoRA, with a different $\alpha$. Which $\alpha$?
+# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At any single rank it *is* plain LoRA, with a different $\alpha$. Which $\alpha$, given rsLoRA's?
 
 
 # %% exercise
@@ -65,7 +65,7 @@ lesson.predict("methods that win at some rate", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# The panel compares the eight variants, and others, with plain LoRA. Drag the margin. Then choose *memory*, and click the dots right of LoRA: who's there?
+# The panel compares the eight variants, and others, with plain LoRA. Drag the margin. Then choose *memory*, and click the dots to the right of LoRA: which methods?
 
 # %%
 panel = ComparePanel(reference=stored | {"methods": [one for one in stored["methods"] if one["label"] != "full"]})
@@ -73,7 +73,7 @@ panel.rival = PLAIN
 panel
 
 # %% [markdown]
-# The panel's verdicts judge each method alone. This table adds full fine-tuning, and corrects for all fifteen (Holm, lesson 13). Which of the panel's verdicts change?
+# The panel judges each method alone. This table adds full fine-tuning, and asks for more evidence, because one of fifteen may win by luck (Holm's correction, lesson 13). Which of the panel's verdicts change?
 
 # %% hide-input
 scores = scores_in(stored)
@@ -94,7 +94,7 @@ table.fillna("")
 
 # %% [markdown]
 # ## How to make a winner
-# Now one rate for all. Table `shared`: points ahead of plain LoRA, on validation.
+# Now one rate for all. Table `shared`: each variant's lead over plain LoRA, in validation points.
 
 # %% alt="Validation accuracy of six variants against one shared learning rate. LoRA+ is best at the smallest rates, LoRA-FA at the largest, and the others in between, so the winner changes with the rate."
 curves = {names[label]: {one["lr"]: 100 * one["validation"] for one in methods.tried[label]} for label in names}
@@ -153,7 +153,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is about the variant that your name picks. Which rate flatters it most? Then, how many points is it ahead on *test* (`fair[LABELS[variant]]`, a share), with each method at its own rate? (One decimal.)
+# **Exercise 2.** Your paper is about the variant that your name picks. Which rate in `shared` flatters it most? Then, how many points is it ahead on *test* (`fair[LABELS[variant]]`, a share), with each method at its own rate? (One decimal.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -170,15 +170,15 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # - **With one rate for all, 5<!--variant.winners--> of the six can win,** but three by under half a point. At the lowest rate, plain LoRA has hardly started, and LoRA+ (16 times that rate for $B$) looks 17.3<!--variant.flattered--> points better. At the highest, plain LoRA breaks down, and LoRA-FA looks 15.9<!--variant.flattered.fa--> points better.
 # - **Best rates differ.** By loss (lesson 15; the table is by accuracy), LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
 # - **One method outside the eight is equivalent: IA3** (factors for some activations), with a fifth of the numbers and a file of 61 kB. For VeRA, with a tenth, it's undecided. Neither saves memory: IA3 needs 85<!--variant.ia3.peak--> MiB, VeRA 82<!--variant.vera.peak--> (like DoRA), LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean:** LoRA on all linear layers, BitFit and prompt tuning each have one near 50%. So BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
+# - **One bad seed spoils a mean:** LoRA on all linear layers and BitFit each have one near 50%. So BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
 #
-# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. The scores are 3.9 points apart, barely more than luck could explain (3.8; independent runs, 1,319 questions). The year before, they tied: 48.8 and 48.9%.
+# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. The scores are 3.9 points apart; luck alone explains up to 3.8 (independent runs, 1,319 questions). The year before, they tied: 48.8 and 48.9%.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: six of eight undecided, two worse; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% of each other on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: six of eight undecided, two worse; MiniLM, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% of each other on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
 # 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower; DoRA's and PiSSA's are near it. Tune both, with the same number of tries.
 # 3. **Variants that train even fewer numbers save hardly any memory, and not always disk space.** The frozen model and its activations stay. LoRA's file is 302<!--variant.lora.file--> kB. With their frozen matrices, TinyLoRA's is 98<!--variant.tinylora.file-->, VeRA's 824<!--variant.vera.file-->, LoRA-XS's 907<!--variant.lora-xs.file-->.
 #

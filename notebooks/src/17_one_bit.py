@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answered. Somebody pressed thumbs up or thumbs down. That's **one bit**. There's no text to imitate, yet models learn from it: *reinforcement learning*. [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: a bit isn't much to store. **Is rank 1 enough, and is that the reason?**
+# A chatbot answered. Somebody pressed thumbs up or thumbs down. That's **one bit**. There's no text to imitate, yet models learn from such bits: that's *reinforcement learning*. [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: a bit isn't much to store. **Is rank 1 enough, and is that the reason?**
 
 # %%
 from dataclasses import replace
@@ -25,11 +25,11 @@ store = Store(lesson.workplace("17"))
 
 # %% [markdown]
 # ## Learning without being told
-# MiniLM reads a movie review and *draws* an answer, "positive" or "negative". Then it hears: right (reward 1) or wrong (0). For each answer of a batch:
+# MiniLM reads a movie review, gives each answer a probability $p$, and *draws* one at random: "positive" or "negative." Then it hears: right (reward 1) or wrong (0). For each answer of a batch:
 #
 # - Reward above the mean? Make $\log p$ of that answer larger.
 # - Below? Make it smaller.
-# - Twice as far from the mean counts twice as much.
+# - A reward twice as far from the mean counts twice as much.
 #
 # On average, this raises the mean reward: it's a **policy gradient**, with the batch's mean as its **baseline**.
 #
@@ -79,7 +79,7 @@ checks.check_bits(bits)
 
 # %% [markdown]
 # ## Three guesses
-# 1,600 reviews, each seen once: at most 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). Be 80% sure.
+# Each model sees 1,600 reviews once: at most 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). Be 80% sure.
 #
 # 1. **What percentage does rank 1 on `q,v` get right with rewards**?
 # 2. **How many points is full fine-tuning ahead** of rank 1, with rewards?
@@ -92,7 +92,7 @@ lesson.predict("mean probability of its answer with rewards, %", low=..., high=.
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss trains rank 1 for half a minute. Each dot is a batch of eight *drawn* answers. The test instead takes the likelier answer, which is right more often: a model that is 65% sure of the right answer draws it 65% of the time, but always chooses it.
+# Your loss trains rank 1 for half a minute. Each dot is a batch of eight *drawn* answers. The test instead takes the likelier answer, which is right more often: a model that is 65% sure of the right answer draws it 65% of the time; the test always takes it.
 #
 # **When does it begin to learn?**
 
@@ -115,9 +115,9 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences right, without train
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each got its best of six to eight rates (three seeds), then five new seeds. (Rank 1 on all linear layers came later; of its two tied rates, we took the lower.) *Stored: a CPU, 28 November 2026.*
+# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each got its best of six to eight rates (three seeds), then five new seeds. (Rank 1 on all linear layers came later; of its two tied rates, we took the lower.) *Stored runs: on a CPU, November 28, 2026.*
 #
-# **Is rank 1 enough?** In the panel, leave out others' reports; then choose *labels* or drag the line.
+# **Is rank 1 enough?** In the panel, set *count others' reports* to *no*; then choose *labels* or drag the line.
 
 # %% hide-input
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -126,8 +126,8 @@ mean = lambda one: np.mean(one["each"])  # noqa: E731
 table = pd.DataFrame({"right, %": 100 * rows.accuracy.map(mean) + 1e-9, "sure, %": 100 * rows.sure.map(mean)})  # 78.65: 78.7
 table = table.round({"right, %": 1, "sure, %": 0}).unstack().rename_axis(columns=["", "trained on"], index="")
 one, eight, right, sure = "LoRA r1 q,v", "LoRA r8 q,v", table["right, %"], table["sure, %"]
-bits = BITS.judge(bits).yours_or_ours("bits", bits, BITS.right)
-heard = sum(8 * bits(min(max(p, 0.01), 0.99)) for p in rewards.rolling(25, min_periods=1).mean())
+bits_of = BITS.judge(bits).yours_or_ours("bits", bits, BITS.right)
+heard = sum(8 * bits_of(min(max(p, 0.01), 0.99)) for p in rewards.rolling(25, min_periods=1).mean())
 trained = run.adapter_parameters + run.head_parameters
 print(f"rank 1, above, heard at most {heard:,.0f} bits, and trained {trained:,} numbers: {heard / trained:.2f} bits each")
 lesson.reveal("% right with rewards, at rank 1", right.reward[one])
@@ -139,11 +139,11 @@ ClaimPanel("rank_1_for_rewards", claims=["rank_1_for_rewards"])
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Rank 1 learns from rewards, but isn't enough here.** On `q,v`, it gets 73.6<!--reward.reward.one-->% right (labels: 76.8<!--reward.labels.one-->%), full fine-tuning 76.8<!--reward.reward.full--> (78.7<!--reward.labels.full-->%): 3.2<!--reward.reward.one.ahead--> points more (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind. *Others'* two reports are undecided, and so is the whole claim.
+# - **Rank 1 learns from rewards, but isn't enough here.** On `q,v`, it gets 73.6<!--reward.reward.one-->% right (with labels, 76.8<!--reward.labels.one-->%); full fine-tuning gets 76.8<!--reward.reward.full-->% (with labels, 78.7<!--reward.labels.full-->%): 3.2<!--reward.reward.one.ahead--> points more (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind. *Others'* two reports are undecided, and so is the whole claim.
 # - **Is it the rank? Undecided.** From rank 1 to 64, the gain is 0.9<!--reward.rank--> points (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->), and rank 64 is behind full fine-tuning, too.
-# - **Is it the rewards? Undecided.** With labels, full fine-tuning is also ahead. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). (With labels, two of rank 64's five seeds did badly.)
-# - **Is it bits? No sign of it.** Too few? With two classes, "wrong" reveals the right one, so **a reward tells as much as a label**. Too many for rank 1? It heard 0.16 bits for each number that trains; in lesson 19, a number stores 0.25.
-# - **What is it, then? Not tested.** Perhaps too few steps: the curve wobbles around guessing until about step 125. Perhaps this: labels push up $\log p$ of the right answer; rewards, on average, $p$ itself. Where the model is sure of a wrong answer, rewards then hardly move $p$.
+# - **Is it the rewards? Undecided.** With labels, full fine-tuning is also ahead. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->).
+# - **Is it bits? No sign of it.** Too few? With two classes, "wrong" reveals the right one, so **a reward tells as much as a label**. Too many for rank 1? It heard at most 0.16 bits for each number that trains; in lesson 19, a number stores 0.25.
+# - **What is it, then? Not tested.** Perhaps too few steps: the curve wobbles around guessing until about step 125. Perhaps this: labels push up $\log p$ of the right answer; rewards push up $p$ itself, on average. Where the model is sure of a wrong answer, rewards then hardly move $p$.
 # </details>
 
 # %% [markdown]
@@ -213,13 +213,13 @@ assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for lab
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make models too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because doubt is never rewarded. In the mixer's runs, 1 of 200 answers is wrong but over 90% sure after labels, 35 after rewards.
+# **Rewards make models too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because doubt is never rewarded. In the mixer's runs, after labels, 1 of 200 answers is wrong but over 90% sure; after rewards, 35 are.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **For rewards, rank 1 is a first try, not a law.** *Ours: 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning; a 23M encoder, 1,600 answers, five seeds. Published: as good (LoRA Without Regret). At 8B, rank 1 came within 0.002 of full fine-tuning's reward (two seeds were 0.016 apart), and rank 32 did better ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026); at 1.7B, a report without intervals has the same score ([a student project](https://github.com/gernim/lora-reward-density)).*
+# 1. **For rewards, rank 1 is a first try, not a law.** *Ours: 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning; MiniLM, 1,600 answers, five seeds. Published: as good (LoRA Without Regret). At 8B, rank 1 came within 0.002 of full fine-tuning's reward (two seeds were 0.016 apart), and rank 32 did better ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026); at 1.7B, a report without intervals finds equal scores ([a student project](https://github.com/gernim/lora-reward-density)).*
 # 2. **Compare with the batch's mean.** If all rewards are equal, nothing is learned. With several answers to one question (TRL, below), take problems that the model sometimes solves.
 # 3. **Tune the rate again** (ours came out two to four times lower), **and don't trust the model's probabilities.**
 #

@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, PromptTuning
+from lora_lab import BadValue, LoRA, NotFound, PromptTuning
 from lora_lab.accounting.gpus import UTILISATION, card, cards, of_size, seconds, usable
 from lora_lab.accounting.memory import checked, estimate, largest, most
 from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
-from lora_lab.errors import BadValue, NotFound
 
 UNITS = {name: size for size, name in (*BINARY, *DECIMAL, (1, "bytes"))}
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import metamath
 from benchmarks.estimators import followed
-from lora_lab import FullFineTuning, LoRA, memory, params
+from lora_lab import BadValue, BitFit, Bottleneck, FullFineTuning, LoRA, PrefixTuning, PromptTuning, memory, params
 from lora_lab.accounting import memory as accountant
 from lora_lab.accounting import trace
 from lora_lab.accounting.allocator import EMPTY_CACHE, reserved
@@ -24,10 +24,6 @@ from lora_lab.accounting.memory import inference, largest, predicted, quick, tra
 from lora_lab.accounting.models import longest
 from lora_lab.accounting.setup import STEP, Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
-from lora_lab.errors import BadValue
-from lora_lab.methods.bitfit import BitFit
-from lora_lab.methods.bottleneck import Bottleneck
-from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from lora_lab.methods.targets import bits_per_weight
 from lora_lab.training.measure import measure
 from tests.accounting.conftest import BERT, SMALL, real_model, small_config

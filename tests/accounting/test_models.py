@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from lora_lab import IA3, FullFineTuning, LoRA, PrefixTuning, memory, params, save_adapter
+from lora_lab import IA3, BadValue, FullFineTuning, LoRA, NotFound, PrefixTuning, memory, params, save_adapter
 from lora_lab.accounting import models
 from lora_lab.accounting.memory import EDGES
 from lora_lab.accounting.models import describe, meta_model
 from lora_lab.accounting.params import break_even_rank, safetensors_bytes
-from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.io import WEIGHTS

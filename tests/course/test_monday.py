@@ -7,9 +7,8 @@ import transformers
 from safetensors.torch import load_file
 
 from lora_course.monday import plan
-from lora_lab.errors import BadValue
+from lora_lab import BadValue, load_tokenizer
 from lora_lab.training.assets import shipped
-from lora_lab.training.models import load_tokenizer
 
 
 def rows_for(kind, folder):

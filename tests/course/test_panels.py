@@ -60,6 +60,7 @@ def classroom(tmp_path):
     folder = class_in(tmp_path / "class")
     (folder / "ada" / "guess.json").write_text(json.dumps({"name": "Ada <b>", "guess": 88}))
     (folder / "emmy" / "guess.json").write_text(json.dumps({"guess": 0.6}), encoding="utf-8-sig")  # Notepad
+    (folder / "ada" / "guess.json").rename(folder / "ada" / "Guess (1).json.txt")
     (folder / "laptop0" / "guess.json").write_text(json.dumps({"guess": "81%"}))
     return folder
 
@@ -96,6 +97,9 @@ def test_refresh_of_a_class_shows_new_runs_and_always_answers(tmp_path, classroo
     said(panel, "refresh")
     assert (panel.alpha, panel.lr) == (64.0, 1e-3)
     assert panel.live != before  # the browser waits for a change
+    shutil.make_archive(str(folder / "one"), "zip", folder, "one")
+    said(panel, "refresh")
+    assert "18 runs by 1 student:" in panel.data["about"]  # a zip file beside its unpacked folder
 
 
 def test_headless_voices_answer_the_first_question(tiny_causal, voices):

@@ -54,7 +54,8 @@ def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path: Path):
     }.items():
         (tmp_path / student).mkdir()
         encoding = {"ada": "utf-8-sig", "eve": "utf-16"}.get(student)  # as editors on Windows may
-        (tmp_path / student / predictions.FILE).write_text("\n".join(lines), encoding=encoding)
+        name = "Predictions (1).jsonl.txt" if student == "eve" else predictions.FILE  # as handed in
+        (tmp_path / student / name).write_text("\n".join(lines), encoding=encoding)
     table, folder = tmp_path / "out.csv", str(tmp_path)
     rows = json.loads(lora_lab("predictions", folder, "--csv", str(table), "--json").stdout)["predictions"]
     assert [(row["file"].split("/")[0], row["attempt"], row["low"]) for row in rows] == [
@@ -71,7 +72,11 @@ def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path: Path):
     assert len(predictions.read(tmp_path)) == len(rows) + 3
     (tmp_path / "bob" / predictions.FILE).write_text(line(at="2026-11-30T09:00:00"))
     shutil.copy(tmp_path / "bob" / predictions.FILE, tmp_path / "bob again")
-    assert len(predictions.read(tmp_path)) == len(rows) - 3 + 1
+    with (tmp_path / "bob again" / predictions.FILE).open("a") as later:
+        later.write("\n" + line(low=80, high=90))
+    again = predictions.read(tmp_path)
+    assert len(again) == len(rows) - 3 + 2
+    assert next(row["attempt"] for row in again if row["file"].startswith("bob again")) == 2  # in the second version
 
 
 def test_letters_outside_the_encoding_of_a_pipe_are_escaped(lora_lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -152,6 +157,15 @@ def test_calibration_counts_first_attempts_of_all_lessons(receipt: Receipt, log_
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_numbers_are_rounded_before_they_are_written_in_full():
+    assert [predictions.in_full(value, 3) for value in (0.12345, 99.96, 999.7, 1234.5)] == [
+        "0.123",
+        "100",
+        "1,000",
+        "1,234",
+    ]
+
+
 def test_pipes_and_links_are_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / predictions.FILE)
     (tmp_path / "a").mkdir()

@@ -77,7 +77,13 @@ def test_class_summarizes_receipts(lora_lab, tmp_path: Path):
     checks = {"rows": Check(True, 2), "bars": Check(True, 3)}
     bob = Receipt("02", "Bob", checks, [Range("points", 5, 6, 1, 2)], {"accuracy": 0.9})
     eve = Receipt("03", "Eve", {"bracket": Check(False, 0)})
-    lines = ["[10:41] Ada: here", ada.line(), bob.line(), eve.line(), eve.line().replace("03", "00")[:-12]]
+    lines = [
+        "[10:41] Ada: here",
+        ada.line(),
+        "a file that ends in Bob" + bob.line(),
+        eve.line(),
+        eve.line().replace("03", "00")[:-12],
+    ]
     chat = tmp_path / "chat.txt"
     chat.write_text("\n".join(lines), encoding="utf-8")
     done = lora_lab("class", str(chat), "--json")
@@ -102,6 +108,12 @@ def test_class_summarizes_receipts(lora_lab, tmp_path: Path):
     assert rows == [("(no name, 2)", "-"), ("Otter 2", "2/2")]
     chat.write_bytes(chat.read_bytes() + f"\n{Receipt('02', 'Ada', checks).line()}".encode())  # files joined
     assert "Ada" in lora_lab("class", str(chat)).stdout
+
+
+def test_first_attempts_count_after_a_restart():
+    first, second = Range("points", 90, 95, 1, 79), Range("points", 78, 80, 2, 79)
+    (receipt,), _ = read(Receipt("02", "Ada", {}, [first]).line() + Receipt("02", "Ada", {}, [second]).line())
+    assert receipt.ranges == [first, second]
 
 
 def test_last_receipt_of_a_student_counts_and_nameless_ones_are_kept():

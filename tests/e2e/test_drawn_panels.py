@@ -14,10 +14,10 @@ from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, RankPanel
 from lora_lab.widgets.base import JS, Panel, module, place
 from lora_lab.widgets.lora_panel import VIEWS
-from lora_lab.widgets.still import still
 from tests.conftest import HOSTILE, MARK
 from tests.e2e.pages import FOCUSED, Pages, box_of, panel_of, violations
 from tests.e2e.panels import ONE_EACH, claim, lora, memory, mixer, sweep, train, training, with_traits
+from tests.notebooks import still
 
 
 @cache
@@ -243,6 +243,6 @@ def test_a_panel_is_one_inline_module_that_loads_nothing(browser: Browser) -> No
 
 
 def test_a_still_is_a_wide_png(browser: Browser) -> None:
-    png = still(lora().snapshot())
+    png = still.still(lora().snapshot())
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20], "big") > 1000  # its width

@@ -95,8 +95,7 @@ def test_the_browser_draws_the_sum_that_python_computes(pages: Pages) -> None:
     panel, data = pages.panel(python), python.data["picture"]
     for position, rank in ((2, 2), (20, 32), (12, 12), (0, 0)):
         move(panel, "pieces added", position)
-        encoded = panel.locator("canvas.sum").evaluate(EVERY_SEVENTH_PIXEL)
-        actual = np.frombuffer(base64.b64decode(encoded), np.uint8)
+        actual = np.frombuffer(base64.b64decode(panel.locator("canvas.sum").evaluate(EVERY_SEVENTH_PIXEL)), np.uint8)
         expected = sum_of(data, rank).ravel()[::7]
         unclipped = np.abs(expected) < 0.95 * data["limit"]
         assert np.corrcoef(actual[unclipped], expected[unclipped])[0, 1] > 0.999 if rank else np.ptp(actual) == 0
@@ -104,8 +103,7 @@ def test_the_browser_draws_the_sum_that_python_computes(pages: Pages) -> None:
 
 
 def test_keys_add_and_remove_pieces(pages: Pages) -> None:
-    panel = pages.panel(RankPanel(), reduced=True)
-    headline = panel.locator(".big")
+    headline = (panel := pages.panel(RankPanel(), reduced=True)).locator(".big")
     expect(headline).to_contain_text("79.2%")
     panel.get_by_role("slider", name="pieces added").press("ArrowLeft")
     assert value_of(panel, "pieces added") == "rank 1, 7.6% of the energy"
@@ -190,9 +188,8 @@ def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -
     expect(status).to_contain_text("All collapsed")
     expect(panel.locator(".results path.ink")).to_have_count(3)  # a cross for each run
     picture, height = panel.locator(".picture svg"), min(66, max(36, 330 / rows))
-    x = 46 + 0.5 * (box_of(picture)["width"] - 48) / len(rates)
     y = 24 + (rows - python.data["ranks"].index(64) - 0.5) * height
-    picture.click(position={"x": x, "y": y})  # the cell of the lowest rate
+    picture.click(position={"x": 46 + 0.5 * (box_of(picture)["width"] - 48) / len(rates), "y": y})  # of the lowest rate
     expect(headline).to_have_text("not tried")
     expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])  # without a kernel nothing is trained
     expect(panel.locator(".doing")).to_contain_text("Run the notebook")
@@ -202,24 +199,27 @@ def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -
 
 
 def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
-    python = sweep(view="alpha")
-    panel = pages.panel(python)
-    question, title, lines = (panel.locator(name) for name in (".question", ".title", ".iso"))
+    panel = pages.panel(python := sweep(view="alpha"))
+    question, title, lines, fits = (panel.locator(name) for name in (".question", ".title", ".iso", ".fits"))
     expect(question).to_contain_text("Predict")
     expect(lines).to_have_count(0)
     expect(title).to_contain_text("Which slider moves accuracy most?")
     panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
     expect(title).to_contain_text("The learning rate matters most")
     expect(lines).to_have_count(1)
-    lost = python.data["lines"]["alpha"]["q,v|8"]["whole"]["lost"]
-    expect(panel.locator(".fits")).to_contain_text(f"Your prediction (falls with α) loses {lost:.1f} points")
+    expect(fits).to_contain_text(f"with α) loses {python.data['lines']['alpha']['q,v|8']['whole']['lost']:.1f} points")
     panel.get_by_role("radio", name="falls with √α").dispatch_event("click")
-    expect(panel.locator(".fits")).to_contain_text("You predicted “falls with α”")
+    expect(fits).to_contain_text("You predicted “falls with α”")
     expect(lines).to_have_count(1)
     assert trait(panel, "guess") == {"alpha": "whole"}
     panel.get_by_role("radio", name="rate × rank").dispatch_event("click")
     expect(question).to_contain_text("Predict")  # each map asks for its own prediction
     expect(lines).to_have_count(0)
+    python.question = "What moves the best rate?"  # asked instead of which slider matters most, and then answered
+    title = (panel := pages.panel(python)).locator(".title")
+    expect(title).to_have_text(python.question)
+    panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
+    expect(title).to_have_text("As α grows, the best rate falls with √α")
 
 
 def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:

@@ -89,6 +89,8 @@ def test_every_page_opens_without_requests_or_errors(site: Path, visit: Visit) -
         for width, theme in ((1280, "light"), (380, "dark")) if path in CHECKED_BY_AXE else ():
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            cards = page.locator(".lab-panel .card")  # on a busy machine, they follow the page a little later
+            expect(page.locator(".lab-panel .card.dark")).to_have_count(cards.count() if theme == "dark" else 0)
             assert violations(page, "html") == [], (path, theme)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, theme)
 
@@ -142,12 +144,12 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
             forms.first.locator("input").nth(number).fill(str(value))
         forms.first.get_by_role("button", name="Seal my ranges").click()
         expect(forms.first.get_by_role("status")).to_contain_text(reply)
-    expect(results.first).to_contain_text("29.11%: inside your range, 10.5 to 40")
+    expect(results.first).to_contain_text("29.1%: inside your range, 10.5 to 40")
     expect(results.nth(1)).to_be_hidden()
     panel_of(page).scroll_into_view_if_needed()
     assert box_of(panel_of(page).locator(".picture svg"))["width"] > 300
     forms.nth(1).get_by_role("button", name="Skip").click()
-    expect(results.nth(1)).to_contain_text("115.8 MiB.")
+    expect(results.nth(1)).to_contain_text("116 MiB.")
     expect(sealed).to_have_count(0)
     page.reload()
     expect(sealed).to_have_count(0)  # the browser has stored the ranges
@@ -155,13 +157,13 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
     for number, value in enumerate(("1", "1'000")):
         forms.nth(1).locator("input").nth(number).fill(value)
     forms.nth(1).get_by_role("button", name="Seal my ranges").click()
-    expect(results.nth(1)).to_contain_text("115.8 MiB: inside your range, 1 to 1000.")
+    expect(results.nth(1)).to_contain_text("116 MiB: inside your range, 1 to 1000.")
     page.get_by_role("button", name="Clear").first.click()
     expect(sealed).to_have_count(4)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
     expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* luck gives 0 to 1.$"))
-    expect(page.locator(".lab-ranges li")).to_contain_text("29.11, your range 10.5 to 40: inside.")  # not the later one
+    expect(page.locator(".lab-ranges li")).to_contain_text("29.1, your range 10.5 to 40: inside.")  # not the later one
 
 
 def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: Path) -> None:
@@ -234,11 +236,11 @@ def test_a_formula_is_an_answer(visit: Visit) -> None:
         expect(form.get_by_role("status")).to_contain_text(hint)
     assert_judged_alike(form, checks.check_pair_numbers(...).right)
     for refused in ("alert(1)", "", "3 4", "2(3)", "1/0", "sqrt(-1)"):
-        assert reply_to(form, refused) == "Write a number or a formula: + - * / ** ( ), sqrt and log."
+        assert reply_to(form, refused) == "Write a number or a formula: + - * / ** ( ), sqrt, log and log2."
     assert violations(page, ".lab-answer") == []
     for formula in (
         "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
-        "2^12 + 128", "2**12 + 2**7", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
+        "2^12 + 128", "352 * log2(4096)", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
         "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "4224 * log(2) / ln(2)", "8 448,0 ÷ 2", "2 * (576 + 1536)",
     ):  # fmt: skip
         reply_to(form, "")
@@ -291,7 +293,7 @@ def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
 
 def test_memory_answers_are_judged_as_by_the_checks(visit: Visit) -> None:
     peak, row = visit("lessons/04_will_it_fit.html").locator(".lab-answer").all()[:2]
-    assert_judged_alike(peak, checks.check_peak(lambda tokens: None).right.at(3000, within=0.015, slack=0.002))
+    assert_judged_alike(peak, checks.check_peak(lambda tokens: None).right.at(3000, within=0.01, slack=0.002))
     cases = [("QLoRA", True, n) for n in (600, 4616, 4617, 4682, 30_000)]
     cases += [("QLoRA", False, 1121), ("QLoRA", False, 3000), ("LoRA q, v", True, 512), ("full", True, 64)]
     for method, checkpointing, seq in cases:

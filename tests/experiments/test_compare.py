@@ -15,7 +15,7 @@ from nltk.translate.nist_score import corpus_nist
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu, corpus_chrf
 
-from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store, load_task
+from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store, load_task, verdicts
 from lora_lab.errors import Changed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments import compare as module
@@ -23,7 +23,6 @@ from lora_lab.experiments.afterwards import score_answers, text_scores
 from lora_lab.experiments.compare import Comparison, Terms, compare, terms_of
 from lora_lab.experiments.margins import shown, unpacked
 from lora_lab.experiments.results import Runs
-from lora_lab.experiments.statistics import verdicts
 from lora_lab.experiments.study import Study, contenders, label
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
@@ -129,6 +128,11 @@ def test_costs_are_predicted_and_measured(rows):
         assert row["peak_bytes"] == pytest.approx(row["predicted_bytes"], rel=0.001)
         assert sum(row["predicted_parts"].values()) == row["predicted_bytes"]
     assert full["peak_bytes"] > 1.5 * lora["peak_bytes"]
+
+
+def test_peak_of_a_quantized_base_is_measured_on_that_base(recipe):
+    costs = module.costs_of(recipe(method=LoRA(rank=2), dtype="nf4+fp32"))
+    assert costs["peak_bytes"] == pytest.approx(costs["predicted_bytes"], rel=0.001)
 
 
 def test_methods_are_judged_against_full_and_the_probe(rows):

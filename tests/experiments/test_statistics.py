@@ -98,11 +98,11 @@ def test_error_rates_hold_for_scores():
 def test_forecast_of_more_seeds_is_right_within_a_factor(difference, rows, monkeypatch):
     """Simulations need at least the forecast divided by 1.5, and at most 1.5 times it, to decide 80% of cases."""
     rng = np.random.default_rng(0)  # typical variances: the mean of 150 comparisons larger than the one judged
-    large = [Pair(*np.asarray(simulate(rng, (6, 6), rows, difference), float), MARGIN) for _ in range(150)]
-    pair = Pair(*np.asarray(simulate(rng, (3, 3), rows, difference), float), MARGIN)
+    large = [Pair(*np.asarray(simulate(rng, (6, 6), rows, difference), float)) for _ in range(150)]
+    pair = Pair(*np.asarray(simulate(rng, (3, 3), rows, difference), float))
     pair.seed, pair.noise = (np.mean([getattr(other, name) for other in large], 0) for name in ("seed", "noise"))
     pair.row, pair.difference = float(np.mean([other.row for other in large])), difference
-    more = pair.judged(1, 1).more_seeds
+    more = pair.judged(MARGIN, (1, 1)).more_seeds
     monkeypatch.setattr(statistics, "_fewest", lambda decided, limit: None)
 
     def power(more):

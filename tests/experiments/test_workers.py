@@ -11,12 +11,11 @@ import psutil
 import pytest
 import torch
 
-from lora_lab import BadValue, LoRA, Recipe, Store, sweep
+from lora_lab import BadValue, FullFineTuning, LoRA, Recipe, Store, sweep
 from lora_lab.errors import Failed, LabWarning
 from lora_lab.experiments import workers
 from lora_lab.experiments.sweep import connect
 from lora_lab.experiments.workers import METHOD, in_processes, process_count
-from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
 from tests.conftest import until
 

@@ -8,13 +8,12 @@ from random import Random
 
 from lora_course import predictions, receipts
 from lora_course.classroom import grading
-from lora_lab import LoRA, load_task, memory, params
+from lora_lab import LoRA, Store, load_task, memory, params
 from lora_lab.experiments import playground, results
 from lora_lab.experiments.grid import Grid, numbers, share
 from lora_lab.experiments.study import contenders
 from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import Recipe, recipe_from
-from lora_lab.training.runs import Store
 from lora_lab.training.tasks import chosen_rows
 from tests.conftest import tiny
 from tests.fuzz.corpus import adapters

@@ -18,8 +18,7 @@ from random import Random
 from time import process_time
 from typing import Any
 
-from lora_lab import load_adapter
-from lora_lab.errors import LabError
+from lora_lab import LabError, load_adapter
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import WEIGHTS

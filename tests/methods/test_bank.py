@@ -9,12 +9,9 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 import lora_lab as lab
-from lora_lab import LoRA
+from lora_lab import BadValue, BitFit, HeadOnly, LabError, LoRA
 from lora_lab.adapter_layer import AdapterLayer
-from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.attach import quantized_layers
-from lora_lab.methods.bitfit import BitFit
-from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import Packed, share, stack_members
 from lora_lab.methods.quant import quantize_model
 from tests.conftest import BART, logits, raises_unchanged, snapshot, tiny, with_adapter
@@ -263,6 +260,16 @@ def test_mixed_refuses_layers_without_an_entry_per_row():
         assert torch.equal(bank.model(input_ids=IDS)[0], alone["a.0"](input_ids=IDS)[0])
         with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="which is not divided into the rows"):
             bank.model(input_ids=IDS)
+
+
+def test_layers_that_put_the_sequence_first_are_neither_packed_nor_mixed():
+    """Longformer's attention reads (tokens, rows, d), so the first dimension of its inputs isn't the rows."""
+    base = make_model("LongformerForSequenceClassification", attention_window=4, sep_token_id=2)
+    with pytest.raises(BadValue, match=r"put tokens before rows, .* with --solo"):
+        stack_members(base, [with_adapter(share(base), LoRA(2))] * 2)
+    bank, _ = make_bank(base, LoRA(2))
+    with pytest.raises(BadValue, match=r"put tokens before rows: call use\(name\)"), bank.mixed(["a.0", None]):
+        pass
 
 
 def make_ids(members: int) -> torch.Tensor:

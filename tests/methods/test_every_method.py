@@ -20,15 +20,9 @@ from tests.methods.conftest import make_model
 KINDS = ("roberta", "gpt2", "llama")
 # A new method is tested here automatically; exceptions are in these tables.
 SMALL = {  # options for models of width 32
-    "bottleneck": {"size": 8},
-    "prompt": {"tokens": 3},
-    "ptuning": {"tokens": 3},
-    "prefix": {"tokens": 3},
-    "lora": {"rank": 2},
-    "vera": {"rank": 8},
-    "lora-xs": {"rank": 4},
-    "tinylora": {"u": 8, "weight_tying": 0.5},
-}
+    "bottleneck": {"size": 8}, "prompt": {"tokens": 3}, "ptuning": {"tokens": 3}, "prefix": {"tokens": 3},
+    "lora": {"rank": 2}, "vera": {"rank": 8}, "lora-xs": {"rank": 4}, "tinylora": {"u": 8, "weight_tying": 0.5},
+}  # fmt: skip
 METHODS: dict[str, Method] = {name: method_from({"name": name, **SMALL.get(name, {})}) for name in REGISTRY}
 METHODS["dora, freeze_a"] = LoRA(rank=2, dora=True, freeze_a=True)
 METHODS["pissa, freeze_a"] = LoRA(rank=2, init="pissa", freeze_a=True, rslora=True)
@@ -38,15 +32,8 @@ CHANGES_OUTPUT = {"prompt", "ptuning", "prefix", "probe"}  # immediately, before
 # Both are tested in test_refused.py.
 DOES_NOT_FIT = {("head", "gpt2"), ("bitfit", "llama"), ("probe", "gpt2"), ("dora, freeze_a", "gpt2")}
 NOT_QUANTIZED = {"bitfit", "dora, freeze_a", "pissa, freeze_a"}
-ON_LLAMA = (
-    "embedding",
-    "lora",
-    "dora, freeze_a",
-    "ia3",
-    "full",
-    "prefix",
-    "bottleneck",
-)  # no biases, other norms, fewer kv heads
+# Llama has no biases, other norms and fewer kv heads.
+ON_LLAMA = ("embedding", "lora", "dora, freeze_a", "ia3", "full", "prefix", "bottleneck")
 CASES = [(n, k) for n in METHODS for k in KINDS if (n, k) not in DOES_NOT_FIT and (k != "llama" or n in ON_LLAMA)]
 DTYPES = [(*case, "bf16") for case in CASES if case[0] not in TRAINS_BASE]
 DTYPES += [(*case, "nf4") for case in CASES if case[0] not in TRAINS_BASE | NOT_QUANTIZED]
@@ -73,6 +60,7 @@ def test_attach_train_save_load_disable_detach(name, kind, tmp_path):
     # The report counts what trains.
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert sum(p.numel() for p in trainable.values()) == report.trainable
+    assert all(p.is_contiguous() for p in trainable.values())  # as safetensors and L-BFGS require
     assert report.adapter_parameters == counted.trainable
     assert report.head_parameters == (counted.head if name != "probe" else 3 * (32 + 1))
     frozen = sum(p.numel() for n, p in model.named_parameters() if n.endswith("lora_A") and n not in trainable)

@@ -5,9 +5,8 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 
-from lora_lab import LoRA, detach, disabled, merge, merge_for_good, unmerge
+from lora_lab import BadValue, LoRA, detach, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
-from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.quant import quantize_model

@@ -182,6 +182,8 @@ def test_file_with_other_embeddings_than_the_base_is_refused(parameter, path, tm
     other.get_parameter(parameter).data.add_(1)
     with raises_unchanged(other, f"includes its own {path}, which differs"):
         load_adapter(other, tmp_path)
+    in_bf16 = peft_model(copy.deepcopy(other).bfloat16(), peft_lora("phi", ["lm_head", "embed_tokens"]))
+    load_adapter(other, save_peft(in_bf16, tmp_path / "bf16"))  # PEFT copied the embeddings in bf16
 
 
 def test_adapter_tied_by_peft_is_refused(tmp_path):
@@ -282,6 +284,24 @@ def test_auto_peft_model_of_the_task_loads_our_file(name, size, task, heads, tmp
         warnings.filterwarnings("error", message=".*(missing|unexpected).*key.*")
         theirs = getattr(peft, f"AutoPeftModelFor{task}").from_pretrained(tmp_path / "ours").eval()
     torch.testing.assert_close(answer_of(theirs), answer_of(ours), **CLOSE)
+
+
+def make_mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(OrderedDict(a=nn.Sequential(OrderedDict(a=nn.Linear(8, 8), b=nn.ReLU())), b=nn.Linear(8, 3)))
+
+
+def make_clip() -> nn.Module:
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 16, "patch_size": 8}
+    return make_model("CLIPForImageClassification", {"vision_config": vision}, num_labels=3)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(make_mlp, (2, 8)), (make_clip, (2, 3, 16, 16))])
+def test_peft_loads_our_file_of_a_model_that_reads_no_text(make, shape, tmp_path):
+    ours, x = with_adapter(make(), LoRA(rank=2, targets="all-linear")), torch.randn(shape)
+    theirs = load_peft(make(), save_adapter(ours, tmp_path))
+    outputs = [getattr(y, "logits", y) for y in (ours(x), theirs(x))]
+    torch.testing.assert_close(*outputs, **CLOSE)
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, memory, save_adapter
+from lora_lab import BadValue, FullFineTuning, LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.adapter_layer import out_by_in
-from lora_lab.errors import BadValue
 from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
 from lora_lab.methods.quant import QuantizedLinear, levels_of, quantize, quantize_model
 from lora_lab.methods.targets import QUANTISED_BITS, bits_per_weight

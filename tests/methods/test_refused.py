@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lora_lab as lab
-from lora_lab import LoRA
-from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab import BadValue, LabError, LoRA, NotFound, detach, merge, unmerge
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import report_of
 from lora_lab.methods.base import Method
-from lora_lab.methods.merge import detach, merge, unmerge
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import Site, roles_of
 from tests.accounting.conftest import real_model, small_config
@@ -160,6 +158,9 @@ def test_model_without_an_adapter_is_refused(function):
     model = tiny("llama")
     with raises_unchanged(model, "has no adapter; attach one first"):
         function(model)
+    LoRA(rank=2).attach(model)
+    with raises_unchanged(outer := nn.Sequential(model), "the adapter belongs to module 0 of this Sequential"):
+        function(outer)
 
 
 ROLES = {

@@ -1,5 +1,6 @@
 import copy
 import gc
+import importlib
 import weakref
 from dataclasses import replace
 
@@ -11,25 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from lora_lab import (
-    IA3,
-    AdapterBank,
-    Bottleneck,
-    LoRA,
-    LoRAXS,
-    PrefixTuning,
-    Probe,
-    PromptTuning,
-    PTuning,
-    Recipe,
-    TinyLoRA,
-    VeRA,
-    detach,
-    load_adapter,
-    merge,
-    params,
-    save_adapter,
-)
+import lora_lab as lab
+from lora_lab import LoRA, detach, load_adapter, merge, save_adapter
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.attach import Frozen, PooledHead, adapter_layers
@@ -45,11 +29,11 @@ from tests.methods.conftest import CLOSE, PEFT_TARGETS, edit_config, load_peft, 
 
 def test_bottleneck_placements_are_counted_and_start_without_effect():
     for method, paths in (
-        (Bottleneck(size=4, layers=1), ["1.self_attn.o_proj", "1.mlp.down_proj"]),
-        (Bottleneck(size=4, placement="lin"), ["0.mlp.down_proj", "1.mlp.down_proj"]),
+        (lab.Bottleneck(size=4, layers=1), ["1.self_attn.o_proj", "1.mlp.down_proj"]),
+        (lab.Bottleneck(size=4, placement="lin"), ["0.mlp.down_proj", "1.mlp.down_proj"]),
     ):
         model, plain = tiny("llama"), tiny("llama")
-        assert method.attach(model).adapter_parameters == params(plain, method).trainable
+        assert method.attach(model).adapter_parameters == lab.params(plain, method).trainable
         assert [path for path, _ in adapter_layers(model)] == [f"model.layers.{path}" for path in paths]
         torch.testing.assert_close(logits(model), logits(plain), rtol=1e-6, atol=1e-6)
     randomise(model)
@@ -74,7 +58,7 @@ def test_pissa_drops_only_inputs_of_what_trains_and_dora_keeps_autocasts_dtype()
 def test_lora_plus_moves_b_further():
     moved: dict[float, dict[str, float]] = {}
     for ratio in (1.0, 8.0):
-        model, recipe = tiny("roberta"), Recipe("tiny", "random", LoRA(rank=4, lr_ratio=ratio), warmup=0, clip=0)
+        model, recipe = tiny("roberta"), lab.Recipe("tiny", "random", LoRA(rank=4, lr_ratio=ratio), warmup=0, clip=0)
         recipe.method.attach(model)
         nn.init.normal_(lora_layers(model)[0].lora_B)
         member = Member(recipe, model)
@@ -87,8 +71,8 @@ def test_lora_plus_moves_b_further():
         assert moved[8.0][name] == pytest.approx(plain * (8 if name.endswith("lora_B") else 1), rel=1e-3), name
 
 
-SHARED = {"vera": VeRA(rank=8), "lora-xs": LoRAXS(rank=4), "tinylora": TinyLoRA(u=5, weight_tying=0.5)}
-FUSED = [*(("gpt2", method) for method in SHARED.values()), ("phi3", SHARED["vera"]), ("gpt2", IA3(("q", "v"), ()))]
+SHARED = {"vera": lab.VeRA(rank=8), "lora-xs": lab.LoRAXS(rank=4), "tinylora": lab.TinyLoRA(u=5, weight_tying=0.5)}
+FUSED = [*(("gpt2", method) for method in SHARED.values()), ("phi3", SHARED["vera"]), ("gpt2", lab.IA3(("q", "v"), ()))]
 
 
 @pytest.mark.parametrize(("kind", "method"), FUSED)
@@ -106,7 +90,7 @@ def test_one_adapter_of_a_fused_layer_keeps_k(kind, method, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_lora_xs_computes_its_formula(kind):
-    model = with_adapter(kind, LoRAXS(rank=4, alpha=6, targets=PEFT_TARGETS[kind]))
+    model = with_adapter(kind, lab.LoRAXS(rank=4, alpha=6, targets=PEFT_TARGETS[kind]))
     for path, layer in adapter_layers(model):
         if layer.head:
             continue
@@ -123,7 +107,7 @@ def test_lora_xs_computes_its_formula(kind):
 
 
 def test_vera_shares_one_pair_in_memory_and_in_the_file(tmp_path):
-    model = with_adapter("llama", VeRA(rank=8, targets=("q", "v", "up")))
+    model = with_adapter("llama", lab.VeRA(rank=8, targets=("q", "v", "up")))
     for other in (model, copy.deepcopy(model), share(model), copy.deepcopy(model).double().float()):
         layers = [layer for _, layer in adapter_layers(other) if not layer.head]
         assert len({id(layer.frozen.A) for layer in layers}) == len({id(layer.frozen.B) for layer in layers}) == 1
@@ -131,6 +115,19 @@ def test_vera_shares_one_pair_in_memory_and_in_the_file(tmp_path):
     assert not [key for key in model.state_dict() if "frozen" in key]
     keys = load_file(save_adapter(model, tmp_path) / WEIGHTS).keys()
     assert len([key for key in keys if key.endswith(("vera_A", "vera_B"))]) == 2
+
+
+def test_replica_of_data_parallel_computes_the_same(monkeypatch):
+    replicate = importlib.import_module("torch.nn.parallel.replicate")
+    copies = lambda tensors, devices, detach=False: [[t.clone() for t in tensors] for _ in devices]  # noqa: E731
+    monkeypatch.setattr(replicate, "_broadcast_coalesced_reshape", copies)  # in place of several GPUs
+    monkeypatch.setattr(replicate, "_get_device_index", lambda device, optional=None: device)
+    model = with_adapter("bert", LoRA(rank=2))
+    for replica in replicate.replicate(model, [0, 1]):
+        assert torch.equal(logits(replica), logits(model))
+    for parameter in model.parameters():  # unlike model.to, this leaves buffers as they are
+        parameter.data = parameter.data.bfloat16()
+    assert logits(model).dtype == torch.float32
 
 
 def test_detach_frees_frozen_matrices():
@@ -163,7 +160,7 @@ def test_random_numbers_are_fp32_whatever_torchs_default_dtype():
 
 
 def test_transformers_saves_parameters_that_layers_share(tmp_path):
-    method, bank = TinyLoRA(u=5, weight_tying=1), AdapterBank(tiny("llama"))
+    method, bank = lab.TinyLoRA(u=5, weight_tying=1), lab.AdapterBank(tiny("llama"))
     model, loaded = with_adapter("llama", method), with_adapter("llama", method, seed=3)
     model.save_pretrained(tmp_path)
     loaded.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
@@ -183,6 +180,8 @@ def classifier(kind: str) -> nn.Module:
     if kind in CAUSAL:
         name, size = CAUSAL[kind]
         return make_model(name, size or BERT, vocab_size=96, num_labels=3, pad_token_id=0)
+    if kind == "token labels":
+        return make_model("LlamaForTokenClassification")
     if kind != "gpt2":
         return tiny(kind)
     config = tiny(kind).config
@@ -203,7 +202,7 @@ def test_probe_reads_the_mean_of_each_rows_tokens(kind):
     mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
     hidden = model.base_model(input_ids=ids, attention_mask=mask)[0]
     means = torch.stack([hidden[0].mean(0), hidden[1, :6].mean(0)])
-    Probe().attach(model)
+    lab.Probe().attach(model)
     assert logits(model).abs().max() == 0
     randomise(model)
     head = head_of(model).trained
@@ -215,7 +214,7 @@ def test_probe_reads_the_mean_of_each_rows_tokens(kind):
 
 def test_copied_probe_has_its_own_hook():
     model = classifier("bert")
-    Probe().attach(model)
+    lab.Probe().attach(model)
     other = share(model)
     other.base_model.register_forward_hook(lambda module, args, out: (out[0] * 0, *out[1:]), prepend=True)
     for m in (other, model):
@@ -228,15 +227,15 @@ def test_copied_probe_has_its_own_hook():
 
 
 def test_probe_is_counted():
-    counted = params("minilm", Probe(), num_labels=2)
+    counted = lab.params("minilm", lab.Probe(), num_labels=2)
     assert (counted.trainable, counted.head) == (0, 770)
-    roberta = params("roberta-base", Probe(), num_labels=3)  # its own head is far larger
+    roberta = lab.params("roberta-base", lab.Probe(), num_labels=3)  # its own head is far larger
     assert 0 < roberta.adapter_bytes - 4 * 3 * 769 < 1000  # the file's header
 
 
 # ---- vectors in front of every row
 
-SOFT = {"prompt": PromptTuning(tokens=5), "ptuning": PTuning(tokens=5, hidden=24), "prefix": PrefixTuning(tokens=5)}
+SOFT = {"prompt": lab.PromptTuning(5), "ptuning": lab.PTuning(5, hidden=24), "prefix": lab.PrefixTuning(5)}
 
 
 def make_inputs(rows: int = 2, tokens: int = 7) -> dict[str, torch.Tensor]:
@@ -264,7 +263,7 @@ def test_ptuning_and_its_file_equal_peft(kind, task, tmp_path):
     read = load_peft(tiny(kind), save_adapter(ours, tmp_path / "ours"))
     torch.testing.assert_close(logits(read), expected, **CLOSE)
     theirs.save_pretrained(tmp_path / "theirs")
-    assert type(load_adapter(loaded, tmp_path / "theirs").method) is PTuning
+    assert type(load_adapter(loaded, tmp_path / "theirs").method) is lab.PTuning
     torch.testing.assert_close(logits(loaded), expected, **CLOSE)
     load_adapter(again, save_adapter(loaded, tmp_path / "again"))
     assert torch.equal(logits(again), logits(loaded))
@@ -285,6 +284,13 @@ def test_what_soft_methods_cannot_do_is_refused(tmp_path):
     for name in SOFT:
         with pytest.raises(BadValue, match=f"no room for the vectors of {name}"):
             with_adapter("gpt2", SOFT[name]).generate(**make_inputs(), cache_implementation="static", max_length=9)
+        for padding in (0, 2):
+            turn = {key: nn.functional.pad(value, (padding, 0)) for key, value in make_inputs().items()}
+            model, options = with_adapter("llama", SOFT[name]), {"max_new_tokens": 4, "pad_token_id": 0}
+            first = model.generate(**turn, **options, return_dict_in_generate=True)
+            longer = {key: nn.functional.pad(value, (0, 9), value=1) for key, value in turn.items()}
+            with pytest.raises(BadValue, match=f"vectors of {name} besides the text"):
+                model.generate(**longer, **options, past_key_values=first.past_key_values)
     model = with_adapter("gpt2", SOFT["prefix"])
     model.train().gradient_checkpointing_enable()
     with pytest.raises(BadValue, match="turn checkpointing off"):
@@ -310,7 +316,11 @@ def test_generation_equals_repeated_forward_passes(kind, name):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind in ("roberta", "gpt2", *CAUSAL) for name in SOFT] + [("llama", "prefix")],
+    [
+        *((kind, name) for kind in ("roberta", "gpt2", *CAUSAL) for name in SOFT),
+        ("llama", "prefix"),
+        ("token labels", "prompt"),
+    ],
 )
 def test_padding_does_not_change_outputs(kind, name):
     model, inputs = with_adapter(classifier(kind), SOFT[name]), make_inputs()
@@ -319,12 +329,6 @@ def test_padding_does_not_change_outputs(kind, name):
     mask = nn.functional.pad(inputs["attention_mask"], (0, 3))
     padded, expected = model(ids, attention_mask=mask).logits, model(**inputs).logits  # ids as a positional argument
     torch.testing.assert_close(padded if padded.dim() == 2 else padded[:, :-3], expected, **CLOSE)
-
-
-def test_padding_keeps_the_order_of_token_labels():
-    model, inputs = with_adapter(make_model("LlamaForTokenClassification"), SOFT["prompt"]), make_inputs()
-    padded = {key: nn.functional.pad(value, (0, 3)) for key, value in inputs.items()}
-    torch.testing.assert_close(model(**padded).logits[:, :-3], model(**inputs).logits, **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["prompt", "ptuning"])
@@ -336,7 +340,7 @@ def test_prompt_leaves_classes_that_look_like_token_labels(name):
 
 def test_warning_about_padded_rows_of_a_causal_classifier():
     with pytest.warns(LabWarning, match="padded rows"):
-        PromptTuning.from_peft({"num_virtual_tokens": 5}, classifier("gpt2"))
+        lab.PromptTuning.from_peft({"num_virtual_tokens": 5}, classifier("gpt2"))
 
 
 @pytest.mark.parametrize(
@@ -349,16 +353,18 @@ def test_longest_text_beside_a_prompt(kind, name, limit):
     check_fits(tiny(kind), task, SOFT[name])
     with pytest.raises(BadValue, match=f"exceeds the {limit} tokens"):
         check_fits(tiny(kind), replace(task, max_length=limit + 1), SOFT[name])
+    (unlimited := tiny(kind)).config.max_position_embeddings = -1  # as in XLNet
+    check_fits(unlimited, replace(task, max_length=999), SOFT[name])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])  # Gemma scales its embeddings
 def test_prompt_starts_as_tokens_or_with_their_standard_deviation(kind):
     model = tiny(kind)
     embeddings = model.get_input_embeddings()(torch.arange(96))
-    PromptTuning(tokens=5).attach(model)
+    lab.PromptTuning(tokens=5).attach(model)
     assert all((vector == embeddings).all(1).any() for vector in model.soft_prompt.prompt)
     detach(model)
-    PromptTuning(tokens=50, init="random").attach(model)
+    lab.PromptTuning(tokens=50, init="random").attach(model)
     assert model.soft_prompt.prompt.std().item() == pytest.approx(embeddings.std().item(), rel=0.2)
 
 
@@ -366,7 +372,7 @@ def test_prompt_starts_as_tokens_or_with_their_standard_deviation(kind):
 @pytest.mark.parametrize(("kind", "limit"), [("bert", 0.01), ("gpt2", 1)])  # in a causal model, positions move too
 def test_prefix_starts_with_a_small_effect_and_gets_gradients(kind, limit):
     model, before = tiny(kind), logits(tiny(kind))
-    PrefixTuning(tokens=5).attach(model)
+    lab.PrefixTuning(tokens=5).attach(model)
     assert 0 < (logits(model) - before).abs().max() < limit
     logits(model.train()).square().sum().backward()
     assert model.soft_prefix.prompt.grad.any()

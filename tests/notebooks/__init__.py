@@ -1,4 +1,4 @@
-"""Import the scripts of notebooks/, which is not a package: `from tests.notebooks import build, memory`."""
+"""Import the scripts of notebooks/, which is not a package: `from tests.notebooks import build, memory, still`."""
 
 import sys
 from importlib import import_module
@@ -6,4 +6,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "notebooks"))
-build, memory = import_module("build"), import_module("memory")
+build, memory, still = map(import_module, ("build", "memory", "still"))

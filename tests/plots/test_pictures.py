@@ -23,13 +23,6 @@ def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-
     return pd.DataFrame(rows)
 
 
-def with_two_values(name: str, a: Any, b: Any, **options: Any) -> pd.DataFrame:
-    """Return the runs with two values of a setting; those with the second are 10 points better."""
-    better = frame(**options).assign(**{name: b})
-    better[["accuracy", "validation_accuracy"]] += 0.1
-    return pd.concat([frame(**options).assign(**{name: a}), better], ignore_index=True)
-
-
 def texts(picture: Any) -> list[str]:
     return [text.get_text() for text in picture.axes[0].texts]
 
@@ -77,8 +70,9 @@ def test_pictures_depend_on_what_varies():
 
 @pytest.mark.parametrize(("name", "a", "b"), [("alpha", 8, 32), ("dora", None, True), ("run_dtype", "bf16", "fp32")])
 def test_runs_with_different_hidden_settings_are_drawn_apart(name: str, a: Any, b: Any):
-    runs = with_two_values(name, a, b)
-    pictures = sweeps.pictures(runs)
+    better = frame().assign(**{name: b})
+    better[["accuracy", "validation_accuracy"]] += 0.1
+    pictures = sweeps.pictures(pd.concat([frame().assign(**{name: a}), better], ignore_index=True))
     for kind in ("rank_lr", "lr_curves", "rank", "pareto"):
         titles = [
             picture.axes[0].get_title()

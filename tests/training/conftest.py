@@ -1,6 +1,7 @@
-"""Shared helpers: random rows as batches, and an empty LORA_LAB_HOME."""
+"""Shared helpers: random rows as batches, wheels, and an empty LORA_LAB_HOME."""
 
 import random
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,27 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
 
 def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
+
+
+def wheel(
+    folder: Path, name: str, *requirements: str, tag="py3-none-any", version="1.0", python=">=3", more=None
+) -> Path:
+    """Write a wheel with one module, which contains the tag, and more files, {path: content}."""
+    path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}"]
+    metadata += [f"Requires-Dist: {requirement}" for requirement in requirements]
+    files = {
+        f"{name}/__init__.py": f"TAG = '{tag}'\n",
+        f"{info}/METADATA": "\n".join(metadata) + "\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        f"{info}/RECORD": f"{name}/__init__.py,,\n{info}/METADATA,,\n",
+        **(more or {}),
+    }
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, content in files.items():
+            archive.writestr(zipfile.ZipInfo(file), content)
+    return path
 
 
 @pytest.fixture

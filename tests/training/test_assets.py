@@ -3,7 +3,6 @@ import re
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -14,27 +13,20 @@ import pytest
 from lora_lab.errors import Failed, NotFound
 from lora_lab.training import assets
 from lora_lab.training.assets import ASSETS, Asset, asset_path, fetch, lock, problem_with
+from tests.training.conftest import wheel
 
-WHEEL = {
-    "toy/data/words.txt": "one two three",
-    "toy/data/more.txt": "four",
-    "toy/__init__.py": "raise SystemExit(9)",
-    "toy_data-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n",
-    "toy_data-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "toy_data-1.0.dist-info/RECORD": "",
+CONTENT = {
+    "toy/data/words.txt": "one two three", "toy/data/more.txt": "four", "toy/__init__.py": "raise SystemExit(9)",
     "toy_data-1.0.dist-info/LICENSE": "free for all",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> Iterator[Path]:
     """A folder with the only wheel that pip finds; its asset "toy" is the only one."""
     folder = tmp_path_factory.mktemp("wheels")
-    wheel = folder / "toy_data-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, content in WHEEL.items():
-            archive.writestr(name, content)
-    line = f"toy-data==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}"
+    digest = sha256(wheel(folder, "toy_data", more=CONTENT).read_bytes()).hexdigest()
+    line = f"toy-data==1.0 --hash=sha256:{digest}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_FIND_LINKS", str(folder))
         patch.setenv("PIP_NO_INDEX", "1")

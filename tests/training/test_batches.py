@@ -159,6 +159,3 @@ def test_packed_members_read_pairs_as_models_alone(recipe, pairs, inputs, method
         for member, actual, order in zip(pack.members, outputs, orders, strict=True):
             expected = member.model.eval()(**{name: tensor[order] for name, tensor in inputs.items()}).logits
             torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
-
-
-# ---- generated answers

@@ -154,6 +154,3 @@ def test_real_timings_cover_every_dtype_attention_and_length(monkeypatch):
     kinds = ("fp32", "bf16", device.ROUNDED)
     assert times.keys() == {key(d, a, n) for d in kinds for a in device.ATTENTIONS for n in LENGTHS}
     assert all(0 < seconds < 10 for seconds in times.values())
-
-
-# ---- free memory

@@ -3,9 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lora_lab import LoRA, PromptTuning, load_model, load_task, load_tokenizer
-from lora_lab.errors import BadValue
-from lora_lab.methods.merge import disabled
+from lora_lab import BadValue, LoRA, PromptTuning, disabled, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.generate import Decoding, generate
 from tests.conftest import randomise

@@ -4,8 +4,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from lora_lab import LoRA, PromptTuning, Recipe, machine
-from lora_lab.errors import BadValue
+from lora_lab import BadValue, LoRA, PromptTuning, Recipe, machine
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice

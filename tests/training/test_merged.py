@@ -7,12 +7,11 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from lora_lab import FullFineTuning, LoRA, load_adapter, save_adapter
+from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, save_adapter
 from lora_lab.errors import BadValue, Failed
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
 from lora_lab.training.assets import asset_path
-from lora_lab.training.models import load_model
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
 from tests.conftest import BERT, logits, tiny, with_adapter
 from tests.methods.conftest import make_model
@@ -27,12 +26,6 @@ def saved(folder: Path, kind: str, method) -> tuple[str, str]:
     (make_model("BertForMaskedLM") if kind == "masked" else tiny(kind)).save_pretrained(base)
     save_adapter(with_adapter(load_model(str(base), 3 if AUTO[kind] is CLASSIFIER else None), method), adapter)
     return str(base), str(adapter)
-
-
-def loaded_exactly(auto, folder: Path):
-    model, info = auto.from_pretrained(folder, output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    return model
 
 
 @torch.no_grad()
@@ -50,7 +43,8 @@ def loaded_exactly(auto, folder: Path):
 def test_merged_checkpoint_loads_in_plain_transformers(kind, method, tmp_path, silent):
     base, adapter = saved(tmp_path, kind, method)
     result = write_merged(adapter, tmp_path / "out", base=base)
-    plain = loaded_exactly(AUTO[kind], tmp_path / "out")
+    plain, info = AUTO[kind].from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert not is_adapted(plain)
     model = load_model(base, 3 if AUTO[kind] is CLASSIFIER else None)
     load_adapter(model, adapter)

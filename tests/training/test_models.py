@@ -1,7 +1,6 @@
 import copy
 import json
 import shutil
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,15 +95,14 @@ def test_checkpoint_may_lack_only_its_whole_head(tmp_path):
             load_model(str(tmp_path), labels)
 
 
-def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path):
+def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asks whether to run it"))
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
-    start = time.monotonic()
     assert_refused(folder)
-    assert time.monotonic() - start < 10  # transformers would ask the user and wait 15 s
     assert not (tmp_path / "ran").exists()
 
 

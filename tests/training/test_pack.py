@@ -1,7 +1,7 @@
 import threading
-import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -120,11 +120,15 @@ def test_interrupted_pack_resumes_exactly(recipe, tmp_path, three_threads, count
         assert run.metrics == expected[run.recipe].metrics
 
 
-def test_slow_checkpoints_are_written_less_often(recipe):
-    pack, steps = Pack([recipe(steps=12, validations=12)]), list[int]()
-    pack.written = lambda pack: (steps.append(pack.step), time.sleep(0.2))
+def test_slow_checkpoints_are_written_less_often(recipe, monkeypatch):
+    written: dict[int, float] = {}  # by step; the clock shows a second per step and a quarter per checkpoint
+    pack = Pack([recipe(steps=12, validations=12)])
+    clock = SimpleNamespace(perf_counter=lambda: pack.step + sum(written.values()))
+    monkeypatch.setattr("lora_lab.training.pack.time", clock)
+    pack.written = lambda pack: written.update({pack.step: 0.25})
+    pack.started = pack.written_at = 0.0
     pack.run()
-    assert len(steps) == 1  # the next one would be written after 4 s
+    assert list(written) == [1, 6, 11]  # a twentieth of the time
 
 
 def test_unusable_checkpoints_are_renamed_with_a_warning(recipe, tmp_path, monkeypatch):

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import LoRA, Recipe, Run, Store
-from lora_lab.errors import BadValue
+from lora_lab import BadValue, LoRA, Recipe, Run, Store
 from lora_lab.training.recipe import recipe_from
 from tests.conftest import made_run
 

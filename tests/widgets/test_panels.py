@@ -12,6 +12,7 @@ from lora_lab.accounting.models import zoo_names
 from lora_lab.accounting.units import binary
 from lora_lab.experiments.margins import scores_in
 from lora_lab.methods import REGISTRY
+from lora_lab.methods.soft import PromptTuning
 from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
@@ -108,6 +109,16 @@ def test_description_names_peak_moment_categories_and_card():
     assert "1 x 512 tokens" in MemoryPanel("minilm", "full", seq=4096).describe()  # its longest, as in the browser
     with pytest.raises(T.TraitError):
         MemoryPanel(rank=0)
+
+
+def test_real_step_takes_the_method_that_was_given(monkeypatch):
+    monkeypatch.setenv("LORA_LAB_HEADLESS", "1")
+    panel = MemoryPanel("minilm", PromptTuning(tokens=5), seq=32)  # another prompt than the one in METHODS
+    panel.measure()
+    assert panel.standing == ""
+    steps = (moments(film, panel.rank, panel.setup) for film in (panel.shown(), panel.measured["film"]))
+    predicted, measured = (max(sum(moment.bytes.values()) for moment in step) for step in steps)
+    assert predicted == measured
 
 
 # ---- comparison

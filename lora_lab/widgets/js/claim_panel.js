@@ -46,6 +46,7 @@ function start(p) {
     now = read();
     const { cards, claim, card, at } = now;
     const outcome = outcomeAt(at);
+    const levels = [...new Set(outcome.cases.flatMap(([i]) => card.pool[i][1].match(/(?<=\()9[05]%(?=: )/) ?? []))].sort();
     const all = Object.entries(cards).map(([id, entry]) => [id, `${entry.number}. ${entry.statement}`]);
     p.choose("claim", all, claim);
     p.offer({ claim: all.length > 1 });
@@ -64,7 +65,7 @@ function start(p) {
     p.fill({
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
       ".big": `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`, ".words": words,
-      ".key": `● holds, × fails, ○ is undecided.${outcome.cases.some(([i]) => card.pool[i][2].length === 3) ? " A line is a 90% or 95% interval; the table says which." : ""}`,
+      ".key": `● holds, × fails, ○ is undecided.${levels.length ? ` A line is a ${levels.join(" or ")} interval${levels.length > 1 ? "; the table says which" : ""}.` : ""}`,
       ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As claimed.",
       ".about": `<b>Right if:</b> ${escape(card.prediction)}`, ".limits": escape(card.limits),
       ".decide": outcome.tell ? `<b>What would decide it:</b> ${escape(outcome.tell)}.` : "",

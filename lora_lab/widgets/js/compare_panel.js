@@ -159,7 +159,7 @@ function start(p) {
     const dances = draws || Boolean(p.get("dance").number);
     const [any, both] = [Boolean(data), hasMethods(p.get("stored")) && hasMethods(p.get("mine"))];
     p.offer({
-      here: p.kernel, draws, view: both, dance: dances, studies: Boolean(danced), axis: any, ways: any, body: any,
+      here: p.kernel, draws, view: both, dance: dances, studies: Boolean(danced), axis: now.axes?.length > 1, ways: any, body: any,
       forest: Boolean(rows?.length),
     });
     p.find("details").hidden = !data;

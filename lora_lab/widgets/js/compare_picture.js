@@ -40,16 +40,16 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   const [cheapest, dearest] = extent(shown.map(costOf));
   const ends = scale === log ? [cheapest / 3, 3 * dearest] : [0, 1.12 * dearest];
   const [x, y] = [scale(ends, [left, right]), linear(range, [bottom, top])];
-  const marks = scale === log ? tens(ends, width - 60) : axis === "memory" ? quarters(ends) : ticks(ends);
+  const even = dearest < 1.1 * cheapest; // all cost about the same: they stand side by side
+  const marks = even ? [] : scale === log ? tens(ends, width - 60) : axis === "memory" ? quarters(ends) : ticks(ends);
   const parts = [axisLeft(y, ticks(range), [left, right], about), line(left, bottom, right, bottom, "rule")];
   parts.push(axisBottom(x, marks, bottom, format, [left, right]));
-  parts.push(text((left + right) / 2, bottom + 34, words, "soft mid"));
-  const boxes = [];
-  const names = [];
+  parts.push(text((left + right) / 2, bottom + 34, even ? `side by side: all have about the same ${AXES[axis].name}` : words, "soft mid"));
+  const [boxes, names] = [[], []];
   const layer = (entry) => ["frozen", "other", "train"].indexOf(color(entry, { method, rival }));
   for (const entry of [...shown].sort((a, b) => layer(a) - layer(b))) {
     const kind = color(entry, { method, rival });
-    const cx = x(costOf(entry));
+    const cx = even ? left + ((shown.indexOf(entry) + 0.5) * (right - left)) / shown.length : x(costOf(entry));
     const within = (value) => clamp(y(value), top, bottom);
     const off = entry.each.filter((value) => !near(entry, value));
     const shapes = entry.each.filter((value) => near(entry, value)).map((value) => circle(cx, y(value), 4, `${kind} dot`));

@@ -9,7 +9,7 @@ import { lossChart } from "./svg.js";
 
 const TRAITS = {
   data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [],
-  guess: {}, classroom: null,
+  guess: {}, classroom: null, question: "",
 };
 const α = letter("α");
 const FAMILIES = {
@@ -45,6 +45,7 @@ const BODY = `<header><div class="title"></div>
 const KEY = { seeds: "● a run", dead: "× collapsed (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
+const byLoss = (lines) => Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
 const nearestTo = (values, value) => nearest(values.map(Math.log), Math.log(value));
 
@@ -204,8 +205,9 @@ function start(p) {
   }
 
   /** A question until the reader has made a prediction; then the finding: which knob moves the metric, and how far. */
-  function title({ data, targets, lines, axes }) {
+  function title({ data, targets, lines, axes, view }) {
     if (lines && untriedOfRow().length === axes.lr.length) return "An empty row: guess it from its neighbors";
+    if (lines && p.get("question")) return p.get("guess")[view] ? `As ${view === "rank" ? "rank" : α} grows, the best rate ${FAMILIES[view][byLoss(lines)[0]]}` : escape(p.get("question"));
     if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} most? Drag each of them`;
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const effects = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
@@ -223,8 +225,7 @@ function start(p) {
 
   function drawPrediction(view, family, rows) {
     const { data, lines } = now;
-    const guess = p.get("guess")[view];
-    const name = view === "rank" ? "rank" : α;
+    const [guess, name] = [p.get("guess")[view], view === "rank" ? "rank" : α];
     const values = rows.filter((row) => row.cells.filter(({ runs }) => runs).length >= 3).map((row) => row.value);
     p.fill({
       ".question": `${guess ? "When" : "Predict: when"} ${name} grows from ${values[0]} to ${values.at(-1)}, what does the
@@ -236,8 +237,7 @@ function start(p) {
 
     function fits() {
       const fit = lines[family];
-      const order = Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);
-      const all = order.map((name) => `“${FAMILIES[view][name]}” ${decimal(lines[name].lost)}`).join(", ");
+      const all = byLoss(lines).map((name) => `“${FAMILIES[view][name]}” ${decimal(lines[name].lost)}`).join(", ");
       const worst = fit.worst < 0.05 ? "" : `, and most at ${name} ${about(fit.row)} (${decimal(fit.worst)})`;
       const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
       return `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning

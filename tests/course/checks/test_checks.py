@@ -10,7 +10,7 @@ from torch import nn
 from lora_course import checks
 from lora_course.checks import bits, comparing, debugging, knobs, planning, ranks, reading, reproducing
 from lora_course.checks.sure import half_width_or_ours
-from lora_course.checks.verdict import Choice, Number
+from lora_course.checks.verdict import Choice, Function, Number, Right
 from lora_course.checks.writing import LoRALinear, layer_or_ours
 from lora_course.experiments.broken import PATIENTS, eleventh, patient
 from lora_course.receipts import Check, Receipt
@@ -23,6 +23,18 @@ from tests.course.checks import answers
 from tests.course.checks.answers import ANSWERS
 
 
+def assert_each_mistake_gets_its_reply(right: Right | None):
+    """Assert that no reply to a known wrong answer is hidden by another, or by the right answer."""
+    if isinstance(right, Function):
+        replies = {wrong: reply for reply, wrong in right.near.items()}
+    elif isinstance(right, Choice):
+        replies = {word: reply for word, reply in right.replies.items() if word not in right.right}
+    else:
+        replies = right.misconceptions if right else {}
+    for wrong, reply in replies.items():
+        assert repr(right.judge(wrong)) == f"not right: {reply}"
+
+
 @pytest.mark.parametrize("name", sorted(name for name in checks.__all__ if name.startswith("check_")))
 def test_right_wrong_and_unsolved_answers(name: str):
     check, rows = getattr(checks, name), [row for row in ANSWERS if row[0] == name.removeprefix("check_")]
@@ -33,7 +45,10 @@ def test_right_wrong_and_unsolved_answers(name: str):
         assert repr(verdict).startswith(kind)
         assert reply.removeprefix(kind) in verdict.words
         assert hint in verdict.hint
-        assert reply or len(verdict.words) > 20
+        if not reply:
+            assert len(verdict.words) > 20
+            for part in verdict.right.values() if isinstance(verdict.right, dict) else [verdict.right]:
+                assert_each_mistake_gets_its_reply(part)
     first, *rest = rows[0][1]
     for placeholder in (None, ...) if name != "check_report" else ():  # its first argument is a given table
         answer = (lambda *args, value=placeholder: value) if callable(first) else placeholder

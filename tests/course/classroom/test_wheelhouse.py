@@ -16,6 +16,7 @@ from lora_course.classroom.wheelhouse import Target, facts_of, gather, manifest_
 from lora_lab.errors import BadValue, Failed
 from lora_lab.training import assets
 from lora_lab.training.assets import Asset
+from tests.training.conftest import wheel
 
 WINDOWS, LINUX = Target("windows", "3.12"), Target("linux", "3.11")
 REQUIREMENTS = (
@@ -23,24 +24,6 @@ REQUIREMENTS = (
     'old; python_version < "3.12"', 'late; python_version >= "3.12"', 'intel; platform_machine == "x86_64"',
 )  # fmt: skip
 LAB, PLAIN = "own/lora_lab-0.1.0-py3-none-any.whl", "plain-1.0-py3-none-any.whl"
-
-
-def wheel(folder: Path, name: str, *requirements: str, tag="py3-none-any", version="1.0", python=">=3") -> Path:
-    """Write a wheel with one module, which contains the tag."""
-    path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
-    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}"]
-    metadata += [f"Requires-Dist: {requirement}" for requirement in requirements]
-    files = {
-        f"{name}/__init__.py": f"TAG = '{tag}'\n",
-        f"{info}/METADATA": "\n".join(metadata) + "\n",
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
-        f"{info}/RECORD": f"{name}/__init__.py,,\n{info}/METADATA,,\n",
-    }
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, content in files.items():
-            archive.writestr(zipfile.ZipInfo(file), content)
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)

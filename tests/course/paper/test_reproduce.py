@@ -261,7 +261,7 @@ def test_forest_plot_agrees_with_the_rules():
     shipped = reference_reproductions()
     for name, result in shipped.items():
         inside = [row.holds[0] <= row.low and row.high <= row.holds[1] for row in effects(result)]
-        assert len(inside) == len(item(name).shown)
+        assert (len(inside), effects(result, short=True)[0].inside) == (len(item(name).shown), all(inside))
         if result["standing"] != "not tested":
             assert all(inside) == (result["standing"] == "holds")
     assert effects(shipped["table5"])[0].middle == pytest.approx(0.027 / 0.015)
@@ -270,7 +270,9 @@ def test_forest_plot_agrees_with_the_rules():
     assert effects(shipped["table16"])[0].middle == pytest.approx(-pair["difference"] / pair["margin"])
     assert effects(shipped["table18"])[0].paper == pytest.approx([0.07 / 0.015])  # a lower loss is better
     assert "two hold, none fail, none undecided" in headline([shipped["table1"], shipped["table5"]])
-    assert "LoRA beats prefixes: 18 limits (3.5 to 32), needs 0 or more: undecided." in forest(shipped.values()).alt
+    told = "LoRA beats prefixes: paper no number; ours +0.265 nats (+0.052 to +0.478); needed above 0: undecided."
+    assert told in forest(shipped.values()).alt
+    assert "paper ×0.29; ours ×0.39; needed below ×0.50: holds." in forest(shipped.values(), short=True).alt
 
 
 @pytest.fixture
@@ -304,6 +306,8 @@ def test_results_are_kept_and_reported_again_later(run, tmp_path, monkeypatch):
     (tmp_path / "report.md").unlink()
     assert json.loads(run("--rejudge", "--json", "--out", str(tmp_path)).stdout)["items"] == result["items"]
     assert (tmp_path / "report.md").is_file()
+    both = run("--rejudge", "--again", "--out", str(tmp_path))
+    assert (both.returncode, "--again has no effect" in both.stderr) == (2, True)
     assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
     (tmp_path / "table6" / "result.json").write_text('{"item": "table6"}')
     assert "no result of these items" in run("--rejudge", "--out", str(tmp_path)).stderr
