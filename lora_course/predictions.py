@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,12 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lora_course.receipts import CURRENT, Range, coverage, finite, key_of, student
+from lora_course.receipts import CURRENT, Range, coverage, finite, handed_in, key_of, student
 from lora_lab.errors import BadValue, printable
 from lora_lab.training.watching import headless
 
 FILE = "predictions.jsonl"
-NAMED = re.compile(r"predictions.*\.jsonl", re.IGNORECASE)  # as handed in: "ada predictions (1).jsonl"
 LARGEST = 4 * 2**20  # maximum number of bytes read from one file
 EXAMPLE = (0.4, 1.7, -0.9, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 1.4, 0.5, 1.2)  # used by `calibration`
 FORMULAS = ("=", "+", "-", "@")
@@ -144,7 +142,7 @@ def _logged(what: str) -> dict[tuple[float | None, float | None], float | None]:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Read all logs in a folder, recursively, skipping unreadable lines; add file and attempt to each line."""
     rows, seen = [], set[str]()
-    for path in sorted(path for path in folder.rglob("*") if NAMED.search(path.name)):
+    for path in handed_in(folder, FILE):
         name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, ...]]()
         for row in lines(path):
             question = (key_of(row["student"]), row["lesson"], row["what"])

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_lab.errors import BadValue, printable
@@ -127,6 +128,12 @@ def finite(value: Any, what: str) -> float:
     if not abs(number) < 1e300:
         raise BadValue(f"'{what}' needs a number, not {value!r}")
     return number
+
+
+def handed_in(folder: Path, name: str) -> list[Path]:
+    """Return the files below a folder that may be `name`, such as "Guess (1).json.txt" for "guess.json"."""
+    stem, _, suffix = name.rpartition(".")
+    return sorted(path for path in folder.rglob("*") if re.search(rf"(?i){stem}.*\.{suffix}(\.txt)?$", path.name))
 
 
 def read(text: str) -> tuple[list[Receipt], list[str]]:

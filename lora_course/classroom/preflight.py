@@ -22,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from lora_course.receipts import handed_in
 from lora_lab import __version__
 from lora_lab.errors import BadValue, NotFound, printable
 from lora_lab.files import read_json, write_json
@@ -245,7 +246,7 @@ def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the files that were sent back, sorted, red or damaged ones first. Raises: NotFound if no file exists."""
     letters = {}
-    for path in (path for path in folder.rglob("*") if re.search(r"\.json(\.txt)?$", path.name, re.IGNORECASE)):
+    for path in handed_in(folder, ".json"):
         name = path.relative_to(folder).as_posix()
         try:
             letters[name] = read_json(path)

@@ -5,7 +5,6 @@ FOLDER/ada/guess.json                 {"name": "Ada", "guess": 81}
 """
 
 import os
-import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import traitlets as T
 
-from lora_course.receipts import finite
+from lora_course.receipts import finite, handed_in
 from lora_lab import BadValue, NotFound, SweepPanel
 from lora_lab.experiments import playground
 from lora_lab.experiments.results import collect
@@ -90,7 +89,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
 def guesses(folder: Path, unreadable: dict[str, str]) -> list[tuple[str, float]]:
     """Return everyone's name and guess, from each guess.json; add to `unreadable` why a file was skipped."""
     entries = []
-    for file in sorted(file for file in folder.rglob("*") if re.search(r"guess.*\.json", file.name, re.IGNORECASE)):
+    for file in handed_in(folder, "guess.json"):
         try:
             entry = read_json(file)
             entries.append((str(entry.get("name") or file.parent.name), finite(entry.get("guess"), "guess")))

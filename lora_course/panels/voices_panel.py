@@ -71,18 +71,19 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     def run(self) -> None:
         """Answer the question if there are adapters. Raises: see `ask`."""
         if self.asks:
-            self.ask()
+            super().run()
 
     def ask(self) -> None:
         """Start answering `question` at `strength`, unless busy. Raises: BadValue without a question or adapters."""
-        if self.busy:
-            return
+        super().run()
+
+    def _prepare(self) -> Background:
         if not self.question.strip():
             raise BadValue("type a question first")
         if not self.asks:
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
         self.work.ask(self.question.strip(), self.strength)
-        self._begin(self.work)
+        return self.work
 
     def describe(self) -> str:
         """Describe the panel in plain words."""

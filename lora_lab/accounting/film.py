@@ -58,7 +58,7 @@ def film(step: Fit) -> dict[str, Any]:
         entries = [(int(c), int(m), plain(delta[c, m])) for c, m in np.argwhere(delta)]
         if not entries and phase == last_phase:
             continue  # bytes only moved from one part of the model to another
-        layer = last_layer if (number := layer_of(path)) is None else number
+        layer = last_layer if (index := layer_of(path)) is None else index
         part = parts.setdefault((phase, block(path)), len(parts))
         change = (part, layer - last_layer, *(number for entry in entries for number in entry))
         moments.append(changes.setdefault(change, len(changes)))

@@ -421,13 +421,13 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
         sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
         layers = trace.cached(model)
     per_token = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·S"
-    formulas = [*("" for _ in sizes), per_token, "B·V·b", "4·B·V"]
+    formulas = [*("" for _ in sizes), per_token, "B·V·b"]
     row = sum(size * min(tokens, window or tokens) for size, window in layers)
     sizes["cache", "keys and values"] = setup.batch * row
     sizes["logits", "the next token's logits"] = setup.width * logits
     if setup.width != 4:
         sizes["logits", "the next token's logits in fp32"] = 4 * logits
+        formulas.append("4·B·V")
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
     note = f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"
-    moment = Moment("generation", "", sizes)
-    return of_moments([moment], "predicted", formulas=formulas[: len(sizes)], notes=(*NOTES, note))
+    return of_moments([Moment("generation", "", sizes)], "predicted", formulas=formulas, notes=(*NOTES, note))

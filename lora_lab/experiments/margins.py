@@ -19,6 +19,8 @@ import numpy as np
 from lora_lab.experiments.statistics import LEVEL, Pair, Verdict, holm, mean_interval, word_of
 from lora_lab.metrics import metric as metric_of
 
+WORDS = ("better", "worse", "equivalent", "undecided", "better but within the margin", "worse but within the margin")
+LETTERS = dict(zip(WORDS, "bweuBW", strict=True))  # of a verdict's word
 MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per token for language models
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
@@ -48,11 +50,6 @@ def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
     return np.array([np.frombuffer(data, "<f4") for data in seeds], float)
 
 
-def letter(word: str) -> str:
-    """Return the letter of a verdict's word."""
-    return word[0].upper() if "within" in word else word[0]
-
-
 def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS) -> dict[str, dict[str, Any]]:
     """Return {rival: {method: entry}} for scores (seeds, rows) by name, with the results of `verdict(method, rival)`.
 
@@ -73,8 +70,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
         differ = holm([at[0].p_difference for at in own])
         equal = [holm([verdict.p_equivalence for verdict in at]) for at in zip(*own, strict=True)]
         for i, entry in enumerate(others.values()):
-            words = [word_of(entry["difference"], differ[i], at_margin[i]) for at_margin in equal]
-            entry["together"] = "".join(map(letter, words))
+            entry["together"] = "".join(LETTERS[word_of(entry["difference"], differ[i], p[i])] for p in equal)
     return entries
 
 
@@ -85,10 +81,10 @@ def _entry(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     within = [[i, *both] for i, both in enumerate(ends) if i == 0 or both != ends[i - 1]]
     more = [(verdict.more_seeds, verdict.more_rows) for verdict in verdicts if verdict.word == "undecided"]
     return {
-        **{"difference": round(first.difference, 6), "low": round(first.low95, 5), "high": round(first.high95, 5)},
-        **{"within": within, "outcomes": "".join(letter(verdict.word) for verdict in verdicts)},
+        "difference": round(first.difference, 6), "low": round(first.low95, 5), "high": round(first.high95, 5),
+        "within": within, "outcomes": "".join(LETTERS[verdict.word] for verdict in verdicts),
         "more": [[n and int(float(f"{n:.2g}")) for n in sizes] for sizes in more],
-    }
+    }  # fmt: skip
 
 
 def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +113,7 @@ def resampled(
         verdict = pair.judged(margins[0])
         studies.append([round(value, 5) for value in (verdict.difference, verdict.low95, verdict.high95)])
         first_equal = bisect_left(margins, True, key=lambda margin: pair.p_equivalence(margin) < LEVEL)
-        outside, within = (letter(word_of(pair.difference, pair.p_difference, p)) for p in (1.0, 0.0))
+        outside, within = (LETTERS[word_of(pair.difference, pair.p_difference, p)] for p in (1.0, 0.0))
         outcomes.append(outside * first_equal + within * (len(margins) - first_equal))
     truth = round(float(a.mean() - b.mean()), 6)
     return {"truth": truth, "rows": rows, "seeds": len(a), "studies": studies, "outcomes": outcomes}
@@ -190,8 +186,8 @@ def _stored(verdict: Mapping[str, Any], margins: Sequence[float]) -> dict[str, A
     """Return the entry of a stored verdict, which has one margin and may lack a 90% interval."""
     ends = {interval["level"]: (interval["low"], interval["high"]) for interval in verdict["intervals"]}
     low, high = ends[95]
-    outcome = letter(word_of(verdict["difference"], float(low <= 0 <= high), float(verdict["kind"] != "equivalent")))
-    letters = "".join(outcome if margin == verdict["margin"] else "-" for margin in margins)
+    word = word_of(verdict["difference"], float(low <= 0 <= high), float(verdict["kind"] != "equivalent"))
+    letters = "".join(LETTERS[word] if margin == verdict["margin"] else "-" for margin in margins)
     within = [[0, *ends[90]]] if 90 in ends else []
     interval = {"difference": verdict["difference"], "low": low, "high": high, "within": within, "more": []}
     return {**interval, "outcomes": letters, "together": letters}

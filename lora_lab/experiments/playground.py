@@ -122,12 +122,13 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
     """Yield (student's subfolder, record) for every run except the files in `skip`. Raises: see `read`."""
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
-    found = dict[str, Record]()  # a run counts once, even if there are a zip file and its unpacked folder
-    for store in sorted(stores(folder), key=lambda store: (".zip" not in str(store), store)):
+    seen = set[int]()  # a student's run counts once, even if there are a zip file and its unpacked folder
+    for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0].removesuffix(".zip")
         for record in results.records(store, skip, strict=True):
-            found[who + json.dumps(record)] = who, record
-    yield from found.values()
+            if (run := hash((who, json.dumps(record)))) not in seen:
+                seen.add(run)
+                yield who, record
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:

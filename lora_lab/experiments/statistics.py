@@ -45,14 +45,12 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely range
 class Verdict:
     """The outcome of comparing `a` with `b`; `str(verdict)` is one sentence.
 
-    word                    see `word_of`
     difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
     more_seeds, more_rows   if undecided, the number of seeds (same rows) or rows (same seeds) needed to decide
                             with 80% power, given the estimated difference and spread; None if no number is enough
     """
 
-    word: str
     difference: float
     low: float
     high: float
@@ -70,9 +68,14 @@ class Verdict:
     pairs: int = 1  # number of pairs in Holm's correction
 
     @property
+    def word(self) -> str:
+        """The outcome in full; see `word_of`."""
+        return word_of(self.difference, self.p_difference, self.p_equivalence)
+
+    @property
     def outcome(self) -> str:
         """The word, or "equivalent" if `a` is better or worse, but within the margin."""
-        return "equivalent" if "within" in self.word else self.word
+        return "equivalent" if self.p_equivalence < LEVEL else self.word
 
     def __str__(self) -> str:
         gap, margin = (self._format(value, " points") for value in (abs(self.difference), self.margin))
@@ -270,7 +273,7 @@ class Pair:
             if self.runs.size:
                 more_seeds = _fewest(lambda n: self.power(margin, self.rows, n, LEVEL / pairs), MANY_SEEDS)
         return Verdict(
-            word, self.difference, low, high, low95, high95, margin, p_difference, p_equivalence, *self.seeds,
+            self.difference, low, high, low95, high95, margin, p_difference, p_equivalence, *self.seeds,
             self.rows, more_seeds, more_rows, self.correctness, pairs,
         )  # fmt: skip
 

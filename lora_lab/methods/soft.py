@@ -78,9 +78,9 @@ class Soft(Method):
         if cached:  # generate may have taken the vectors in the cache for tokens of the text
             new = next(call[name] for name in ("input_ids", "inputs_embeds") if call.get(name) is not None)
             length = expected = cached + new.shape[1] - tokens  # of the whole text
-            if mask is not None:
-                length = mask.shape[1] if mask.dim() == 2 else expected
-            elif positions is not None and positions.dim() == 2:
+            if mask is not None and mask.dim() == 2:
+                length = mask.shape[1]
+            elif mask is None and positions is not None and positions.dim() == 2:
                 length = int(positions[0, -1]) + 1
             if length != expected:
                 raise BadValue(

@@ -100,6 +100,9 @@ def test_refresh_of_a_class_shows_new_runs_and_always_answers(tmp_path, classroo
     shutil.make_archive(str(folder / "one"), "zip", folder, "one")
     said(panel, "refresh")
     assert "18 runs by 1 student:" in panel.data["about"]  # a zip file beside its unpacked folder
+    shutil.copytree(folder / "one", folder / "two")
+    said(panel, "refresh")
+    assert "36 runs by 2 students:" in panel.data["about"]  # one has copied the other's runs
 
 
 def test_headless_voices_answer_the_first_question(tiny_causal, voices):

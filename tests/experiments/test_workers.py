@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -155,6 +156,14 @@ def test_pack_of_a_killed_worker_is_rerun(client, recipes, tmp_path):
     assert killed
     assert [run.recipe for run in swept.runs] == planned
     assert {run.status for run in swept.runs} == {"done"}
+
+
+def test_pack_whose_runs_do_not_return_is_sent_once(recipes, tmp_path, monkeypatch):
+    sent, empty = [], Mock(result=lambda: [])
+    monkeypatch.setattr("dask.distributed.as_completed", lambda futures: futures)
+    client = Mock(map=lambda function, packs, **options: sent.extend(packs) or [empty])
+    assert sweep(recipes(lr=1e-2, seed=0), tmp_path, client=client).runs == ()
+    assert len(sent) == 1
 
 
 def test_stop_keeps_the_packs_that_have_returned(client, recipes, tmp_path):

@@ -42,6 +42,7 @@ OPEN = [
 ]
 ANSWERS = ["return 1.96 * (p * (1 - p) / n) ** 0.5", "10", "2 * (576 + 1536)", '"A and B"']
 SOLVED = [cell.replace("...", answer) for cell, answer in zip(OPEN, ANSWERS, strict=True)]
+LEAVES = "import os\nassert 'LORA_LAB_STUDENT' not in os.environ\nos._exit(0)"  # the teacher's name stays out
 LIMITS = Limits(seconds=120, memory_gib=1)
 
 
@@ -100,7 +101,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     (folder / "ada" / FILE).write_text(json.dumps({"student": "Ada"}))
     wrong = OPEN[0].replace("...", "return p").partition("\n\n\n")[0]  # without the call to its check
     hand_in(folder, "ada/other", [wrong, OPEN[1], "pair = 4224", 'checks.check_stranger("A", 1)'])
-    hand_in(folder, "max/mine", [SOLVED[0], "import os\nos._exit(0)", SOLVED[1]])
+    hand_in(folder, "max/mine", [SOLVED[0], LEAVES, SOLVED[1]])
     large = "import mmap\nkept = mmap.mmap(-1, 2**31)\nfor place in range(0, 2**31, 4096):\n    kept[place] = 1"
     hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
     fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # bypasses the hook
@@ -112,6 +113,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     json_out, words = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(json_out), redirect_stderr(words):
         patch.setenv("HF_TOKEN", "secret")
+        patch.setenv("LORA_LAB_STUDENT", "teacher")
         commands(["grade", str(folder), *options, "--memory", "1", "--jobs", "2"], standalone_mode=False)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in kept.parent.iterdir()] == ["kept"]
