@@ -1,5 +1,5 @@
 # Two commands: `make lab` sets everything up and opens the workbench, `make test` sets everything up and runs the tests.
-# Both may be repeated: they keep what is already installed, and then need no network.
+# You can run both commands again: they keep what is already installed, and then need no network.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p))))
 BIN := .venv/bin
@@ -20,7 +20,7 @@ test: .venv/.test fetch
 	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Run every lesson in a kernel that is ended if it takes more memory than an 8 GB machine has left: docs/install.md
+# Run each lesson in a kernel that is ended if it uses more memory than an 8 GB machine has left (docs/install.md).
 small: .venv/.test fetch
 	$(BIN)/python -m pytest -m memory
 
@@ -30,12 +30,12 @@ demo: fetch
 notebooks: .venv/.test fetch
 	$(BIN)/python notebooks/build.py
 
-# The peers in .[bench] may be missing, as they are without a network: their columns then stay empty.
+# The other tools in .[bench] may be missing, as they are without a network; then their columns stay empty.
 bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m benchmarks
 
-# The reference results of `lora-lab reproduce`: takes hours, but can resume. Results, pictures and report ship; runs don't.
+# Make the reference results of `lora-lab reproduce`: takes hours, but can resume. The runs themselves don't ship.
 reference: fetch
 	$(BIN)/python -m lora_course reproduce --out runs/reference
 	mkdir -p data/results/reproduce
@@ -44,7 +44,7 @@ reference: fetch
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# Write the numbers that lessons and pages quote from the stored runs into data/quoted.json and the text.
+# Write the numbers that lessons and pages quote from stored runs into data/quoted.json and into the text.
 numbers: .venv/.test
 	$(BIN)/python docs/quoted.py
 
@@ -56,8 +56,8 @@ api: .venv/.test
 site: .venv/.test
 	$(BIN)/python site/build.py
 
-# Test the lowest and the newest versions that pyproject.toml allows, each in its own environment in build/matrix. For
-# the whole suite: ROOMS=tests; for one environment: MATRIX=3.11=lowest-direct; for torch on a CPU: UV_TORCH_BACKEND=cpu
+# Test with the lowest and the newest versions that pyproject.toml allows, each in its own environment in build/matrix.
+# All tests: ROOMS=tests. Only one environment: MATRIX=3.11=lowest-direct. The CPU build of torch: UV_TORCH_BACKEND=cpu.
 matrix: .venv/.test fetch
 	@failed=; for one in $(MATRIX); do \
 	    python=$${one%=*} made=build/matrix/$${one%=*}-$${one#*=}; \
@@ -70,29 +70,29 @@ matrix: .venv/.test fetch
 	    && $$made/bin/python -m pytest -q $(ROOMS) || failed="$$failed $$one"; \
 	done; [ -z "$$failed" ] || { echo "matrix: failed:$$failed"; exit 1; }
 
-# Screenshots of panels for docs/; takes some minutes, because one panel trains.
+# Take screenshots of panels for docs/. This takes some minutes, because one panel trains a model.
 pictures: .venv/.test fetch
 	$(BIN)/python docs/pictures.py
 
-# For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
+# Write the installation files for a class, for example with FOR="--platform windows --python 3.11" (docs/install.md).
 wheelhouse: .venv/.lab
 	@$(BIN)/python -c "import uv" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -e '.[wheelhouse]'
 	$(BIN)/python -m lora_course wheelhouse $(FOR)
 
 fetch: .venv/.lab
-	@echo "models and data: 200 MB to download the first time; after that they are only checked"
+	@echo "models and data: the first time, downloads 200 MB; after that, only checks the files"
 	$(BIN)/python -m lora_course fetch
 
-# A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
-# environment has an older Python, it is created again.
-# A second `pip install -e .` would need the network again; the stamp files prevent that.
+# If .venv has no pip (uv adds none), add pip and keep the other packages. If pip can't be added, or if the
+# environment has an older Python, create the environment again.
+# A second `pip install -e .` would need the network again; the stamp files prevent this.
 .venv/.lab: pyproject.toml
-	@echo "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
+	@echo "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"
 	$(call HAS,pip) || if $(call HAS,ensurepip); then $(BIN)/python -m ensurepip; else $(PYTHON) -m venv --clear .venv; fi
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@
 
 .venv/.test: .venv/.lab
-	@echo "installing what the tests need, once: 0.6 GB of disk space, 1 to 3 minutes"
+	@echo "installing the packages that the tests need (once): 1 to 3 minutes, 0.6 GB of disk"
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
 	@touch $@

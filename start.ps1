@@ -1,13 +1,13 @@
 # Set the lab up in this folder and open it, without make and without admin rights:
 #     powershell -ExecutionPolicy Bypass -File start.ps1 [-DryRun] [arguments for lora-lab, such as: demo]
 # If there is a folder `wheelhouse` here or next to this folder, or LORA_LAB_WHEELHOUSE names one, the script installs from
-# there without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
+# there without a network (docs/install.md); otherwise, it installs from pip's index. To start over, delete .venv.
 param([switch]$DryRun, [Parameter(ValueFromRemainingArguments = $true)][string[]]$Words = @())
 $Named = $env:LORA_LAB_WHEELHOUSE
 if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to the current folder
 Set-Location -LiteralPath $PSScriptRoot
 $env:PYTHONUTF8 = "1"
-[Console]::OutputEncoding = [Text.Encoding]::UTF8  # Python writes UTF-8: its path, read below, may contain any letters
+[Console]::OutputEncoding = [Text.Encoding]::UTF8  # Python writes UTF-8: its path, read below, may have any letter
 $Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"
 $Stamp = Join-Path $PSScriptRoot ".venv\.lab"
 
@@ -23,7 +23,7 @@ function Say([string]$Words) {
 
 function Find-Python {
     $Versions = @()
-    if ($Wheelhouse) {  # the versions that it is for: the installer accepts no others
+    if ($Wheelhouse) {  # the versions that it was made for: the installer accepts no others
         $Locks = Get-ChildItem -LiteralPath $Wheelhouse -Filter "windows-3.*.txt"
         $Versions += @($Locks | ForEach-Object { $_.BaseName -replace "^windows", "" })
     }
@@ -58,12 +58,12 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
         Write-Output "start: the lab needs Python 3.11 to 3.14: install it (your own user account is enough), then run this script again"
         exit 1
     }
-    Say "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
+    Say "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"
     if ($Wheelhouse) {
         Invoke-Step $Python @([IO.Path]::Combine($Wheelhouse, "install.py"), "--to", ".", "--no-assets")
     } else {
-        # A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
-        # environment has an older Python, it is created again.
+        # If .venv has no pip (uv adds none), add pip and keep the other packages. If pip can't be added, or if
+        # the environment has an older Python, create the environment again.
         if (-not (Test-Environment "pip")) {
             if (Test-Environment "ensurepip") { Invoke-Step $Lab @("-m", "ensurepip") }
             else { Invoke-Step $Python @("-m", "venv", "--clear", ".venv") }
@@ -72,7 +72,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }
 }
-Say "models and data: 200 MB to download the first time; after that they are only checked"
+Say "models and data: the first time, downloads 200 MB; after that, only checks the files"
 $Fetch = @("-m", "lora_course", "fetch")
 if ($Wheelhouse) { $Fetch += @("--from", [IO.Path]::Combine($Wheelhouse, "assets")) }
 Invoke-Step $Lab $Fetch

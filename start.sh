@@ -2,7 +2,7 @@
 # Set the lab up in this folder and open it, without make and without admin rights:
 #     sh start.sh [--dry-run] [arguments for lora-lab, such as: demo]
 # If there is a folder `wheelhouse` here or next to this folder, or LORA_LAB_WHEELHOUSE names one, the script installs from
-# there without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
+# there without a network (docs/install.md); otherwise, it installs from pip's index. To start over, delete .venv.
 set -eu
 case "${LORA_LAB_WHEELHOUSE:-}" in
     "" | /*) ;;
@@ -32,7 +32,7 @@ has() {
     .venv/bin/python -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
 }
 
-# The Python versions that the wheelhouse is for: the installer accepts no others.
+# List the Python versions that the wheelhouse was made for: the installer accepts no others.
 pythons_of_wheelhouse() {
     [ -n "$wheelhouse" ] || return 0
     case "$(uname -s)" in
@@ -73,12 +73,12 @@ find_wheelhouse() {
 wheelhouse=$(find_wheelhouse)
 if [ ! -f .venv/.lab ]; then
     python=$(find_python)
-    say "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
+    say "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"
     if [ -n "$wheelhouse" ]; then
         run "$python" "$wheelhouse/install.py" --to . --no-assets
     else
-        # A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
-        # environment has an older Python, it is created again.
+        # If .venv has no pip (uv adds none), add pip and keep the other packages. If pip can't be added, or if
+        # the environment has an older Python, create the environment again.
         if ! has pip; then
             if has ensurepip; then run .venv/bin/python -m ensurepip; else run "$python" -m venv --clear .venv; fi
         fi
@@ -86,7 +86,7 @@ if [ ! -f .venv/.lab ]; then
         run touch .venv/.lab
     fi
 fi
-say "models and data: 200 MB to download the first time; after that they are only checked"
+say "models and data: the first time, downloads 200 MB; after that, only checks the files"
 if [ -n "$wheelhouse" ]; then
     run .venv/bin/python -m lora_course fetch --from "$wheelhouse/assets"
 else

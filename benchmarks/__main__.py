@@ -18,8 +18,8 @@ PACKAGES = ("lora-lab", "torch", "transformers", "peft", "accelerate")
 def main() -> None:
     """Print the report, one paragraph at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer pairs, seeds and steps")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all by default: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="use fewer pairs, seeds and steps")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}")
     args = parser.parse_args()
     if unknown := {*args.names} - {*BENCHMARKS}:
         parser.error(f"unknown benchmark: {', '.join(unknown)}")

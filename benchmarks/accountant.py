@@ -1,7 +1,7 @@
 """Measure how fast the memory accountant predicts and traces, and how far its predictions are from its traces.
 
 `python -m benchmarks estimators` includes this report. `python -m benchmarks.accountant METHOD` runs one trace of LARGE
-and prints its seconds and its peak resident bytes as JSON. Peak memory needs a process of its own.
+and prints its seconds and its peak resident bytes as JSON. To measure peak memory, a trace needs its own process.
 """
 
 import json
@@ -31,14 +31,14 @@ HEAD = ["model, batch x length", "method", "predicted GiB", "traced GiB", "predi
 
 
 def trace(method: str) -> None:
-    """Trace one step and print its seconds, without imports, and the peak resident bytes of this process."""
+    """Trace one step, and print its seconds (without imports) and the peak resident bytes of this process."""
     time = seconds(lambda: memory(LARGE, METHODS[method], batch=1, seq=512, trace=True))
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps([time, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]))
 
 
 def microseconds(method: Any, **setup: Any) -> float:
-    """Return the median time of a prediction for a new length. A missing fit is made first."""
+    """Return the median time of a prediction for a new length. If there is no fit yet, make one first."""
     memory(LARGE, method, seq=100, **setup)
     return 1e6 * median(seconds(lambda s=s: memory(LARGE, method, seq=s, **setup)) for s in range(100, 2000, 10))
 
@@ -57,17 +57,17 @@ def report(quick: bool) -> Iterator[str]:
             rows.append([f"{model} {batch}x{seq}", name, *sizes])
     yield "### Prediction against trace"
     yield table(HEAD, rows)
-    yield goal("prediction against trace, largest error in percent", max(map(abs, errors)), 0.1, 3)
+    yield goal("largest error of a prediction against its trace, in percent", max(map(abs, errors)), 0.1, 3)
     qlora = microseconds(LoRA(targets="all-linear"), quantised="nf4", checkpointing=True)
     times = {name: microseconds(method) for name, method in METHODS.items()} | {"QLoRA with checkpointing": qlora}
     for name, us in times.items():
-        yield goal(f"prediction, {LARGE}, {name}, median microseconds", us, 1000, 0)
+        yield goal(f"median microseconds of a prediction for {LARGE}, {name}", us, 1000, 0)
     for name in ("LoRA r8",) if quick else METHODS:
         command = [sys.executable, "-m", __name__, name]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
         time, resident = json.loads(done.stdout.splitlines()[-1])
-        yield goal(f"trace of {LARGE} 1x512, {name}, seconds", time, 20, 1)
-        yield goal("peak resident GiB of its process", resident / GIB, 4)
+        yield goal(f"seconds of a trace of {LARGE} 1x512, {name}", time, 20, 1)
+        yield goal("peak resident GiB of the process of this trace", resident / GIB, 4)
 
 
 if __name__ == "__main__":

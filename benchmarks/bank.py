@@ -1,8 +1,8 @@
-"""Time a batch whose rows use sixteen adapters against one adapter for all rows, PEFT's mixed batch, and switching.
+"""Compare a batch whose rows use sixteen adapters with three others: one adapter, PEFT's mixed batch, and switching.
 
-Rows change their order in each batch, so nothing can be reused. "One" is the largest adapter for all rows. "Switching"
-runs each adapter alone on its own rows. PEFT reads the same files: its mixed batch is `adapter_names=`, its switch
-`set_adapter`. Only forward passes on random tokens are timed.
+The rows have a new order in each batch, so nothing can be reused. "One" uses the largest adapter for all rows, and
+"switching" runs each adapter alone on its own rows. PEFT reads the same files; its mixed batch uses `adapter_names=`,
+and its switch is `set_adapter`. The benchmark times only forward passes, on random tokens.
 """
 
 import tempfile
@@ -53,7 +53,7 @@ CASES = (
 
 
 class Result(NamedTuple):
-    """Times of a case, and the largest difference between a logit of the mixed batch and of a separate run."""
+    """The times of a case, and the largest difference between the logits of the mixed batch and of separate runs."""
 
     case: Case
     one: Paired
@@ -137,10 +137,10 @@ def report(quick: bool) -> Iterator[str]:
     yield worst_goal("mixed batch against one adapter", [r.one.ratio for r in results if r.case.uniform], 1 / 0.9)
     for r in results:
         if not r.case.uniform:
-            yield f"- {r.case}, all padded to the largest rank, against the largest adapter alone: {r.one}"
+            yield f"- {r.case}, with all adapters padded to the largest rank, against only the largest adapter: {r.one}"
     yield worst_goal("mixed batch against PEFT's", [r.peft.ratio for r in results], 1.0)
     difference = max(r.difference for r in results if r.case.dtype == "fp32")
-    yield goal("mixed batch against separate runs in fp32, largest difference in 1e-5", difference / 1e-5, 1.0)
+    yield goal("largest difference of a mixed batch from separate runs in fp32, in 1e-5", difference / 1e-5, 1.0)
     switches, peft_switches = ([1000 * t for r in results for t in r.switches[way]] for way in (0, 1))
     details = f"the slowest of {len(switches)} (PEFT's set_adapter: median {median(peft_switches):.1f})"
     yield goal(f"milliseconds of a switch, {details}", max(switches), 1.0, 4)

@@ -1,18 +1,18 @@
-"""Replay `sweep --choose` on stored sweeps, to see what it saves and what it costs in accuracy. Nothing is trained.
+"""Replay `sweep --choose` on stored sweeps, to see how many steps it saves and how much accuracy it costs.
 
     python -m benchmarks.early_exit [STORE ...]
 
-A grid has all rates of one choice of matrices, rank and alpha. 14 grids ship, of 3 to 6 rates and 2 or 5 seeds. Each is
-raced with up to three of its seeds, in every order: the rule of `racing` reads the stored training losses, then the
-best validation mean is chosen, once among all rates and once among the survivors. The regret is the difference in test
-accuracy between the two choices, averaged over the seeds in the race. See `bound` for its upper bound.
+Nothing is trained. A grid has all rates for one choice of matrices, rank and alpha. The lab ships 14 grids with 3 to 6
+rates and 2 or 5 seeds. Each is raced with up to three seeds, in every order: the rule of `racing` reads the stored
+training losses, then the best validation mean is chosen, once among all rates and once among the survivors. The regret
+is the difference in test accuracy between the two choices, averaged over the seeds in the race (see `bound`).
 
-STORE adds other sweeps, with the grid of rates of each recipe that has at least three. Where no test was scored,
-validation replaces it; for language models, one point is a hundredth of a nat. A family is a model, a task and a
-number of steps. Decided before the runs of 100 and 400 steps and of smollm2: leave out each family in turn, and choose
-the thresholds that save the most steps on the other families at a mean regret of at most 0.1 points. The rule changes
-if these thresholds save more than the current ones on the families left out, and cost at most 0.1 points on average.
-They did, but on the 14 grids above they cost 0.14 points, so the rule was not changed.
+STORE adds other sweeps, with a grid for each recipe that has at least three rates. If no test was scored, the
+validation score replaces it; for language models, one point is 0.01 nats. A family is a model, a task and a number of
+steps. Before the runs of 100 and 400 steps and of smollm2, we decided to leave out each family in turn, and to choose
+the thresholds that save the most steps on the other families with a mean regret of at most 0.1 points. We would adopt
+them if, on the families left out, they save more than the current ones and cost at most 0.1 points on average.
+They did, but on the 14 grids above they cost 0.14 points, so we didn't change the rule.
 """
 
 import sys
@@ -49,7 +49,7 @@ Grid = Mapping[float, Mapping[int, Stored]]  # by rate and seed
 
 
 class Replay(NamedTuple):
-    """Means over all orders of the seeds; regret is in points of accuracy."""
+    """The means over all orders of the seeds; the regret is in points of accuracy."""
 
     rates: int
     seeds: int
@@ -72,7 +72,7 @@ def race(grid: Grid, seeds: Sequence[int]) -> tuple[list[float], int]:
 
 
 def replay(grid: Grid) -> Replay:
-    """Race a grid with every choice of its shared seeds, and each of them as the first."""
+    """Race a grid with every choice of its shared seeds, and with each of these seeds as the first."""
     seeds = sorted(set.intersection(*(set(runs) for runs in grid.values())))
     count, outcomes = min(len(seeds), MAX_SEEDS), []
     for order in permutations(seeds, count):
@@ -111,9 +111,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def bound(grids: Collection[Grid]) -> float:
     """Return an upper 95% bound of the mean regret on grids like these, in points.
 
-    It is the probability that the choice changes times the cost of a changed choice. The probability is the
-    Clopper-Pearson limit for the share of orders that changed, summed over grids. Too few changed to estimate the cost,
-    so the cost is that of an eager rule, which stops the best rate more often.
+    The bound is the probability that the choice changes, times the cost of a changed choice. The probability is the
+    Clopper-Pearson limit for the share of orders that changed, summed over grids. Too few orders changed to estimate
+    the cost, so the cost is that of an eager rule, which stops the best rate more often.
     """
     changed = [replay(grid).changed for grid in grids]
     with patch.object(racing, "GAP", racing.GAP / 2), patch.object(racing, "WAY", 0.0):
@@ -142,7 +142,7 @@ def report(quick: bool = False, *stores: str) -> Iterator[str]:
 
 
 def leave_one_out(grids: Mapping[str, Grid]) -> str:
-    """Choose GAP and WAY without each family in turn, and compare them to the current ones on that family."""
+    """Choose GAP and WAY without each family in turn, and compare them with the current values on that family."""
     families = {name: name.split(":")[0] for name in grids}
     replays: dict[tuple[float, float], dict[str, Replay]] = {}
     for gap, way in product((0.05, 0.1, 0.2), (0.3, 0.6, 0.9)):

@@ -1,4 +1,4 @@
-"""Compare memory predictions to 18 GPU runs of PEFT's MetaMathQA suite, ours and those of other estimators.
+"""Compare our memory predictions, and those of other estimators, with 18 GPU runs of PEFT's MetaMathQA suite.
 
 The length of the longest batch is fitted to one run; the other runs are predicted.
 """
@@ -22,7 +22,7 @@ GOAL = 2.0  # percent
 
 
 class Line(NamedTuple):
-    """A run and its estimates in bytes; an estimator that is missing doesn't know the method."""
+    """A run and its estimates in bytes; if an estimator is missing, it doesn't know the method."""
 
     run: Run
     estimates: dict[str, float]
@@ -58,12 +58,12 @@ def report(quick: bool) -> Iterator[str]:
         lines.append(Line(run, ours | peers.estimates(run)))
     yield "## Memory: predicted against measured"
     yield (
-        f"Llama-3.2-3B, bf16, batch 4. Longest batch fitted to {FITTED}: {LONGEST} tokens (remaining error "
-        f"{fitted.error(followed(fitted).reserved):+.2f}%); the other runs are predicted. PEFT's own layers are traced "
-        "through the suite's loop, and the allocator is simulated; less is allocated than reserved. "
-        f"accelerate predicts {peers.accelerate() / 1e9:.2f} GB for every method. The other estimators get our length, "
-        "fitcheck-llm also gets the length that fits the fitted run best. "
-        f"{peers.MISSING if peers.estimator is None else f'That is {peers.fitcheck_length()}.'}"
+        f"Llama-3.2-3B, bf16, batch 4. The longest batch, {LONGEST} tokens, is fitted to {FITTED} (remaining error "
+        f"{fitted.error(followed(fitted).reserved):+.2f}%); the other runs are predicted. We trace PEFT's own layers "
+        "in the suite's loop, and simulate the allocator. The allocated memory is smaller than the reserved memory. "
+        f"accelerate predicts {peers.accelerate() / 1e9:.2f} GB for every method. The other estimators get our length; "
+        "fitcheck-llm also gets the length with which it fits the fitted run best. "
+        f"{peers.MISSING if peers.estimator is None else f'This length is {peers.fitcheck_length()}.'}"
     )
     yield table(HEAD, [line.row() for line in lines])
     yield table(SUMMARY, summary(lines))

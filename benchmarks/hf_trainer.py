@@ -2,7 +2,7 @@
 
     python -m benchmarks.hf_trainer SEED STEPS [RANK RATE BATCH]
 
-Only the task's rows, the model's folder and the recipe come from the lab.
+The lab provides only the task's rows, the model's folder and the recipe.
 """
 
 import json

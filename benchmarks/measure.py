@@ -1,4 +1,4 @@
-"""Compare two functions on a machine that is also busy with other work: run them in pairs, take the median ratio."""
+"""Compare two functions on a machine that also does other work: run them in pairs, and take the median ratio."""
 
 import statistics
 import time
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Paired:
-    """Seconds of each paired run, ours and theirs."""
+    """The seconds of each paired run, ours and theirs."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
 
     @property
     def ratios(self) -> list[float]:
-        """Ours / theirs for each pair. Other work on the machine slows both runs of a pair."""
+        """Ours / theirs for each pair. If the machine does other work, this slows both runs of a pair."""
         return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
     @property

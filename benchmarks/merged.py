@@ -1,6 +1,6 @@
 """Check that a merged model is as fast as its base: MiniLM with LoRA of rank 8 on q and v, 1 and 32 rows.
 
-The base, the merged model and the model with its adapter attached compute the same rows in alternation.
+The base, the merged model and the model with its adapter attached take turns computing the same rows.
 """
 
 import copy

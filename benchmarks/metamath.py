@@ -2,8 +2,8 @@
 
 The loop is in method_comparison/MetaMathQA/run.py in PEFT's repository, at commit 5d602fd. It sorts 20 batches at a
 time from long to short, calls `torch.cuda.empty_cache()` after every 10 steps, and reports `max_memory_reserved()` of
-the whole process. So the longest batch finds an empty cache, and a short one's outputs and gradients in memory. The
-length of the longest batch is not published; it is fitted to one run.
+the whole process. So when the longest batch starts, the cache is empty, and the outputs and gradients of a short batch
+are in memory. The length of the longest batch isn't published, so we fitted it to one run.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ FILE = Path(__file__).parents[1] / "data" / "reference" / "peft_metamath.json"
 FITTED = "LoRA r32"  # the length of the longest batch is fitted to this run
 FAMILY = ("LoRA r64", "LoRA r10 MLP", "DoRA r32")  # the other runs with PEFT's LoRA layers
 LONGEST = 700  # tokens in the longest batch with padding, fitted
-HISTORY = (480, 0, 200, 150, 90, 0, LONGEST)  # of the others, only the order is known; 0 empties the cache
+HISTORY = (480, 0, 200, 150, 90, 0, LONGEST)  # only the order of the other lengths is known; 0 empties the cache
 CUT = 768  # the suite truncates rows to this length
-MISSES = {  # ranges are over random lengths of the batches before the longest one; LoRA r32 stays within 0.4%
-    "full fine-tuning": "the first step puts the optimizer's states into segments of activations: 37.8 to 39.5 GB",
-    "prompt tuning": "outputs that are 200 tokens longer keep more of the old segments: 24.6 to 25.3 GB",
-    "prefix tuning": "evaluation, which is not simulated, makes the prefix of 50 rows in fp32 and in bf16: 3.4 GB",
+MISSES = {  # each range is over random lengths of the earlier batches, which change LoRA r32 by at most 0.4%
+    "full fine-tuning": "in the first step, the optimizer's states go into segments of activations: 37.8 to 39.5 GB",
+    "prompt tuning": "the outputs are 200 tokens longer and keep more old segments: 24.6 to 25.3 GB",
+    "prefix tuning": "evaluation isn't simulated; it makes the prefix of 50 rows in fp32 and in bf16: 3.4 GB",
 }
 CONDITIONS: dict[str, Any] = {
     "batch": 4,

@@ -1,9 +1,9 @@
-"""Time how soon the panels respond: to a slider, when they open, and when they start to train.
+"""Time how fast the panels respond: to a slider, when they open, and when they start to train.
 
-Slider: milliseconds of script, and milliseconds until painted, in chromium without a kernel, one step per frame. The
-fastest of three rounds counts, because other work on the machine slows the others.
-Opening: making the panel from shipped data in a process that has imported `lora_lab`, and drawing it in chromium.
-Training: from *run these* to the first point of a curve, in a process that has trained the model before.
+Slider: the milliseconds of script, and until the frame is painted, in chromium without a kernel, with one step per
+frame. The fastest of three rounds counts, because other work on the machine slows the other rounds.
+Opening: the time to make a panel from shipped data in a process that has imported `lora_lab`, and to draw it.
+Training: the time from *run these* to the first point of a curve, in a process that has trained the model before.
 """
 
 import os
@@ -104,15 +104,15 @@ def report(quick: bool) -> Iterator[str]:
     )
     yield f"First point of a live curve: {cold:.1f} s in a new process, {warm:.1f} s when the model is loaded."
     worst = max(np.percentile(script, 95) for script, _ in times.values())
-    yield goal("script of a slider's step, worst p95, ms", worst, 8)
+    yield goal("milliseconds of script for a slider's step, worst p95", worst, 8)
     late = 100 * np.mean([painted > 1.5 * FRAME for _, painted in times.values()])
     yield goal("steps that miss the next frame, %", late, 5)
-    yield goal("opening a panel after the import, the slowest, s", max(map(sum, opened.values())), 0.5)
-    yield goal("first live point when the model is loaded, s", warm, 4)
+    yield goal("seconds to open the slowest panel after the import", max(map(sum, opened.values())), 0.5)
+    yield goal("seconds to the first live point when the model is loaded", warm, 4)
 
 
 def time_slider(browser: Browser, file: Path, panel: Panel, slider: str, steps: int) -> np.ndarray:
-    """Return the milliseconds of script, and those until painted, (2, steps)."""
+    """Return the milliseconds of script, and the milliseconds until the frame is painted: (2, steps)."""
     file.write_text(page(panel.snapshot()), encoding="utf-8")
     view = browser.new_page(viewport={"width": 1024, "height": 900})
     view.goto(file.as_uri())
@@ -123,7 +123,7 @@ def time_slider(browser: Browser, file: Path, panel: Panel, slider: str, steps: 
 
 
 def time_opening(browser: Browser, file: Path, panel: type[Panel]) -> tuple[float, float]:
-    """Return the seconds to make a panel in a new process, and from the start of the page's scripts to the painting."""
+    """Return the seconds to make a panel in a new process, and to draw it, from the start of the page's scripts."""
     text = page(panel().snapshot()).replace("<script>", "<script>const labBegan = performance.now();\n", 1)
     file.write_text(text, encoding="utf-8")
     made, drawn = [], []

@@ -1,6 +1,6 @@
-"""Ask other memory estimators about the runs of PEFT's suite, with all details that each accepts.
+"""Ask other memory estimators about the runs of PEFT's suite, with all details that each estimator accepts.
 
-Estimates are in bytes; an estimator that gives none doesn't know the method.
+Estimates are in bytes. If an estimator gives no estimate, it doesn't know the method.
 """
 
 from functools import cache
@@ -29,13 +29,13 @@ MISSING = "fitcheck-llm, peft-doctor and torch-preflight are not installed: pip 
 def estimates(run: Run) -> dict[str, float]:
     """Return the estimate of each installed estimator, by name.
 
-    "weights + 16 B" is the rule of thumb: 16 bytes per trainable parameter, 2 per frozen one.
+    "weights + 16 B" is the rule of thumb: 16 bytes per trainable parameter, and 2 bytes per frozen parameter.
     """
     sixteen_bytes = 16 * run.trainable + 2 * (_parameters() if run.config else 0)
     result: dict[str, float] = {"accelerate": accelerate(), "weights + 16 B": sixteen_bytes}
     if estimator is None:
         return result
-    if isinstance(run.method, LoRA | FullFineTuning):  # the first two know no others
+    if isinstance(run.method, LoRA | FullFineTuning):  # fitcheck and peft-doctor know no other methods
         result["fitcheck"] = fitcheck(run, LONGEST)
         result["fitcheck, own length"] = fitcheck(run, fitcheck_length())
         result["peft-doctor"] = peft_doctor(run)
@@ -52,7 +52,7 @@ def accelerate() -> int:
 
 
 def fitcheck(run: Run, seq: int) -> float:
-    """Return fitcheck-llm's total for LoRA or full fine-tuning. It says flash for SDPA's memory-efficient kernel."""
+    """Return fitcheck-llm's total for LoRA or full fine-tuning. It calls SDPA's memory-efficient kernel flash."""
     config = config_of(model())
     names = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim", "tie_word_embeddings")
     sizes = {name: config[name] for name in names}
@@ -73,7 +73,7 @@ def fitcheck_length() -> int:
 
 
 def peft_doctor(run: Run) -> float:
-    """Return peft-doctor's total for full fine-tuning or LoRA, without rank or targets. Its GB are GiB."""
+    """Return peft-doctor's total for full fine-tuning or LoRA; it asks for no rank or targets. Its GB are GiB."""
     config, step = config_of(model()), {"seq_len": LONGEST, "batch_size": CONDITIONS["batch"]}
     shape = {"hidden_size": config["hidden_size"], "num_layers": config["num_hidden_layers"]}
     options = {"lora": bool(run.config), "gradient_checkpointing": False, "params_billion": _parameters() / 1e9}
@@ -92,5 +92,5 @@ def torch_preflight(run: Run) -> float:
 
 
 def _parameters() -> int:
-    """Return the number of parameters of the model: full fine-tuning trains all."""
+    """Return the number of parameters of the model, which is what full fine-tuning trains."""
     return next(run.trainable for run in runs().values() if not run.config)

@@ -1,7 +1,7 @@
 """Trace the loop of PEFT's MetaMathQA suite with PEFT's own layers, on a model without weights.
 
-The model is on the meta device: operations and shapes are real, values are absent. Tracker, GPU kernels and allocator
-are the lab's.
+The model is on the meta device: the operations and shapes are real, but there are no values. The tracker, the GPU
+kernels and the allocator are the lab's.
 """
 
 import warnings
@@ -50,7 +50,7 @@ def _followed(name: str) -> Followed:
     base = sum(p.nbytes for p in adapted.parameters() if p.dtype == torch.bfloat16)
     optimizer = torch.optim.AdamW(trained, foreach=True)
     adapted.train()
-    masks = mock.patch.object(trace, "_mask", _mask)  # PEFT puts its virtual tokens in front
+    masks = mock.patch.object(trace, "_mask", _mask)  # PEFT adds its virtual tokens in front
     # transformers looks at the mask's values to see whether rows have different lengths
     unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
     with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:

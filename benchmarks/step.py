@@ -1,7 +1,7 @@
-"""Time one training step against PEFT's, with the same dtype, attention, rows, rank, targets and initial weights.
+"""Compare our training step with PEFT's, with the same dtype, attention, rows, rank, targets and initial weights.
 
-A step is forward, loss, backward, fused AdamW and zero_grad, without clipping and without dropout. PEFT keeps its
-defaults: on a bf16 base its adapters are stored and computed in fp32.
+A step consists of forward, loss, backward, fused AdamW and zero_grad, without clipping and without dropout. PEFT uses
+its defaults, so on a bf16 base, its adapters are stored and computed in fp32.
 """
 
 import itertools
@@ -50,7 +50,7 @@ CASES = [
 
 
 class Result(NamedTuple):
-    """Paired times of a case, and the peak bytes of a step besides the weights, ours and theirs."""
+    """The paired times of a case, and the peak bytes of a step without the weights, ours and theirs."""
 
     case: Case
     times: Paired

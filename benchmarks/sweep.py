@@ -1,8 +1,8 @@
 """Compare three ways to train sixteen recipes: PEFT and HF Trainer one by one, our runs one by one, and our packs.
 
-Ranks 1 to 32 at two rates, 200 steps of 8 and of 16 rows, from a cold start to all test scores, without validation. The
-report also compares a sweep of three seeds with --choose to three times HF Trainer's time, and shows how the cost of a
-step grows with the size of a pack, and how close steps come to the fastest matrix product measured on this machine.
+The recipes have ranks 1 to 32, two rates, and 200 steps of 8 or of 16 rows. Each way runs from a cold start to all test
+scores, without validation. The report also compares a sweep of three seeds with --choose to three times HF Trainer's
+time. It shows how the cost of a step grows with the pack, and how close steps come to the fastest matrix product here.
 """
 
 import tempfile
@@ -59,14 +59,14 @@ def compared(batch: int, quick: bool) -> Iterator[str]:
     difference = max(abs(a - b) for a, b in zip(solo_scores, pack_scores, strict=True))
     stopped, tested = len(choice["stopped"]), sum(bool(run["metrics"]) for run in choice["runs"])
     yield f"PEFT + Trainer ran {len(done)} of the 16 recipes{', and its time is scaled' if quick else ''}."
-    yield f"The same recipe in a pack and alone: accuracies differ by at most {100 * difference:.1f} points."
-    yield f"3 seeds and --choose: {stopped} of 16 stopped early, {tested} of 48 tested, {choice_time:.0f} s."
+    yield f"In a pack and alone, the accuracies of a recipe differ by at most {100 * difference:.1f} points."
+    yield f"3 seeds and --choose: {stopped} of 16 recipes stopped early, {tested} of 48 tested, {choice_time:.0f} s."
     yield goal("wall time, packed against PEFT + Trainer", pack_time / their_time, 1 / 7)
     yield goal("wall time, 3 seeds and --choose against 3 times PEFT + Trainer", choice_time / (3 * their_time), 1 / 12)
 
 
 def recipes_of(members: int, batch: int) -> list[Recipe]:
-    """Return different recipes: each round through the ranks has its own rate."""
+    """Return different recipes: all ranks in turn, with a new rate after each round."""
     return [Recipe("minilm", "rt", LoRA(RANKS[k % 8]), lr=1e-3 * (1 + k // 8), batch=batch) for k in range(members)]
 
 
@@ -83,7 +83,7 @@ def packed_step(members: int, batch: int) -> tuple[float, float]:
 
 
 def growth(batch: int) -> Iterator[str]:
-    """Yield the cost of a step by pack size. The goal is for the pack size that a sweep of 16 chooses here."""
+    """Yield the cost of a step by pack size. The goal is for the size that a sweep of 16 chooses on this machine."""
     x = torch.randn(2048, 2048, dtype=device.DTYPES[device.choose(32).dtype])
     peak = 2 * 2048**3 / min(seconds(lambda: x @ x) for _ in range(5))
     size = pack_size(recipes_of(16, batch))
@@ -98,8 +98,8 @@ def growth(batch: int) -> Iterator[str]:
         ],
     )
     yield (
-        f"Matrix peak measured here: {peak / 1e9:.0f} GFLOP/s in {device.choose(32).dtype}. Work that the last layer "
-        "skips counts as done."
+        f"The matrix peak measured here is {peak / 1e9:.0f} GFLOP/s in {device.choose(32).dtype}. Work that the last "
+        "layer skips is counted, too."
     )
     ratio = measured[size][0] / size / alone
     yield goal(f"a member's step in a pack of {size} (chosen here by a sweep of 16) against alone", ratio, 1 / 1.8)

@@ -1,7 +1,7 @@
-"""Compare `lora-lab train` to PEFT and HF Trainer, both with their own defaults, from a cold start to a test score.
+"""Compare `lora-lab train` with PEFT and HF Trainer, both with their own defaults, from a cold start to a test score.
 
 Each run is a process that imports, loads, tokenizes, trains and scores the test split. Both train on the same rows with
-the same rank, rate and number of examples. Ours also scores the validation split eight times.
+the same rank, rate and number of examples. Our runs also score the validation split eight times.
 """
 
 import json
@@ -20,7 +20,7 @@ from benchmarks.measure import goal, paired, table
 def timed(command: list[str], *, plain: bool = False) -> tuple[float, dict[str, Any]]:
     """Run Python with this command; return the wall time and the JSON object in the last line of its output.
 
-    plain   undo the lab's setting for OpenMP threads, as for someone who doesn't use the lab
+    plain   undo the lab's setting for OpenMP threads, as in a program that doesn't use the lab
     """
     start = time.perf_counter()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -57,7 +57,7 @@ def report(quick: bool) -> Iterator[str]:
             for seed, (a, b, ratio, our, their) in enumerate(columns)
         ],
     )
-    yield "Ours also scores the validation split eight times."
+    yield "Our runs also score the validation split eight times."
     for name, accuracies in (("ours", ours), ("theirs", theirs)):
         deviation = f", standard deviation {100 * stdev(accuracies):.1f} points" if seeds > 1 else ""
         yield f"Mean test accuracy, {name}: {mean(accuracies):.1%}{deviation}."

@@ -9,7 +9,7 @@ INTRODUCTION = """# What people say about LoRA
 
 For each claim, the folder `data/claims` contains a file, called a card. A card states who makes the claim and where,
 what an experiment must find if the claim is right, and the premises that the claim depends on. The cards store no
-verdicts; experiments compute the verdicts from the premises. If you change a premise, the verdict may change:
+verdicts. Experiments compute them from the premises, so a changed premise may change a verdict. For example:
 
 ```bash
 lora-lab claims one_24gb_card --set gpu_gb=48
@@ -18,7 +18,7 @@ lora-lab claims one_24gb_card --set gpu_gb=48
 The verdict is **true** if the claim held in every case, and **false** if it failed in every case (or in one case, if
 the claim is about *all* cases). The verdict is **depends** if the claim held in some cases and failed in others; the
 page then names the settings that make the difference. The verdict is **undecided** if the evidence can't decide the
-claim. In [lesson 09](../notebooks/09_monday.ipynb), you change the premises of claims in a panel.
+claim. In [lesson 09](../notebooks/09_monday.ipynb), you can change the premises of claims in a panel.
 
 | | claim | who says it | verdict | what the experiment doesn't show | id |
 |---|---|---|---|---|---|

@@ -23,9 +23,10 @@ paper.recomputed("table3")                           # every number that follows
 """
 
 VERDICTS = ("exact", "rounded", "does not follow")
-RECOMPUTED = """We counted parameters with `lora_lab.params`; other numbers follow from numbers in the paper. A number
-is *exact* if it rounds to the printed number. A number is *rounded* if the paper truncates it, rounds it more coarsely
-than it looks, or says "about". If the paper states no size for a method, we used the size that fits best."""
+RECOMPUTED = """We counted parameters with `lora_lab.params`, and computed the other numbers from numbers in the paper.
+Our number is *exact* if it rounds to the printed number. It is *rounded* if the paper truncates it, rounds it more
+coarsely than the printed digits suggest, or says "about". Otherwise, the printed number *does not follow*. If the paper
+states no size for a method (such as the size of a bottleneck or a prefix), we used the size that fits best."""
 
 
 def document() -> str:

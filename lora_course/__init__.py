@@ -1,11 +1,11 @@
-"""lora_course: checks, experiments, plots and panels for the lessons, paper reproduction, claims, classroom tools.
+"""lora_course: the lessons' checks, experiments, plots and panels, the paper's reproduction, claims and class tools.
 
-The package builds on lora_lab, which does not depend on it. Importing lora_course registers the paper's data sets and
-metrics for generated text with `lora_lab.plugins`; their dependencies are imported on first use.
+The package builds on lora_lab, which does not depend on it. Importing lora_course adds the paper's data sets and
+metrics for generated text to `lora_lab.plugins`. The dependencies of both are imported on first use.
 """
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lora_lab import plugins
@@ -16,12 +16,12 @@ e2e, glue, slot_errors = (Lazy(f"lora_course.paper.{name}") for name in ("e2e", 
 
 
 def _read_task(name: str, *, max_length: int | None = None, download: bool = False) -> Any:
-    """Load lesson 06's invented facts, a GLUE task (glue:TASK:FOLDER), or a folder of E2E files; else return None."""
+    """Load lesson 06's invented facts, a GLUE task (glue:TASK:FOLDER) or a folder of E2E files; else return None."""
     if name == "port_velda":
         return facts.read(max_length)
     if name.startswith("glue:"):
         return glue.read(name, max_length)
-    return e2e.read(name, max_length) if name and Path(name).expanduser().is_dir() else None
+    return e2e.read(name, max_length) if os.path.isdir(os.path.expanduser(name)) else None
 
 
 def _note_beside(task: str, metrics: Mapping[str, float]) -> str:

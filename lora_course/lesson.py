@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def start(number: str, student: str | int = "") -> None:
-    """Start a lesson: print its title, its length, how much of that is computing, and the student's name and seed.
+    """Start a lesson: print its title, its minutes, how many of them are computing, and the student's name and seed.
 
     Also set up Colab, and warn if this machine has too little memory. `student` overrides LORA_LAB_STUDENT.
     Raises: NotFound for an unknown lesson.
@@ -50,7 +50,7 @@ def start(number: str, student: str | int = "") -> None:
     if CURRENT.lesson != number:  # rerunning the first cell keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
-    needs = "an unmeasured number" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
+    needs = "an unknown part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
     print(f"{title}\nAbout {minutes:.0f} minutes (estimated), of which the computer needs {needs}.")
     if memory := room_for(number):
         print(memory)
@@ -125,7 +125,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON, or, with FAST=1, one that all kernels of a process share."""
+    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one for all kernels of one parent process."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())

@@ -29,7 +29,7 @@ COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fa
 
 
 def fast() -> bool:
-    """Return whether lessons are shortened (FAST=1). No cache is used: the grader sets FAST after this import."""
+    """Return whether lessons are shortened (FAST=1). No caching: the grader sets FAST after importing this module."""
     return os.environ.get("FAST", "") not in ("", "0")
 
 
@@ -65,7 +65,7 @@ def _seal(what: str, low: float | None, high: float | None) -> str:
 
 
 def reveal(what: str, found: float, unit: str = "") -> None:
-    """Print the result next to the sealed range, and log both; without a range, show it only in headless mode."""
+    """Print the result and the sealed range, and log both; without a range, show the result only in headless mode."""
     guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
     found = float(f"{finite(found, what):.12g}")  # 76.8 - 73.6 is 3.2
     result = f"{what}: it is {in_full(found, 3)}{unit if unit == '%' else f' {unit}'.rstrip()}"

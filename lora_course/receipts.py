@@ -112,7 +112,7 @@ def note(name: str, value: float) -> None:
 def receipt() -> None:
     """Print the lesson's receipt. Raises: BadValue if no lesson was started."""
     if not CURRENT.lesson:
-        raise BadValue('no lesson was started: run the first cell, with lesson.start("..."), first')
+        raise BadValue('no lesson was started: run the first cell, which has lesson.start("...")')
     print("Paste this line where your teacher collects receipts. It has your name, tries, predictions and results:\n")
     print(replace(CURRENT, student=student()).line())
     if not student():
@@ -120,7 +120,7 @@ def receipt() -> None:
 
 
 def finite(value: Any, what: str) -> float:
-    """Return a finite number, below 1e300 so that a class's spread is finite too. Raises: BadValue for others."""
+    """Return the value as a number, which must be below 1e300 to keep a class's spread finite. Raises: BadValue."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -131,16 +131,16 @@ def finite(value: Any, what: str) -> float:
 
 
 def handed_in(folder: Path, name: str) -> list[Path]:
-    """Return the files below a folder that may be `name`, such as "Guess (1).json.txt" for "guess.json"."""
+    """Return the files below a folder that look like "guess.json": "Guess (1).json.txt", but not "._guess.json"."""
     stem, _, suffix = name.rpartition(".")
-    return sorted(path for path in folder.rglob("*") if re.search(rf"(?i){stem}.*\.{suffix}(\.txt)?$", path.name))
+    return sorted(path for path in folder.rglob("[!.]*") if re.search(rf"(?i){stem}.*\.{suffix}(\.txt)?$", path.name))
 
 
 def read(text: str) -> tuple[list[Receipt], list[str]]:
     """Return the receipts in a text, and a message for each damaged receipt. Other text is ignored.
 
-    A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts, with the first
-    attempts of earlier ones.
+    A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts, but
+    first attempts are kept from earlier receipts.
     """
     text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})", " ", text)  # escapes of an export as JSON, such as Slack's
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
@@ -184,7 +184,7 @@ def _unpack(packed: bytes) -> Receipt:
 
 
 def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
-    """Count the first attempts that contain the result: hits, of, share with its exact 95% interval, and words."""
+    """Count first ranges that contain the result: `hits`, `of`, `share` with its exact 95% interval, and `words`."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     held = [r.held for r in ranges if r.attempt == 1 and r.held is not None]

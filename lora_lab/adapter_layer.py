@@ -12,12 +12,12 @@ class AdapterLayer(nn.Module):
     """A frozen layer with trainable parameters beside it.
 
     enabled       If False, the output is that of the frozen layer alone.
-    merged        If True, a copy of the frozen layer whose weights include the update replaces the frozen layer.
-    original      While merged, a tuple with the frozen layer, which is therefore not registered as a submodule.
+    merged        If True, the frozen layer is replaced by a copy whose weights include the update.
+    original      While merged, a tuple with the frozen layer. A tuple keeps it from being registered as a submodule.
     tied          While merged, whether the frozen layer shares its weight with another layer.
     out_slice     A pair (start, stop) if only these outputs are adapted.
     head          Whether this layer replaces the task head.
-    strength      The factor by which a block of `at_strength` multiplies the update.
+    strength      The factor by which `at_strength` currently multiplies the update.
     unmergeable   Why the update cannot be merged, such as "contains a nonlinearity", or "" if it can be merged.
     """
 
@@ -26,7 +26,7 @@ class AdapterLayer(nn.Module):
     unmergeable = ""
     original: tuple[nn.Module, ...] = ()
     out_slice: tuple[int, int] | None = None
-    _tied_weights_keys: ClassVar = {"": ""}  # layers may share parameters: transformers then saves them once
+    _tied_weights_keys: ClassVar = {"": ""}  # some layers share parameters, which transformers saves only once
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class AdapterLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen layer's weight. The code of T5 reads the dtype of this weight."""
+        """The frozen layer's weight, whose dtype is read by T5's code."""
         return innermost(self).weight  # type: ignore[return-value]
 
     @property
@@ -59,7 +59,7 @@ class AdapterLayer(nn.Module):
 
 
 def has_hook(layer: nn.Module) -> bool:
-    """Return whether a hook may keep the layer's output, either a hook of this layer or a hook of all modules."""
+    """Return whether a hook on this layer, or a global hook on all modules, may keep the layer's output."""
     return bool(layer._forward_hooks or _global_forward_hooks)
 
 
@@ -78,5 +78,5 @@ def out_by_in(layer: nn.Module) -> Tensor:
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Return whether a layer is GPT-2's `Conv1D`. Compare names to avoid importing transformers."""
+    """Return whether a layer is GPT-2's `Conv1D`. The check compares names, to avoid importing transformers."""
     return type(layer).__name__ == "Conv1D"

@@ -1,4 +1,4 @@
-"""Errors and warnings, whose one-sentence messages say how to fix the problem. Failed commands exit with 1 or 2."""
+"""Errors and warnings with one-sentence messages that say how to fix the problem. Failed commands exit with 1 or 2."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ class LabError(Exception):
     """An error that the user can fix. A notebook shows only the error's message, without a traceback."""
 
     def __str__(self) -> str:
-        return shortened(super().__str__())  # the message may quote any file
+        return shortened(super().__str__())  # the message may quote text from any file
 
     def _render_traceback_(self) -> list[str]:  # called by IPython
         return [f"{type(self).__name__}: {self}"]
@@ -32,7 +32,7 @@ class NotFound(LabError, LookupError):
 
 
 class Failed(LabError):
-    """A failure that the input did not cause, such as a missing network or a diverging run."""
+    """A failure that the input did not cause, such as a missing network connection or a diverging run."""
 
 
 class OutOfMemory(Failed):
@@ -40,11 +40,11 @@ class OutOfMemory(Failed):
 
 
 class LabWarning(UserWarning):
-    """A problem that will surface later and can be fixed now."""
+    """A problem that will cause trouble later and can be fixed now."""
 
 
 def warn(sentence: str) -> None:
-    """Issue a LabWarning that points at the user's line, outside this package. An empty sentence issues no warning."""
+    """Issue a LabWarning that points to the user's own line of code. If the sentence is empty, issue no warning."""
     if not sentence:
         return
     frame, level = sys._getframe(1), 2
@@ -54,7 +54,7 @@ def warn(sentence: str) -> None:
 
 
 def in_a_sentence(error: Exception) -> str:
-    """Describe an error in one sentence, to record it while other work continues.
+    """Describe an error in one sentence, so that it can be recorded while other work continues.
 
     If LORA_LAB_DEBUG is set, an error that is not a LabError is re-raised.
     """

@@ -34,7 +34,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
-    """Write temporary files and yield their paths by name. On exit, remove the files that weren't renamed."""
+    """Write temporary files and yield {name: path}. On exit, remove the files that weren't renamed."""
     if folders := [folder / name for name in contents if (folder / name).is_dir()]:
         raise BadValue(f"{folders[0]} is a folder: add the name of a file in it")
     suffix = token_hex(4)
@@ -86,7 +86,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             raise
         for name in new:  # also remove what killed processes left behind
             for path in folder.glob(f".{escape(name)}.*.earlier"):
-                with suppress(OSError):  # on Windows, the file may be open; the new files are in place
+                with suppress(OSError):  # on Windows, the old file may be open, but the new files are in place
                     path.unlink()
 
 
@@ -125,7 +125,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
             yield folder
             files = sorted(p.name for p in folder.iterdir())
             write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-            mode = folder.stat().st_mode & 0o777  # from the umask; safetensors makes its files private
+            mode = folder.stat().st_mode & 0o777  # follows the umask, since safetensors makes its files private
             for path in folder.iterdir():
                 path.chmod(mode if path.is_dir() else mode & 0o666)
             refuse_foreign(target, marker)  # check again: the block may have taken minutes

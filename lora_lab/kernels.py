@@ -1,4 +1,4 @@
-"""Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (on Linux).
+"""Notebook kernels that start immediately and share memory. On Linux, one process imports the libraries, then forks.
 
 A kernel that imports torch and transformers itself takes seconds to start, and uses 0.3 GB that no other process
 shares. A forked kernel inherits these libraries and shares their memory with its parent until either process writes to
@@ -60,14 +60,14 @@ def forked_kernels() -> Iterator[dict[str, str]]:
         listening.bind(address)
         listening.listen()  # from now on, connections wait in a queue
         number = listening.fileno()
-        command = [sys.executable, "-P", __file__, str(number)]  # -P: lora_lab's modules must not hide libraries
+        command = [sys.executable, "-P", __file__, str(number)]  # -P: otherwise, lora_lab's modules hide libraries
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, pass_fds=[number], start_new_session=True) as server:
             listening.close()
             try:
                 yield {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))}
             finally:
-                server.terminate()  # the server may still be importing; closing its stdin (next) ends its kernels
+                server.terminate()  # it may still be importing; its stdin is closed next, which ends its kernels
 
 
 def serve(number: str) -> None:
@@ -77,7 +77,7 @@ def serve(number: str) -> None:
             importlib.import_module(name)
         gc.collect()
         gc.freeze()  # otherwise, collecting garbage in a kernel writes to all objects, which copies them
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # avoid zombie processes
         while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
@@ -94,14 +94,14 @@ def run(connection: socket.socket) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()  # interrupts are for this kernel alone
+    os.setsid()  # so that an interrupt reaches only this kernel
     numpy.random.seed()  # otherwise, unseeded draws would be the same in all kernels
     torch.seed()
     asked = json.loads(connection.makefile().readline())
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    ends = [connection.fileno(), os.dup(0)]  # ipykernel replaces 0
+    ends = [connection.fileno(), os.dup(0)]  # ipykernel replaces file descriptor 0
     threading.Thread(target=lambda: (select.select(ends, [], []), os._exit(0)), daemon=True).start()
     IPKernelApp.launch_instance(asked["arguments"], parent_handle=1)  # 1: don't watch the parent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from lora_lab.errors import BadValue
 
 CGROUPS = Path("/sys/fs/cgroup")
-BUILDING = threading.RLock()  # held while transformers builds a model, which changes state of the whole process
+BUILDING = threading.RLock()  # held while transformers builds a model, which changes the state of the whole process
 PORTS = 50  # number of ports to try, starting with the requested one
 
 
@@ -45,7 +45,7 @@ def container() -> tuple[int | None, int]:
 
 
 def free_port(first: int) -> int:
-    """Return the first free port from `first` on, or any free port for 0. Raises: BadValue if PORTS ports are taken."""
+    """Return the first free port from `first` on (0: any free port). Raises: BadValue if all PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:
@@ -57,6 +57,6 @@ def free_port(first: int) -> int:
 
 
 def jupyter_app(module: str) -> list[str]:
-    """Return the command for a Jupyter application, without jsonschema's check of IRIs, whose import takes a second."""
+    """Return the command for a Jupyter application, without jsonschema's IRI check, which takes a second to import."""
     code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
     return [sys.executable, "-c", code]

@@ -34,17 +34,17 @@ METRICS = (
     Metric("rouge_l", "ROUGE-L"),
     Metric("nist", "NIST"),
 )
-MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # a task's first metric in this list selects models
+MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # models are selected by the first of these that a task has
 
 
 def metric(name: str) -> Metric:
-    """Return a metric by name, with or without "validation_". For an unknown metric, higher values are better."""
+    """Return a metric by name, with or without the prefix "validation_". For an unknown metric, higher is better."""
     plain = name.removeprefix("validation_")
     return next((known for known in METRICS if known.name == plain), Metric(plain, plain.replace("_", " ")))
 
 
 def main_metric(values: Mapping[str, Any]) -> str:
-    """Return the name of the metric that selects models. Raises: ValueError if `values` has no metric in MAIN."""
+    """Return the name of the metric that model selection uses. Raises: ValueError if `values` has no metric in MAIN."""
     return min((name for name in MAIN if name in values), key=MAIN.index)
 
 

@@ -5,8 +5,8 @@ A package registers its hooks on import and declares an entry point in its pypro
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-The lab imports the package once, for an unknown task or to score generated text. Commands need no hook, because a
-package can add them to `lora_lab.cli.commands`.
+The lab imports the package only once, when it meets an unknown task or scores generated text. Commands need no hook,
+because a package can add them to `lora_lab.cli.commands`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ note_beside: list[Callable[[str, Mapping[str, float]], str]] = []
 @cache
 def load() -> None:
     """Import the registered packages, once."""
-    from importlib.metadata import entry_points  # 0.1 s
+    from importlib.metadata import entry_points  # this import takes 0.1 s
 
     for entry in entry_points(group=GROUP):
         entry.load()

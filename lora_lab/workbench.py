@@ -59,8 +59,8 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     settings = root / ".jupyter"  # the user's own settings override these
     write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     paths = os.pathsep.join(filter(None, [str(settings), os.environ.get("JUPYTER_CONFIG_PATH")]))
-    # os.environ has OMP_WAIT_POLICY, set on importing lora_lab, for kernels that import torch first. The token is in
-    # the environment because every user of the machine can read command lines.
+    # os.environ includes OMP_WAIT_POLICY, which importing lora_lab sets, for kernels that import torch before the lab.
+    # The token is in the environment because every user of the machine can read command lines.
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
     forked: AbstractContextManager[dict[str, str]] = nullcontext({}) if check else forked_kernels()
     with forked as kernels:
@@ -69,7 +69,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
             say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
             if not check:
                 if code := server.wait():
-                    raise Failed(f"JupyterLab exited with {code}; if the port was taken meanwhile, try another --port")
+                    raise Failed(f"JupyterLab exited with code {code}; if its port is now in use, try another --port")
                 return
             request = urllib.request.Request(
                 f"{address}/api/contents/{FIRST}", None, {"Authorization": f"token {token}"}
@@ -84,7 +84,7 @@ def serving(
     app: str, command: list[str], environment: dict[str, str], port: int, say: Callable[[str], None], goodbye: str, *,
     quiet: bool,
 ) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
-    """Start a Jupyter server, wait for its port, and stop it when the block ends, or at Ctrl+C.
+    """Start a Jupyter server, wait for its port, and stop it when the block ends, or on Ctrl+C.
 
     Raises: Failed if the server does not start within 90 s.
     """
@@ -119,7 +119,7 @@ def copy_lessons(folder: Path) -> list[str]:
         copied = {}
     messages = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb"), source / "../docs/glossary.md"]):
-        name = lesson.relative_to(source).as_posix().removeprefix("../")  # JupyterLab opens ../docs of its root as docs
+        name = lesson.relative_to(source).as_posix().removeprefix("../")  # JupyterLab reads ../docs at its root as docs
         target = folder / name
         content = lesson.read_bytes()
         new = sha256(content).hexdigest()
@@ -170,7 +170,7 @@ def describe(facts: Mapping[str, Any]) -> str:
         f"python      {facts['python']}, torch {facts['torch']}",
         f"machine     {facts['hardware']}, {facts['memory_bytes'] / 2**30:.1f} GiB",
         f"trains on   {facts['device']}, {facts['dtype']} base, {facts['attention']} attention "
-        f"({facts['attention_long_texts']} for long texts): the fastest measured here",
+        f"({facts['attention_long_texts']} for long texts): the fastest choice measured here",
     ]
     for name, seconds in facts["measured"].items():
         dtype, attention, tokens = name.split("/")

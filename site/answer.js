@@ -91,10 +91,10 @@
       const near = field.misconceptions.filter(([number]) => close(answer, number, field.slack));
       const [nearest, words] = near.sort(([a], [b]) => Math.abs(answer - a) - Math.abs(answer - b))[0] ?? [Infinity];
       if (Math.abs(answer - nearest) <= off) return wrong(words);
-      if (field.fallback) return wrong(field.fallback);
       const factor = answer / field.right;
-      if (!(factor > 0 && factor < Infinity)) return wrong(fill(field.far.sign, { side: field.right > 0 ? "above" : field.right ? "below" : "nearer to" }));
       if (factor > 0.97 && factor < 1.03) return wrong(field.far.nearly);
+      if (field.fallback) return wrong(field.fallback);
+      if (!(factor > 0 && factor < Infinity)) return wrong(fill(field.far.sign, { side: field.right > 0 ? "above" : field.right ? "below" : "nearer to" }));
       return wrong(fill(factor > 1 ? field.far.large : field.far.small, { factor: Math.max(factor, 1 / factor).toLocaleString("en", { maximumSignificantDigits: 3 }) }));
     },
     choice: (field, answer) => (field.right.includes(answer) ? right(field.why) : wrong(field.replies[answer])),

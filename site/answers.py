@@ -1,6 +1,6 @@
-"""Forms below the exercises of the site, with the checks' replies, for readers without Python; see `answer.js`.
+"""Build the forms below the exercises of the site, which give the checks' replies without Python; see `answer.js`.
 
-`site/build.py` calls `cell`. The forms use the random choices of `lesson.draw` for a student without a name.
+`site/build.py` calls `cell`. The forms use the random choices that `lesson.draw` makes for a student without a name.
 """
 
 import json
@@ -44,13 +44,13 @@ from lora_lab.experiments.results import from_store
 from lora_lab.training.assets import shipped
 from lora_lab.widgets.memory_panel import METHODS
 
-CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # the choices without a name
+CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # the choices for a student without a name
 LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # memory is linear in the length between these
 FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
 
 
 def plain(name: str, options: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
-    """Return a field for a number or for one of several words, which the form's own judge reads."""
+    """Return a field for a number or for one of several words, which the form's own judge checks."""
     return {"kind": "word" if options else "number", "name": name, "options": [*options], **settings}
 
 
@@ -94,15 +94,15 @@ def report() -> dict[str, Any]:
     accuracy = 100 * scores.mean(axis=1)
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
     right, why, share = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
-    question = f"a has {accuracy[a]:.2f}% right, b {accuracy[b]:.2f}%, of n = {scores.shape[1]:,} rows. "
-    question += f"They disagree on a share of {share:.4g}: there, the squared difference is 1; elsewhere, it is 0."
-    return ask(f"{question} Give half the interval as a share.", right, why, sure.HINTS, sealed=True)
+    question = f"Of n = {scores.shape[1]:,} rows, a has {accuracy[a]:.2f}% right, and b has {accuracy[b]:.2f}% right. "
+    question += f"On a share of {share:.4g}, they disagree: there, the squared difference is 1; elsewhere, it is 0."
+    return ask(f"{question} Give half of the interval, as a share.", right, why, sure.HINTS, sealed=True)
 
 
 def bracket() -> dict[str, Any]:
     lowest, highest = knobs.plateau(playground.shown(playground.load())[0], ALPHA)
     return {
-        "told": f"Three rates for alpha {ALPHA:g} at rank 8. Here nothing trains: the other rows of the map judge.",
+        "told": f"Give three rates for alpha {ALPHA:g} at rank 8. Nothing trains here: the map's other rows decide.",
         "judge": "bracket", "fields": [plain(name) for name in ("low", "middle", "high")],
         "plateau": [lowest, highest], "steps": [knobs.NEAREST, knobs.FARTHEST], "words": knobs.WORDS,
         "found": knobs.TEXTS["plateau"].format(least=f"{lowest:g}", most=f"{highest:g}"),
@@ -114,7 +114,7 @@ def rule() -> dict[str, Any]:
     rule, margin = comparing.EQUIVALENCE, 0.015
     cases = [case for case in rule.cases if case[-1] == margin]
     return mark(
-        f"Nine 90% intervals, as shares. Which lie inside a margin of {margin}? Mark them all.",
+        f"Here are nine 90% intervals, as shares. Mark all intervals that lie inside a margin of {margin}.",
         "equivalent",
         [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
         [rule.right(*case) for case in cases],
@@ -154,7 +154,7 @@ def row() -> dict[str, Any]:
 
 
 def defense() -> dict[str, Any]:
-    """Return a form with cases for margins in steps of 0.1 points; consecutive ones with equal texts are merged."""
+    """Return a form with cases for margins in steps of 0.1 points; neighboring cases with equal texts are merged."""
     cases: list[dict[str, Any]] = []
     for tenths in range(round(10 * comparing.LEAST), 10 * comparing.MOST + 1):
         right = comparing.defense(PAIR, tenths / 10)
@@ -185,7 +185,7 @@ def turn_mask() -> dict[str, Any]:
         [f"{number}: token {token}" for number, token in enumerate(tokens, 1)],
         [label != -100 for label in styles.labels_of(turns, "assistant")],
         {reply: marked for reply, marked in marks.items() if len(marked) == len(tokens)},
-        ["it isn't the assistant's", "the assistant says it"],
+        ["this token isn't the assistant's", "this token is the assistant's"],
         styles.WHY,
     ) | {"hints": [hint.replace("of 3", "of 2") for hint in checks.check_turn_mask.hints[:2]]}  # the third is code
 
@@ -193,41 +193,41 @@ def turn_mask() -> dict[str, Any]:
 def diagnosis() -> dict[str, Any]:
     faults, names = {letter: patient.fault for letter, patient in broken.PATIENTS.items()}, sorted(debugging.NAMES)
     right = {letter: Choice([fault], dict.fromkeys(names, debugging.HINTS[fault])) for letter, fault in faults.items()}
-    return ask("What is wrong with each?", right, "all ten found", sealed=True, every=True)
+    return ask("What is wrong with each adapter?", right, "all ten found", sealed=True, every=True)
 
 
 def eleventh() -> dict[str, Any]:
-    (fault, _), hints = broken.ELEVENTH[0], debugging.ELEVENTH
+    (fault, _), hints = broken.ELEVENTH[3], debugging.ELEVENTH
     with TemporaryDirectory() as scratch:
-        folder = broken.eleventh(0, f"{scratch}/K")
+        folder = broken.eleventh(3, f"{scratch}/K")
         names, promised, size = broken.header(folder)
         lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…), promises {promised:,} bytes, has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
-    right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 0).words)
+    right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 3).words)
     return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)
 
 
 def on_card() -> dict[str, Any]:
     name, device, tokens = bits.CASE
     linear, other, rest = bits.sizes(name, tokens)
-    question = f"{name}: {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens: "
-    question += f"{rest:,} bytes besides weights. {device}: {usable(card_of(device)):,} bytes usable. The peak in GiB, "
-    question += "what double quantization saves in MiB, and the most bits that fit:"
+    question = f"{name} has {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens "
+    question += f"takes {rest:,} bytes besides weights. {usable(card_of(device)):,} bytes of a {device} are usable. "
+    question += "Give the peak in GiB, what double quantization saves in MiB, and the most bits that fit:"
     return ask(question, checks.check_card(..., ..., ...).right)
 
 
 def facts() -> dict[str, Any]:
     few, right = (checks.check_facts(..., n).right for n in (64, 256))
-    question = f"64 facts take {few.right} pieces. 256 are four times as many. Pieces that get 95% of 256 right:"
-    replies = {"29": "", "68": "that is four times as many; but a value need not be exact, only the nearest"}
+    question = f"64 facts take {few.right} pieces. How many pieces get 95% of 256 facts right?"
+    replies = {"29": "", "68": "that is four times as many; but a value needn't be exact: being nearest is enough"}
     replies |= {"128": right.misconceptions[128], "256": "a matrix of 128 x 128 has only 128 pieces"}
     return ask(question, {"pieces": Choice([str(right.right)], replies, f"{right.why}; facts share pieces")})
 
 
 def flip() -> dict[str, Any]:
-    """Return a form that offers changes to claim 3, with the check's reply to each."""
+    """Return a form that offers changes to claim 3, with the check's reply to each change."""
     changes = [("models", "llama-3.2-1b"), ("batch", 8), ("seq", 32), ("seq", 2048), ("rank", 1)]
     judged = {f"{name} = {value}": planning.check_flip({name: value}) for name, value in changes}
     right = [change for change, result in judged.items() if result.passed]
@@ -242,13 +242,13 @@ def job() -> dict[str, Any]:
         right |= {name: choice, f"{name}, because of": planning.evidence_of(name)}
     key = "\n".join(f"{name}, lesson {words}" for name, words in planning.EVIDENCE.items())
     question = f"{planning.BRIEFS[0]['text']}\nEvidence:\n{key}"
-    return ask(question, right, "each choice has its evidence", sealed=True, every=True)
+    return ask(question, right, "the evidence supports each choice", sealed=True, every=True)
 
 
 def at_one_budget() -> dict[str, Any]:
-    question = "The highest rank on q,k,v,o (attention) and on all linear layers (everything) at the cost of rank 32 "
-    question += "on q,v. In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, the MLP's gate, up and down "
-    question += "4096 x 14336."
+    question = "Give the highest rank on q,k,v,o (attention) and on all linear layers (everything) at the cost of rank "
+    question += "32 on q,v. In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, and the MLP's gate, up and "
+    question += "down 4096 x 14336."
     right = checks.check_ranks(..., ...).right
     return ask(question, right, placing.WHY.format(" and ".join(rank.why for rank in right.values())))
 
@@ -270,15 +270,15 @@ def plan() -> dict[str, Any]:
 def flattered() -> dict[str, Any]:
     variant, *_ = variants.LABELS
     shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
-    question = f"Your paper is on {variant}. Points ahead of plain LoRA, with one rate for both: {shared}. Which rate "
-    question += "makes it look best? In the panel above: how many points is it ahead on test, each with its own rate?"
+    question = f"Your paper is on {variant}. With one rate for both, it leads plain LoRA by these points: {shared}. "
+    question += "Which rate makes it look best? In the panel above, each has its own rate: how far ahead is it on test?"
     right, hints = checks.check_flattered(..., ..., variant).right, verdict.texts("pages")["flattered"]
     return ask(question, right, hints=hints, sealed=True)
 
 
 def carried() -> dict[str, Any]:
     sentences = "; ".join(f"{letter}: {sentence}" for letter, sentence in regret.SENTENCES.items())
-    question = "The table's first rank that no update can have; the sentence the numbers support; your next run"
+    question = "Give the table's first impossible rank, the sentence that the numbers support, and your next run"
     form = ask(f"{question}. {sentences}.", checks.check_carried(..., ..., ...).right, sealed=True)
     form["fields"][1]["options"] = [*regret.SENTENCES]
     return form
@@ -295,13 +295,13 @@ def published() -> dict[str, Any]:
     error, points, word = checks.check_published(..., ..., ..., "large").right.values()
     p, q = reproducing.published("large")
     right = {"standard error, points": error, "gap needed, points": points, "word": word}
-    question = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
-    return ask(question, right, f"below {points.right:.1f} points it can be luck", sealed=True)
+    question = f"RoBERTa-large: LoRA (no mark) has {p}, full fine-tuning (*) has {q}; n = {reproducing.RTE}."
+    return ask(question, right, f"a gap below {points.right:.1f} points can be luck", sealed=True)
 
 
 @cache
 def forms() -> dict[str, dict[str, Any]]:
-    """Return the forms by the names of their checks; those with one number have their question in pages.yaml."""
+    """Return the forms by the names of their checks; forms with one number have their question in pages.yaml."""
     os.environ.pop("LORA_LAB_STUDENT", None)
     chance, half = checks.check_chance(..., ..., 48).right, sure.HALF_WIDTH
     numbers = {
@@ -333,9 +333,9 @@ def forms() -> dict[str, dict[str, Any]]:
         "block": ask(bits.PAGE["question"], bits.PARTS, hints={name: part.hint for name, part in bits.PARTS.items()}),
         "card": on_card(),
         "facts": facts(),
-        "audit": ask(f"{counting.unseen()}. Trained numbers at rank 8:", {"numbers": checks.check_audit(...).right}),
+        "audit": ask(f"{counting.unseen()}. Numbers trained at rank 8:", {"numbers": checks.check_audit(...).right}),
         "chance": ask(
-            "phi by chance, in 384 dimensions: of two single directions, and of 8 directions and 48.",
+            "In 384 dimensions, what is phi by chance for two single directions, and for 8 directions and 48?",
             {name.replace("one", "1"): part for name, part in chance.items()},
         ),
         "diagnosis": diagnosis(),
@@ -346,8 +346,8 @@ def forms() -> dict[str, dict[str, Any]]:
         "plan": plan(),
         "flattered": flattered(),
         "lowest": ask(
-            "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest after how many doublings? "
-            "And if the lowest loss is at the last rate tried, the best rate is:",
+            "At half a rate, the rate and twice the rate, the losses are 0.60, 0.50 and 0.56. After how many doublings "
+            "is the loss lowest? And if the lowest loss is at the last rate tried, the best rate is:",
             {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01), "at the last": regret.LAST},
             f"{regret.LOWEST.why}; {regret.LAST.why}",
         ),

@@ -1,7 +1,7 @@
 """Build the site from lessons, docs and panels: `python site/build.py [FOLDER | --students FOLDER]`.
 
 The script prepares the input of Sphinx: the solved notebooks with placeholders for panels, which `host.js` fills in,
-the pages of docs/, the panels' scripts, and the fonts. It runs no lesson. Neither it nor the site needs a network.
+the pages of docs/, the panels' scripts, and the fonts. It runs no lesson. The script and the site need no network.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def place_panel(snapshot: dict[str, Any], picture: str, src: Path) -> str:
 def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
     """Convert the panel or picture of an output to HTML, and write the picture to a file called `name`."""
     data = output.get("data", {})
-    if "text" in output:  # `lesson.start` prints the title and the time, which a page has
+    if "text" in output:  # drop the title and the time, which a page has anyway
         return {**output, "text": re.sub(r"^\d\d · .*\nAbout .*\n", "", "".join(output["text"]))}
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
@@ -108,7 +108,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
         elif "lesson.receipt(" in source:
-            words = '<p class="lab-caught"></p>\n\nIn Jupyter, a line for your teacher follows. Pages send nothing.'
+            words = '<p class="lab-caught"></p>\n\nIn Jupyter, you get a line for your teacher. Pages send nothing.'
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
             tags = [tag for tag in ("predict", "reveal", "calibration") if f"lesson.{tag}(" in source]
@@ -116,7 +116,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             plumbing = re.search(r"lesson\.(start|predict)\(|\bplt\.", source)  # not what the lesson teaches
             folded = bool(plumbing) or "hide-input" in tags
             prompt = {"code_prompt_show": "Show the code" if folded else "Show the output"}
-            cells.append({**cell, "metadata": {"tags": [*tags, *["hide-input"] * folded], "mystnb": prompt}})
+            cells.append({**cell, "metadata": {"tags": sorted({*tags, *["hide-input"] * folded}), "mystnb": prompt}})
     title, rest = "".join(cells[0]["source"]).split("\n", 1)
     cells[0] = {**cells[0], "source": f"{title}\n\n{drawing(file)}\n{rest}"}
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
@@ -148,7 +148,7 @@ def front(src: Path, pages: list[Path]) -> str:
         options = yaml.safe_load(match[2])
         picture = options.pop("picture", "")  # shown until the panel is drawn
         made = getattr(lora_lab, match[1])(**options)
-        if match[1] == "RankPanel":  # without the other matrices, which lesson 03 asks about
+        if match[1] == "RankPanel":  # leave out the other matrices: lesson 03 asks about them
             made.cuts, made.choices = {}, [choice for choice in made.choices if choice[0] == made.source]
         if picture:
             shutil.copy(ROOT / picture, src / "_static" / "pictures")
@@ -175,7 +175,7 @@ def front(src: Path, pages: list[Path]) -> str:
 def fonts() -> str:
     """Return CSS with embedded fonts, reduced to CHARACTERS. Firefox refuses font files on `file://`.
 
-    The fonts are under the OFL. They keep its notice, but modified fonts may not keep their names.
+    The fonts' license, the OFL, requires its notice in them, but modified fonts may not keep their names.
     """
     rules = ""
     for family, package, file, style in FACES:
@@ -193,7 +193,7 @@ def fonts() -> str:
 
 
 def prepare(src: Path, students: bool) -> None:
-    """Write the input of Sphinx, for students without TEACHER_PAGES."""
+    """Write the input of Sphinx, without TEACHER_PAGES if it is for students."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
     pages = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
@@ -244,6 +244,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Build the lessons, docs and panels as pages.", allow_abbrev=False)
     folders = parser.add_mutually_exclusive_group()
     folders.add_argument("folder", nargs="?", default=OUT, type=Path, help="a new folder (default: site/build/html)")
-    folders.add_argument("--students", metavar="FOLDER", type=Path, help="the same, without the pages for teachers")
+    folders.add_argument("--students", metavar="FOLDER", type=Path, help="a new folder, without pages for teachers")
     given = parser.parse_args()
     build((given.students or given.folder).resolve(), students=bool(given.students))

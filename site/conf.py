@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 project = author = "lora_lab"
 copyright = "the authors of lora_lab"
 extensions = ["myst_nb", "sphinx_copybutton"]
-suppress_warnings = ["misc.highlighting_failure"]  # a cell may contain text that is not Python
+suppress_warnings = ["misc.highlighting_failure"]  # a cell may contain text that isn't Python
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "html_image"]
 myst_heading_anchors = 3
@@ -22,14 +22,14 @@ nb_code_prompt_show, nb_code_prompt_hide = "Show a solution", "Hide"
 html_theme, html_title = "furo", "lora_lab"
 pygments_dark_style = "github-dark"
 html_math_renderer = "mathml"
-html_favicon = "icon.svg"  # W, A and B
+html_favicon = "icon.svg"  # shows W, A and B
 html_css_files, html_js_files = ["site.css"], ["host.js"]
 html_show_sourcelink = html_copy_source = html_use_index = False
 html_show_search_summary = False  # a summary fetches pages, which browsers refuse on file://
 html_sidebars = {
     "**": [f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "navigation", "scroll-end")]
 }
-COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # of trained parts, and behind code
+COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # colors of trained parts, and behind code
 html_theme_options = {
     f"{mode}_css_variables": {
         **dict.fromkeys(("color-brand-primary", "color-brand-content", "color-brand-visited"), blue),

@@ -1,11 +1,13 @@
 // Predictions on a page without a kernel. A cell that asks for ranges is followed by a form. Until its ranges are sealed or
-// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser, as is the
-// first range for each result, empty if it was skipped: lesson 09 draws these.
+// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser.
+// So is the first range for each result (empty if it was skipped), which lesson 09 draws.
 (() => {
   const { make } = lab;
   const store = lab.kept("ranges", {});
   const given = store.value;
   const first = lab.kept("results", {}); // {question: [low, high, result]}
+  /** Store the first result for a question, unless another tab has stored one. */
+  const keepFirst = (name, result) => first.save(name, lab.kept("results", {}).value[name] ?? first.value[name] ?? result);
   const questionsIn = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((match) => match[1]);
   const answered = (names) => names.every((name) => name in given);
   const range = ([low, high]) => `${low} to ${high}`;
@@ -31,7 +33,7 @@
     const answer = (rangeOf) => {
       for (const row of rows) {
         store.save(row.name, rangeOf(row));
-        if (!given[row.name]) first.save(row.name, first.value[row.name] ?? []); // its result opens: no later range counts
+        if (!given[row.name]) keepFirst(row.name, []); // its result opens: no later range counts
       }
       update();
     };
@@ -58,7 +60,7 @@
       const done = answered(names);
       form.classList.toggle("done", done);
       const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
-      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each; an empty row is skipped. After that, you can open our findings.";
+      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each range. An empty row is skipped. After that, you can open our findings.";
     }
     return { cell, names, show };
   }
@@ -85,8 +87,7 @@
     if (!given[name]) return line;
     const value = Number(number.replaceAll(",", ""));
     const inside = given[name][0] <= value && value <= given[name][1];
-    const elsewhere = lab.kept("results", {}).value[name]; // in another tab
-    first.save(name, elsewhere ?? first.value[name] ?? [...given[name], value]);
+    keepFirst(name, [...given[name], value]);
     return `${line.replace(/\.$/, "")}: ${inside ? "inside" : "outside"} your range, ${range(given[name])}.`;
   }
 
@@ -112,7 +113,7 @@
     example.hidden ||= own.length > 0;
     if (!own.length || !answered(asksBefore(cell).flatMap(({ names }) => names))) return;
     const [least, most] = luck(own.length);
-    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held; with a true 80%, luck gives ${least} to ${most}.`;
+    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held. If you are right 80% of the time, luck gives ${least} to ${most}.`;
     const rows = own.map(({ words, place, held }) => {
       const left = `left: ${(100 * (Math.min(Math.max(place, -0.9), 1.9) + 1)) / 3}%`;
       const mark = make("b", { style: left, textContent: held ? "●" : "×" });

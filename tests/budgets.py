@@ -20,7 +20,6 @@ def sizes(root: Path, budgets: Mapping[str, int]) -> dict[str, int]:
 
 
 def report(root: Path) -> tuple[str, list[str]]:
-    """Return a table of lines and budgets, and a sentence for each problem."""
     budgets: dict[str, int] = tomllib.loads((root / "budgets.toml").read_text(encoding="utf-8"))
     lines = sizes(root, budgets)
     table = [f"{'room':34} {'lines':>7} {'budget':>7}"]

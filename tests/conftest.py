@@ -9,7 +9,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for this process and all that it starts, before importing numpy
     os.environ["OMP_NUM_THREADS"] = "1"
 
-import copy
 import gc
 import random
 import shutil
@@ -62,21 +61,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
 
 
-@pytest.fixture(scope="session")
-def loaded() -> Callable[..., nn.Module]:
-    """Return a function like `load_model` that copies models that it has loaded before."""
-    models: dict[tuple, nn.Module] = {}
-
-    def load(name: str, num_labels: int | None = None, dtype: str = "fp32") -> nn.Module:
-        key = (name, num_labels, dtype)
-        if key not in models:
-            torch.manual_seed(0)
-            models[key] = load_model(name, num_labels, dtype=dtype)
-        return copy.deepcopy(models[key])
-
-    return load
-
-
 # Sizes of other tiny models
 BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 BART = {
@@ -123,7 +107,6 @@ def randomise(model: nn.Module, seed: int = 2) -> None:
 
 
 def with_adapter(base: nn.Module | str, method: Method, seed: int = 2) -> nn.Module:
-    """Attach the method to a model, or to the tiny model of that kind, and randomize what trains."""
     model = tiny(base) if isinstance(base, str) else base
     method.attach(model)
     randomise(model, seed)
@@ -155,7 +138,7 @@ def logits(model: nn.Module, ids: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def mapped(file: Path) -> bool:
-    """Whether this process still maps the file into memory, so that Windows could not replace it. Needs Linux."""
+    """Return whether this process still maps the file into memory; Windows could not replace it then. Needs Linux."""
     maps = Path("/proc/self/maps")
     return maps.exists() and str(file) in maps.read_text()
 
@@ -222,9 +205,7 @@ def tiny_causal(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def voices(tiny_causal, tmp_path_factory) -> dict[str, Path]:
     """The folders of two random adapters of the tiny Llama, which answer differently."""
-    models = {
-        name: with_adapter(load_model(tiny_causal), LoRA(rank=2), n) for n, name in enumerate(["captain", "json"])
-    }
+    models = {name: with_adapter(load_model(tiny_causal), LoRA(rank=2), len(name)) for name in ("captain", "json")}
     return {name: save_adapter(model, tmp_path_factory.mktemp(name)) for name, model in models.items()}
 
 
@@ -261,7 +242,6 @@ def said(panel: Any, does: str, **more: Any) -> None:
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait until a thread or a process has made the condition true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not true after {seconds} s"

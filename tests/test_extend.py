@@ -39,6 +39,6 @@ def test_method_of_the_readme_passes_the_tests_of_every_method(readme, kind, tmp
 
 
 def test_notes_of_plugins_are_shown_unless_empty(monkeypatch):
-    """Their tasks and scores are tested with those of lora_course."""
+    """The tasks and scores of plugins are tested with those of lora_course."""
     monkeypatch.setattr(plugins, "note_beside", [lambda task, metrics: f"{task} is mine", lambda task, metrics: ""])
     assert plugins.notes("rt", {}) == ["rt is mine"]

@@ -47,7 +47,7 @@ def test_failed_write_keeps_the_old_content_and_a_file_in_use_is_replaced_later(
 
 @pytest.mark.parametrize("crash", [False, True])
 def test_files_written_together_never_mix(crash, tmp_path, monkeypatch):
-    """os.replace fails at each of its calls in turn; after a crash, all later calls fail, too."""
+    """os.replace fails at its first call, then at its second, and so on; after a crash, all later calls fail, too."""
     replace = os.replace
     monkeypatch.setattr(os, "fsync", lambda file: None)  # slow
     for failing in range(1, 6):

@@ -21,7 +21,7 @@ KEYS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The output of `lora-lab train ... --json`. Validation would take a third of the time, so it is off."""
+    """The output of `lora-lab train ... --json`. Validation is off, because it would take a third of the time."""
     command = [sys.executable, "-m", "lora_lab", "train", *OPTIONS.split(), "--validations", "0", "--json", "--out"]
     result = subprocess.run([*command, tmp_path_factory.mktemp("store")], capture_output=True, text=True, check=True)
     assert result.stdout.count("\n") == 1  # one object and nothing else

@@ -19,7 +19,6 @@ OWNER = "from lora_lab.kernels import forked_kernels as f\nwith f() as e: print(
 
 @pytest.fixture
 def owner(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
-    """A process that provides forked kernels to this process's Jupyter."""
     with subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
         assert p.stdout
         monkeypatch.setenv("JUPYTER_PATH", folder := p.stdout.readline().strip())

@@ -85,27 +85,19 @@ def test_doctor_names_what_is_missing_and_the_fix(monkeypatch: pytest.MonkeyPatc
     assert re.search(r"tweets +is missing; run: lora-lab fetch --tweets", workbench.describe(facts))
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the installed wheel, which is built from the source archive without a network."""
-    folder = tmp_path_factory.mktemp("installed")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    site = folder / "site"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
-    return site
-
-
-def test_installed_wheel_serves_the_lessons_and_finds_the_course(installed: Path, tmp_path: Path):
-    """The course, found by its entry points, reads GLUE's files and adds commands."""
+def test_installed_wheel_serves_the_lessons_and_finds_the_course(tmp_path: Path):
+    """The wheel is built from the source archive. The course, found by its entry points, adds tasks and commands."""
 
     def run(*command: object) -> subprocess.CompletedProcess[str]:
         env, arguments = {**os.environ, "PYTHONPATH": str(installed)}, [sys.executable, *map(str, command)]
         return subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
 
-    (wheel,) = installed.parent.glob("*.whl")
+    built, installed = tmp_path / "built", tmp_path / "installed"
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", built, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = built.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", installed, wheel]
+    subprocess.run(pip, check=True, capture_output=True)
     names = zipfile.ZipFile(wheel).namelist()
     assert {
         "lora_lab/shipped/data/assets.txt", "lora_lab/shipped/notebooks/10_why_low_rank.ipynb",

@@ -27,7 +27,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     try:
         absmax, index, back = (torch.as_tensor(answer).detach().float() for answer in (absmax, index, back))
     except (TypeError, ValueError, RuntimeError) as error:
-        return Verdict(False, f"absmax must be one number, index and back tensors of 64 numbers each: {error}")
+        return Verdict(False, f"absmax must be one number, and index and back tensors of 64 numbers: {error}")
     largest, levels = block.abs().max(), levels_of("nf4")
     if absmax.numel() != 1 or not torch.isclose(absmax.squeeze(), largest):
         return Verdict(False, "absmax is the largest absolute value of the 64 numbers: -0.9 counts as 0.9")
@@ -39,7 +39,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     near = {
         "those are the levels themselves: the index is the position of the level, 0 to 15": levels[nearest],
         "you compared the unscaled block: divide it by absmax first": unscaled,
-        "the most negative distance is the smallest: take abs() before argmin": signed,
+        "argmin finds the most negative distance: take abs() first": signed,
     }
     fallback = f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"
     judged = matched(lambda other: torch.allclose(index, other.float()), nearest, near, "", fallback)
@@ -53,7 +53,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the numbers of weights in linear layers and in other modules, and a step's bytes without weights."""
+    """Return the numbers of weights in linear layers and in other modules, and a step's bytes without the weights."""
     lora = LoRA(rank=8, targets=("all-linear",))
     count = params(name, lora)
     linear = sum(layer.full for layer in count.modules if layer.trained)
@@ -62,7 +62,7 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
 
 @exercise
 def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
-    """Lesson 12: check QLoRA's peak in GiB, double quantization's savings in MiB, and the most bits that fit."""
+    """Lesson 12: check QLoRA's peak (GiB), double quantization's savings (MiB), and the most bits/weight that fit."""
     name, device, tokens = case
     linear, other, rest = sizes(name, tokens)
     room = usable(card(device))
@@ -72,34 +72,34 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
 
     nf4 = BITS["4.127 bits"]
     peaks = {
-        16.0: "that is 16 bits for all weights: those in linear layers take 4.127",
+        16.0: "that is 16 bits for every weight, but a weight in a linear layer takes 4.127",
         4.0: "those are the indices alone: absmax and its scales take 0.127 bits more",
-        4.5: "that is without double quantization: 4.127 bits, not 4.5",
+        4.5: "that is without double quantization; with it, a weight takes 4.127 bits, not 4.5",
     }
     near = {needed(bits) / GIB: words for bits, words in peaks.items()} | {
         (needed(nf4) - rest) / GIB: "those are the weights alone: add the rest of the step",
-        (linear * nf4 / 8 + rest) / GIB: "the weights outside the linear layers are missing: 2 bytes each",
+        (linear * nf4 / 8 + rest) / GIB: "the weights outside the linear layers are missing: they take 2 bytes each",
         ((linear + other) * nf4 / 8 + rest) / GIB: "embeddings, norms and head keep 16 bits",
         needed(8 * nf4) / GIB: "8 bits are one byte: divide by 8",
         needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",
     }
-    fallback = "weights in linear layers at 4.127 bits, all other weights at 16, and the rest of the step"
+    fallback = "add the weights in linear layers (4.127 bits), all other weights (16 bits), and the rest of the step"
     peak_is = Number(needed(nf4) / GIB, near, within=0.002, fallback=fallback, hint="replace each ... with a number")
     savings = linear * (BITS["4.5 bits"] - nf4) / 8
     saves = {
         8 * savings / MIB: "8 bits are one byte: divide by 8",
         savings / 1e6: "those are MB: a MiB has 2**20 bytes",
         savings / GIB: "those are GiB: the answer is in MiB",
-        linear / 16 / MIB: "those are all 0.5 bits of absmax, but 0.127 of them remain: how much is saved?",
-        linear * (nf4 - 4) / 8 / MIB: "that is what remains, 0.127 bits: how much is saved?",
-        (needed(16) - needed(nf4)) / MIB: "that is all that NF4 saves: double quantization goes from 4.5 bits to 4.127",
+        linear / 16 / MIB: "that counts all 0.5 bits of absmax, but 0.127 bits remain: how much is saved?",
+        linear * (nf4 - 4) / 8 / MIB: "that is the 0.127 bits that remain: how much is saved?",
+        (needed(16) - needed(nf4)) / MIB: "that is all NF4 saves: double quantization only saves 4.5 - 4.127 bits",
     }
-    fallback = "from 4.5 bits to 4.127, for each weight in a linear layer"
+    fallback = "each weight in a linear layer goes from 4.5 bits to 4.127"
     saved_is = Number(savings / MIB, saves, within=0.01, fallback=fallback)
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
-        word: f"with {word}, the step needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
-        + ("it fits, but so do more bits" if needed(bits) < room else "too much")
+        word: f"with {word}, the step needs {needed(bits) / GIB:.2f} GiB, and {room / GIB:.2f} is usable: "
+        + ("it fits, but so would more bits" if needed(bits) < room else "that is too much")
         for word, bits in BITS.items()
     } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} is usable"}
     reasons = {

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Choice, Function, Verdict, exercise, letters, texts, unsolved
+from lora_course.checks.verdict import Choice, Function, Verdict, exercise, letters, plain, texts, unsolved
 from lora_course.receipts import CURRENT
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
@@ -28,7 +29,7 @@ def _inside(low: float, high: float, margin: float) -> bool:
 EQUIVALENCE = Function(
     [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
     _inside,
-    "both ends are inside the margin. Whether 0 is inside is another question, about the 95% interval",
+    "both ends are inside the margin. Whether 0 is inside the 95% interval is another question",
     {
         "zero in the interval says only that no difference was found: a wide interval contains zero, too": (
             lambda low, high, margin: low < 0 < high
@@ -56,13 +57,13 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 
 @exercise
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: check, for an unseen pair, a margin in points, then the verdict's word, then a sentence that fits it.
+    """Lesson 05: check a margin in points for an unseen pair of models, then the verdict's word and a fitting sentence.
 
     Each answer reveals what the next one needs. The first margin is kept for the receipt; any later one is refused.
     """
     if unsolved(margin):
         return Verdict(None, asked(pair))
-    if error := no_margin(margin):
+    if error := no_margin(margin := plain(margin)):
         return Verdict(False, error)
     margin = float(margin)
     # The grader judges many notebooks in one process, which has started no lesson and keeps no receipt.
@@ -75,7 +76,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 
 @dataclass(frozen=True)
 class Defense:
-    """What the data say about a pair at a margin, and a reply to each of four sentences, in the pair's order."""
+    """What the data say about a pair of models at a margin, and replies to four sentences in the order shown."""
 
     seen: str
     word: str
@@ -126,21 +127,22 @@ def defense(pair: str, margin: float) -> Defense:
     replies = {
         right: f"{word}, for this model, this task and the margin that was set first. {seen}. "
         f"You can write: {right} ({terms})",
-        f"for MiniLM on rt, {a} and {b} {p_claim}": f"{'' if differ else 'not '}significant isn't "
+        f"for MiniLM on rt, {a} and {b} {p_claim}": f"{'' if differ else 'not '}significant doesn't mean "
         f"{'certain' if differ else 'equal'}: significance only says how rare such data would be without a difference",
-        f"for MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was chosen to fit after "
-        "the interval was seen: some margin always fits",
+        f"for MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was chosen to fit the "
+        "interval after it was seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
-    first = PAIRS[pair]["first"]  # not drawn: the grader doesn't know the student's name
+    first = PAIRS[pair]["first"]  # fixed, not drawn: the grader doesn't know the student's name
     order = [*replies][first:] + [*replies][:first]
     return Defense(seen, word, right, {sentence: replies[sentence] for sentence in order})
 
 
 def no_margin(margin: Any) -> str:
     """Return why a value is not a margin in points, or "" if it is."""
-    if not isinstance(margin, int | float | np.number):
+    if not isinstance(margin, Real):
         return f"a margin is a number of points, not {type(margin).__name__}"
+    margin = float(margin)
     problem = "none" if not margin > 0 else "little" if margin < LEAST else "much" if margin > MOST else ""
     return str(TEXTS["margins"][problem]).format(margin=f"{margin:g}") if problem else ""
 
@@ -163,7 +165,7 @@ def why_not(word: Any, right: str) -> str:
 
 @cache
 def scores(pair: str) -> list[np.ndarray]:
-    """Return both models' scores, (seeds, sentences), each at its rate with the best validation accuracy."""
+    """Return the scores (seeds, sentences) of both models, each at the rate with its best validation accuracy."""
     from lora_lab.experiments.results import from_store
 
     chosen, both = PAIRS[pair], []

@@ -12,7 +12,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
-SHORTEST = 32  # tokens; the stored fits start there
+SHORTEST = 32  # tokens; the stored fits start at this length
 NEAR = 0.95  # fraction of the longest possible text that counts as long enough
 ALMOST = 0.02  # fraction of the card's usable memory
 HINTS = texts("hints")["longest_row"]
@@ -51,7 +51,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
         "those are GiB: multiply by 2**30": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
-    wrong = "start with `fixed` in bytes (1 GiB is 2**30); for each token, add what layers save and the loss holds"
+    wrong = "start with `fixed` in bytes (1 GiB is 2**30); per token, add what the layers save and what the loss holds"
     cases = [(512,), (2048,), (8192,)]
     return Function(cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015).judge(peak)
 
@@ -64,7 +64,7 @@ def check_longest_row(
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return Verdict(None, f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
     method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(str(method), method)  # as in the panel
-    if not isinstance(checkpointing, bool):
+    if not isinstance(checkpointing := plain(checkpointing), bool):
         return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
     setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=plain(batch), seq=plain(seq))
     if seq < SHORTEST:

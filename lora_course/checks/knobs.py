@@ -1,4 +1,4 @@
-"""Exercises for lesson 03 (knobs): what a student of low rank misses, and three learning rates around the best."""
+"""Exercises for lesson 03 (knobs): what a low-rank student misses, and three learning rates around the best one."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
-SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first if there is no name
+SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update, and its possible ranks (the first without a name)
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
 LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
@@ -49,7 +49,7 @@ def check_missed(missed: Callable[[int, int], float]) -> Verdict:
 
 @exercise
 def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
-    """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
+    """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than `LUCK`.
 
     The check trains the runs that the panel lacks. With FAST=1, it trains nothing and judges by the panel's other rows.
     """
@@ -84,9 +84,9 @@ def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """Return the lowest and highest rates (two digits) that luck alone may separate from the best, by the other alphas.
+    """From other alphas, estimate the lowest and highest rates (to two digits) whose gap to the best may be luck.
 
-    A higher alpha needs a lower rate: each row's rates are scaled by 1 / sqrt(alpha), and the losses are averaged.
+    A higher alpha needs a lower rate, so each row's rates are scaled by 1 / sqrt(alpha) before losses are averaged.
     """
     octaves, losses = np.arange(-20, 0, 0.02), []
     for other in {cell["alpha"] for cell in data["cells"]} - {alpha}:

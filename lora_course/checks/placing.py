@@ -1,4 +1,4 @@
-"""Exercises for lesson 13 (placement): ranks at equal budgets, and an unseen pair of placements to plan and defend."""
+"""Exercises for lesson 13 (placement): ranks at equal budgets, and a plan and verdict for an unseen pair."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ RANK, BUDGET = 32, ("q", "v")  # the budget of the first exercise is the paramet
 PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
 WHY = f"{{}} cost no more than rank {RANK} on q,v"
 GAP, PILOT = 1.5, 3  # points; seeds
-HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it, and round up"
+HINT = f"Hint: multiply the standard deviation by (1.96 + 0.84), divide by {GAP}, square the result, and round up"
 
 
 @exercise
@@ -47,21 +47,21 @@ def seeds_of(pair: str) -> tuple[str, Number]:
     near = {
         exact: (part := "you can't train a part of a seed: round up"),
         math.floor(exact): part,
-        2 * exact: "twice as many as you need: two runs with the same seed are a pair, and give one difference",
+        2 * exact: "that is twice as many as you need: two runs with the same seed are a pair and give one difference",
         2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
         (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap half the time: add the 0.84",
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
     }
     why = (
-        f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: by all {len(gaps)} of ours, "
-        f"you'd need {of_all}; by other threes, {min(others)} to {max(others)}. The luck of the sentences adds to this"
+        f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: with all {len(gaps)} of ours, "
+        f"you'd need {of_all}; with {PILOT} others, {min(others)} to {max(others)}. Luck in the sentences adds to this"
     )
     return question, Number(needed, near, why, fallback=f"n grows with the square of {spread:.2f} / {GAP}")
 
 
 @exercise
 def check_plan(seeds: Any, word: Any, sentence: Any, pair: str = "q against q,k,v,o") -> Verdict:
-    """Lesson 13: check a plan for an unseen pair: the number of seeds, the verdict at a margin of 1.5, a sentence."""
+    """Lesson 13: check the seeds needed for an unseen pair, the verdict at a margin of 1.5 points, and a sentence."""
     question, needed = seeds_of(pair)
     if unsolved(seeds):
         return Verdict(None, question)

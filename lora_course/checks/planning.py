@@ -1,11 +1,11 @@
-"""Exercises for lesson 09 (Monday): flip a claim with one premise, and plan a job with evidence for each line."""
+"""Exercises for lesson 09 (Monday): change one premise to flip a claim, and plan a job with evidence for each line."""
 
 import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Verdict, exercise, texts, unsolved
+from lora_course.checks.verdict import Choice, Verdict, exercise, plain, texts, unsolved
 from lora_course.claims.cards import judge
 
 FLIPPED, TO = "less_memory", "true"
@@ -26,7 +26,7 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
         return Verdict(False, TEXTS["still"][name])
     if name in ("of", "store"):
         return Verdict(False, f"'{name}' isn't a premise of this claim")
-    claim = judge(FLIPPED, **{name: changes[name]})
+    claim = judge(FLIPPED, **{name: plain(changes[name])})
     verb = "stays" if claim.words == judge(FLIPPED).words else "is now"
     still = f'the claim {verb} "{claim.words}": {TEXTS["still"].get(name, "")}'
     alone = "\nOnly one case is left: name it whenever you quote the claim" if len(claim.cases) == 1 else ""
@@ -55,7 +55,7 @@ def lines(number: int) -> dict[str, Choice]:
     rows = next(n for n in ROWS if n >= needed)
     widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
-        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} of {room:.1f} GiB, checkpointed"),
+        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} of {room:.1f} GiB if checkpointed"),
         "rate": Choice(**TEXTS["rate"]),
         "serve": Choice(**TEXTS["serve"][brief["several"]]),
         "facts": Choice(**TEXTS["facts"][brief["facts"]]),

@@ -20,7 +20,7 @@ def _share(s: Any, r: int) -> float:
 ENERGY = Function(
     cases=[(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 3), (np.array([2.0, 2.0]), 2)],
     right=_share,
-    why="the first r squares over all squares, both summed: for 5, 4, 2, 1 and r = 2, that is 41 / 46 = 0.89",
+    why="the sum of the first r squares over the sum of all squares: for 5, 4, 2, 1 and r = 2, 41 / 46 = 0.89",
     near={
         "those are sums of s: energy is the sum of s squared": lambda s, r: s[:r].sum() / s.sum(),
         "that is the energy itself: divide by the sum of all squares": lambda s, r: (s[:r] ** 2).sum(),
@@ -49,7 +49,7 @@ def facts(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def right_at_each_rank(n: int) -> list[float]:
-    """Return the fraction of facts whose nearest value is their own, for 0, 1, ... rank-one pieces of values^T keys."""
+    """Return the fraction of keys that find their own value with 0, 1, ... rank-one pieces of values^T keys."""
     keys, values = facts(n)
     u, s, vt = np.linalg.svd(values.T @ keys)
     scores = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)
@@ -66,11 +66,11 @@ def check_facts(answer: int | None, n: int = 64) -> Verdict:
     keys, values = facts(n)
     energy = np.cumsum(np.linalg.svd(values.T @ keys, compute_uv=False) ** 2)
     misconceptions = {
-        **{r: f"with {r} pieces only {100 * right[r]:.1f}% of the facts are right" for r in range(1, rank)},
+        **{r: f"with {r} pieces, only {100 * right[r]:.1f}% of the facts are right" for r in range(1, rank)},
         **dict.fromkeys(range(rank + 1, n), "that is enough, but so is a smaller rank"),
         min(n, WIDTH): "that many pieces reproduce every value exactly: right answers need fewer",
         int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that rank has 90% of the energy: count right answers instead",
     }
     shares = [f"{100 * right[r]:.1f}%" for r in (rank, rank - 1)]
-    why = f"with {rank} pieces {shares[0]} of {n} facts are right, with {rank - 1} only {shares[1]}"
+    why = f"with {rank} pieces, {shares[0]} of {n} facts are right; with {rank - 1}, only {shares[1]}"
     return Number(rank, misconceptions, why, hint="replace the ... with a rank").judge(answer)

@@ -34,7 +34,7 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 
 @exercise
 def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: check the overlap phi expected by chance, between single directions and between 8 and `rank`."""
+    """Lesson 14: check the phi expected by chance: for two single directions, and for 8 against `rank` directions."""
     zero = {0.0: "two random directions are hardly ever exactly at right angles"}
     first = zero | {
         WIDTH**-0.5: "that's the typical size of the cosine; phi is its square",
@@ -44,10 +44,10 @@ def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
     second = zero | {
         ROWS / WIDTH: f"that's for one direction among {ROWS}; here each direction is compared with {rank}",
         ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
-        1 / WIDTH: f"that's for two single directions; compared with {rank}, each has {rank} times that share",
+        1 / WIDTH: f"that's for two single directions; against {rank} directions, it's {rank} times that",
         ROWS / rank: "the space matters, too: it has 384 dimensions",
     }
-    why = f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width"
+    why = f"1/384, and {rank}/384: the overlap by chance grows with the rank and shrinks with the width"
     right = {"one and one": Number(1 / WIDTH, first, within=0.02)}
     return parts(right | {f"8 and {rank}": Number(rank / WIDTH, second, why, within=0.02)}, (one, many))
 
@@ -58,7 +58,7 @@ def check_stranger(negated: Any, number: int) -> Verdict:
     right = list(SIGNS)[number]
     a, b = SIGNS[right]
     replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}
-    same = "the same answers as before" if a == b else "every answer reversed"
-    why = f"{right} negated: {same}; its readings are {'as before' if a > 0 else 'reversed'}"
+    same = "the answers are as before" if a == b else "every answer is reversed"
+    why = f"{right} negated: {same}, and the readings are {'as before' if a > 0 else 'reversed'}"
     verdict = Choice([right], replies, why).judge(negated)
     return replace(verdict, words=f"what was negated? One of {', '.join(SIGNS)}") if unsolved(negated) else verdict

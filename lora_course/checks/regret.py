@@ -8,7 +8,7 @@ from lora_course.checks.verdict import Choice, Function, Number, Verdict, exerci
 LOWEST = Function(
     cases=[(0.60, 0.50, 0.56), (0.52, 0.50, 0.70), (0.55, 0.50, 0.55), (2.0, 1.0, 1.5)],
     right=lambda a, b, c: (a - c) / (2 * (a - 2 * b + c)),
-    why="it is between two of the rates: for losses 0.60, 0.50, 0.56, an eighth of a doubling above the middle one",
+    why="it is between two rates: for losses 0.60, 0.50, 0.56, it is an eighth of a doubling above the middle one",
     near={
         "wrong sign: if a is above c, the lowest point is to the right": lambda a, b, c: (c - a) / 2 / (a - 2 * b + c),
         "that is where p + q x is 0: the slope of p x + q x² is p + 2 q x": lambda a, b, c: (a - c) / (a - 2 * b + c),
@@ -24,7 +24,7 @@ LAST, CARRIED, THEN = (Choice(**TEXTS[name]) for name in ("last", "carried", "th
 
 @exercise
 def check_lowest(place: Callable[[float, float, float], float], at_the_last: Any) -> Verdict:
-    """Lesson 15: check where a parabola through losses a, b, c at x = -1, 0, 1 is lowest, and the answer at an edge."""
+    """Lesson 15: check where a parabola through (-1, a), (0, b), (1, c) is lowest, and what to say if c is lowest."""
     hint = f"write a function, and one of: {', '.join(LAST.replies)}, unknown"
     return parts({"lowest": LOWEST, "at_the_last": LAST}, (place, at_the_last), hint, f"{LOWEST.why}; {LAST.why}")
 

@@ -9,7 +9,7 @@ from lora_course.paper import table
 from lora_course.paper.reproduce import Kept, item
 
 OUTCOMES = ("holds", "fails", "undecided", "not tested")
-PASS = 377  # steps that show every training row of these items once
+PASS = 377  # steps in which each training row of these items is seen once
 RTE = 277  # dev rows, according to GLUE's dataset card
 WHY = "a rule that was written before the run leaves nothing to argue about"
 TEXTS = texts("reproducing")
@@ -33,7 +33,7 @@ def runs(name: str) -> dict[str, dict[str, Any]]:
 
 
 def asked(name: str) -> str:
-    """Return an item's rule for reruns whose accuracies are all within its limits, in one line for each outcome."""
+    """Return an item's rule, one line per outcome, for reruns whose accuracies are all within the item's limits."""
     wanted = {"better": "better", "no worse": "equivalent or better"}
     (needed,) = {wanted[pair[2]] for pair in item(name).pairs.values()}
     return "\n".join(

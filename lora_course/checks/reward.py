@@ -31,7 +31,7 @@ LOSS = Function(
 BITS = Function(
     cases=[(0.5,), (0.9,), (0.01,), (0.75,)],
     right=lambda p: -p * log2(p) - (1 - p) * log2(1 - p),
-    why="one bit at p = 0.5, but 0.08 at 0.01: if a model is nearly always wrong, hearing so again tells you little",
+    why="one bit at p = 0.5, but 0.08 at p = 0.01: if a model is almost always wrong, hearing so tells you little",
     near={
         "that is what a success tells you: a failure tells you log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
         "those are nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),

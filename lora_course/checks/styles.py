@@ -56,7 +56,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
         if not isinstance(labels, Sequence):
             return Verdict(False, f"return a list of labels, not {type(labels).__name__}")
         labels, right = list(labels), labels_of(turns, "assistant")
-        fallback = f"for {list(turns)} the labels are {right}, not {labels}"
+        fallback = f"for {list(turns)}, the labels are {right}, not {labels}"
         verdict = matched(labels.__eq__, right, wrong_labels(turns), WHY, fallback)
         if not verdict.passed:
             return verdict
@@ -66,7 +66,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
 @exercise
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     """Lesson 06: check a list of your own pairs, as in a JSON Lines file."""
-    if unsolved(pairs) or not pairs:
+    if unsolved(pairs) or (isinstance(pairs, Sequence) and not pairs):
         return Verdict(None, f"add at least {FEWEST} pairs to the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')

@@ -42,12 +42,12 @@ def check_half_width(half: Callable[[float, int], float]) -> Verdict:
 
 
 def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
-    """Return the student's function if it passes the check of exercise 1; otherwise ours."""
+    """Return the student's function if it passes the check of exercise 1; otherwise the lab's."""
     return attempt(HALF_WIDTH.judge, half).yours_or_ours("half_width", half, HALF_WIDTH.right)
 
 
 def report(table: Any) -> tuple[dict[str, Right], str, float]:
-    """Return the right report on columns a and b of a table, the reply to it, and the fraction of rows that disagree.
+    """Return the right report on columns `a` and `b` of a table, the reply to it, and the fraction of rows that differ.
 
     Raises: ValueError for an invalid table; KeyError if a column is missing.
     """
@@ -66,11 +66,11 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
     high, low = sorted((a.mean(), b.mean()), reverse=True)
     ahead, side = ("better", "above") if gap > 0 else ("worse", "below")
     beats = f"{100 * high:.1f} beats {100 * low:.1f} only if the whole interval of a - b is {side} 0"
-    words = [ahead if abs(gap) > width * 1.96 * error else "undecided" for width in (1, 0.95, 1.05)]  # if resampled
+    words = [ahead if abs(gap) > width * 1.96 * error else "undecided" for width in (1, 0.95, 1.05)]  # allow resampling
     word = Choice(words, {
         "better": beats,
         "worse": beats,
-        "undecided": "0 is outside the interval: of these two models, one is ahead",
+        "undecided": "0 is outside the interval, so one of these two models is ahead",
     })  # fmt: skip
     needed = 2.8**2 * share / POINT**2
     rows = Number(needed, {
@@ -89,7 +89,7 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
 
 @exercise
 def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
-    """Lesson 02: check half the 95% interval of a - b, the verdict on a, and the rows that detect a gap of one point.
+    """Lesson 02: check half the 95% interval of `a - b`, the verdict on `a`, and how many rows detect a one-point gap.
 
     table   columns a and b: 1 where a model got the row right, else 0
     """

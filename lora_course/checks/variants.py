@@ -1,4 +1,4 @@
-"""Exercises for lesson 16 (variants): rsLoRA as plain LoRA, and the one rate that makes a variant look best."""
+"""Exercises for lesson 16 (variants): rsLoRA written as plain LoRA, and the one rate that makes a variant look best."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -48,7 +48,7 @@ def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
     best = max(shared, key=lambda lr: shared[lr])
     scores = scores_in(comparison(TUNED))
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
-    words = "at {:g} the lead is {:+.1f} points: another rate flatters the variant more"
+    words = "at {:g}, the lead is {:+.1f} points: another rate flatters the variant more"
     less = {lr: words.format(lr, lead) for lr, lead in shared.items() if lr != best}
     points_ahead = {shared[best]: "that is with one rate for both: use each one's own rate, and the test scores"}
     points_ahead |= {-fair: "wrong sign: subtract plain LoRA's points from the variant's"} if fair else {}

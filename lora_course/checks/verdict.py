@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a check; `passed` is None while the exercise is unsolved, and `words` say where to start.
+    """The result of a check; while the exercise is unsolved, `passed` is None and `words` say where to start.
 
     right   the right answer, or {name of a part: its right answer}
     """
@@ -45,7 +45,7 @@ class Verdict:
         return f"{text}\n{self.hint}" if self.hint else text
 
     def yours_or_ours(self, name: str, yours: Any, ours: Any) -> Any:
-        """Return the student's version if it passed; otherwise print a note, and return ours."""
+        """Return the student's version if it passed; otherwise print a note, and return the lab's version."""
         if self.passed:
             return yours
         print(f"Your {name} doesn't pass its check yet. Until it does, this cell uses ours.")
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def exercise(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
-    """Decorate a check: count tries for the receipt, and give wrong answers the next hint of data/checks/hints.yaml.
+    """Decorate a check: count tries for the receipt, and give wrong answers the next hint from data/checks/hints.yaml.
 
     If that file has no list for a check, each verdict has its own hint, for the part of the answer that is wrong.
     """
@@ -63,7 +63,7 @@ def exercise(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
 
     @wraps(check)
     def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Verdict:
-        verdict: Verdict = attempt(lambda: check(*args, **kwargs))  # what no check expects raises: that's a reply, too
+        verdict: Verdict = attempt(lambda: check(*args, **kwargs))  # an error becomes a reply, too
         record = CURRENT.checks.setdefault(name, Check())
         if not record.passed:
             record.passed, record.tries = bool(verdict.passed), record.tries + (verdict.passed is not None)
@@ -110,7 +110,7 @@ class Number(Right):
     right: float
     misconceptions: Mapping[Any, str]
     why: str = ""
-    within: float = 1e-9
+    within: float = 1e-7  # what fp32 can hold
     fallback: str = ""
     hint: str = "replace the ... with a number"
     slack: float = 0.02
@@ -132,7 +132,8 @@ class Number(Right):
         nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.nan)
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
-        return Verdict(False, self.fallback or _how_far(given, right))
+        nearly = right and 0.97 < given / right < 1.03
+        return Verdict(False, NEARLY if nearly else self.fallback or _how_far(given, right))
 
 
 def _rounding(given: float) -> float:
@@ -146,8 +147,6 @@ def _how_far(given: float, right: float) -> str:
     factor = given / right if right else math.nan
     if not factor > 0:
         return SIGN.format(side="above" if right > 0 else "below" if right else "nearer to")
-    if 0.97 < factor < 1.03:
-        return NEARLY
     words, factor = (LARGE, factor) if factor > 1 else (SMALL, 1 / factor)
     return words.format(factor=f"{float(f'{factor:.3g}'):,.15g}")
 
@@ -172,7 +171,7 @@ class Choice(Right):
 
 
 def letters(text: str) -> str:
-    """Return what all spellings of an answer have in common: "Worse, but" and "worse but", or 2e-4 and 0.0002."""
+    """Return one spelling of an answer: the same for "Worse, but" and "worse but", or for 2e-4 and 0.0002."""
     word = text.strip(" .,:;()'\"").lower().replace(",", "")
     with suppress(ValueError):
         return str(float(word))
@@ -197,15 +196,17 @@ class Function(Right):
 
     def compare(self, given: Callable[..., Any]) -> Verdict:
         values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change its arguments
-        if said := next((value for value in values if isinstance(value, Verdict)), None):
-            return said
-        if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
-            return Verdict(False, self.several)
+        for value in values:
+            if isinstance(value, Verdict):
+                return value
+            if not isinstance(value, Real):
+                many = hasattr(value, "__len__") and not isinstance(value, str)
+                return Verdict(False, self.several if many else f"return a number, not {type(value).__name__}")
 
         def same(function: Callable[..., float]) -> bool:
             pairs = zip(values, (function(*case) for case in self.cases), strict=True)
             close = partial(math.isclose, rel_tol=self.within)
-            return all(isinstance(v, Real) and close(v, f, abs_tol=0 if f else 1e-6) for v, f in pairs)
+            return all(close(v, f, abs_tol=0 if f else 1e-6) for v, f in pairs)
 
         return matched(same, self.right, self.near, self.why, self.fallback)
 
@@ -224,7 +225,9 @@ def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answe
 
 
 def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a student's function; return its value, or a verdict if that is None (unsolved) or an error (wrong)."""
+    """Call a student's function; return its value, or a verdict if it returns None (unsolved) or raises (wrong)."""
+    if not callable(given):
+        return Verdict(None if unsolved(given) else False, "give the function or class itself, without calling it")
     try:
         value = given(*arguments)
     except Exception as error:

@@ -13,14 +13,14 @@ from lora_lab import layers
 
 
 class LoRALinear(layers.LoRALinear):
-    """The lab's layer with the students' constructor, used until the student's own layer is right."""
+    """The lab's layer with the constructor that the exercise asks for, used until the student's own layer is right."""
 
     def __init__(self, base_layer: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(base_layer.requires_grad_(False), rank, alpha / rank)
 
 
 def layer_or_ours(layer: Any) -> Any:
-    """Return the student's layer if it passes the check of exercise 1; otherwise ours."""
+    """Return the student's layer if it passes the check of exercise 1; otherwise the lab's."""
     return attempt(_judge, layer).yours_or_ours("LoRALinear", layer, LoRALinear)
 
 
@@ -31,8 +31,6 @@ def check_lora_linear(layer: Any) -> Verdict:
 
 
 def _judge(layer: Any) -> Verdict:
-    if unsolved(layer):
-        return Verdict(None, "write the class LoRALinear")
     wide, high = draw("shape of the layer", (48, 20), (20, 48), (64, 30), (30, 64))
     rank, alpha = 4, 12.0
     base, x = nn.Linear(wide, high), torch.randn(2, 5, wide)  # (rows, tokens, in)
@@ -91,7 +89,7 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
         return ("B is not zero, so the layer changes the model before the first step. Starting B at zero doesn't make "
                 "learning slow: B has a gradient at once, and A one step later")  # fmt: skip
     if torch.linalg.matrix_rank(a) < len(a):
-        return "A's rows depend on each other, so its r pieces would learn the same: fill A at random"
+        return "A's rows depend on each other, so its r pieces would learn the same thing: fill A at random"
     if a.std() > 0.5:
         return f"A's standard deviation is {a.std():.1f}, too large: use nn.init.kaiming_uniform_(lora_A, a=5**0.5)"
     return "" if same else "at the start, your layer must compute exactly what base_layer(x) does, bias included"
@@ -101,12 +99,8 @@ MERGED = Number(**texts("pages")["merged"])
 
 
 @exercise
-def check_merge(
-    merge: Callable[[Any], Any] | None, model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor
-) -> Verdict:
+def check_merge(merge: Callable[[Any], Any], model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor) -> Verdict:
     """Lesson 01: check merge(layer), which turns a LoRALinear into one nn.Linear, on one layer and on the model."""
-    if merge is None or unsolved(merge):
-        return Verdict(None, "write merge(layer)")
     layer_class: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
     inner = deepcopy(base := nn.Linear(20, 48))
     layer = layer_class(inner, 4, 12.0)
@@ -142,8 +136,8 @@ def check_merge(
         return Verdict(False, f"one layer is right, but in the model the logits differ by {error:.0e}")
     if right < len(labels):
         return Verdict(False, f"the merge is right, but only {right} of {len(labels)} answers are right: train again")
-    merged_all = f"{len(names)} linear layers merged, all {right} sentences right"
-    return Verdict(True, f"{merged_all}, the logits the same to {error:.0e}")
+    merged_all = f"{len(names)} linear layers are merged, and all {right} sentences are right"
+    return Verdict(True, f"{merged_all}; the logits agree to {error:.0e}")
 
 
 def _judge_output(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) -> Verdict:

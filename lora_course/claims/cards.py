@@ -119,7 +119,7 @@ def judge(of: str, *, store: str | Path | None = None, **changed: Any) -> Verdic
     store  a folder of your own finished runs, for experiments that read runs; by default, the lab's runs
     Raises: NotFound for an unknown card; BadValue for an unknown premise (with the nearest name) or invalid value.
     """
-    from lora_course.claims import experiments  # late: loads much that a card alone doesn't need
+    from lora_course.claims import experiments  # imported late: a card alone doesn't need its imports
 
     claim = card(of)
     defaults = claim.all_premises
@@ -131,7 +131,7 @@ def judge(of: str, *, store: str | Path | None = None, **changed: Any) -> Verdic
         for n, p in defaults.items()
     }
     if not 0 < (margin := premises.get("margin", 1)) < 100:
-        raise BadValue(f"the premise 'margin' of claim {claim.id} needs points: 0 to 100, such as 1.5, not {margin}")
+        raise BadValue(f"the margin of claim {claim.id} must be between 0 and 100 points, such as 1.5, not {margin}")
     run = vars(experiments)[claim.experiment]
     reads_runs = STORE in signature(run).parameters
     if store is not None and not reads_runs:

@@ -49,7 +49,7 @@ class Interval:
         return Case(settings, holds, f"{words}: {self}", self.would_tell, span)
 
     def no_worse(self, margin: float) -> bool | None:
-        """Return whether `a` is no worse than `b` by more than the margin; None if the interval doesn't tell."""
+        """Return whether `a` is no worse than `b`, or worse by at most the margin; None if the interval can't tell."""
         return True if self.low > -margin else False if self.high < -margin else None
 
     def __neg__(self) -> Self:
@@ -120,7 +120,7 @@ def ranks_on_gpt3(rank: int) -> dict[str, Interval]:
 
 
 def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapping[str, Any]) -> Interval:
-    """Compare two printed means with a spread s over seeds: d +- 1.96 sqrt(2) s, as if each mean were one run."""
+    """Compare two printed means with spread s over seeds: d +- 1.96 sqrt(2) s, as if each mean came from one run."""
     difference = (printed.row(**row_a)[task] - printed.row(**row_b)[task]) / 100
     half = NORMAL_95 * math.sqrt(2) * SPREADS[task] / 100
     return Interval(difference, difference - half, difference + half, "the numbers of every seed")
@@ -131,7 +131,7 @@ def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapp
 
 @cache
 def rate_ratios() -> Ratios:
-    """Return the ratios of LoRA's best learning rate to full fine-tuning's in our runs: see `ratios`."""
+    """Return the ratios of LoRA's best learning rate to that of full fine-tuning in our runs: see `ratios`."""
     return ratios(map(comparison, RATES), pd.read_csv(shipped(RATES_OF_RUNS)))
 
 
@@ -219,7 +219,7 @@ class Cells:
         rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
         scores = rates[rates["size"] == rates["size"].max()]["mean"]
         if scores.isna().all():
-            raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again, with validations")
+            raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again with validation")
         rate = float(scores.idxmax())
         cell = frame[frame["lr"] == rate]
         if cell["seed"].duplicated().any():
@@ -231,7 +231,7 @@ class Cells:
 
     @property
     def made(self) -> str:
-        """Where the runs are, how many there are, and of what kind."""
+        """Where the runs are, how many there are, and what kind they are."""
         kind = "{steps} steps of {batch}".format_map(self.first)
         others = f", in {self.first['run_dtype']}; {self.others} in another dtype are left out" if self.others else ""
         return f"{self.name}: {len(self.frame)} runs of {self.where}, {kind}{others}"

@@ -49,9 +49,9 @@ def times_less(
     models: list[str], counted: list[str], targets: str, rank: int, seq: int, batch: int, checkpointing: bool,
     times: float,
 ) -> Finding:  # fmt: skip
-    """Does full fine-tuning need at least `times` times as much as LoRA, for models that can read `seq` tokens?
+    """Does full fine-tuning need at least `times` times what LoRA needs, for models that can read `seq` tokens?
 
-    `counted`: any of "parameters" (trainable ones), "file" (2 bytes per parameter), "memory of a step".
+    `counted`: any of "parameters" (trainable ones), "file" (2 bytes per parameter) and "memory of a step".
     """
     check_known(counted, ("parameters", "file", "memory of a step"), "the quantities counted")
     setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
@@ -136,7 +136,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
         i.case({"task": task}, f"rank {rank} minus rank {other}", i.no_worse(margin))
         for task, (other, i) in rivals.items()
     ]
-    for update_rank in (other for other in needed if other > rank):  # a lower rank tests nothing
+    for update_rank in (other for other in needed if other > rank):  # an update of lower rank tests nothing
         missing = math.sqrt(max(0, update_rank - rank) / update_rank)
         found = f"rank {rank} misses at least {missing:.0%} of the update"
         cases.append(Case({"task": f"an update of rank {update_rank}"}, missing <= 0.05, found))
@@ -146,7 +146,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
 
 
 def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
-    """Return the most common alpha of all runs if this rank has runs with it, else this rank's most common alpha."""
+    """Return the most common alpha of all runs if any run of this rank has it, else this rank's most common alpha."""
     alphas = cells.at(rank=rank)["alpha"]
     usual = float(cells.frame["alpha"].mode().iloc[0])
     return {"alpha": usual if (alphas == usual).any() else float(alphas.mode().iloc[0])}
@@ -170,7 +170,7 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 
 
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
-    """Is no other choice of matrices better by the margin or more, at equal budgets and each at its own rate?
+    """Is no other choice of matrices better by the margin or more, at equal budgets and with each at its best rate?
 
     Each study is one case: "no better" must hold for all its choices and tasks, and "better" must survive Holm's
     correction. `reported`: count reports without numbers as undecided cases.
@@ -208,7 +208,7 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
 
 
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
-    """Is a method no worse than full fine-tuning by more than the margin?
+    """Is a method no worse than full fine-tuning, or worse by at most the margin?
 
     tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). A store's runs replace all others.
     """
@@ -254,7 +254,7 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
 
 
 def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
-    """Trained on "rewards" or "labels" (lesson 17), is LoRA no worse than full fine-tuning by more than the margin?"""
+    """In lesson 17 (on "rewards" or "labels"), is LoRA at least as good as full fine-tuning, up to the margin?"""
     check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
     check_known([rank], (1, 8, 64), "the ranks")
     cases = []
@@ -289,10 +289,10 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
-    """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
+    """Is LoRA's best rate `times` times that of full fine-tuning, up to a factor `within`, wherever both were tuned?
 
-    Our cases are those of lesson 15; each holds or fails only if its whole 95% interval does. `reported`: count
-    published ratios as undecided cases, since they have no interval.
+    Our cases are those of lesson 15; each is undecided if only part of its 95% interval is in this range.
+    `reported`: count published ratios as undecided cases, since they have no interval.
     """
     low, high, cases = times / within, times * within, []
     for (model, task, targets), (ratio, least, most) in stored.rate_ratios().items():
@@ -314,7 +314,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to 32, does LoRA's lowest loss rise more than full fine-tuning's, by more than `by` nats (95%)?"""
+    """From batch 8 to 32, does LoRA's best loss rise more than full fine-tuning's, by over `by` nats (95% interval)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)

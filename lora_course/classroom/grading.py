@@ -52,17 +52,17 @@ VARIABLES = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "USERNAME", "H
              "PYTORCH_", "TORCH_", "OMP_", "MKL_", "OPENBLAS_")  # fmt: skip
 EMPTY = {"lesson": "", "status": "failed", "words": "", "checks": [], "errors": [], "refused": [], "seconds": 0.0,
          "peak_bytes": 0, "walls": {}, "predictions": [], "cell_seconds": []}  # fmt: skip
-STOPPED = threading.Event()  # by Ctrl-C
+STOPPED = threading.Event()  # set by Ctrl-C
 Row = dict[str, Any]
 
 
 class Ended(BaseException):
-    """A student's process ended, with a status and a message. `Ended` is no `Exception`, so no check catches it."""
+    """A student's process ended, with a status and a message. `Ended` is not an `Exception`, so no check catches it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Resource limits of a notebook, which trains as long as the lesson if `full`, and otherwise runs with FAST=1."""
+    """A notebook's limits. If `full`, the notebook trains for all of the lesson's steps; otherwise, FAST=1 is set."""
 
     seconds: float = 300
     memory_gib: float = 4
@@ -107,7 +107,7 @@ def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesso
 
 
 def _texts(cells: Iterable[Any]) -> set[str]:
-    """Return sources without whitespace, except those short enough to occur in any notebook."""
+    """Return the cells' sources without whitespace, leaving out those short enough to occur in any notebook."""
     return {text for cell in cells if len(text := "".join(cell.source.split())) >= 30}
 
 
@@ -163,7 +163,7 @@ class Kernel:
         self.process.wait()
 
     def check_limits(self) -> None:
-        """Raise Ended after Ctrl-C, after the process has exited, and once it has exceeded a limit."""
+        """Raise Ended after Ctrl-C, after the process has exited, or once it has exceeded a limit."""
         with suppress(psutil.Error):
             parent = psutil.Process(self.process.pid)
             children = parent.children(recursive=True)
@@ -233,10 +233,12 @@ def grade(
     """Grade a notebook, or all notebooks below a folder; yield each one's row, as `lora-lab grade --json` prints it.
 
     known   lessons to choose from, instead of the lab's
-    Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook.
+    Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook, or for infinite limits.
     """
+    if not (limits.seconds < 1e6 and limits.memory_gib < 1e6):  # NaN would never stop a notebook
+        raise BadValue(f"set limits below a million, not {limits.seconds:g} seconds and {limits.memory_gib:g} GiB")
     top = Path(path).resolve()
-    root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("*.ipynb")))
+    root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("[!.]*.[iI][pP][yY][nN][bB]")))
     if top.is_file():
         cells_of(top)  # raises for an unreadable file; in a folder, only that file's row fails
     notebooks = [path for path in notebooks if path.is_file() and not SKIPPED & {*path.relative_to(root).parts}]
@@ -281,8 +283,8 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
         for path in notebook.parent.iterdir():  # files that cells may read, such as data, but no other notebook
-            copyable = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb" and path.name[0] != "."
-            if copyable and path.stat().st_size <= LARGEST:
+            data = path.is_file() and not path.is_symlink() and path.suffix.lower() != ".ipynb" and path.name[0] != "."
+            if data and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
         for line in predictions.lines(log):  # the name that seeds the numbers in the exercises

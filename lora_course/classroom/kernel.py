@@ -1,4 +1,4 @@
-"""The process that runs a student's notebook: an IPython kernel with resource limits that replies in JSON.
+"""The process that runs a student's notebook: an IPython kernel that has resource limits and replies in JSON.
 
     python -m lora_course.classroom.kernel CONNECTION_FILE MEMORY_BYTES
 
@@ -90,7 +90,7 @@ def call(index: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    The hook blocks writing outside `folder`, starting programs, and the network. The hook only prevents accidents:
+    The hook blocks writes outside `folder`, new processes, and network access. The hook only prevents accidents:
     ctypes bypasses it, and C code such as `torch.save` raises no audit event.
     """
     from lora_course import checks
@@ -121,7 +121,7 @@ def main(connection_file: str, memory: int) -> None:
         import resource
 
         limits = {resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_CORE: 0}
-        if sys.platform == "linux":  # data, not address space: torch reserves far more than it uses
+        if sys.platform == "linux":  # limit data, not address space: torch reserves far more than it uses
             limits[resource.RLIMIT_DATA] = memory
         for kind, limit in limits.items():
             with suppress(ValueError):  # a lower limit is already set

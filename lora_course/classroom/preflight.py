@@ -33,7 +33,7 @@ GIB = 2**30
 MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, or less with shared graphics memory
 FREE_MEMORY = 35 * 10**8  # what a lesson may use, `room.KERNEL`
 CONTAINER = 4 * 10**9  # a lesson and the Jupyter server; system and browser run outside
-DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and space for pip to unpack
+DISK = 4 * GIB  # in GiB: packages 1.6, models and data 0.7; plus runs, and space for pip to unpack
 LETTERS = 260 - 170  # maximum length of a folder's path on Windows; the longest path inside adds 170
 SYNCED = r"onedrive|dropbox|google ?drive|icloud|mobile documents|nextcloud|box sync"
 PACKAGES = "import torch, transformers, jupyterlab, ipywidgets, anywidget, matplotlib; print(torch.__version__)"
@@ -107,10 +107,10 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
         ("python", m.python >= (3, 15), "too new: torch may have no wheel for it", PYTHON),
         ("python", m.bits < 64 or m.implementation != "CPython", "torch has no wheel for it", PYTHON),
         ("platform", m.rosetta, "an Intel Python on Apple silicon", "install Python for Apple silicon"),
-        ("platform", m.system == "Darwin" and m.arch == "x86_64", "torch has no wheels for Intel Macs since 2.2", HUB),
+        ("platform", m.system == "Darwin" and m.arch == "x86_64", "since 2.2, torch has no wheels for Intel Macs", HUB),
         ("platform", m.system == "Darwin" and version < [14], "torch's wheels need macOS 14", "update macOS"),
         ("platform", m.system == "Windows" and m.arch != "AMD64", "several packages have no wheels for it", HUB),
-        ("platform", m.system == "Linux" and version < [2, 28], "wheels need glibc 2.28 (2019), not musl", HUB),
+        ("platform", m.system == "Linux" and version < [2, 28], "wheels need glibc 2.28 (2018), not musl", HUB),
         ("memory", known and m.container and m.total < CONTAINER, f"a container needs {CONTAINER / GIB:.1f} GiB",
          "ask the hub's administrator for a larger limit (c.Spawner.mem_limit, docs/install.md)"),
         ("memory", known and not m.container and m.total < MEMORY, "the lessons need 8 GB",
@@ -121,7 +121,7 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
          f"free {(m.needed - m.disk) / GIB:.1f} GiB more, or choose another disk (for models and data: LORA_LAB_HOME)"),
         ("write", m.write, f"cannot be written to: {m.write}", "choose a folder of your own"),
         ("path", synced, "a synchronized folder, as in OneDrive",
-         "move it elsewhere, such as to C:\\lora-lab: each installed file would be synchronized, and locked meanwhile"),
+         "move it elsewhere, such as to C:\\lora-lab: each installed file would be locked while it is synchronized"),
         ("path", m.system == "Windows" and len(m.folder) > LETTERS, "Windows allows at most 260 characters",
          f"choose a folder with at most {LETTERS} characters in its path, such as C:\\lora-lab"),
         ("port", m.other_port is None, "so are the ports after it", "use lora-lab --port 0, which takes any free port"),
@@ -139,7 +139,7 @@ def machine(*where: Any) -> list[Finding]:
 
 
 def run_python(code: str, seconds: float = 300) -> str:
-    """Run code that may crash in its own process; return its output. Raises: OSError with the output's last line."""
+    """In a new process, run code that may crash; return its output. Raises: OSError with the output's last line."""
     try:
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=seconds, text=True)
     except subprocess.TimeoutExpired as error:
@@ -151,7 +151,7 @@ def run_python(code: str, seconds: float = 300) -> str:
 
 
 def check_packages() -> list[Finding]:
-    return [Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others can be imported")]
+    return [Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the other packages can be imported")]
 
 
 def check_assets() -> list[Finding]:
@@ -244,7 +244,7 @@ def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the files that were sent back, sorted, red or damaged ones first. Raises: NotFound if no file exists."""
+    """Read the files that were sent back, and sort red or damaged ones first. Raises: NotFound if no file exists."""
     letters = {}
     for path in handed_in(folder, ".json"):
         name = path.relative_to(folder).as_posix()

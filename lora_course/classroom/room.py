@@ -1,4 +1,4 @@
-"""How much memory a lesson needs, how much is free here, and what to do if that is too little.
+"""How much memory a lesson needs, how much is free here, and what to do if too little is free.
 
 Lessons are designed for 8 GB machines with a browser open, which leaves `KERNEL` bytes for one lesson's kernel. A test
 compares every recorded peak with this limit, and `pytest -m memory` runs every lesson under it.

@@ -115,8 +115,8 @@ def gather(
 ) -> dict[str, Any]:  # fmt: skip
     """Add everything for these machines to the folder, and return the manifest. Options: `lora-lab wheelhouse --help`.
 
-    Raises: BadValue without uv, for a folder with other content, or if torch would bring CUDA; Failed, naming the
-    package and the machine, if uv or pip cannot get one.
+    Raises: BadValue without uv, for a folder with other content, or if torch would bring CUDA; Failed, which
+    names the package and the machine, if uv or pip cannot get a package.
     """
     from lora_lab.training import assets
 
@@ -199,7 +199,7 @@ def _options(target: Target) -> list[str]:
 
 
 def _choose(target: Target, lab_wheel: Path, pin: str, new: Path) -> Path:
-    """Have uv resolve the lab wheel's requirements for the target, one name==version per line."""
+    """Have uv resolve the lab wheel's requirements for the target into a file with one name==version per line."""
     asked, pinned, chosen = (new / f"{name}.txt" for name in ("asked", "pinned", "chosen"))
     asked.write_text(f"lora-lab @ {lab_wheel.absolute().as_uri()}\n", encoding="utf-8")
     pinned.write_text(pin, encoding="utf-8")
@@ -310,8 +310,8 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
     folder = options.to.expanduser().absolute()
     try:
         if options.preflight:
-            print(words(rows := suited(house, machine(folder))))  # first: writing the file may fail
-            write_letter(rows, letter := Path.home() / FILE)  # a stick is shared
+            print(words(rows := suited(house, machine(folder))))  # print first: writing the file may fail
+            write_letter(rows, letter := Path.home() / FILE)  # not on the stick, which is shared
             print(f"send this file to your teacher (it contains no names): {letter}")
         else:
             install(house, folder, assets=not options.no_assets)
@@ -353,7 +353,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
 
 
 def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings: red if the wheelhouse `house` has no wheels for this Python version or platform."""
+    """Return the findings; platform or python is red if the wheelhouse `house` has no wheels for this machine."""
     targets = [Target(*name.rsplit("-", 1)) for name in manifest_of(house)["targets"]]
     system, python = here()
     pythons = [target.python for target in targets if target.platform == system]

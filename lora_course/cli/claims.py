@@ -12,7 +12,7 @@ from lora_lab.errors import BadValue
 @click.option("--store", default=None, help="Folder with your own runs, for claims that depend on runs.")
 @JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
-    """Print the verdict on CLAIM (an id or a number of a claim), or the verdicts on all claims."""
+    """Print the verdict on CLAIM (a claim's id or number), or the verdicts on all claims."""
     from lora_course.claims import cards
     from lora_course.claims.cases import as_text
 

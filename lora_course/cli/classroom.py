@@ -21,7 +21,7 @@ DIRECTORY = click.Path(file_okay=False)
 @click.command()
 @click.option("--preflight", is_flag=True, help="Check whether this machine is ready for a course.")
 @click.option("--out", default=None, help="With --preflight: file for the results, which you send to your teacher.")
-@click.option("--dir", "folder", type=DIRECTORY, help="With --preflight: folder for the lab; by default, this folder.")
+@click.option("--dir", "folder", type=DIRECTORY, help="With --preflight: folder for the lab; default: the current one.")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="With --preflight: the port; default: 8888.")
 @click.option("--collect", default=None, help="Print a table of all --preflight files in this folder.")
 @JSON
@@ -34,9 +34,9 @@ def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) 
     if preflight:
         findings = course.preflight(Path(options["folder"] or "").expanduser().absolute(), options["port"] or 8888, say)
         if not as_json:
-            tell(course.words(findings))  # first: writing the file may fail
+            tell(course.words(findings))  # print first: writing the file may fail
         letter = course.write_letter(findings, path := Path(options["out"] or course.FILE).expanduser().absolute())
-        tell(letter if as_json else f"send your teacher this file (without names): {path}")
+        tell(letter if as_json else f"send this file to your teacher (it contains no names): {path}")
         if count := sum(not finding.green for finding in findings):
             raise Failed(f"{count} of {len(findings)} checks are red: follow the arrows above, then run this again")
     elif collect:
@@ -62,7 +62,7 @@ def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) 
 def wheelhouse(
     out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **options: Any
 ) -> None:
-    """Gather everything that you need to install the lab without a network in one folder."""
+    """Gather in one folder everything that you need to install the lab without a network."""
     from lora_course.classroom import wheelhouse as house
 
     folder, (here, python) = Path(out).expanduser().absolute(), house.here()
@@ -81,7 +81,7 @@ def wheelhouse(
 
 
 @click.command()
-@click.option("--out", type=DIRECTORY, default="runs", show_default=True, help="Store of the training panel's runs.")
+@click.option("--out", type=DIRECTORY, default="runs", show_default=True, help="Store for the training panel's runs.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any free port.")
 @click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
 def show(out: str, port: int, no_browser: bool) -> None:
@@ -106,7 +106,7 @@ def grade(
 ) -> None:  # fmt: skip
     """Run one notebook, or all notebooks in a folder, in new processes, and check the answers.
 
-    The grader protects you from accidents, but is a sandbox only on Linux with bubblewrap (see docs/teaching.md).
+    The grader protects you from accidents, but it is a sandbox only on Linux with bubblewrap (see docs/teaching.md).
     """
     from lora_course.classroom import grading
 
@@ -142,7 +142,7 @@ def grade(
 @click.option("--csv", "table", default=None, help="Also write a table with one line per prediction to this file.")
 @JSON
 def predictions(folder: str, table: str | None, as_json: bool) -> None:
-    """Read all files predictions.jsonl in FOLDER and its subfolders, and list the predictions."""
+    """Read all predictions.jsonl files in FOLDER and its subfolders, and list the predictions."""
     from lora_course import predictions as logs
 
     rows = logs.read(Path(folder))
@@ -160,7 +160,7 @@ def class_(file: IO[bytes], as_json: bool) -> None:
 
     The summary lists the students, the exercises and predictions that were missed most often, and all results.
     """
-    content = file.read().replace(b"\0", b"")  # receipts are ASCII, perhaps in UTF-16, as by PowerShell's >
+    content = file.read().replace(b"\0", b"")  # receipts are ASCII; PowerShell's > writes them as UTF-16
     receipts, damaged = read(content.decode("utf-8", errors="replace"))
     for line in damaged:
         say(line)

@@ -37,7 +37,7 @@ PAPER = together(
 @click.option("--dry-run", is_flag=True, help="Only print the plan and the time that it needs.")
 @click.option("--minutes", type=MINUTES, default=None, help="Time limit for each item, in minutes.")
 @click.option("--out", default="reproduced", show_default=True, help="Folder for runs, results and report.")
-@click.option("--rejudge", is_flag=True, help="Only judge the results in --out again by the current rules.")
+@click.option("--rejudge", is_flag=True, help="Train nothing; judge the results in --out again by the current rules.")
 @click.option("--again", is_flag=True, help="Repeat items that already have a result; finished runs are kept.")
 @PAPER
 @JSON

@@ -50,7 +50,7 @@ def patient(letter: str, place: str | Path = "patients") -> Path:
 
 
 def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
-    """Return a function that saves the working adapter with changed tensors, without the header of our own files."""
+    """Return a function that saves the working adapter with changed tensors and without the header of our own files."""
 
     def make(folder: Path) -> None:
         shutil.copytree(SOUND, folder)
@@ -78,7 +78,7 @@ def _truncate(folder: Path) -> None:
 
 
 def _parity_loss(model: nn.Module, ids: Tensor) -> Tensor:
-    """Label random tokens by the parity of the second token, which moves every weight that gets a gradient."""
+    """Label random tokens by the parity of the second token; learning this moves every weight that gets a gradient."""
     return nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
 
 

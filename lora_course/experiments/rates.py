@@ -1,4 +1,4 @@
-"""Lesson 15: interpolated best rates, their ratio for LoRA over full fine-tuning, and what a larger batch costs.
+"""Lesson 15: interpolated best rates, their ratio (LoRA to full fine-tuning), and what a larger batch costs.
 
 Each tuning seed gives one best rate per method; ratios are paired by seed.
 """
@@ -20,7 +20,7 @@ Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
 def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
-    """Fit the loss as a function of log2(rate) around the lowest loss; None if the lowest is at an end."""
+    """Fit a parabola over log2(rate) to the lowest loss and its two neighbors; None if it lacks a neighbor."""
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     near = rates[at - 1 : at + 2] if 0 < at < len(rates) - 1 else []
@@ -28,7 +28,7 @@ def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
 
 
 def best_rate(losses: Mapping[float, float]) -> float:
-    """Return log2 of the best rate, given the losses at the rates that were tried; nan if the lowest is at an end."""
+    """Return log2 of the best rate, given the loss at each rate; nan if the first or last rate has the lowest loss."""
     return nan if (curve := parabola(losses)) is None else float(curve.deriv().roots()[0])
 
 
@@ -45,7 +45,7 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
 
 
 def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:
-    """Return {(model, task, targets): `times` of LoRA's best rate over full's}; `runs` are those of docs/rates.py."""
+    """Return {(model, task, targets): `times` for LoRA's best rates over full's}; `runs` are those of docs/rates.py."""
     found = {}
     for comparison in comparisons:
         rows = {row["label"]: row for row in comparison["methods"]}

@@ -1,6 +1,6 @@
 """Lesson 17: learn from one bit per answer. The model samples a label, and is told only whether it is right.
 
-    loss = -mean over rows of (reward - mean reward) log p(sampled label)      REINFORCE, Williams 1992 (not read here)
+    loss = -mean over rows of (reward - mean reward) log p(sampled label)      REINFORCE, Williams 1992 (not read by us)
 
 reward   1 if the sampled label is the row's, else 0; the batch's mean reward is the baseline
 """
@@ -57,7 +57,7 @@ class Rewarded(Pack):
 
 @torch.inference_mode()
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
-    """Return the fraction of `kjv` passages whose second half is nearest to the first, by cosine of mean embeddings.
+    """Return the fraction of `kjv` passages whose first half is nearest to its own second (cosine of mean embeddings).
 
     The pretrained MiniLM was made for matching texts. The classification head is not used.
     """

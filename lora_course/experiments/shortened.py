@@ -1,4 +1,4 @@
-"""Lesson 12: an adapter whose updates are shortened by as much as rounding to 4 bits changes each matrix."""
+"""Lesson 12: an adapter whose update of a matrix is shortened by as much as rounding to 4 bits changes the matrix."""
 
 from pathlib import Path
 

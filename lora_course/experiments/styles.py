@@ -44,7 +44,7 @@ def open_bank(
 
 
 def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dict[str, int]:
-    """Return the bytes of the base's and each adapter's weights, base first. Raises: NotFound if a file is missing."""
+    """Return the sizes of the weights in bytes, base first, then adapters. Raises: NotFound if a file is missing."""
     files = {name: Path(folder) / WEIGHTS for name, folder in adapters.items()}
     if missing := [file.parent for file in files.values() if not file.is_file()]:
         raise NotFound(f"{missing[0]} is not an adapter: it has no {WEIGHTS}")

@@ -20,6 +20,7 @@ from lora_lab.accounting.models import architecture_of, config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.files import write_atomically
+from lora_lab.methods.base import is_number
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
 from lora_lab.training.text_files import csv_rows, json_rows
@@ -68,8 +69,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     precision  half the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
-    if not precision > 0:
-        raise BadValue(f"precision must be above 0 points, not {precision}")
+    if not (is_number(precision) and 0.01 <= precision < math.inf):
+        raise BadValue(f"precision must be at least 0.01 points, not {precision!r}")
     rows, columns = read(data)
     shape, chat = architecture_of(model), "label" not in columns
     if chat and shape.task == "encoder":
@@ -97,7 +98,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
     sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
-    ask = "a tenth of yours, for the perplexity; then ask in other words yourself: the script doesn't"
+    ask = "a tenth of your rows, for the perplexity; also ask rephrased questions yourself (the script doesn't)"
     lines = (
         ("method", name, "LoRA fits, so QLoRA isn't needed" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
@@ -105,15 +106,15 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; more can hurt LoRA (published)", "09, claim 16"),
-        ("steps", f"{steps:,}", "stop earlier if validation gets worse; three passes", "06"),
+        ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         ("memory", binary(peak), f"predicted for rows of {tokens} tokens; {binary(room)} is free", "04"),
         ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),
         ("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
         ("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )
     settings = {
-        "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "COLUMNS": columns,
-        "OUT": out, "RATES": rates, "EPOCHS": 3, "RANK, ALPHA": (method.rank, ALPHA), "MAX_TOKENS": tokens,
+        "MODEL": str(asset_path(model) if model in BUNDLED else model), "DATA": str(data), "COLUMNS": columns,
+        "OUT": str(out), "RATES": rates, "EPOCHS": 3, "RANK, ALPHA": (method.rank, ALPHA), "MAX_TOKENS": tokens,
         "BATCH, ACCUMULATE": (batch, ROWS // batch), "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)

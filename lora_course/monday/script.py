@@ -1,7 +1,7 @@
 """Fine-tune a model with LoRA on your rows: try three rates on validation, keep the best, and test it once.
 
 The file (.csv or .jsonl) has the columns text,label (for a classifier) or prompt,response (for a causal LM). Before
-you run this script, `pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
+you run this script, run `pip install torch transformers peft accelerate`; for FOUR_BITS, add bitsandbytes.
 """
 
 import csv
@@ -10,6 +10,7 @@ import math
 import random
 import sys
 from collections import Counter
+from itertools import dropwhile
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -50,7 +51,8 @@ def read() -> tuple[list[dict], list[str]]:
     """Return the distinct rows of the file, shuffled, and the labels; a language model has no labels."""
     csv.field_size_limit(2**31 - 1)  # allow long texts
     with open(DATA, newline="", encoding="utf-8-sig") as file:
-        rows = list(map(json.loads, filter(str.strip, file)) if DATA.endswith(".jsonl") else csv.DictReader(file))
+        lines = dropwhile(str.isspace, file)
+        rows = list(map(json.loads, filter(str.strip, lines)) if DATA.endswith(".jsonl") else csv.DictReader(lines))
     rows = [{name: row[name] for name in COLUMNS} for row in rows]
     rows = list({str(row): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)
@@ -120,7 +122,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
     arguments = TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
-        gradient_checkpointing_kwargs={"use_reentrant": False},  # a reentrant one cuts the gradient of a frozen base
+        gradient_checkpointing_kwargs={"use_reentrant": False},  # reentrant ones cut the gradient of a frozen base
         bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
         disable_tqdm=not sys.stderr.isatty(), seed=SEED,
     )  # fmt: skip
@@ -136,7 +138,7 @@ def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
     model = PeftModel.from_pretrained(base_model(tokenizer, labels)[0], folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
-        raise SystemExit(f"{folder} is useless: a B is zero or not finite; largest absolute values: {largest}")
+        raise SystemExit(f"{folder} is useless: a matrix B is zero or not finite; largest absolute values: {largest}")
     batch = collate(rows[:4]).to(model.device)
     batch.pop("labels")
     on = model(**batch, output_hidden_states=True).hidden_states[-1]  # below the head, which is trained, too
@@ -183,12 +185,12 @@ def main() -> None:
         p = accuracy if 0 < accuracy < 1 else 1 / (len(test) + 1)  # a few right answers don't promise 100%
         half = 1.96 * math.sqrt(p * (1 - p) / len(test))
         baseline = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
-        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always one label: {baseline:.1%}")
+        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; one label for all rows: {baseline:.1%}")
     else:
         with model.disable_adapter():
             base_loss = evaluate(model, test, collate)[0]
         print(f"test: perplexity {math.exp(loss):.2f}, without the adapter {math.exp(base_loss):.2f}")
-    print(f"adapter saved in {OUT}: rate {best:g}, B is not zero, the base's output changes")
+    print(f"adapter saved in {OUT}: rate {best:g}; B is not zero, and the base's output changes")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
 
     names    the two adapters
     shares   of the second adapter, increasing from 0 to 1
-    sure     (shares, texts): the probability of the right answer, of two
+    sure     (shares, texts): the probability of the right answer (of two answers)
     Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 
@@ -27,7 +27,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     sure = T.Bytes().tag(sync=True)  # (shares, texts); 255 means certain
     texts = T.List(T.Unicode()).tag(sync=True)
     share = T.Float(0.5).tag(sync=True)
-    logits = T.Bool(True).tag(sync=True)  # also show the two adapters' logits mixed, which is not the mixed adapter
+    logits = T.Bool(True).tag(sync=True)  # also show the adapters' mixed logits, which differ from the mixed adapter's
 
     def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
         values = np.array([np.asarray(row, float) for row in sure])
@@ -35,7 +35,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
         rising = all(0 <= low < high <= 1 for low, high in pairwise(shares))
         if values.shape != expected or len(names) != 2 or not (rising and ((values >= 0) & (values <= 1)).all()):
             wanted = f"two names, shares that rise from 0 to 1, and probabilities of shape {expected}"
-            raise BadValue(f"pass {wanted}; got names {names}, shares {shares} and a shape of {values.shape}")
+            raise BadValue(f"pass {wanted}; got names {names}, shares {shares}, and values of shape {values.shape}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
         super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts))
 

@@ -1,6 +1,6 @@
 """One question, several voices: the base, the base with an instruction, and the adapters at any strength.
 
-With adapters and a kernel the answers stream in; otherwise the panel shows `data/results/styles/voices.json`, written
+With adapters and a kernel, the answers stream in; otherwise the panel shows `data/results/styles/voices.json`, written
 by `docs/voices.py`.
 """
 
@@ -156,7 +156,7 @@ def read_stored() -> dict[str, Any]:
 
 
 def said_at(stored: Mapping[str, Any], question: str, strength: float) -> dict[str, str]:
-    """Return the stored answers to a question at a strength; at 0 every voice is the base."""
+    """Return the stored answers to a question at a strength; at strength 0, every voice is the base."""
     if question not in stored.get("questions", ()):
         return {}
     index, answers = stored["questions"].index(question), stored["answers"]

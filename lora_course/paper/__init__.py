@@ -9,7 +9,7 @@
 
 A column whose name ends in `_std` holds the spread printed with a value. `trainable` is text as printed, such as
 "0.35M". The mark * means copied from earlier work, and † means a restricted setting.
-Source: Hu et al. 2021, arXiv 2106.09685v2, transcribed independently; code and issues of microsoft/LoRA.
+Source: Hu et al. 2021, arXiv 2106.09685v2, from independent transcriptions; and the code and issues of microsoft/LoRA.
 """
 
 import re

@@ -43,7 +43,7 @@ class Meaning:
             if slot not in SLOTS:
                 raise BadValue(f"a meaning representation has no slot '{slot}'; nearest: {nearest(slot, SLOTS)}")
             if not value or names.count(slot) > 1:
-                raise BadValue(f"'{self}' needs one value of the slot {slot}")
+                raise BadValue(f"'{self}' needs exactly one value for the slot {slot}")
         if "name" not in names:
             raise BadValue(f"the meaning '{self}' has no name; add name[...]")
 

@@ -5,8 +5,8 @@
     run("table2", task="rte", ...)      the run itself, on the user's copy of model and data
 
 Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"). The settings of full
-fine-tuning come from the earlier paper whose results are quoted. All other facts are in data/paper/protocol.yaml. A run
-writes its result to OUT/protocol-TABLE-TASK.json and its answers to HASH/answers.json in the store OUT.
+fine-tuning come from the earlier paper whose results Hu et al. quote. All other facts are in data/paper/protocol.yaml.
+A run writes its result to OUT/protocol-TABLE-TASK.json and its answers to HASH/answers.json in the store OUT.
 
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
 """
@@ -112,7 +112,7 @@ def recipes(
     for name, wanted in (("model", model), ("task", task), ("row", row)):
         values = dict.fromkeys(getattr(recipe, name) for recipe in selected)
         if wanted is not None and wanted not in values:
-            raise NotFound(f"there is no {name} '{wanted}' in this table; nearest: {nearest(wanted, values)}")
+            raise NotFound(f"there is no {name} '{wanted}' in {table}; nearest: {nearest(wanted, values)}")
         selected = [recipe for recipe in selected if wanted in (None, getattr(recipe, name))]
     return selected
 
@@ -428,13 +428,13 @@ def _deviations(recipe: PaperRecipe, recipes: Sequence[Recipe], task: Task, full
     if not same:
         yield f"the model in {first.model} is not {recipe.model}: the results cannot be compared with the paper's"
     if rows != published:
-        yield f"the training data has {rows:,} rows, the published data {published:,}"
+        yield f"the training data has {rows:,} rows, but the published data has {published:,}"
     if first.steps < full:
-        yield f"{first.steps:,} of {full:,} steps, with the learning rate schedule scaled to them"
+        yield f"training took {first.steps:,} of {full:,} steps, with the learning rate schedule scaled to them"
     if recipe.warm and not first.start:
         yield f"training starts from scratch, not from {recipe.warm}'s adapter"
     if len(recipes) < recipe["seeds"]:
-        yield f"{len(recipes)} of {recipe['seeds']} seeds"
+        yield f"only {len(recipes)} of {recipe['seeds']} seeds were run"
     if recipe.task == "e2e":
         if prompts < len(task.test):
             yield f"only the first {prompts} of the test file's {len(task.test)} meanings are answered and scored"

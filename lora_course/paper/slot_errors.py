@@ -7,7 +7,7 @@ patterns for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" 
 interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, the
 patterns find 92.0% of the slots correct in the validation file (26,825 slots) and 91.3% in the test file (31,466). The
 measure follows Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al.
-2020, the challenge's findings (not read here).
+2020, the challenge's findings (not read by us).
 """
 
 import re
@@ -85,7 +85,7 @@ class Matcher:
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
-    """Compute the slot error rate of a model's texts (above 1 if many slots are added), with the names in `task`."""
+    """Compute the slot error rate of a model's texts (above 1 if many are added); `task` has the names to recognize."""
     matcher = Matcher(parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts})
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]
@@ -96,7 +96,7 @@ def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
 
 
 def _plain(text: str) -> str:
-    """Lowercase a text, collapse spaces, replace hyphens by spaces, attach pound signs and apostrophes to words."""
+    """Lowercase text, collapse spaces, replace hyphens with spaces, and attach pound signs and apostrophes to words."""
     text = re.sub(r"[-–—‑]", " ", text.lower().replace("’", "'"))
     text = re.sub(r" ?(n?)' ?(?=(?:t|s)\b)", r"\1'", text)
     return re.sub(r"£ ", "£", re.sub(r"\s+", " ", text)).strip()

@@ -1,4 +1,4 @@
-"""All results of `lora-lab reproduce` in one picture: an effect is a row of text, and an interval on its own scale.
+"""All results of `lora-lab reproduce` in one picture: each effect is a row of text with an interval on its own scale.
 
 pairs    difference / margin, signed so that the paper's direction is to the right
 ratios   log(ratio) / log(limit); in doublings if the limit is 1
@@ -57,12 +57,12 @@ class Effect(NamedTuple):
 
     @property
     def outcome(self) -> str:
-        """The row's own outcome: if a finding fails, one of its rows may hold or be undecided."""
+        """The row's own outcome: even if a finding fails, one of its rows may hold or be undecided."""
         return "undecided" if self.open else "holds" if self.inside else self.standing
 
     @property
     def texts(self) -> tuple[str, str, str]:
-        """The paper's numbers, the measurement and its interval, and what is needed."""
+        """The paper's numbers, the measurement and its interval, and the range that must contain the interval."""
         interval = f"\n({self.say(self.low)} to {self.say(self.high)})".replace("×", "")
         needed = f"{self.over} {self.say(self.holds[0])}"
         if math.isfinite(self.holds[1]):
@@ -72,7 +72,7 @@ class Effect(NamedTuple):
 
 
 def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
-    """Return the effects of one result.json that have values, or if `short`, only the one that decides the finding."""
+    """Return the effects of one result.json that have values or, if `short`, only the one that decides the finding."""
     rows = list[Effect]()
     for label, spec in described()[result["item"]]["shown"].items():
         with suppress(KeyError, StopIteration):
@@ -81,7 +81,7 @@ def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
 
 
 def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """In `spec`, `paper` names the rows that have the paper's numbers, if these are not the pair's own rows."""
+    """In `spec`, the entry `paper` lists rows that have the paper's numbers, if these are not the pair's own rows."""
     first, second, wanted = described()[result["item"]]["pairs"][spec["pair"]]
     verdict, percent = result["verdicts"][spec["pair"]], "%" in result["axis"]
     margin, form = verdict["margin"], ".1f" if percent else ".3f"
@@ -102,7 +102,7 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """In `spec`, `row` and `over` are ends of row names; `ratio` or `limit` is the limit, two-sided if `inside`."""
+    """In `spec`, `row` and `over` are endings of row names; `ratio` or `limit` is the limit, two-sided if `inside`."""
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
     assert row is not None
@@ -136,7 +136,7 @@ def _numbers(printed: str) -> Sequence[float]:
 
 
 def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture:
-    """Draw one row per effect, by outcome; effects hold in the blue area; diamonds show the paper's numbers.
+    """Draw one row per effect, sorted by outcome; effects in the blue area hold; diamonds show the paper's numbers.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
     short     draw only the effect that decides each finding, by whether its rule was written before the run
@@ -164,7 +164,7 @@ def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture
         axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
     if any(row.open and row.inside for row in rows):
         axes.text(
-            0, bottom, "A black line all in the blue: undecided, as several pairs are compared (Holm).", color=GRAY
+            0, bottom, "A black line in the blue is undecided because several pairs are compared (Holm).", color=GRAY
         )
     picture.suptitle(headline(complete), fontsize=12, fontweight="bold")
     picture.alt = f"{headline(complete)} " + " ".join(map(_describe, rows))

@@ -1,9 +1,9 @@
-"""Simulate PyTorch's caching allocator to find how much GPU memory it reserves (more than it allocates).
+"""Simulate PyTorch's caching allocator to find how much GPU memory it reserves, which is more than it allocates.
 
-The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to 512 bytes. A tensor of up to 1 MiB is placed
-in a 2 MiB segment, and a larger one below 10 MiB in a 20 MiB segment. A tensor of 10 MiB or more gets its own segment,
-whose size is a multiple of 2 MiB. From the small or the large pool, the allocator takes the smallest free block that
-fits. The allocator splits a block if the rest is at least 512 bytes (small pool) or above 1 MiB (large pool).
+The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to a multiple of 512 bytes. A tensor of up to
+1 MiB is placed in a 2 MiB segment, and a larger tensor below 10 MiB in a 20 MiB segment. A tensor of 10 MiB or more
+gets its own segment, whose size is a multiple of 2 MiB. From the small or large pool, the allocator takes the smallest
+free block that fits. It splits the block if the rest is at least 512 bytes (small pool) or above 1 MiB (large pool).
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ Block = tuple[bool, int, int]  # whether it is in the small pool, and its first 
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes. An event is `EMPTY_CACHE` or (storage number, bytes); 0 bytes frees a storage."""
+    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes). 0 bytes frees a storage."""
     segments, blocks = list[Block](), dict[int, Block]()
-    pools: tuple[dict[int, int], ...] = ({}, {})  # large, small: each free block's end by its start
+    pools: tuple[dict[int, int], ...] = ({}, {})  # (large, small): ends of free blocks by start
     total = peak = 0
 
     def release(small: bool, start: int, end: int) -> None:
@@ -43,7 +43,7 @@ def reserved(events: Iterable[tuple[int, int]]) -> int:
                 del pools[small][start]
             else:
                 length = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
-                start = segments[-1][2] + 1 if segments else 0  # a gap: segments are not neighbors
+                start = segments[-1][2] + 1 if segments else 0  # the gap keeps segments from merging
                 segments.append((small, start, start + length))
                 total += length
             if length - size >= (512 if small else MIB + 1):

@@ -1,7 +1,7 @@
 """Store a training step as a film: the live bytes at every moment, by category, in a few kilobytes of JSON.
 
-A film holds a table of changes and their order; a repeated sequence is stored once, with a count. The changes are
-polynomials, as in a `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
+A film holds a table of changes and their order. A repeated sequence is stored once, with a count. Changes are
+polynomials, as in a `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes so far.
 """
 
 import json
@@ -20,12 +20,12 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "tem
 
 
 def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
-    """Return the film of a step from the user's cache; if it isn't there, make and cache it, with a progress bar.
+    """Return the film of a step from the user's cache. If the film isn't there, make and cache it, with a progress bar.
 
-    A case that cannot be interpolated is traced: see `of_estimate`. Raises: see `memory`.
+    A case that cannot be interpolated is traced instead; see `of_estimate`. Raises: see `memory`.
     """
     config = memory.checked(model, method, setup)
-    several = replace(setup, batch=max(2, setup.batch))  # one row has the same peak
+    several = replace(setup, batch=max(2, setup.batch))  # for one row, the peak is the same
     try:
         regime = memory.regime_of(config, method, several)
         key = f"film {memory.key_of(method, setup, regime)}"
@@ -39,11 +39,11 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
 def film(step: Fit) -> dict[str, Any]:
     """Return the film of a fit that covers every layer, as JSON values.
 
-    parts     [phase, path of a part of the model with * for the layer index]
-    changes   [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...]
-    moments   the index of the change at each moment; a repeated sequence becomes [times, ...]
-    trained   see `Fit`
-    ranked, low, high    see `Regime`
+    parts     Lists [phase, path of a part of the model, with * for the layer index].
+    changes   Lists [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...].
+    moments   The index of the change at each moment. A repeated sequence becomes [times, ...].
+    trained   See `Fit`.
+    ranked, low, high    See `Regime`.
     """
     from lora_lab.accounting.tracker import block  # imports torch
 
@@ -75,16 +75,16 @@ def film(step: Fit) -> dict[str, Any]:
 
 
 def of_estimate(step: memory.Estimate, setup: Setup) -> dict[str, Any]:
-    """Return the film of a traced or measured step, including the optimizer, for this batch and length only.
+    """Return the film of a traced or measured step, with the optimizer. It is valid only for this batch and length.
 
-    fixed   [batch, tokens]
+    fixed   The batch and length that the film fits, [batch, tokens].
     """
     constant = Fit(Regime(True, setup.seq, setup.seq), [*step.labels], [*step.moments], step.live[..., None], [], [0.0])
     return film(constant) | {"fixed": [setup.batch, setup.seq]}
 
 
 def moments(data: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]:
-    """Return a film's moments for a rank and a setup's batch, length and optimizer; `*` in a path is a layer index."""
+    """Return a film's moments for a rank and a setup's batch, length and optimizer. In paths, `*` is a layer index."""
     fixed, ranked = "fixed" in data, data["ranked"]
     vector = np.ones(1) if fixed else Regime(False, 0, 0, ranked).vector((setup.batch, setup.seq, rank))
     changes = np.zeros((len(data["changes"]), len(CATEGORIES)))

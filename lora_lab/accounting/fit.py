@@ -6,10 +6,10 @@ Between two operations, the live bytes are a polynomial in batch b and tokens t,
 
 whose coefficients are linear in the number of layers and in the rank. Each additional period (a repeating group of
 layers) adds one block of operations to each phase. So six points (b, t), at two depths and two ranks, determine all
-coefficients; the peak is the maximum over all moments.
+coefficients. The peak is the maximum over all moments.
 
-A fit is valid only where the same operations run: a batch of 1, and rows shorter than a sliding window, skip some. A
-fit is accepted only if it agrees at every moment with a held-out trace of another batch size, length, rank and depth.
+A fit is valid only where the same operations run; batches of 1 and rows shorter than a sliding window skip some. A fit
+is accepted only if it agrees at every moment with a held-out trace of another batch size, length, rank and depth.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PERIODS = 4  # in the shallowest trace: the first and last period differ, and tw
 RANKS = (2, 4, 3)  # two for the fit, one held out
 
 
-class NoFit(Exception):  # not an error: the caller traces the case itself
-    """The case cannot be interpolated; the message says why."""
+class NoFit(Exception):  # not an error, because the caller then traces the case
+    """The case cannot be interpolated. The message says why."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """The cases that a fit covers: one row or more, lengths from `low` to `high` (0: no limit), all ranks or one."""
+    """The cases that a fit covers: one row or several, lengths from `low` to `high` (0: no limit), one rank or all."""
 
     one_row: bool
     low: int
@@ -46,7 +46,7 @@ class Regime:
     ranked: bool = False
 
     def points(self) -> tuple[list[Point], Point]:
-        """Return the points to trace, and a held-out point. Kernels of padded rows round lengths to multiples of 32."""
+        """Return the points to trace and a held-out point. Kernels round lengths of padded rows to multiples of 32."""
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
@@ -58,7 +58,7 @@ class Regime:
         return [(*shape, rank) for rank in ranks for shape in shapes], (b, t, last)
 
     def vector(self, point: Point) -> np.ndarray:
-        """Return the monomials of this regime; if it is `ranked`, the same monomials times the rank follow."""
+        """Return the monomials of this regime. If it is `ranked`, the same monomials times the rank follow."""
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
@@ -68,10 +68,10 @@ class Regime:
 class Fit:
     """One step of a model, method and setup as polynomials, with a coefficient for each entry of `Regime.vector`.
 
-    moments        (phase, module path)
-    coefficients   (moments, labels, monomials): live bytes, excluding what the optimizer adds
-    trained        trainable tensors: [elements at rank 0, elements per rank, bytes per element, number of such tensors]
-    flops          (monomials,)
+    moments        Pairs (phase, module path).
+    coefficients   The live bytes, without what the optimizer adds, as an array (moments, labels, monomials).
+    trained        For tensors: [elements at rank 0, elements per rank, bytes per element, number of such tensors].
+    flops          The FLOPs, with one coefficient per monomial.
     """
 
     regime: Regime
@@ -89,10 +89,10 @@ class Fit:
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop the moments that, in every case that the fit covers, stay below another moment of their phase."""
+        """Drop each moment that stays below another moment of its phase in every case that the fit covers."""
         kept: list[int] = []
         counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
-        totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then undivided
+        totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then unsharded
         for i in np.argsort(-totals[:, : len(self.flops)] @ self.regime.vector((4, 4096, 64)), kind="stable").tolist():
             rivals = [k for k in kept if self.moments[k][0] == self.moments[i][0]]
             if not (totals[rivals] >= totals[i]).all(axis=1).any():
@@ -101,7 +101,7 @@ class Fit:
         return replace(self, moments=[self.moments[i] for i in kept], coefficients=self.coefficients[kept])
 
     def to_json(self) -> dict[str, Any]:
-        """Convert the fit to plain values; a moment's nonzero coefficients become [label, monomial, value]."""
+        """Convert the fit to plain values. A moment's nonzero coefficients become [label, monomial, value]."""
         return {
             "labels": self.labels,
             "moments": [
@@ -132,17 +132,17 @@ def plain(value: float) -> float:
 def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, every_layer: bool = False) -> Fit:
     """Trace a shallow model with a progress bar, interpolate, and check the fit against a held-out trace.
 
-    every_layer   also insert the moments of the layers between the traced ones, which never hold the peak
-    Raises: NoFit if the order of operations depends on b, t or the rank, or the held-out trace disagrees; BadValue if
-    the step cannot be traced.
+    every_layer   Also insert the moments of the layers between the traced layers. These moments never hold the peak.
+    Raises: NoFit if the order of operations depends on b, t or the rank, if a shallow model cannot be traced, or if the
+    held-out trace disagrees; BadValue if the model cannot be built.
     """
     from lora_lab.accounting import trace  # imports torch
 
     points, held_out = regime.points()
     if (depth := trace.depth_of(config)) is None:
-        raise NoFit("the layers do not repeat, or form two stacks")
+        raise NoFit("the layers do not repeat, or they form two stacks")
     layers, irregular, period = depth
-    # Trace two depths, one period apart, that end like the model, and check a third. A shallow model has only one.
+    # Trace two depths, one period apart, that end like the model. Check a third. A shallow model has only one depth.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
@@ -151,9 +151,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
         progress = tqdm(models, f"tracing {method.name}", leave=False, delay=1)
         *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, at) for n, at in progress)
     except LabError as error:
-        if not regime.ranked:
-            raise
-        raise NoFit(str(error)) from error  # the method's own rank may still work, as a trace of it will show
+        raise NoFit(str(error)) from error  # the exact step may still work, as a trace of it will show
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
     check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # periods to add
@@ -179,8 +177,8 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, periods), flops.tolist())
 
 
-# Curve: the steps of a phase (operation, module with * for the layer index, changes at the first point), and the live
-# bytes after each as (steps, labels + 1, monomials). The last column is the layer index, which grows like the bytes.
+# A curve has the steps of a phase (operation, module with * for the layer index, changes at the first point), and the
+# live bytes after each as (steps, labels + 1, monomials). The last column is the layer index, which grows like them.
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 
@@ -207,7 +205,7 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
     if periods == 0:
         return shallow, values
     size = len(deep) - len(shallow)  # steps per period
-    head, tail = (_common(shallow[::way], deep[::way]) for way in (1, -1))  # equal steps from the start, from the end
+    head, tail = (_common(shallow[::way], deep[::way]) for way in (1, -1))  # equal steps at the start, and at the end
     if size < 0 or head + tail - len(shallow) < 2 * size:
         raise NoFit("the order of operations does not repeat layer by layer")
     cut = (len(shallow) - tail + head) // 2  # between two identical layers, as far from both ends as possible
@@ -229,9 +227,9 @@ def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: int) -> list[list[int]]:
     """Return the trainable tensors of a model that has `periods` more periods of layers than the first run.
 
-    The last tensor of each kind also represents those in the added layers.
+    The last tensor of each kind also stands for its kind in the added layers.
     """
-    lowest, rise = points[0][2], points[-1][2] - points[0][2] or 1  # of the rank
+    lowest, rise = points[0][2], points[-1][2] - points[0][2] or 1  # the lowest rank, and the rise of the rank
     kinds = []
     for first, *_, last in (runs[0], runs[-1]):
         kinds.append(list[tuple[int, int, int]]())

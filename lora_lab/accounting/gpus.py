@@ -1,6 +1,6 @@
 """Cards to train on: their memory, their peak speed, and how much memory is left for a training step.
 
-The figures in `cards.json` are data-sheet values that were written down from memory; none of them has been verified.
+The numbers in `cards.json` are data-sheet values that were written down from memory. None of them has been verified.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from lora_lab.files import read_json
 
 UTILISATION = 0.40  # fraction of peak FLOP/s that good training code reaches; 30 to 55% has been reported
 FRAGMENTATION = 0.03  # fraction of memory lost to gaps between tensors; a rule of thumb
-# Bytes for: CUDA's context and workspaces; the driver, on a card without ECC; an operating system and a browser (a rule
-# of thumb); Python with torch and transformers (0.36 GiB measured) and the kernels of the first step.
+# The bytes used by CUDA's context and workspaces, by the driver of a card without ECC, by an operating system with a
+# browser (a rule of thumb), and by Python with torch, transformers (0.36 GiB measured) and the first step's kernels.
 CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB // 2
 
 
@@ -25,10 +25,10 @@ CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB //
 class Card:
     """A GPU (`device` is "cuda") or a laptop's CPU (`device` is "cpu").
 
-    memory   nominal size in bytes: 24 * 2**30 for an RTX 4090 with 24 GB
-    seen     bytes that torch reports: `torch.cuda.get_device_properties(0).total_memory`
-    peaks    10^12 FLOP/s by dtype, where known; bf16 is left out if PyTorch emulates it
-    lacks    by dtype, a sentence about what the card does not support
+    memory   The nominal size in bytes, such as 24 * 2**30 for an RTX 4090 with 24 GB.
+    seen     The bytes that torch reports as `torch.cuda.get_device_properties(0).total_memory`.
+    peaks    The known peak speeds by dtype, in 10^12 FLOP/s. bf16 is left out if PyTorch emulates it.
+    lacks    For some dtypes, a sentence about what the card does not support.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Card:
 
 
 def _card(name: str, memory: float, seen: float | None = None, device: str = "cuda", **rest: Any) -> Card:
-    """Make a card from sizes in GiB. By default torch sees all memory except the driver's share."""
+    """Make a card from sizes in GiB. By default, torch sees all memory except the driver's share."""
     seen = seen if seen is not None else max(0, memory - (DRIVER / GIB if device == "cuda" else 0))
     return Card(name, int(memory * GIB), int(seen * GIB), device, **rest)
 
@@ -58,18 +58,18 @@ def cards() -> tuple[Card, ...]:
 def of_size(gigabytes: float) -> Card:
     """Make a card from its nominal memory: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
     if not (isinstance(gigabytes, Real) and 0 < gigabytes <= 10**6):
-        raise BadValue(f"a card's memory must be more than 0 GB and at most 1,000,000, not {gigabytes!r}")
+        raise BadValue(f"a card's memory must be above 0 GB and at most 1,000,000 GB, not {gigabytes!r}")
     return _card(f"{gigabytes:g} GB card", gigabytes)
 
 
 def usable(card: Card) -> int:
-    """Return the bytes left for a step: `seen` minus the context and 3% for gaps (on a CPU, minus the system)."""
+    """Return the bytes left for a step: `seen` minus the context and 3% for gaps (on a CPU: SYSTEM and PROCESS)."""
     lost = SYSTEM + PROCESS if card.device == "cpu" else CONTEXT + int(FRAGMENTATION * card.seen)
     return max(0, card.seen - lost)
 
 
 def card(name: str) -> Card:
-    """Return the card whose name has these words, in any case and order, such as "4090" or "a100 80".
+    """Return the card whose name has these words, in any order and in upper or lower case, such as "4090" or "a100 80".
 
     Raises: NotFound if no card matches, BadValue if several do.
     """
@@ -82,7 +82,7 @@ def card(name: str) -> Card:
     matches = [card for card in matches if wanted == words(card.name)] or matches  # prefer an exact match
     if not matches:
         names = [card.name for card in cards()]
-        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; commands accept other cards as --gpu-gb")
+        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; for other cards, use --gpu-gb")
     if len(matches) > 1:
         raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; be more specific")
     return matches[0]

@@ -1,4 +1,4 @@
-"""Emulate what GPU kernels save for backward on a machine without a GPU, since a trace needs only shapes.
+"""Emulate, on a machine without a GPU, what GPU kernels save for backward. A trace needs only shapes.
 
 On a GPU, attention is one kernel that saves q, k, v, its output and one logarithm per row, and dropout saves one byte
 per element. CPU kernels save far more when dropout is on: with 4 rows of 1,024 tokens, GPT-2's activations in bf16 take
@@ -26,10 +26,10 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """In a `with` block, compute only the shapes of masks, expert products and quantized weights, in this thread.
+    """Within the block, let this thread compute only the shapes of masks, expert products and quantized weights.
 
-    If `cuda` is true, attention and dropout save for backward what they save on a GPU. The functions are patched
-    because checkpointing calls them again during backward, where function modes are not active.
+    If `cuda` is true, attention and dropout save the same tensors for backward as on a GPU. The functions are patched
+    because checkpointing calls them again during backward, where torch's function modes are not active.
     """
     thread = threading.get_ident()
 
@@ -89,7 +89,7 @@ def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> 
 class _GroupedProduct(torch.autograd.Function):
     """Multiply rows (sorted by expert) by the matrix of their expert: (rows, in) x (experts, in, out) -> (rows, out).
 
-    PyTorch has this grouped product only in bf16. A product with one expert's matrix has its shape and FLOPs.
+    PyTorch has this product only in bf16, so all rows are multiplied by one expert's matrix: same shape and FLOPs.
     """
 
     @staticmethod
@@ -104,5 +104,5 @@ class _GroupedProduct(torch.autograd.Function):
         dx = gradients[0] @ weight[0].t() if ctx.needs_input_grad[0] else None
         if x is None:
             return dx, None
-        x.t() @ gradients[0]  # counts the FLOPs of dW; the next line allocates it
+        x.t() @ gradients[0]  # counts the FLOPs of dW, which the next line allocates
         return dx, torch.empty_like(weight)

@@ -1,4 +1,4 @@
-"""Predict the memory of a training step, and when in the step it peaks, by interpolating traces.
+"""Predict the memory of a training step, and the moment when it peaks, by interpolating traces.
 
 `memory` uses a fit (see `fit.py`) from presets/, which `python docs/presets.py` writes, or from the user's cache. If
 neither has a fit, `memory` makes one or, where that is impossible, traces the step.
@@ -34,14 +34,14 @@ from lora_lab.methods.lora import LoRA
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
-    "for eager PyTorch with transformers models; compile, autocast, offload and chunked losses are not covered",
-    "counts live tensors only; on a GPU add the context (about 0.5 to 1 GiB), rounding and fragmentation",
+    "this is for eager PyTorch with transformers models, without compile, autocast, offload or chunked losses",
+    "this counts only live tensors; on a GPU, add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
 EXPERTS = "experts are not quantized: this lab and bitsandbytes quantize linear layers, and experts are plain tensors"
 EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
-OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # not among a fit's conditions
+OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # left out of a fit's conditions
 FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
 compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
 cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
@@ -60,13 +60,13 @@ class Term(NamedTuple):
 class Estimate:
     """The live bytes at each moment of a step, and the peak.
 
-    mode      predicted (interpolated), traced (tensors without data), bound (an upper bound) or measured
-    moments   (phase, running module)
-    labels    (category, module that allocated the storage)
-    live      (moments, labels)
-    formulas  the formula of each label at the peak, if known
-    flops     FLOPs of the step's matrix products, or None if not counted
-    reserved  bytes reserved by PyTorch's caching allocator: simulated by a trace, measured on a GPU
+    mode      "predicted" (interpolated), "traced" (tensors without data), "bound" (an upper bound) or "measured".
+    moments   Pairs (phase, running module).
+    labels    Pairs (category, module that allocated the storage).
+    live      The live bytes, as an array (moments, labels).
+    formulas  The formula of each label at the peak, if known.
+    flops     The FLOPs of the step's matrix products, or None if they are not counted.
+    reserved  The bytes that PyTorch's caching allocator reserves: simulated by a trace, or measured on a GPU.
     """
 
     mode: str
@@ -104,7 +104,7 @@ class Estimate:
 
     @property
     def categories(self) -> dict[str, int]:
-        """Bytes at the peak by category; their sum is the peak."""
+        """The bytes at the peak by category. Their sum is the peak."""
         sums = Counter[str]()
         for term in self.terms:
             sums[term.category] += term.bytes
@@ -120,7 +120,7 @@ class Estimate:
 
     @property
     def timeline(self) -> tuple[Moment, ...]:
-        """Bytes by category at each moment."""
+        """The bytes by category at each moment."""
         categories = list(dict.fromkeys(category for category, _ in self.labels))
         one_hot = np.array([[category == other for other in categories] for category, _ in self.labels])
         rows = (dict(zip(categories, row, strict=True)) for row in (self.live @ one_hot).round().astype(int).tolist())
@@ -130,10 +130,10 @@ class Estimate:
 def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Estimate:
     """Predict the peak memory of one training step in bytes, the moment of the peak, and its terms.
 
-    model   see `params`
-    trace   trace this exact step on tensors without data, which takes seconds instead of microseconds
-    setup   the fields of `Setup`: `batch`, `seq`, `dtype`, `optimizer`, `checkpointing`, `quantised`, ...
-    Raises: NotFound or BadValue, see `params` and `Setup`; BadValue for a step that cannot be traced.
+    model   See `params`.
+    trace   Trace this exact step on tensors without data, which takes seconds instead of microseconds.
+    setup   The fields of `Setup`: `batch`, `seq`, `dtype`, `optimizer`, `checkpointing`, `quantised`, ...
+    Raises: NotFound or BadValue as in `params` and `Setup`, and BadValue for a step that cannot be traced.
     """
     known = Setup.__dataclass_fields__
     if unknown := next((name for name in setup if name not in known), ""):
@@ -154,13 +154,13 @@ def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> E
 
 
 def quick(model: Any, method: Any, setup: Setup) -> Estimate:
-    """Estimate from a stored fit, or else return an upper bound; nothing is traced.
+    """Estimate from a stored fit, or else return an upper bound. Nothing is traced.
 
     bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits. For T tokens in B
     rows of length S, b bytes per number, width d, MLP width f and vocabulary V, a layer of any common model family
     keeps less than T (b (10 d + 6 f) + 16 d) bytes, and the loss keeps 12 T V bytes. Without fused attention, a layer
-    with H heads also keeps (4 + b) B H S^2 bytes of scores; with dropout, it keeps 12 B H S^2.
-    Raises: see `memory`, except for steps that cannot be traced.
+    with H heads also keeps (4 + b) B H S^2 bytes of scores or, with dropout, 12 B H S^2 bytes.
+    Raises: see `memory`. A step that cannot be traced raises no error.
     """
     config = checked(model, method, setup)
     with suppress(NoFit):
@@ -184,7 +184,7 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
 
 
 def trained_by(method: Any, model: Any) -> int:
-    """Return an upper bound on the elements that a method trains or adds; for LoRA, return their exact number."""
+    """Return an upper bound on how many elements a method trains or adds. For LoRA, the number is exact."""
     a = architecture_of(model)
     if isinstance(method, LoRA | FullFineTuning):
         return params(a, method).trainable
@@ -235,7 +235,7 @@ def zoo_name(config: Mapping[str, Any]) -> str:
 
 
 def predicted(config: Mapping[str, Any], method: Any, setup: Setup, make: bool = True) -> Estimate:
-    """Estimate from a shipped or cached fit or, if `make` is true, from a new fit. Raises: NoFit otherwise."""
+    """Estimate from a shipped or cached fit or, if `make` is true, from a new fit. Raises: NoFit if there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime)
 
@@ -258,7 +258,7 @@ def predicted(config: Mapping[str, Any], method: Any, setup: Setup, make: bool =
 
 
 def with_optimizer(passes: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
-    """Add the optimizer's states and the temporaries of its step; for `trained` see `Fit`."""
+    """Add the optimizer's states and the temporaries of its step. For `trained`, see `Fit`."""
     weights = [(numbers + slope * rank, width, count) for numbers, slope, width, count in trained]
     states = sum(count * sum(optimizer_states(numbers, width, setup)) for numbers, width, count in weights)
     temporaries = sum(optimizer_temporaries(weights, setup))
@@ -272,7 +272,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
     prompt, limit = positions_of(method, config), longest(config, method)
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length, a mask is needed
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length on, a mask is needed
     ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit] if limit else [])
     low = max([32 if not limit or limit >= 160 else 8, *(edge for edge in edges if edge <= setup.seq)])
     ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
@@ -283,7 +283,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
     """Return the conditions of a fit as JSON: everything but batch, length, rank, optimizer and sharding."""
     free = (*FREE, "rank") if regime.ranked else FREE
     options = {name: value for name, value in method.settings().items() if name not in free}
-    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # both are equally wide
+    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # both take two bytes
     values = ((field.name, getattr(setup, field.name), field.default) for field in fields(setup))
     conditions = {name: value for name, value, default in values if name not in OPEN and value != default}
     for given in (options, conditions):
@@ -294,7 +294,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
 
 @lru_cache(maxsize=256)
 def _fit_of(text: str, regime: Regime) -> Fit:
-    """Parse a stored fit. Raises: BadValue or NoFit if a reason is stored in place of a fit."""
+    """Parse a stored fit. Raises: BadValue or NoFit if the reason why there is no fit is stored."""
     data = json.loads(text)
     if "error" in data:
         raise BadValue(data["error"])
@@ -316,7 +316,7 @@ def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):
-        if (text := file.read_text("utf-8")).endswith("}"):  # otherwise it is damaged, and made again
+        if (text := file.read_text("utf-8")).endswith("}"):  # otherwise, the file is damaged and is made again
             return text
     text = compact(make())
     with suppress(BadValue):
@@ -337,7 +337,7 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
     states = list(enumerate((size for n, w, _ in sizes for size in optimizer_states(n, w, setup)), FAR))
     temporaries = list(enumerate(filter(None, optimizer_temporaries(sizes, setup)), 2 * FAR))
     frees = [(number, 0) for number, _ in temporaries]
-    # Simulate two steps, because the optimizer allocates its states in the first.
+    # Simulate two steps, because the optimizer allocates its states in the first step.
     held = reserved([*weights, *passes, *states, *temporaries, *frees, *freed, *passes, *temporaries])
     step = of_moments(run.moments, "traced", flops=run.flops, reserved=held)
     return sharded(with_optimizer(step, [[n, 0, width, 1] for n, width in run.trained], 0, setup), config, setup)
@@ -374,16 +374,16 @@ def largest(
 ) -> int | None:
     """Return the largest "batch" or "seq" whose step fits, or None if even 1 row or 8 tokens do not fit.
 
-    estimated  a function that estimates the memory of a setup
-    limit      the most tokens per row; see `longest`
-    Raises: BadValue for "seq" if the model's steps cannot be interpolated: tracing many lengths is slow.
+    estimated  A function that estimates the memory of a setup.
+    limit      The largest number of tokens per row; see `longest`.
+    Raises: BadValue for "seq" if the model's steps cannot be interpolated, because tracing many lengths is slow.
     """
 
     def fits(n: int) -> bool:
         changes: dict[str, Any] = {field: n}
         step = estimated(replace(setup, **changes))
         if step.mode == "traced" and field == "seq" and n >= SHORT:
-            raise BadValue("this model's steps cannot be interpolated, and tracing many lengths is slow: try a few")
+            raise BadValue("this model's steps cannot be interpolated, and tracing many is slow: try a few lengths")
         return step.peak <= available
 
     least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # avoid tracing shorter rows
@@ -391,7 +391,7 @@ def largest(
 
 
 def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) -> int | None:
-    """Return the largest n from `least` to `limit` for which `fits(n)` is true, or None; `fits` must be monotonic."""
+    """Return the largest n from `least` to `limit` for which `fits(n)` is true, or None. `fits` must be monotonic."""
     high = least
     while (limit is None or high <= limit) and fits(high):
         high *= 2
@@ -403,9 +403,9 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, prompt and prefix included, or those in a layer's sliding window.
+    The cache holds the keys and values of all tokens (with prompt and prefix), or those in a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
-    Raises: BadValue for a model that cannot generate or keeps other state, or an option without effect on generation.
+    Raises: BadValue if the model cannot generate or keeps other state, or if an option has no effect on generation.
     """
     from lora_lab.accounting import trace  # imports torch
 
@@ -429,5 +429,5 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
         sizes["logits", "the next token's logits in fp32"] = 4 * logits
         formulas.append("4·B·V")
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    note = f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"
+    note = f"processing all {setup.tokens:,} tokens at once, as a first step, takes about {wide / 2**20:,.0f} MiB more"
     return of_moments([Moment("generation", "", sizes)], "predicted", formulas=formulas, notes=(*NOTES, note))

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # maximum number of layers, or of experts per layer, since each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
-LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "deberta-v2", "gpt2", "opt")  # types with a table of positions
+# Types with a table of positions; that of a `PADDED` type has two rows that hold no position
+PADDED, CAUSAL = ("roberta", "xlm-roberta", "camembert", "mpnet"), ("gpt2", "gpt_neo", "gpt_bigcode", "opt")
+LEARNED_POSITIONS = (*PADDED, *CAUSAL, "bert", "deberta-v2", "distilbert", "electra", "albert")
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
@@ -46,10 +48,10 @@ def layer_of(path: str) -> int | None:
 class Module:
     """A module of the model, or the `count` experts of a layer, which share one tensor in transformers 5.
 
-    name         its path in transformers' model; * stands for the expert index
-    role         q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
-    kind         linear or embedding (can be adapted), expert (counted as if it could be adapted), or other
-    parameters   weight and bias of one module; a tied weight counts only in the first module that has it
+    name         The path in transformers' model, where * stands for the index of an expert.
+    role         q k v o gate up down embed head pooler position norm router other, or "q+k+v" for a fused layer.
+    kind         linear or embedding (can be adapted), expert (counted as if it could be adapted), or other.
+    parameters   The weight and bias of one module. A tied weight counts only in the first module that has it.
     """
 
     name: str
@@ -62,11 +64,11 @@ class Module:
 
     @property
     def layer(self) -> int | None:
-        """Index of the module's layer, or None outside the layers."""
+        """The index of the module's layer, or None outside the layers."""
         return layer_of(self.name)
 
     def frozen_bytes(self, setup: Setup) -> int:
-        """Bytes of the module if it is frozen. A setup quantizes only the matrices inside layers."""
+        """Return the bytes of the module if it is frozen. Only matrices inside layers are quantized."""
         if setup.quantised == "none" or self.layer is None or self.kind != "linear":
             return self.count * self.parameters * setup.width
         matrix = self.in_features * self.out_features
@@ -83,8 +85,8 @@ class Module:
 class Architecture:
     """The dimensions of a model and its modules, in transformers' order.
 
-    `task` is "encoder", "causal" or "seq2seq". `positions` is the config's longest input (0: none), `experts` is the
-    number per layer (0: dense), and `widths` is the number of outputs of each role in a fused layer ({}: unknown).
+    `task` is "encoder", "causal" or "seq2seq". `positions` is the config's longest input (0 if it has none),
+    `experts` is the number per layer (0 if dense), and `widths` has the output width of each fused role ({}: unknown).
     """
 
     name: str
@@ -101,7 +103,7 @@ class Architecture:
 
     @cached_property
     def total(self) -> int:
-        """Number of parameters; tied weights count once."""
+        """The number of parameters. Tied weights count once."""
         return sum(m.parameters * m.count for m in self.modules)
 
     @cached_property
@@ -144,8 +146,8 @@ def _shipped(name: str) -> Architecture:
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """Return the architecture of a model.
 
-    model   a zoo name, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or a
-            transformers model, which is described as it is
+    model   A zoo name, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or a
+            transformers model, which is described as it is.
     With `num_labels`, describe a named model as a sequence classifier, including its head.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
@@ -160,12 +162,12 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
 
 @lru_cache(maxsize=64)
 def _built(name: str, num_labels: int | None, config: str) -> Architecture:
-    """Build and describe a model; cache the result, because sliders ask for the same model repeatedly."""
+    """Build and describe a model. The result is cached, because sliders ask for the same model repeatedly."""
     return describe(meta_model(json.loads(config), num_labels, name), name)
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """Return the config fields of a named or loaded model, as in its config.json; return given fields as they are.
+    """Return the config fields of a named or loaded model, as in its config.json. Return given fields as they are.
 
     Raises: NotFound for an unknown name; BadValue for a damaged file or a model without a config.
     """
@@ -197,14 +199,14 @@ def config_of(model: Any) -> dict[str, Any]:
 
 def positions_of(method: Any, config: Mapping[str, Any]) -> int:
     """Return how many of a model's learned positions a method's prompt uses in every row."""
-    return int(method.positions(causal=config.get("model_type") in ("gpt2", "opt"))) if method else 0
+    return int(method.positions(causal=config.get("model_type") in CAUSAL)) if method else 0
 
 
 def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
     """Return the longest row that the model's learned positions allow, or None if the model has none.
 
     The positions that the method's prompt uses are subtracted. Rotary positions have no limit: a model trained on 8,192
-    tokens also runs on longer rows, but badly.
+    tokens also runs on longer rows, with poor results.
     Raises: BadValue for a method whose prompt leaves no position for text.
     """
     kind = str(config.get("model_type"))
@@ -212,8 +214,7 @@ def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
         return None
     given = config.get("n_positions") or config.get("max_position_embeddings")
     given = given or known_config(config).max_position_embeddings  # the default
-    padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables that hold no position
-    limit, prompt = whole("max_position_embeddings", given) - padding, positions_of(method, config)
+    limit, prompt = whole("max_position_embeddings", given) - 2 * (kind in PADDED), positions_of(method, config)
     if limit <= prompt:
         raise BadValue(f"tokens={prompt} leaves no position for text: {kind} has {limit}, so use at most {limit - 1}")
     return limit - prompt
@@ -233,8 +234,8 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None, name: str = "") -> nn.Module:
     """Build the transformers model of a config on the meta device, which has shapes but no data.
 
-    model   a name as in `architecture_of`, or the fields of a config.json;  name   for error messages
-    With `num_labels`, build a sequence classifier; otherwise a language model, or an encoder without a head.
+    model   A name as in `architecture_of`, or the fields of a config.json. Error messages contain `name`.
+    With `num_labels`, build a sequence classifier. Otherwise, build a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
     gc.disable()  # garbage collection takes a tenth of the time of importing torch and transformers
@@ -283,7 +284,7 @@ def task_of(config: Any) -> str:
 
 
 def auto_class(config: Any, *, classify: bool | None = None) -> Any:
-    """Return transformers' auto class for the model; by default, an encoder gets a classification head.
+    """Return transformers' auto class for the model. By default, an encoder gets a classification head.
 
     Raises: BadValue if transformers has no classifier of this type.
     """
@@ -303,7 +304,7 @@ def auto_class(config: Any, *, classify: bool | None = None) -> Any:
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """Silence transformers, and re-raise any error (a missing package, an invalid value) with one sentence."""
+    """Silence transformers, and re-raise any error (a missing package, an invalid value) in one sentence."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -328,7 +329,7 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
 
     def number(field: str) -> int:
         """Return a field of the config, or 0 if it is missing."""
-        with suppress(Exception):  # transformers raises if layers differ
+        with suppress(Exception):  # transformers raises an error if layers differ
             if isinstance(value := getattr(config, field, None), int):
                 return value
         return 0
@@ -351,7 +352,7 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
 def _modules(model: nn.Module) -> Iterator[Module]:
     """Yield each module's own parameters: a weight together with its bias, any other parameter by itself.
 
-    Experts that share a tensor are counted as models' authors count them: gate, up and down of each expert.
+    Experts that share a tensor are counted one by one, as model authors count them: gate, up and down of each expert.
     """
     from lora_lab.adapter_layer import out_by_in
     from lora_lab.methods.attach import site_kind

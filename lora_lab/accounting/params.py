@@ -2,7 +2,7 @@
 
     full:  d_in d_out            LoRA:  r (d_in + d_out)            break-even:  r* = d_in d_out / (d_in + d_out)
 
-LoRA and full fine-tuning are counted from the model's description, which needs no torch for a zoo model. Any other
+LoRA and full fine-tuning are counted from the model's description. For a zoo model, this doesn't need torch. Any other
 method is attached to the model on the meta device, and the parameters that require gradients are counted. Source: Hu et
 al. 2021, section 5.1, which counts 2 d r parameters for a square layer.
 """
@@ -35,8 +35,8 @@ FP32 = 4  # bytes per number in an adapter file, whatever the base's precision
 class Row:
     """All `count` modules of one kind, or one slice of each fused module.
 
-    `full` counts the modules' parameters in the model, or 0 for what a method adds, such as a soft prompt. `trained` is
-    how many parameters the method trains. `break_even_rank` has two decimals, or is None if the row is not a matrix.
+    `full` is the modules' number of parameters, or 0 for modules that a method adds, such as a soft prompt.
+    `trained` is the number that the method trains. `break_even_rank` has two decimals, or is None for non-matrices.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Row:
 class ParameterCount:
     """The number of parameters that a method trains.
 
-    `total` counts the model without the method; `trainable` excludes the task's `head`, which trains with every method.
+    `total` counts the model without the method. `trainable` excludes the task's `head`, which every method trains.
     """
 
     model: str
@@ -67,7 +67,7 @@ class ParameterCount:
 
     @property
     def fraction(self) -> float:
-        """trainable / total."""
+        """The ratio trainable / total."""
         return self.trainable / self.total
 
     def to_json(self) -> dict[str, Any]:
@@ -76,15 +76,15 @@ class ParameterCount:
 
 
 def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str]:
-    experts = sum(row.trained for row in rows if ".experts." in row.name)
+    experts = sum(row.trained for row in rows if ".experts.*." in row.name)
     stored = "transformers 5 stores a layer's experts in one tensor, which this lab does not adapt"
     if experts and method.name in ("lora", "ia3"):
-        counted = f"{experts:,} of these parameters are in experts, one adapter per expert"
-        yield f"{counted}, because {stored}; PEFT 0.21 adapts the whole tensor and counts more"
+        counted = f"{experts:,} of these parameters are in experts, counted as one adapter per expert"
+        yield f"{counted}: {stored}; PEFT 0.21 adapts the whole tensor and counts more"
     elif a.experts and ALL_LINEAR in method.settings().get("targets", ()):
         yield f"all-linear leaves out experts and routers: {stored}; PEFT 0.21 adapts both and counts more"
     if method.name == "full":
-        yield "the adapter file's header, about 100 bytes per tensor, is not included in its size"
+        yield "the size of the adapter file leaves out its header, which takes about 100 bytes per tensor"
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
@@ -95,7 +95,7 @@ def break_even_rank(in_features: int, out_features: int) -> float:
 def params(model: Any, method: Method, num_labels: int | None = None) -> ParameterCount:
     """Count the parameters that `method` trains on `model`, in total and per kind of module.
 
-    model   a zoo name, a folder, a config.json or its fields, a cached hub id, or a transformers model
+    model   A zoo name, a folder, a config.json or its fields, a cached hub id, or a transformers model.
     With `num_labels`, count the model for sequence classification.
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an invalid value.
     """
@@ -116,7 +116,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         size = FP32 * (trained.total() + head)
     elif method.name in ("head", "probe") and not head:
         advice = "use lora, or pass num_labels (--num-labels)"
-        raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: {advice}")
+        raise BadValue(f"{method.name} trains a task's head, but {a.name} has none: {advice}")
     else:
         longest(config_of(model), method)  # raises if the prompt is too long
         attached, paths = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
@@ -153,10 +153,10 @@ def plain(model: Any, num_labels: int | None = None) -> nn.Module:
 
 
 def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
-    """Return one row per kind of module, in the model's order; equal modules of different layers share a row.
+    """Return one row per kind of module, in the model's order. Equal modules of different layers share a row.
 
-    trained   trainable parameters by path, "h.0.attn.c_attn[q]" for a slice of a fused layer
-    A fused layer is split into its slices if any of them trains. The `full` column sums to the model's total.
+    trained   The number of trainable parameters by path. A slice of a fused layer has a path like "h.0.attn.c_attn[q]".
+    A fused layer is split into its slices if any of them is trained. The `full` column sums to the model's total.
     """
     kinds: dict[Module, list[str]] = {}
     for module in a.modules:
@@ -179,7 +179,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file_shapes(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the tensor shapes in a LoRA file, by key; slices of a fused layer share A and B (`lora_layers.py`)."""
+    """Return {key: shape} of a LoRA file's tensors. Slices of a fused layer share A and B; see `lora_layers.py`."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:

@@ -1,4 +1,4 @@
-"""The setup of a training step: everything its memory depends on besides the model and the method."""
+"""The setup of a training step: everything that its memory depends on, besides the model and the method."""
 
 import re
 from collections import defaultdict
@@ -33,7 +33,7 @@ Label = tuple[str, str]  # a storage's category, and the module that allocated i
 
 
 class Moment(NamedTuple):
-    """The live bytes after an operation, by label or category; `path` is the running module."""
+    """The live bytes after an operation, by label or category. `path` is the running module."""
 
     phase: str
     path: str
@@ -45,23 +45,23 @@ class Moment(NamedTuple):
 class Setup:
     """One training step: forward, loss, backward, optimizer step.
 
-    batch, seq      rows, and tokens per row including padding: the longest batch sets the peak
-    dtype           dtype of the base's weights and of the activations: fp32, bf16, fp16
-    adapter_dtype   dtype of adapters on a frozen base: auto (stored in fp32, but multiplied in the base's dtype, as in
-                    this lab), bf16, or fp32 (also multiplied in fp32, which copies each adapted input, as in PEFT)
+    batch, seq      The number of rows, and the tokens per row including padding. The longest batch sets the peak.
+    dtype           The dtype of the base's weights and of the activations: fp32, bf16 or fp16.
+    adapter_dtype   The dtype of adapters on a frozen base: auto (stored in fp32 but multiplied in the base's dtype, as
+                    in this lab), bf16, or fp32 (also multiplied in fp32, which copies each adapted input, as in PEFT).
     optimizer       adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
-                    adamw-8bit (bitsandbytes), sgd (without momentum)
-    checkpointing   whether to save only each block's input, and rerun the block in backward
-    dropout         the model's own dropout probability; 0 disables it
-    quantised       how frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
-                    (without it), int8, int4
-    padded          whether rows have unequal lengths: then attention gets a mask, which changes its kernel
-    outputs_kept    whether the loop holds the model's outputs (logits, keys and values) during backward and step
-    device          the device whose kernels run: cuda (flash or memory-efficient attention, 1-byte dropout masks) or
-                    cpu; a step on mps can only be measured
-    shard           "" or kind:n, such as fsdp:8, which splits weights, gradients and optimizer over 8 devices
-    master_weights  whether the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
-    num_labels      number of classes of an encoder's head
+                    adamw-8bit (bitsandbytes) or sgd (without momentum).
+    checkpointing   Whether to save only the input of each block, and to rerun the block in backward.
+    dropout         The model's own dropout probability. 0 disables dropout.
+    quantised       How frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
+                    (without it), int8 or int4.
+    padded          Whether rows have unequal lengths. If so, attention gets a mask and runs another kernel.
+    outputs_kept    Whether the loop holds the model's outputs (logits, keys and values) during backward and step.
+    device          The device whose kernels run: cuda (flash or memory-efficient attention, 1-byte dropout masks) or
+                    cpu. A step on mps can only be measured.
+    shard           "" or kind:n, such as fsdp:8, which splits weights, gradients and optimizer states over 8 devices.
+    master_weights  Whether the optimizer keeps and updates an fp32 copy of every trainable half-precision weight.
+    num_labels      The number of classes of an encoder's head.
     Raises: BadValue for an invalid value.
     """
 
@@ -96,12 +96,12 @@ class Setup:
 
     @property
     def tokens(self) -> int:
-        """Tokens in the batch."""
+        """The number of tokens in the batch."""
         return self.batch * self.seq
 
     @property
     def width(self) -> int:
-        """Bytes of one activation."""
+        """The bytes per number in an activation."""
         return BYTES[self.dtype]
 
 
@@ -109,7 +109,7 @@ def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
     """Return the bytes of each optimizer state for a weight of `numbers` elements of `width` bytes.
 
     AdamW keeps two moments and a step counter. bitsandbytes' AdamW stores moments in one byte, with an fp32 scale per
-    256 elements; the moments of tensors below 4,096 elements stay in fp32. Master weights add an fp32 copy.
+    256 elements. The moments of tensors below 4,096 elements stay in fp32. Master weights add an fp32 copy.
     """
     copy = [4 * numbers] if setup.master_weights and width < 4 else []
     width = 4 if copy else width
@@ -123,9 +123,9 @@ def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
 def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup) -> list[int]:
     """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
-    weights   (elements, bytes per element, count) in the model's order
-    For each parameter, AdamW makes two temporaries while one for the previous parameter is live. AdamW-foreach makes
-    one per parameter of a dtype, and fused AdamW makes none. With master weights, gradients are first cast to fp32.
+    weights   Triples (elements, bytes per element, count), in the model's order.
+    For each parameter, AdamW makes two temporaries while one of the previous parameter is live. AdamW-foreach makes one
+    for each parameter of a dtype, and fused AdamW makes none. With master weights, gradients are first cast to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]

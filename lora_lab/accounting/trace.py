@@ -1,4 +1,4 @@
-"""Follow a training step storage by storage, for a real model or for any model built without data.
+"""Follow each storage in a training step, for a real model or for any model built without data.
 
 A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
@@ -33,8 +33,8 @@ Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's o
 class Trace(NamedTuple):
     """A trace of the forward and backward passes at one batch size and length.
 
-    trained   elements and bytes per element of each trainable tensor
-    events    those of `Tracker`, in three lists: creating the weights, the two passes, and freeing the gradients
+    trained   A pair (elements, bytes per element) for each trainable tensor.
+    events    The tracker's events in three lists: creating the weights, the two passes, and freeing the gradients.
     """
 
     moments: list[Moment]
@@ -44,7 +44,7 @@ class Trace(NamedTuple):
 
 
 def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
-    """Build a config's model with random weights, with the setup's dtype, dropout and quantization."""
+    """Build a config's model with random weights and with the setup's dtype, dropout and quantization."""
     full_config = known_config(config)
     full_config.use_cache = False
     for name, value in vars(full_config).items():
@@ -56,7 +56,7 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     with BUILDING:
         model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
     if not full_config.is_encoder_decoder:
-        model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
+        model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply this type
     if setup.quantised != "none":
         quantize_model(model, setup.quantised)
     return model
@@ -81,9 +81,9 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
-    """Attach the method, take two steps, and track the second, because the optimizer has no states before the first.
+    """Attach the method, take two steps, and track the second step. Before the first step, the optimizer has no states.
 
-    optimizer   a function that makes an optimizer from the trainable parameters
+    optimizer   A function that makes an optimizer from the trainable parameters.
     """
     parts = prepare(model, method, setup)
     with Tracker() as tracker:
@@ -104,13 +104,13 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 def without_data(
     config: Mapping[str, Any], method: Any, setup: Setup
 ) -> Iterator[tuple[nn.Module, Tracker, list[nn.Parameter]]]:
-    """Build and track a model without data; kernels save for backward what they would save on the setup's device.
+    """Build and track a model without data. Kernels save the same tensors for backward as on the setup's device.
 
-    Yields the model with the method attached, its tracker, and its trainable parameters.
+    Yield the model with the method attached, its tracker, and its trainable parameters.
     Raises: BadValue for a model whose step depends on the values of tensors.
     """
     cuda = setup.device == "cuda"
-    # A fake tensor knows that it is on a CPU and selects CPU kernels; meta tensors are twice as fast.
+    # A fake tensor knows that it is on a CPU, so it selects CPU kernels. For CUDA, meta tensors are twice as fast.
     fake = nullcontext() if cuda else FakeTensorMode(allow_non_fake_inputs=True)
     try:
         with fake, stand_ins(cuda):
@@ -121,7 +121,7 @@ def without_data(
                 yield model, tracker, tracker.claim_model(model, parts)
     except LabError:
         raise
-    except Exception as error:  # transformers may raise anything for an odd config
+    except Exception as error:  # transformers may raise any error for an odd config
         kind = config.get("model_type", "")
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         message = f"a step of {kind} cannot be traced without data ({reason}); try bert-base, gpt2 or llama-3.2-1b"
@@ -150,7 +150,7 @@ def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequenc
 
 
 def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = None) -> Any:
-    """Run forward, loss and backward with full rows. Return the outputs that the training loop still holds."""
+    """Run forward, loss and backward on rows of full length. Return the outputs that the training loop still holds."""
     enter = tracker.enter if tracker else lambda phase: None
     enter("forward")
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
@@ -166,7 +166,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
 
 
 def cached(model: Any) -> list[tuple[int, int]]:
-    """Return the bytes per token of each layer's keys and values, and its window in tokens (0: none).
+    """For each layer, return the bytes per token of its keys and values, and its window in tokens (0 for none).
 
     Raises: BadValue for a model that keeps state other than keys and values.
     """
@@ -177,7 +177,7 @@ def cached(model: Any) -> list[tuple[int, int]]:
     if not layers or not {type(part).__name__ for part in (cache, *layers)} <= CACHES:
         kind = model.config.model_type
         raise BadValue(f"the state that {kind} keeps while generating is not covered; try llama-3-8b or gemma-2-9b")
-    filled = [part for part in layers if part.keys is not None]  # others use the keys of an earlier layer
+    filled = [part for part in layers if part.keys is not None]  # the other layers use the keys of an earlier layer
     sizes = [(part.keys.nbytes + part.values.nbytes) // part.keys.shape[2] for part in filled]
     return [(size, getattr(part, "sliding_window", 0)) for size, part in zip(sizes, filled, strict=True)]
 
@@ -191,7 +191,7 @@ def _mask(setup: Setup, model: nn.Module) -> Tensor:
 
 
 def _set_adapters(model: nn.Module, dtype: str) -> None:
-    """Convert the adapters to `dtype`; with fp32, also multiply them in fp32."""
+    """Convert the adapters to `dtype`. If `dtype` is fp32, they also compute in fp32."""
     for path, module in model.named_modules():
         parameters = dict(module.named_parameters(recurse=False))
         for name, parameter in parameters.items():
@@ -200,27 +200,27 @@ def _set_adapters(model: nn.Module, dtype: str) -> None:
         if dtype != "fp32":
             continue
         if getattr(module, "out_slice", None):
-            raise BadValue("PEFT adapts fused layers as a whole: name them (c_attn, qkv_proj), or omit adapter_dtype")
+            raise BadValue("PEFT adapts fused layers as a whole: target c_attn or qkv_proj, or omit adapter_dtype")
         if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
-            raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit it")
+            raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit adapter_dtype")
         if "lora_A" in parameters:
             module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
 
 
 def _in_fp32(layer: Any, x: Tensor) -> Tensor:
-    """Run an adapted layer as PEFT does on a half-precision base: with the adapter in fp32, and the sum cast back."""
+    """Run an adapted layer as PEFT does on a half-precision base: the adapter is in fp32, and the sum is cast back."""
     y: Tensor = layer.base_layer(x)
     h = nn.functional.linear(layer.dropout(x.to(torch.float32)), layer.lora_A)
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
 
 
 def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """Return (layers, irregular, period): the layers after the first `irregular` ones repeat with this period.
+    """Return (layers, irregular, period), where layers after the first `irregular` layers repeat with this period.
 
-    Returns None if there are several stacks of layers, or if layers are not in a ModuleList.
+    Return None if there are several stacks of layers, or if layers are not in a ModuleList.
     """
     model: Any = meta_model(config)  # raises for a config that transformers cannot build
-    n = getattr(model.config, "num_hidden_layers", 0)  # a model of text and images has several stacks
+    n = getattr(known_config(config), "num_hidden_layers", 0)  # a model of text and images has several stacks
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
     if not stack or model.config.is_encoder_decoder:
         return None
@@ -235,7 +235,7 @@ def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
 
 def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """Return the config with this many layers; lists with one entry per layer are cut or extended."""
+    """Return the config with this many layers. Lists with one entry per layer are cut or extended."""
     fields, n = dict(config), known_config(config).num_hidden_layers
     fields[next((name for name in ("n_layer", "num_layers") if name in fields), "num_hidden_layers")] = layers
     for name, value in fields.items():

@@ -1,7 +1,7 @@
 """Track exactly which bytes are live and what they are for, with real tensors or with tensors that have no data.
 
-The tracker sees every operation, follows the storages of its outputs (several tensors may share one), and learns from a
-weak reference when each one is freed. So the tracker counts requested bytes, without rounding or caching.
+The tracker sees every operation and follows the storages of its outputs. Several tensors may share a storage. A weak
+reference tells when a storage is freed. So the tracker counts requested bytes, without rounding or caching.
 """
 
 import re
@@ -19,8 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 from lora_lab.accounting.setup import Label, Moment
 
-# FLOPs by operation: PyTorch's counts, plus the in-place product of the lab's LoRA, attention with fewer key heads than
-# query heads, which torch 2.6 doesn't count, and attention on a CPU, which torch 2.13 doesn't count.
+# FLOPs by operation: PyTorch's own counts, plus the in-place product of the lab's LoRA, attention with fewer key heads
+# than query heads (torch 2.6 doesn't count it), and attention on a CPU (torch 2.13 doesn't count it).
 aten = torch.ops.aten
 FLOPS = flop_registry | {aten.addmm_: flop_registry[aten.addmm]}
 for device in ("", "_for_cpu"):
@@ -30,10 +30,10 @@ for device in ("", "_for_cpu"):
 
 
 class Tracker(TorchDispatchMode):
-    """Record a moment in `moments` whenever the live bytes change, and count matrix products in `flops`.
+    """Record a moment in `moments` whenever the live bytes change, and count the FLOPs of matrix products in `flops`.
 
-    A storage allocated in "forward" is an activation; one made later is a temporary, unless its last dimension is the
-    vocabulary (logits) or `claim` labels it. The label also names the module, such as "model.layers.*.mlp".
+    A storage made in "forward" is an activation, and a storage made later is a temporary, unless its last dimension is
+    the vocabulary (logits) or `claim` labels it. The label also names the module, such as "model.layers.*.mlp".
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation; if it already ran without data, only allocate its output: computing a layout is slow."""
+        """Call an operation. If an equal call ran without data, only allocate the output: computing layouts is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):
@@ -87,11 +87,11 @@ class Tracker(TorchDispatchMode):
         self._note("enter")
 
     def restart(self) -> None:
-        """Discard the moments and FLOPs recorded so far; live storages stay live."""
+        """Discard the moments and FLOPs recorded so far. Live storages stay live."""
         self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors. A tensor that was made before the tracker started counts from now on."""
+        """Label tensors. Tensors that were made before the tracker started are counted from now on."""
         for tensor in tensors:
             self._follow(tensor, (category, where))
         self._note("claim")
@@ -99,8 +99,8 @@ class Tracker(TorchDispatchMode):
     def claim_model(self, model: nn.Module, parts: Mapping[str, str]) -> list[nn.Parameter]:
         """Label parameters and buffers as weights, label gradients once they exist, and track which module is running.
 
-        parts   for each parameter and buffer, "base" or "adapters"
-        Returns the trainable parameters.
+        parts   The part that each parameter and buffer belongs to, such as "base"; see `prepare` in `trace.py`.
+        Return the trainable parameters.
         """
         self.vocabulary = getattr(model.config, "vocab_size", 0)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -109,7 +109,7 @@ class Tracker(TorchDispatchMode):
                 label = ("gradients", parts[name])
                 tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._follow(p.grad, label))
         for path, module in model.named_modules():
-            # Not a forward hook: an adapted layer copies an output that a hook might keep.
+            # Don't use a forward hook: an adapted layer copies an output that a hook might keep.
             shown = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
             module.forward = self._inside(shown)(module.forward)
         self._note("claim")
@@ -129,7 +129,7 @@ class Tracker(TorchDispatchMode):
             self._changed = False
 
     def _follow(self, tensor: Any, label: Label | None = None) -> None:
-        """Count a storage once, when its first tensor appears; a later label replaces the first one."""
+        """Count a storage once, when its first tensor appears. A later label replaces the first label."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         entry = self._storages.get(key)

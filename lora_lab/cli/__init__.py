@@ -4,6 +4,7 @@ The exit code is 0 for success, 2 for bad input (with one sentence on stderr) an
 """
 
 import atexit
+import errno
 import gc
 import io
 import os
@@ -22,7 +23,7 @@ from lora_lab.cli.compare import compare
 from lora_lab.cli.options import RECIPE, recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.errors import Failed, LabError, LabWarning
+from lora_lab.errors import Failed, LabError, LabWarning, shortened
 
 RECORDED = {"task", "max_length", "text_column", "label_column", "dtype"}  # `evaluate` takes them from the run's record
 
@@ -31,7 +32,9 @@ def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
     gc.set_threshold(50_000)  # importing torch and transformers creates a million objects and little garbage
     atexit.register(gc.freeze)  # otherwise Python scans them all at exit, which takes 0.5 s
-    warnings.showwarning = _warn
+    warnings.showwarning = lambda message, category, *_, **__: (  # other warnings are for developers
+        say(f"lora-lab: warning: {message}") if issubclass(category, LabWarning) else None
+    )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot encode every character
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end with the command
@@ -47,6 +50,9 @@ def main() -> None:
         say(f"lora-lab: {error}")
         sys.exit(1 if isinstance(error, Failed) else 2)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            say(f"lora-lab: the name {shortened(str(error.filename))} is too long for a file: pass a shorter one")
+            sys.exit(2)
         if os.environ.get("LORA_LAB_DEBUG"):
             raise
         say(f"lora-lab: {type(error).__name__}: {error} (set LORA_LAB_DEBUG=1 to see the traceback)")
@@ -98,7 +104,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--out", default="gpu-check.json", show_default=True, help="File for the results.")
 @JSON
 def gpu_check(out: str, as_json: bool) -> None:
-    """Check the lab's predictions on this machine's GPU and write the results to a file, in 10 to 30 minutes."""
+    """Check the lab's predictions on this machine's GPU and write the results to a file. It takes 10 to 30 minutes."""
     from lora_lab.experiments import gpu_check as check
     from lora_lab.files import check_writable, write_json
 
@@ -203,9 +209,3 @@ def _summary(run: Any) -> str:
 
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-
-
-def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print each of the lab's warnings as one sentence; drop other warnings, which are for developers."""
-    if issubclass(category, LabWarning):
-        say(f"lora-lab: warning: {message}")

@@ -61,7 +61,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.option("--master-weights", is_flag=True, help="Assume that the optimizer keeps fp32 copies of the weights.")
 @click.option("--shard", default="", help="Kind of sharding and number of devices, such as fsdp:8 or zero2:4.")
 @click.option("--double-quant/--no-double-quant", default=None, help="Double quantization for qlora; on by default.")
-@click.option("--device", default=None, help="Device of the step: cuda or cpu; by default, as for --gpu, or cuda.")
+@click.option("--device", default=None, help="Device of the step: cuda or cpu; by default, that of --gpu, or cuda.")
 @click.option("--gpu", default=None, help="Name of a GPU, such as 4090, 'a100 80' or '16 gb laptop'.")
 @click.option("--gpu-gb", type=float, default=None, help="Memory of the GPU in GB, if you don't pass --gpu.")
 @click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default.")

@@ -79,7 +79,7 @@ def recipe_options(without: Collection[str] = (), unset: Collection[str] = ()) -
 
 
 def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Add `--method` and the options of all methods, except those named; defaults depend on the method."""
+    """Add `--method` and the options of all methods, except those in `without`; defaults depend on the method."""
     names = f"Method: {', '.join(REGISTRY)} or qlora."
     options = [_option(name, owners) for name, owners in FIELDS.items() if name not in without]
     return together(click.option("--method", default="lora", show_default=True, help=names), *options)
@@ -131,7 +131,7 @@ def _pattern(name: str, text: str) -> dict[str, float]:
             pattern[target] = float(value) if name == "alpha_pattern" and not value.isdecimal() else int(value)
     except ValueError:
         key = name.partition("_")[0]
-        raise BadValue(f"--{key}-pattern needs target={key} once per target: q=4,down=16, not '{text}'") from None
+        raise BadValue(f"--{key}-pattern needs target={key} once per target, as in q=4,down=16, not '{text}'") from None
     return pattern
 
 

@@ -1,6 +1,6 @@
 """Extra scores for a finished language-model run: perplexity on another text, and scores of generated answers.
 
-Answers are scored by plugins' scorers, and by similarity to references with the standard packages:
+Answers are scored by plugins and, for their similarity to references, with the standard packages:
 
     bleu     n-grams of up to four words that also occur in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
     chrf     the same for n-grams of up to six characters, 0 to 100 (Popović 2015; sacrebleu)
@@ -9,7 +9,7 @@ Answers are scored by plugins' scorers, and by similarity to references with the
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
 comparable within the lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need
-Java tools. Of the papers above, only Papineni et al. was read; the others were not read here.
+Java tools. Of the papers above, we have read only Papineni et al.
 """
 
 import time

@@ -272,7 +272,7 @@ def _result(
                 "dtype": run.environment["dtype"],
                 "products": run.environment.get("products", run.environment["dtype"]),
                 "seconds": fmean(run.seconds for run in runs),
-                "answers": packed(np.stack(scores)) if len(scores) == terms.seeds else None,  # else, seeds aren't pairs
+                "answers": packed(np.stack(scores)) if len(scores) == terms.seeds else None,  # pairs need all seeds
                 "runs": [run.recipe.hash for run in runs],
             }
             if base is not None:
@@ -336,14 +336,14 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return and cache the number of steps per run that takes about `minutes` here. Raises: BadValue below FEWEST.
+    """Return and cache the steps per run for a comparison of about `minutes` here. Raises: BadValue if below FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-    `step` is the time per step and run in a pack of the size used for tuning; a few real steps per method are timed.
+    `step` is the time of a run's step in a pack of the size used for tuning; a few real steps per method are timed.
     """
 
     def compute() -> dict[str, int]:

@@ -85,7 +85,7 @@ def memory_rows(where: str) -> Iterator[Row]:
 
 
 def step_rows(where: str) -> Iterator[Row]:
-    """Yield the milliseconds of our step and PEFT's, timed in turn, in bf16 on 8 x 64 tokens. Raises: ImportError."""
+    """Yield milliseconds per step here and in PEFT, timed in turn, in bf16 on 8 x 64 tokens. Raises: ImportError."""
     import peft
 
     for name in TIMED:

@@ -42,7 +42,7 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   the method, which supplies the rank, alpha or targets that are not given; only LoRA can have several
+    method   the method, which supplies the rank, alpha or targets that are not given; only LoRA allows lists
     Raises: BadValue for an empty list or an invalid value, and for ranks, alphas or targets with another method.
     """
 
@@ -59,7 +59,7 @@ class Grid:
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """Return the recipes, which all share `fields`; seeds vary fastest. Raises: see `Recipe`.
 
-        `validations` defaults to 1 (at the end, which is enough to choose by), or to 8 if `patience` is set.
+        `validations` defaults to 1 (one at the end is enough to choose a configuration), or to 8 if `patience` is set.
         """
         check_fields(fields)
         fields = {"validations": 8 if fields.get("patience") else 1} | fields

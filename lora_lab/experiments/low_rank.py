@@ -3,7 +3,7 @@
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
 The energy of W is the sum of its squared entries and equals the sum of all s_i^2. The first r terms are the best rank-r
-approximation, whose squared error is the energy of the others (Eckart and Young, 1936, Psychometrika 1, 211-218).
+approximation, whose squared error is the energy of the other terms (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
 import numpy as np

@@ -316,7 +316,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". On the
     line {k, at, lost, worst, row}, row y has the rate 2^(start + width * at) / y^k, and loses the difference between
     its best mean and the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows with
-    at least 3 rates; `worst` is the largest loss, of row `row`.
+    at least 3 rates; `worst` is the largest loss, which is that of row `row`.
     """
     result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):

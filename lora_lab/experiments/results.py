@@ -39,7 +39,7 @@ ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "h
 def row(record: Mapping[str, Any]) -> dict[str, Any]:
     """Make a row of the frame from a run's JSON: settings, costs, test metrics, and metrics of the last validation.
 
-    `dropout` is that of the adapter, and `base_dropout` that of the base model. `dtype` is the recipe's setting, and
+    `dropout` is the adapter's dropout, and `base_dropout` is the base model's. `dtype` is the recipe's setting, and
     `run_dtype` is the dtype that the run used. Each option of a method is a column.
     """
     recipe, method = record["recipe"], record["recipe"]["method"]
@@ -176,7 +176,7 @@ def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
 
 
 def unlike(runs: Iterable[Run]) -> str:
-    """Apply `mixed_dtypes` to runs whose recipes ask for the same dtype; full fine-tuning asks for another."""
+    """Apply `mixed_dtypes` to runs whose recipes ask for the same dtype; those of full fine-tuning ask for another."""
     groups: dict[Any, list[str | None]] = {}
     for run in runs:
         key = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
@@ -220,15 +220,16 @@ class Collected(NamedTuple):
     unreadable: dict[str, str]
 
 
-def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
-    """Merge all stores in the folders, and in zip files inside them, into one.
+def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Collected:
+    """Merge all stores in a folder or several, and in zip files inside them, into one.
 
     If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
-    without runs. Also skip runs whose data file has another version than in the target store's runs or, if none of
-    those uses the file, than in most others. Warn if runs of one recipe were trained in different dtypes.
+    without runs. Also skip runs whose data file differs from that of the target store's runs or, if none of those
+    uses the file, from that of most other runs. Warn if runs of one recipe were trained in different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, taken, repeated = Store(into), 0, 0
+    folders = [folders] if isinstance(folders, str | Path) else folders
     sources = {folder: stores(folder) for folder in map(Path, folders)}
     unreadable = {str(folder): "it has no runs" for folder, paths in sources.items() if not paths}
     if len(unreadable) == len(sources):

@@ -7,14 +7,14 @@
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
 Simpler methods fail. A bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
-sign, which is 25% of the time if seeds dominate. A t-test with Satterthwaite's degrees of freedom still errs in 7.5% of
-cases, whereas Cochran's weighted t errs in fewer than 5%.
+sign, which is 25% of the time if the variation between seeds dominates. A t-test with Satterthwaite's degrees of
+freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
 The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, the
 fraction of rows that disagree is at least the margin; if fewer rows do, equivalence is tested with a proportionally
 larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240
 rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per
-method, the test is McNemar's exact test (binomial over the rows that disagree), and the interval uses V_R alone.
+method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses only V_R.
 """
 
 import math
@@ -34,16 +34,16 @@ Answers = Any  # an array of answers, or an object whose `scores` is one, such a
 Name = TypeVar("Name")
 LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
 MARGIN = 0.015  # margin of equivalence: 1.5 points of accuracy, or 0.015 nats per token for language models
-POWER = 0.8  # the probability of a decision, given the extra data that "would show it" names
+POWER = 0.8  # the probability of a decision with the extra data that a verdict suggests
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
-MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
+MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these, a verdict is out of reach
 OPEN = "far more rows and seeds would be needed to decide"
 MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely ranges of an estimated variance
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of comparing `a` with `b`; `str(verdict)` is one sentence.
+    """The outcome of comparing `a` with `b`; `str(verdict)` states it in one sentence.
 
     difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
@@ -74,7 +74,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """The word, or "equivalent" if `a` is better or worse, but within the margin."""
+        """The `word`, shortened to "equivalent" if `a` is better or worse, but within the margin."""
         return "equivalent" if self.p_equivalence < LEVEL else self.word
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ class Verdict:
         return f"{self.word}{detail} ({interval}; {size}){f'; {advice}' * (self.outcome == 'undecided')}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as `kind`, the sentence as `words`, and the numbers (as fractions if `points`)."""
+        """Return the outcome as `kind`, the sentence as `words`, and the numbers (fractions if `points` is true)."""
         intervals = (90, self.low, self.high), (95, self.low95, self.high95)
         return {
             **{"kind": self.outcome, "words": str(self)},
@@ -119,20 +119,20 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
 
     Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order. The values are bool or 0/1
     for wrong or right answers, or else float scores (higher is better). `a` and `b` may also be `Runs`. With equal
-    numbers of seeds, seed i of `a` and seed i of `b` are a pair (same data order). Otherwise, seeds are assumed to vary
+    numbers of seeds, seed i of `a` is paired with seed i of `b` (same data order). Otherwise, seeds are assumed to vary
     independently, and a single seed is assumed to vary as much as the other side's seeds.
     Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, or a margin of 0.
-    Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
-    Bouthillier et al. 2021 on seeds.
+    Source: textbook methods named after Cochran (1964), McNemar (1947) and Schuirmann (1987), whose papers we did not
+    read; on seeds, Bouthillier et al. (2021).
     """
     return _pair(a, b, margin, "a", "b").judged(margin)
 
 
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
-    """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all pairs.
+    """Compare every other method with `against`; return {name: verdict}, with Holm's correction over all pairs.
 
     Tests of differences are corrected as one family, and tests of equivalence as another. Intervals aren't corrected.
-    `more_seeds` and `more_rows` assume the level 5% / (number of pairs). Raises: BadValue, as `verdict` does.
+    `more_seeds` and `more_rows` assume the significance level 5% / (number of pairs). Raises: BadValue, see `verdict`.
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and at least one other method are needed; given: {', '.join(named) or 'none'}")
@@ -142,7 +142,7 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN)
 def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = MARGIN) -> dict[Name, Verdict]:
     """Compare the first of each pair with the second; return the verdicts, with Holm's correction as in `verdicts`.
 
-    Use it if comparisons without a common opponent jointly support one statement. Raises: BadValue, see `verdict`.
+    Use this if comparisons without a common opponent jointly support one statement. Raises: BadValue, see `verdict`.
     """
     checked = [_pair(a, b, margin, f"{name}", f"the opponent of {name}") for name, (a, b) in pairs.items()]
     differ, equal = holm([pair.p_difference for pair in checked]), holm([p.p_equivalence(margin) for p in checked])
@@ -152,8 +152,8 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct n p-values (Holm 1979, not read here): multiply the smallest by n, the next by n - 1, ... (in order)"""
-    # equal to statsmodels' `multipletests`, which takes 0.2 s with torch loaded
+    """Apply Holm's correction to n p-values, and keep their order (Holm 1979, which we have not read)."""
+    # The smallest times n, the next times n - 1, ...: as in statsmodels, whose import takes 0.2 s with torch loaded.
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)
     corrected = np.empty(n)
@@ -171,13 +171,13 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 
 def check_margin(margin: float, *, shares: bool) -> None:
-    """Check that a margin is above 0 and, for `shares` (right or wrong answers), below 1. Raises: BadValue."""
+    """Check that a margin is above 0 and, if `shares` (answers are right or wrong), below 1. Raises: BadValue."""
     if not (is_number(margin) and 0 < margin < (1 if shares else math.inf)):
         raise BadValue(f"margin must be positive and, for accuracies, below 1 (0.015 is 1.5 points), not {margin!r}")
 
 
 class Pair:
-    """Two methods' scores (seeds, rows): their mean difference, and the variances that the formulas above add up.
+    """Two methods' scores (seeds, rows): their mean difference, and the variances in the formulas above.
 
     runs                   (pairs of seeds,), or (seeds of `a`, seeds of `b`), or () if the spread of seeds is unknown
     seed, noise, freedom   for each of `runs`, the variance of seeds (can be negative), the noise, and seeds - 1
@@ -207,14 +207,14 @@ class Pair:
         self._widths = dict[tuple[int, int, float], tuple[np.ndarray, np.ndarray, float]]()
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean difference's variances and degrees of freedom by source, (runs + 1,), with `more` seeds."""
+        """Return variances of the mean difference, with degrees of freedom, (runs + 1,) each, for `more` new seeds."""
         of_seeds = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
         of_rows = self.row / rows + (self.unit / rows) ** 2
         return np.append(of_seeds, of_rows), np.append(self.freedom + more, max(rows - 1, 1))
 
     @cached_property
     def error(self) -> float:
-        """sqrt(V_S + V_R). (In q, V_S is at least the noise, so t stays large if seeds agree by chance.)"""
+        """sqrt(V_S + V_R). (In q, V_S is at least the noise, so t[S-1] keeps its weight if seeds agree by chance.)"""
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int, margin: float) -> float:
@@ -223,7 +223,7 @@ class Pair:
 
     @cached_property
     def p_difference(self) -> float:
-        """The p-value of a difference, from McNemar's exact test for one run each, otherwise from a t-test."""
+        """The p-value of a difference, from McNemar's exact test for one run per method, otherwise from a t-test."""
         differing = np.count_nonzero(self.by_row)
         if self.correctness and self.seeds == (1, 1) and differing:
             return float(scipy.stats.binomtest(np.count_nonzero(self.by_row > 0), differing).pvalue)
@@ -235,16 +235,16 @@ class Pair:
         return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
-        """Return both ends of the interval; a difference between fractions is at most 1 in size."""
+        """Return both ends of the interval, limited to -1 and 1 for a difference between fractions."""
         half = float(_quantile(tail, *self.parts(self.rows))) * self.error * widening
         limit = 1.0 if self.correctness else math.inf
         return max(self.difference - half, -limit), min(self.difference + half, limit)
 
     def power(self, margin: float, rows: int, more: int, level: float) -> float:
-        """Return the probability that this many rows and `more` seeds decide at this level, if the estimates are true.
+        """Return the probability that a test on `rows` rows with `more` new seeds decides, if the estimates are true.
 
-        A new difference is normal around the estimate. It is undecided if its interval includes 0 and is not inside the
-        margin. The interval's width is estimated from variances that follow chi-squared: average over twenty of these.
+        A new difference is normally distributed around the estimate. It is undecided if its interval includes 0 and is
+        not inside the margin. Estimated variances follow chi-squared, so the result averages twenty values of each.
         """
         if (size := (rows, more, level)) not in self._widths:  # the same size is asked for at many margins
             variance, freedom = self.parts(rows, more)
@@ -279,7 +279,7 @@ class Pair:
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
-    """Return the variances of seed effects (can be negative) and of noise for runs (seeds, rows), and seeds - 1."""
+    """Return, for runs (seeds, rows), the variance of seed effects (can be negative), that of noise, and seeds - 1."""
     means, freedom = runs.mean(1, keepdims=True), len(runs) - 1
     noise = float(((runs - means - (runs.mean(0) - runs.mean())) ** 2).sum()) / (freedom * (runs.shape[1] - 1))
     return float(means.var(ddof=1)) - noise / runs.shape[1], noise, freedom
@@ -291,7 +291,7 @@ def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndar
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
-    """Return the one-sided p-value, at least `TINY`, of a difference divided by its error (`ratio`)."""
+    """Return the one-sided p-value, at least `TINY`, for `ratio`, a difference divided by its error."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
     ends = np.log((TINY, 0.5))
     p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))
@@ -299,19 +299,19 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def _fewest(power: Callable[[int], float], limit: int) -> int | None:
-    """Return the smallest number whose power is `POWER`; None if even `limit` is too small."""
+    """Return the smallest number that reaches `POWER`; None if even `limit` is too small."""
     return 1 + bisect_left(range(1, limit), POWER, key=power) if power(limit) >= POWER else None
 
 
 def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
-    """Check two methods' answers; warn if runs that ask for the same dtype were trained in different ones."""
+    """Check two methods' answers; warn if runs that ask for one dtype were trained in several."""
     if runs := [run for side in (a, b) for run in getattr(side, "runs", ())]:
         from lora_lab.experiments.results import unlike
 
         warn(unlike(runs))
     if hasattr(a, "finished") and hasattr(b, "finished"):
         first, second = ({run.recipe.seed for run in side.finished.runs} for side in (a, b))
-        if (both := first & second) and first != second and len(first) == len(second):  # unlike seeds would be paired
+        if (both := first & second) and first != second and len(first) == len(second):  # wrong seeds would be paired
             warn(f"seeds that only one side has are left out: {len(both)} of {len(first | second)} remain")
             a, b = (type(a)(tuple(run for run in side.runs if run.recipe.seed in both)) for side in (a, b))
     pair = Pair(_runs(a, names[0]), _runs(b, names[1]))

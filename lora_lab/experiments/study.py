@@ -18,9 +18,9 @@ from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method, plain
+from lora_lab.methods.base import Method, check_method, plain
 from lora_lab.methods.lora import LoRA
-from lora_lab.training.recipe import Recipe, changed
+from lora_lab.training.recipe import Recipe, changed, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store
 
 
@@ -42,7 +42,7 @@ class Study:
         cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
         margin: float = MARGIN, **fields: Any,
     ) -> Self:  # fmt: skip
-        """Make a group per method: a `Method`, a string such as "lora:rank=4", or {"method": one of those, **fields}.
+        """Make a group for each `Method`, string such as "lora:rank=4", or mapping {"method": one of these, **fields}.
 
         seeds     number of seeds, or the seeds themselves
         fields    recipe fields that all groups share; `validations` defaults to 0
@@ -51,7 +51,8 @@ class Study:
         groups, numbers = {}, range(seeds) if isinstance(seeds := plain(seeds), int) else list(seeds)
         for label, given in methods.items():
             own = given if isinstance(given, Mapping) else {"method": given}
-            settings = {"model": model, "task": task, "validations": 0, **fields, **own}
+            settings = {"model": model, "task": task, "method": None, "validations": 0, **fields, **own}
+            check_fields(settings)
             (method,) = contenders([settings.pop("method")])
             groups[label] = [Recipe(method=method, **settings).at_seed(seed) for seed in numbers]
         return cls(groups, margin)
@@ -98,16 +99,17 @@ class Study:
 
 
 def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
-    """Make methods from "head,lora:rank=4:targets=q+v" (+ joins a list), from a method, or from a list of both.
+    """Make methods from text such as "head,lora:rank=4:targets=q+v" (+ joins items), a method, or a list of both.
 
     Raises: BadValue for an unknown method or setting, no method, or a method named twice.
     """
-    given = given.split(",") if isinstance(given, str) else [given] if isinstance(given, Method) else given
-    items = [item for item in given if str(item).strip()]
-    methods = [_method(item) if isinstance(item, str) else item for item in items]
+    given = given.split(",") if isinstance(given, str) else given if isinstance(given, Iterable) else [given]
+    methods = [_method(item) if isinstance(item, str) else item for item in given if str(item).strip()]
+    for method in methods:
+        check_method(method)
     if not methods:
         raise BadValue("name at least one method to compare, for example lora,full")
-    for name in (names := [label(method) for method in methods]):  # which shows six digits of a number
+    for name in (names := [label(method) for method in methods]):  # a label shows only six digits
         if names.count(name) > 1:
             raise BadValue(f"{name} is named twice: name each method once, or with settings that differ more")
     return methods

@@ -4,9 +4,9 @@
 
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
-A pack is a group of recipes that can share a base. A pack grows as long as memory allows it and speed improves. On a
-Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one thread each, since a process
-trains one pack at a time; if a worker dies, the scheduler reruns its pack.
+A pack is a group of recipes that can share a base. Packs grow while the cost per run falls and they fit in memory.
+On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one thread each, since a
+process trains one pack at a time; if a worker dies, the scheduler reruns its pack.
 """
 
 import tempfile
@@ -105,7 +105,9 @@ def sweep(
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
     elif fields:
         raise BadValue(f"{', '.join(fields)} applies only to a grid; these recipes already have their own values")
-    recipes = [what] if isinstance(what, Recipe) else what
+    recipes = list(what) if isinstance(what, Iterable) else [what]
+    if not all(isinstance(recipe, Recipe) for recipe in recipes):
+        raise BadValue(f"pass a Grid, a Recipe or a list of recipes, not {what!r}")
     return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(recipes, choose)
 
 
@@ -181,7 +183,7 @@ class Sweep:
         return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, choice)
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
-        """Return stored runs that need no training, by hash. Raises: Changed if the data or model has changed."""
+        """Return {hash: run} of stored runs that need no training. Raises: Changed if the data or model has changed."""
         self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         own = any(self._fingerprints.values())  # if so, check all runs: new seeds mustn't join runs on old files
@@ -198,7 +200,7 @@ class Sweep:
         return kept
 
     def _train(self, left: Sequence[Recipe], pause: bool) -> list[int]:
-        """Train the runs, interrupted ones first, in packs of runs at the same step; return the sizes of the packs.
+        """Train the runs, interrupted ones first, in packs of runs that are at the same step; return the packs' sizes.
 
         pause   in a race, whether several packs pause halfway, so that the next call packs the runs that are left
         """
@@ -225,7 +227,7 @@ class Sweep:
         return [len(group) for group in groups]
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
-        """Train one pack into the store.
+        """Train one pack and store its runs.
 
         If setup fails or memory runs out, continue with half of the runs at a time, from the last checkpoint.
         """
@@ -293,7 +295,7 @@ class Sweep:
         self._note("step", {"recipe": recipe, "progress": progress})
 
     def _reach(self, recipe: Recipe, step: int) -> None:
-        """Advance the progress bar to a run's step; when a run ends, even early, `step` is its number of steps."""
+        """Advance the progress bar to a run's `step`; when a run ends, even early, pass its total number of steps."""
         self._bar.update(step - self._seen.get(recipe, 0))
         self._seen[recipe] = step
 
@@ -318,7 +320,7 @@ class Sweep:
         self._note("run", {"run": run})
 
     def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """Score trained runs on the test rows as one pack; return the stored records by hash."""
+        """Score trained runs on the test rows as one pack; return {hash: stored record}."""
         started = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
         scores = pack.score("test")
@@ -358,7 +360,7 @@ def connect(address: str) -> Any:
 
 
 def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
-    """Train a pack on a worker, in a store of its own that is then deleted."""
+    """Train a pack on a worker, in a temporary store of its own."""
     with tempfile.TemporaryDirectory() as folder:
         swept, results = Sweep(folder, len(settings)).run(map(recipe_from, settings)), Results()
         for run in swept.runs:
@@ -372,7 +374,7 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
 
 
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
-    """Group recipes into packs of nearly equal size, at most `size` runs (None chooses automatically)."""
+    """Group recipes into packs of nearly equal size, with at most `size` runs each (None: chosen automatically)."""
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []
     for recipe in sorted(recipes, key=lambda r: (str(getattr(r.method, "targets", "")), getattr(r.method, "rank", 0))):
@@ -384,7 +386,7 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 
 
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
-    """Return how many runs fit in free memory and still lower the cost per run; at least 1.
+    """Return how many runs (at least 1) fit in free memory and still lower the cost per run.
 
     Memory includes activations for all rows and each run's own parameters. On a CPU, the cost per run falls until every
     core has `TOKENS` tokens per step.

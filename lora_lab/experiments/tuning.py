@@ -1,10 +1,10 @@
-"""Tune each method's learning rate on validation, with the same number of rates for every method.
+"""Tune each method's learning rate on the validation split, with the same number of rates for every method.
 
-A method looks worse than it is if it uses another method's rate, or if fewer of its rates are tried. So every method
-has a geometric grid around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
-end are tried (around a grid of one rate, on both sides). If the best rate is still at an end, it is marked as an edge:
+A method looks worse than it is if it uses another method's rate, or if fewer rates are tried for it. So every method
+has its own geometric grid of sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
+end are tried; a grid of one rate stays as it is. If the best rate is still at an end, it is marked as an edge:
 a better rate may lie beyond.
-Tuning seeds are not among the final seeds, so luck in tuning is not scored again. The test split is never used.
+The final runs use seeds that tuning didn't use, so luck in tuning doesn't count twice. The test split is never used.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Axis:
     name: str = "lr"
 
     def grid(self, n: int, *, below: int = 0, above: int = 0) -> list[float]:
-        """Return n values (two digits) around the default grid's center, plus `below` lower and `above` higher ones."""
+        """Return n values (to 2 digits) around the default center, `below` smaller ones, and `above` larger ones."""
         first = (RATES - n) // 2
         return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first - below, first + n + above)]
 
@@ -86,7 +86,7 @@ class Tuning(NamedTuple):
 
     @property
     def best(self) -> Tried:
-        """The best value on validation; ties are broken by loss."""
+        """The value that is best on the validation split; ties are broken by loss."""
         sign = -1 if metric(self.metric).higher_is_better else 1
         return min(self.tried, key=lambda t: (inf if t.validation is None else sign * t.validation, t.loss))
 
@@ -99,7 +99,7 @@ class Tuning(NamedTuple):
 def tune(
     recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, seeds: int = 1, **options: Any
 ) -> Tuning:
-    """Choose a recipe's learning rate (or the setting in `AXES`) on validation.
+    """Choose a recipe's learning rate (or its setting in `AXES`) on the validation split.
 
     rates     number of values in the grid
     growth    number of values to add if the best is at an end

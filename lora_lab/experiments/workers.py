@@ -37,7 +37,7 @@ _messages: Any = None  # in a worker process: the queue for its messages
 def in_processes(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
-    """Yield (index, work(item, say)) as items finish; run `count` items at once in processes, or one in this process.
+    """Yield (index, work(item, say)) as items finish, run by `count` processes, or by this process if `count` is 1.
 
     work    a function; the function, the items and the results must be picklable
     long    selects items to start first, so that no long item is left to the end
@@ -71,7 +71,7 @@ def in_processes(
 
 
 def process_count(recipes: Sequence[Recipe], steps: int) -> int:
-    """Return the best number of processes for this total of steps, given cores and free memory; 1 on a GPU."""
+    """Return the best number of processes for this total number of steps, given cores and free memory; 1 on a GPU."""
     if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
     try:

@@ -77,8 +77,8 @@ class TrainedCopy(AdapterLayer):
 class PooledHead(TrainedCopy):
     """Compute fp32 logits `W z + b` of shape (rows, classes) from mean hidden states z of shape (rows, d).
 
-    W and b start at zero. The head hooks the base model, since BERT's own head receives only the first token. The heads
-    of GPT-2 and Llama receive every token, so `every_token` repeats a row's logits for each token.
+    W and b start at zero. A hook on the base model captures hidden states, since BERT's own head gets only the first
+    token. The heads of GPT-2 and Llama get every token, so `every_token` repeats a row's logits for each token.
     """
 
     unmergeable = "reads the mean of all tokens, which no head in transformers does"
@@ -113,7 +113,7 @@ class PooledHead(TrainedCopy):
 
 
 class Ahead(MethodLayer):
-    """Trainable vectors that a forward pre-hook on the model adds before every row of the input; see `soft.py`.
+    """Trainable vectors that a forward pre-hook on the model adds in front of every row of the input; see `soft.py`.
 
     members   In a pack, one module for each member. The batch holds the members' rows one after another.
     """
@@ -123,7 +123,7 @@ class Ahead(MethodLayer):
         self.members = nn.ModuleList(members)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
-        """Return the trainable vectors to put before each row of a batch, as a tensor (rows, ...)."""
+        """Return the trainable vectors to put in front of each row of a batch, as a tensor (rows, ...)."""
         if self.members:
             return torch.cat([member.vectors(rows // len(self.members), dtype) for member in self.members])  # type: ignore[operator]
         vectors: Tensor = self.method.vectors(self).to(dtype)
@@ -149,8 +149,8 @@ class Ahead(MethodLayer):
 def site_kind(layer: nn.Module) -> str:
     """Return the kind of adapter that fits a layer: "linear", "embedding", or "" if no adapter fits.
 
-    The layer's type must match exactly, because a subclass may compute something else, or the layer must have the
-    attribute `plain_linear`. Embeddings that scale their vectors, as in Gemma and BART, are supported.
+    The layer must have the attribute `plain_linear`, or its type must match exactly, because a subclass may compute
+    something else. Embeddings that scale their vectors, as in Gemma and BART, are supported.
     """
     if is_linear(layer) or getattr(layer, "plain_linear", False):
         return "linear"
@@ -290,19 +290,21 @@ _WRAPPERS = {
 
 
 def inside(model: nn.Module) -> nn.Module:
-    """Return the model inside wrappers such as `DataParallel`."""
+    """Return the model inside wrappers such as `DataParallel`. Raises: BadValue if an object is not a model."""
     while attribute := _WRAPPERS.get(type(model).__name__):
         model = getattr(model, attribute)
+    if not isinstance(model, nn.Module):
+        raise BadValue(f"{str(model)[:60]!r} is a {type(model).__name__}, not a model: load one with load_model(name)")
     return model
 
 
 def refuse_adapted(model: nn.Module) -> None:
-    """Raise BadValue if an object is not a model, is wrapped by torch, or already has an adapter."""
-    kind = type(model).__name__
-    if not isinstance(model, nn.Module):
-        raise BadValue(f"{str(model)[:60]!r} is a {kind}, not a model: load one with load_model(name)")
-    if kind in _WRAPPERS:
+    """Raise BadValue if an object is not a model, is wrapped by torch, is offloaded, or already has an adapter."""
+    if inside(model) is not model:
+        kind = type(model).__name__
         raise BadValue(f"this model is wrapped in {kind}: pass the inner model, model.{_WRAPPERS[kind]}, instead")
+    if any(getattr(getattr(module, "_hf_hook", None), "offload", False) for module in model.modules()):
+        raise BadValue("weights of this model are offloaded, where no adapter can train: load it without offloading")
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
         raise BadValue("this model has a PEFT adapter: remove it first with unload() or merge_and_unload()")
     if is_adapted(model):
@@ -331,7 +333,7 @@ def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
 
 
 def method_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """For each layer that a `LayerMethod` changes, yield the layer's path in the plain model and its adapter."""
+    """For each layer that a `LayerMethod` changes, yield its path in the plain model, and its adapter."""
     return ((plain_path(name), layer) for name, layer in adapter_layers(model) if isinstance(layer, MethodLayer))
 
 
@@ -351,7 +353,7 @@ def adapter_parameters(model: nn.Module) -> set[int]:
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield the path, name and value of all trainable parameters outside the heads, but shared parameters only once."""
+    """Yield the path, name and value of each trainable parameter outside the heads. Shared parameters come once."""
     seen = set[int]()
     for path, part in adapter_layers(model):
         for name, p in () if part.head else own_parameters(part):
@@ -361,7 +363,7 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Count a model's parameters. A quantized weight counts as many parameters as before quantization."""
+    """Count a model's parameters. A quantized weight counts as if it weren't quantized."""
     return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 
@@ -392,5 +394,5 @@ def fingerprint(model: nn.Module) -> str:
     for name, p in sorted(matrices):
         digest.update(f"{name}{tuple(p.shape)}".encode())
         if not (p.is_meta or isinstance(p, FakeTensor)):  # these have no values
-            digest.update(p.detach()[0, :16].to("cpu", torch.bfloat16).float().numpy().tobytes())
+            digest.update(p.detach()[:1, :16].to("cpu", torch.bfloat16).float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Keep many adapters on one base model. Select an adapter by name, blend adapters, or use one for each row of a batch.
+"""Keep many adapters on one base model. Select one by name, blend several, or use a different one for each row.
 
     bank = AdapterBank(model)
     bank.load("captain", folder)
@@ -28,7 +28,7 @@ from lora_lab.adapter_layer import AdapterLayer, has_hook
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import attach
-from lora_lab.methods.base import Report, is_number
+from lora_lab.methods.base import Report, is_number, plain
 from lora_lab.methods.io import load_adapter, open_for, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_layers import DoRALinear, LoRALayer, file_tensors
@@ -57,11 +57,11 @@ class AdapterBank:
 
     @property
     def used(self) -> Name | tuple[Name, ...]:
-        """The name of the adapter in use, None for the base alone, or within `mixed` a tuple with one name per row."""
+        """The name of the adapter in use, None for the base alone, or, within `mixed`, a tuple with a name per row."""
         return self._choice.used  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._models
+        return name in self.names
 
     def report(self, name: str) -> Report:
         """Return an adapter's report. Raises: NotFound for an unknown name."""
@@ -70,7 +70,7 @@ class AdapterBank:
     # ---- adding and removing
 
     def load(self, name: str, folder: str | Path) -> Report:
-        """Add the adapter in `folder`, saved by lora_lab or PEFT, as `name`. The adapter in use doesn't change.
+        """Add the adapter in `folder`, saved by lora_lab or PEFT, under `name`. The adapter in use doesn't change.
 
         Raises: BadValue if `name` is taken, or if the method trains the base model or works on the whole model. For
         other errors, see `load_adapter`.
@@ -82,7 +82,7 @@ class AdapterBank:
         adapted = share(self._plain)
         report = load_adapter(adapted, folder)
         if any(hasattr(part, "hook") for _, part in attach.adapter_layers(adapted)):
-            raise BadValue(f"{method.name} adapts the whole model, not single layers as in a bank: use load_adapter")
+            raise BadValue(f"{method.name} adapts the whole model, but a bank adapts single layers: use load_adapter")
         self._insert(name, adapted)
         return report
 
@@ -93,7 +93,7 @@ class AdapterBank:
 
     @torch.no_grad()
     def blend(self, weights: Mapping[str, float], name: str) -> Report:
-        """Add a weighted sum of several LoRA adapters as `name`: W plus the exact sum of weight * scaling * B A.
+        """Add a weighted sum of several LoRA adapters under `name`: W plus the exact sum of weight * scaling * B A.
 
         The result is a LoRA adapter whose A and B are the stacked A and B of the given adapters. Heads are averaged
         with the same weights, normalized to sum to 1.
@@ -101,7 +101,7 @@ class AdapterBank:
         sum to zero, or an adapter is not plain LoRA; NotFound for an unknown adapter.
         """
         self._check_free(name)
-        if not weights:
+        if not isinstance(weights := plain(weights), Mapping) or not weights:
             raise BadValue("a blend needs at least one adapter and its weight")
         for part, weight in weights.items():
             self._check_name(part)
@@ -169,7 +169,7 @@ class AdapterBank:
             raise BadValue(f"the bank already has an adapter '{name}': remove('{name}') first, or choose another name")
 
     def _check_name(self, name: str) -> str:
-        if name not in self._models:
+        if not isinstance(name, str) or name not in self._models:
             hint = f"nearest: {nearest(str(name), self._models)}" if self._models else "it is empty"
             raise NotFound(f"the bank has no adapter '{name}'; {hint}")
         return name
@@ -198,9 +198,9 @@ class AdapterBank:
         """Within the block, use a different adapter for each row of a batch. None stands for the base model alone.
 
         names   A list with one name per row, in order, or with one name per beam for beam search.
-        Raises: NotFound for an unknown name, and BadValue if `names` is empty or the batch has another number of rows.
+        Raises: NotFound for an unknown name, and BadValue if `names` is empty or differs in length from the batch.
         """
-        if isinstance(names, str) or not names:
+        if not isinstance(names := plain(names), list | tuple) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
         if puts_sequence_first(self.model):
             kind = type(self.model).__name__
@@ -257,8 +257,8 @@ class BankLayer(AdapterLayer):
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
             raise BadValue(
-                f"a layer of this model gets an input of shape {tuple(x.shape)}, which is not divided into the rows of "
-                "the batch, so rows cannot have different adapters: call use(name) for one adapter at a time"
+                f"a layer of this model gets an input of shape {tuple(x.shape)}, whose first dimension is not the "
+                "rows of the batch, so rows cannot have different adapters: call use(name) for one adapter at a time"
             )
         if batched:
             return self._mixed(x)

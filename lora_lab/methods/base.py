@@ -1,7 +1,7 @@
 """The base class of fine-tuning methods and their reports. For methods that adapt single layers, see `layer_method.py`.
 
-Methods can be created, hashed and listed without importing torch. The files of methods get torch from this
-module, which imports torch, and modules that need torch, on first use.
+Methods can be created, hashed and listed without importing torch. The files that define methods import torch through
+`lazy.py` and, through this module, the modules that need torch. All of these are imported on first use.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Convert NumPy scalars and targets, and check `allowed`. A subclass with checks calls this method first."""
+        """Make settings plain Python values; check them against `allowed`. Subclasses with checks call this first."""
         make_plain(self)
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)
@@ -124,11 +124,11 @@ class Method:
 
     @property
     def added_tokens(self) -> int:
-        """The number of tokens that the method puts before every row."""
+        """The number of tokens that the method puts in front of every row."""
         return 0
 
     def positions(self, causal: bool) -> int:
-        """Return by how many tokens the longest possible row becomes shorter. `causal` is False for an encoder."""
+        """Return the number of positions that the method takes away from the text. `causal` is False for an encoder."""
         return self.added_tokens
 
     def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
@@ -170,7 +170,7 @@ class Method:
         return report
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return a file's tensors by key, without heads, and the method's own fields of `adapter_config.json`."""
+        """Return {key: tensor} for a file, without heads, and the method's own fields of `adapter_config.json`."""
         heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
         own = attach.adapter_parameters(model)
         named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))

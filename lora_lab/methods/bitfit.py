@@ -3,7 +3,7 @@
     y = W x + b + (b' - b)
 
 The trained bias b' starts as b, so the output is initially unchanged. Files hold b'. Hu et al. report 14.2M trained
-parameters for GPT-3, which is 12 d per layer of width d; the biases of a GPT-2 block have 11 d parameters.
+parameters for GPT-3, which is 12 d per layer of width d, but a GPT-2 block has only 11 d biases.
 """
 
 from __future__ import annotations

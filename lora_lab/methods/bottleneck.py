@@ -3,7 +3,7 @@
     y -> y + W_up gelu(W_down norm(y))    # has 2 d r + r + d parameters, and 2 d more for the norm of "lin"
 
     houlsby:   AdapterH follows attention and the feed-forward block (Houlsby et al. 2019, arXiv:1902.00751).
-    lin:       AdapterL, with a norm, follows the feed-forward block (Hu et al. 5.1; Lin et al. 2020 was not read here).
+    lin:       AdapterL, with a norm, follows the feed-forward block (Hu et al. 5.1; Lin et al. 2020, not read by us).
     pfeiffer:  AdapterP follows the feed-forward block (Pfeiffer et al. 2021, arXiv:2005.00247).
 
 AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) omits the adapters of the lower layers. W_up starts at zero, so the

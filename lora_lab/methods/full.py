@@ -75,6 +75,6 @@ class Probe(Method):
         if not heads or config is None:
             raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
         if kind.startswith(("T5", "MT5", "UMT5")) and config.is_encoder_decoder:
-            raise BadValue(f"the probe reads an encoder, and {kind} reads texts with its decoder, too: use lora")
+            raise BadValue(f"the probe reads an encoder, but {kind} also reads texts with its decoder: use lora")
         name, head = heads[-1]
         attach.wrap(model, name, attach.PooledHead(head, model, every_token=attach.scores_last_token(model)))

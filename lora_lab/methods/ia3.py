@@ -39,7 +39,7 @@ class IA3(TargetMethod):
         super().__post_init__()
         for target in self.feedforward:
             if target not in self.targets:
-                raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
+                raise BadValue(f"feedforward contains '{target}', which is not among the targets {list(self.targets)}")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
         on_input = choose(self.feedforward, attach.sites_of(model)) if self.feedforward else []

@@ -49,7 +49,7 @@ class Norm:
 
 @dataclass
 class Inspection:
-    """The result of an inspection. A field whose value is unknown is None, like most fields for a truncated file."""
+    """The result of an inspection. A field with an unknown value is None, as most fields are for a truncated file."""
 
     adapter: str
     format: str | None = None

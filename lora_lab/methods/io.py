@@ -66,11 +66,11 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     own = attach.adapter_parameters(model)
     others = (name for name, p in model.named_parameters() if p.requires_grad and id(p) not in own)
     if not report.method.trains_base and (name := attach.plain_path(next(others, ""))):
-        raise BadValue(f"{name} trains, but {report.method.name}'s file cannot hold it: freeze it before saving")
+        raise BadValue(f"{name} is trainable, but {report.method.name}'s file cannot hold it: freeze it before saving")
     tensors, metadata, config = file_of(model, report)
     for key, t in tensors.items():
         if not t.isfinite().all():
-            raise BadValue(f"{key} has NaN or infinite values, so nothing was saved: train again with a lower rate")
+            raise BadValue(f"{key} has NaN or infinite values, so nothing was saved: train again with a lower lr")
     warn(misread_by_peft(model, config))
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
     write_together(folder, {WEIGHTS: weights, CONFIG: as_json(config)})
@@ -108,7 +108,7 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
 
 
 def _head_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of the trained heads, by their keys in the file."""
+    """Return {key in the file: tensor} for the trained heads."""
     heads = [(name, head) for name, head in attach.adapter_layers(model) if isinstance(head, attach.TrainedCopy)]
     return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
 
@@ -197,7 +197,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", faults.WRONG_BASE)
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
-        message = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
+        message = f"the adapter in {path} was trained on another base model: its weights differ from those of this one"
         raise Refused(message, faults.WRONG_BASE)
     with readable(path):
         methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
@@ -225,7 +225,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
 
 @contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Within the block, convert any error that the settings of the adapter in `path` cause to a LabError."""
+    """Within the block, convert any error caused by the settings of the adapter in `path` to a LabError."""
     try:
         yield
     except LabError:
@@ -270,7 +270,7 @@ def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
                 if frozen is None or not any(
                     copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in (frozen.dtype, copied.dtype)
                 ):
-                    raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
+                    raise BadValue(f"the adapter includes its own {path}, which differs from that of this base")
                 keys.add(key)
     return keys
 
@@ -279,7 +279,7 @@ _FOREIGN = r"module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|de
 
 
 def known_key(key: str) -> bool:
-    """Return whether PEFT or lora_lab may have written a key. They write no names of wrappers or adapters in keys."""
+    """Return whether PEFT or lora_lab may have written a key. Their keys contain no names of wrappers or adapters."""
     foreign = re.search(rf"(^|\.)({_FOREIGN})(\.|$)", key)
     return key == "prompt_embeddings" or (key.startswith("base_model.") and not foreign)
 
@@ -288,7 +288,7 @@ def known_key(key: str) -> bool:
 
 
 class AdapterFile(Mapping[str, Tensor]):
-    """An adapter folder: its checked config and header, and a mapping of keys to tensors, which are read when needed.
+    """An adapter folder: its checked config and header, and a mapping from keys to tensors, which are read when needed.
 
     config           The contents of `adapter_config.json`.
     own              The method and the base model's fingerprint from lora_lab's header, or {} in PEFT's files.
@@ -309,7 +309,7 @@ class AdapterFile(Mapping[str, Tensor]):
             start = _read(folder, WEIGHTS, 9)
             self._state = _state_of(folder / WEIGHTS)
             self.size, length = self._state[0], int.from_bytes(start[:8], "little")
-            # A pickle begins with 0x80 and its protocol. A header's size may begin like that, but a brace follows.
+            # A pickle begins with 0x80 and its protocol number. A header's size may look the same, but a brace follows.
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
             if pickled and start[8:] != b"{":
                 raise self._refused("it is a pickle, which could run arbitrary code (not opened)", faults.PICKLE)
@@ -355,7 +355,7 @@ class AdapterFile(Mapping[str, Tensor]):
             for key, dtype in self.dtypes.items():
                 subject = f"the adapter in {self.path}: {key}"
                 if dtype not in FLOATS:
-                    raise Refused(f"{subject} has dtype {dtype}; adapters are {', '.join(FLOATS)}", faults.WRONG_DTYPE)
+                    raise Refused(f"{subject} has dtype {dtype}, not one of {', '.join(FLOATS)}", faults.WRONG_DTYPE)
                 if not all(chunk.isfinite().all() for chunk in file.get_tensor(key).flatten().split(1 << 18)):
                     raise Refused(f"{subject} has NaN or infinite values", faults.NOT_FINITE)
 
@@ -366,7 +366,7 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the JSON object in `adapter_config.json`. Raises: NotFound, or BadValue as `parse_json` does."""
+    """Read the JSON object in `adapter_config.json`. Raises: NotFound; BadValue, see `parse_json`."""
     content = _read(folder, CONFIG, MOST + 1)
     if len(content) > MOST:
         raise BadValue(f"{folder / CONFIG} is larger than {MOST // 1024} KiB, which is too large for a config")
@@ -388,7 +388,7 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
 
 
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
-    """Parse a JSON object; error messages call it `what`.
+    """Parse a JSON object, which error messages call `what`.
 
     Raises: BadValue for any other JSON value, for non-finite numbers, or for text that cannot be encoded.
     """

@@ -19,7 +19,7 @@ class LayerMethod(Method):
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Return the path of each layer with options for `start`, such as {"rows": ((0, 32),)}.
+        """Return (path, options for `start`) of each layer. An example of options is {"rows": ((0, 32),)}.
 
         If the options of several layers hold the same module, these layers share the module's trainable parameters.
         Raises: BadValue or NotFound if the method does not fit the model.
@@ -27,7 +27,7 @@ class LayerMethod(Method):
         raise NotImplementedError
 
     def start(self, layer: nn.Module, **options: Any) -> Mapping[str, Tensor | nn.Module]:
-        """Return a layer's trainable fp32 parameters by name. The initial parameters must not change the output.
+        """Return {name: trainable fp32 parameter} of a layer. The initial parameters must not change the output.
 
         Put tensors that are not trained into a `Frozen` module; see `attach.py`.
         """
@@ -59,7 +59,7 @@ Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are
 class TargetMethod(LayerMethod):
     """Base class of methods that adapt the linear layers named by `targets` and write files in PEFT's layout.
 
-    `start` gets two options: `rows` holds the adapted outputs, and `empty` is True if a file will provide the values.
+    `start` gets two options: `rows` selects the adapted outputs, and `empty` is True if a file will provide the values.
 
     in_peft     A mapping from PEFT's options to ours, on which the config and the header of a file must agree.
     always      PEFT's options that have the same values in every file.
@@ -85,7 +85,7 @@ class TargetMethod(LayerMethod):
         super().insert(model, to_fill, empty=to_fill)
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        """Return the tensors that a file holds for one layer, by keys that begin with `key`."""
+        """Return the tensors that a file holds for one layer, under keys that begin with `key`."""
         raise NotImplementedError
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:

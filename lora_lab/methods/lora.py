@@ -10,8 +10,8 @@ Sources: LoRA, Hu et al. 2021 (arXiv:2106.09685); rsLoRA, Kalajdzievski 2023 (23
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
 PEFT cannot adapt slices of a fused layer. Therefore, the adapters of q and v in one c_attn layer are saved as one
-adapter of rank r_q + r_v, whose B has zeros in the rows of k. Such a file holds more numbers than the adapters train.
-PiSSA is saved as a LoRA adapter of rank 2r for the original base model.
+adapter of rank r_q + r_v, whose B has zeros in the rows of k. Such a file holds more numbers than the adapters have
+parameters. PiSSA is saved as a LoRA adapter of rank 2r for the original base model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lora_lab.methods.base import Method, Placement, attach, is_number, lora_lay
 from lora_lab.methods.targets import PREFIX, ROLES, Site, choose, match
 
 Pattern = tuple[tuple[str, float], ...]
-# Options left out of settings at their defaults, so that recipes older than these options keep their hashes.
+# Settings leave out these options at their defaults, so that recipes older than the options keep their hashes.
 LATER = {"dora": False, "lr_ratio": 1.0, "freeze_a": False}
 
 
@@ -43,8 +43,8 @@ class LoRA(Method):
     dropout         The probability of dropout on the adapter's input during training.
     init            "kaiming" or "gaussian" for a random A and a zero B.
                     "pissa" starts A and B as leading singular components of W and subtracts them from the frozen W.
-    rank_pattern    A mapping {target: rank} for layers with a different rank, of which the first match is used.
-    alpha_pattern   A mapping {target: alpha} for layers with a different alpha, of which the first match is used.
+    rank_pattern    A mapping {target: rank} for layers with a different rank. The first match is used.
+    alpha_pattern   A mapping {target: alpha} for layers with a different alpha. The first match is used.
     dora            Use DoRA, which learns the norm of each row of the weight separately from the row's direction.
     lr_ratio        Use LoRA+, in which B's learning rate is `lr_ratio` times the learning rate of A and of the head.
     freeze_a        Use LoRA-FA, in which A keeps its random initial values and only B is trained.
@@ -82,7 +82,7 @@ class LoRA(Method):
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         if not (is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
-            raise BadValue(f"lr_ratio must be a positive number, not {self.lr_ratio!r}: B's rate is lr_ratio times A's")
+            raise BadValue(f"lr_ratio must be a positive number, not {self.lr_ratio!r}: it equals B's rate / A's rate")
         if self.dora and self.init == "pissa":
             raise BadValue("dora and init 'pissa' both change how training starts from W: leave one of them out")
 

@@ -29,6 +29,7 @@ from lora_lab.methods.attach import TrainedCopy, adapter_layers, inside, plain_p
 from lora_lab.methods.base import is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
+SCALED_IF_TIED = ("switch_transformers", "udop")  # in `forward`, they read whether embeddings are tied
 SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
@@ -114,12 +115,12 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     """Merge the update into the weights, so that the model runs as fast as its base.
 
     The original of each merged layer is kept for `unmerge`, so merged layers take twice the memory. A trained head
-    stays beside the frozen head, which costs no time. Layers that are already merged are left unchanged.
+    stays beside the frozen head, at no cost in time. Layers that are already merged are left unchanged.
 
     fp32   Convert the model to fp32 first, so that rounding loses no updates. `unmerge` leaves the model in fp32.
     Raises: BadValue if there is no adapter, if the adapter is disabled or its strength is not 1, if no weight can hold
-    the update (prompts, bottlenecks), if a layer is offloaded or has its own `forward` function, or if the result would
-    not be finite. After an error, nothing is merged.
+    the update (prompts, bottlenecks), if a layer is offloaded, has its own `forward` function or can't be untied, or if
+    the result would not be finite. After an error, nothing is merged.
     """
     return _merge(model, fp32, keep=True)
 
@@ -144,7 +145,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
-            # An untied checkpoint needs a copy per layer: four layers of BART share a weight, two of BERT a bias.
+            # An untied checkpoint needs a copy per layer. Four layers of BART share a weight. Two of BERT share a bias.
             if p is not None and id(p) in seen:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))
@@ -206,7 +207,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """
     if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
         raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")
-    parts: list[Any] = [part for _, part in adapter_layers(model) if not part.head]
+    parts: list[Any] = [part for _, part in adapter_layers(inside(model)) if not part.head]
     if strength in (0, 1):
         with disabled(model, keep_head=True) if strength == 0 else nullcontext():
             yield
@@ -238,7 +239,7 @@ def _refuse_trained_base(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
-    """Compute each merged tensor twice, to check and then to store it, so that only one is in memory at a time."""
+    """Compute each merged tensor twice, to check it and then to store it, so that only one is in memory at a time."""
     _refuse_disabled(model := inside(model))
     if keep and any(part.strength != 1 for _, part in adapter_layers(model)):
         raise BadValue("merging would keep this strength: leave the at_strength block first, or call merge_for_good")
@@ -249,7 +250,8 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             raise BadValue(f"{method} cannot be merged: it {part.unmergeable}; keep its adapter file")
         if not (part.head or part.merged):
             by_layer.setdefault(plain_path(path), []).insert(0, part)
-    dtype, rounded = torch.float32 if fp32 else _dtype(model), list[Rounding]()
+    dtype, rounded, untied = torch.float32 if fp32 else _dtype(model), list[Rounding](), list[str]()
+    uses = Counter(id(m._parameters["weight"]) for m in model.modules() if m._parameters.get("weight") is not None)
     for path, parts in by_layer.items():
         if any(t.is_meta for t in parts[0].base_layer.state_dict().values()):
             raise BadValue(f"cannot merge: the weight of {path} is offloaded; load the whole base into memory first")
@@ -258,25 +260,25 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
                 f"cannot merge: {path} has a forward function of its own, which keeps the old weight; remove it"
             )
         layer, merged = _merged(parts, dtype)
+        if layer is parts[0].base_layer and "weight" in merged and uses[id(layer.weight)] > 1:
+            untied.append(path)
         for name, new in merged.items():
             frozen = getattr(layer, name).float() if fp32 else getattr(layer, name)
             if not new.to(frozen.dtype).isfinite().all():
                 why = f"{frozen.dtype} cannot hold it" if new.isfinite().all() else "the adapter holds NaN or infinity"
                 raise BadValue(f"cannot merge: the merged weight would not be finite, because {why}")
             rounded.append(rounding_of(path, frozen, new))
-    size = _bytes(model)
+    if untied and getattr(getattr(model, "config", None), "model_type", "") in SCALED_IF_TIED:
+        raise BadValue(f"cannot merge: this model's logits change if {untied[0]} is untied; keep the adapter file")
+    size, dequantised = _bytes(model), list[str]()
     if fp32:
         model.float()
-    uses = Counter(id(m._parameters["weight"]) for m in model.modules() if m._parameters.get("weight") is not None)
-    untied, dequantised = list[str](), list[str]()
     for path, parts in by_layer.items():
         inner, frozen = parts[0], parts[0].base_layer
         layer, merged = _merged(parts, dtype)
         if layer is not frozen:
             dequantised.append(path)
-        elif "weight" in merged and uses[id(frozen.weight)] > 1:
-            inner.tied = True
-            untied.append(path)
+        inner.tied = path in untied
         copied = copy.copy(layer)
         # accelerate gives a layer a `forward` that calls this very layer: the copy needs one that calls the copy.
         own: Any = {name: value for name, value in vars(layer).items() if name in ("forward", "_old_forward")}

@@ -6,12 +6,12 @@
 
 All trainable parameters form one table (K, N), with one row per member. The stacked parameters of an adapter are views
 of the table's columns: A is (K, R, in) and B is (K, out, R), where R is the highest rank. Lower ranks are padded with
-zeros, which stay zero, since a zero row of A meets a zero column of B. A member has zeros for layers it doesn't adapt.
+zeros, which stay zero, since zero rows of A multiply zero columns of B. A member has zeros for layers it doesn't adapt.
 
 Three kinds of model share the frozen weights: the base, the members, and the model from `stack_members`, which computes
 for all members. For saving and scoring, a member is an ordinary model (`share`, then `method.attach`) whose parameters
 are views of its row of the table. Thus, `save_adapter` sees an ordinary adapter, the optimizer sees one long tensor,
-and nothing is copied. Only dropout masks differ from a single run's. PLoRA (Yan et al. 2025) trains in the same way.
+and nothing is copied. Only dropout masks differ from those of a single run. PLoRA (Yan et al. 2025) trains this way.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def share(model: nn.Module) -> nn.Module:
 
 
 def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return a model that computes for all members, the table of their parameters (K, N), and the table's gradients.
+    """Return a model that computes all members at once, a table of their parameters (K, N), and a table of gradients.
 
     base      The plain model from which every member was made with `share`.
     members   Models with the same method (`can_pack`). The ranks, scalings, targets and dropout may differ.
@@ -129,7 +129,7 @@ class Packed(AdapterLayer):
         return y + update if torch.is_grad_enabled() or has_hook(self.base_layer) else y.add_(update)
 
     def _vmap(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Apply function(template, *inputs) for each member, with the member's parameters and rows of the inputs."""
+        """Apply function(template, *inputs) for each member, with its parameters and its rows of the inputs."""
         parameters: dict[str, Tensor] = dict(self.stacked)
         if self.scaling is not None:
             b = next(name for name in parameters if name.endswith("_B"))  # lora_B, or lora_embedding_B
@@ -155,7 +155,7 @@ class _Call(nn.Module):
 def _stacked(parts: Parts, size: int) -> tuple[dict[int, nn.Parameter], Tensor, Tensor]:
     """Stack each parameter over the members, and make the members' parameters views of the stack (K, *shape).
 
-    Return the stacks by the ids of parameters, and tables of values and gradients. Stack a shared parameter once.
+    Return {id of a parameter: its stack}, and tables of values and gradients. A shared parameter is stacked only once.
     """
     groups: dict[Any, list[tuple[int, nn.Parameter]]] = {}  # by slot and name
     seen = set[int]()

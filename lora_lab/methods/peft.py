@@ -12,7 +12,7 @@ from torch import nn
 
 from lora_lab.adapter_layer import innermost, is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods.attach import plain_path
+from lora_lab.methods.attach import adapter_layers, plain_path
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
 # Options in PEFT's configs that lora_lab reads, or ignores because they have no effect
@@ -64,9 +64,8 @@ def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
     PEFT 0.21 mistakes dense layers for experts in most models whose experts share a tensor, because it expects a layer
     for each expert, as in transformers 4.
     """
-    targets = config.get("target_modules") or ()
-    targets = targets.split("|") if isinstance(targets, str) else targets
-    dense = [t for t in targets if t.endswith(("gate_proj", "up_proj", "down_proj"))]
+    adapted = (plain_path(path).rpartition(".")[2] for path, _ in adapter_layers(model))
+    dense = [name for name in adapted if name.endswith(("gate_proj", "up_proj", "down_proj"))]
     experts = any(name.endswith("experts.down_proj") for name, _ in model.named_parameters())
     kind = getattr(getattr(model, "config", None), "model_type", "qwen2_moe")  # the kind that PEFT reads correctly
     if config["peft_type"] != "LORA" or not dense or not experts or kind == "qwen2_moe":

@@ -33,7 +33,7 @@ from lora_lab.errors import BadValue, nearest
 from lora_lab.methods.attach import fingerprint, is_linear, put, quantized_layers, refuse_adapted
 from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
-STRIP = 1024  # blocks dequantized at a time, to limit memory beyond the result
+STRIP = 1024  # blocks dequantized at a time, to limit the memory used besides the result
 HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536 points before looking up the code
 
 
@@ -126,7 +126,7 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
 
 
 def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = False) -> Tensor:
-    """For each value / absmax, return the index of the nearest level as uint8, found by bisecting the midpoints.
+    """For each value / absmax, return the nearest level's index as uint8, by binary search among the midpoints.
 
     As in bitsandbytes, each block is multiplied by the reciprocal of its absmax. Blocks of zeros stay zero.
     """
@@ -233,7 +233,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
-    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`. Return the layers' count.
+    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`. Return the count.
 
     As in bitsandbytes, embeddings, norms, biases, the head and BERT's pooler are unchanged. The model keeps the
     fingerprint of its original weights, so adapters recognize their base model in any format.

@@ -5,9 +5,9 @@
     TinyLoRA:   y = W x + B (v_1 P_1 + ... + v_u P_u) A x   # v (u) is trained, and layers may share v
 
                 A is (rank, in), and B is (out, rank)
-    VeRA:       A and B are random; the whole model has one pair, of which each layer uses a slice
+    VeRA:       A and B are random, and the whole model has one pair, of which each layer uses a slice
     LoRA-XS:    A = S V^T and B = U, where U S V^T is the truncated SVD of W
-    TinyLoRA:   A = S^1/2 V^T and B = U S^1/2, with the same SVD of W; each P (rank, rank) is random
+    TinyLoRA:   A = S^1/2 V^T and B = U S^1/2, with the same SVD of W, and each P (rank, rank) is random
 
 The parameters b, R and v start at zero, so the output is initially unchanged, but their gradients are not zero. (The
 official code of LoRA-XS samples R with a standard deviation of 1e-5.) Roles in a fused layer, such as q and v in
@@ -55,7 +55,7 @@ class FrozenPair(TargetMethod):
 class VeRA(FrozenPair):
     """VeRA: the model has one frozen random pair A, B, and each layer trains a factor for each row of A and of B.
 
-    rank              The number of rows of A. A rank can be much higher than in LoRA: a row adds one parameter.
+    rank              The number of rows of A. It can be much higher than in LoRA, since a row adds only one parameter.
     d_initial         The initial value of the factors d of A's rows.
     projection_seed   The seed from which A and B are sampled.
     save_projection   Whether files hold A and B. Without A and B, files are small, but loading samples both again.
@@ -116,7 +116,7 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads the file as LoRA with A and B times R.
+    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads it as a LoRA whose B is B R.
 
     Raises: BadValue for an invalid value, or for a rank above what a layer can hold.
     """
@@ -211,13 +211,13 @@ class TinyLoRA(FrozenPair):
 
 
 def check_count(numbers: int) -> None:
-    """Raise BadValue for too many frozen random numbers, which a small file without these numbers could ask for."""
+    """Raise BadValue for too many frozen random numbers. Even a small file can ask for many, as it stores none."""
     if numbers > MAX_SAMPLES:
         raise BadValue(f"{numbers:,} frozen random numbers exceed the limit of {MAX_SAMPLES:,}: use a lower rank or u")
 
 
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the same random numbers on every device, from the CPU's generator. The meta device has no values."""
+    """Return the same random numbers on every device, from the CPU's generator, but no values on the meta device."""
     empty = torch.empty(shape, device=device if device.type == "meta" else "cpu", dtype=torch.float32)
     return empty if empty.is_meta else fill(empty).to(device)
 

@@ -1,4 +1,4 @@
-"""Trainable vectors before every row: a soft prompt, a prompt computed by a network (P-tuning), or a prefix per layer.
+"""Trainable vectors in front of every row: a soft prompt, a prompt from a network (P-tuning), or a prefix per layer.
 
     prompt:     [P | embeddings], where P is (tokens, hidden)            (Lester et al. 2021, arXiv:2104.08691)
     P-tuning:   P = mlp(E), where E is (tokens, hidden)                  (Liu et al. 2021, arXiv:2103.10385)
@@ -24,14 +24,14 @@ transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 # Models whose state is not a cache of keys and values: while generating, they would read a prompt before every token.
 STATES = ("falcon_mamba", "mamba", "mamba2", "rwkv", "xlnet", "xlstm")
-READERS = ("canine", "cpmant", "deepseek_v4", "ibert", "longformer")  # models that read more than embeddings
+READERS = ("canine", "cpmant", "deepseek_v4", "esm", "ibert", "longformer")  # models that read more than embeddings
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 
 Call = dict[str, Any]  # a model's keyword arguments
 
 
 class Soft(Method):
-    """Base class of methods with `tokens` trainable vectors before every row, stored as `model.<place>.prompt`.
+    """Base class of methods with `tokens` trainable vectors in front of every row, stored as `model.<place>.prompt`.
 
     prompt   The vectors, (tokens, hidden), which PEFT's files call `prompt_embeddings`.
              A prefix is (tokens, layers * 2 * kv_heads * head_dim), with a layer's keys before the layer's values.
@@ -47,12 +47,14 @@ class Soft(Method):
         return self.tokens
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
-        """Return the trainable tensors by name, including "prompt". Raises: BadValue if the model does not fit."""
+        """Return {name: trainable tensor}, including "prompt". Raises: BadValue if the model does not fit."""
         raise NotImplementedError
 
     def insert(self, model: Any, to_fill: bool) -> None:
         name = type(model).__name__
-        if (kind := getattr(getattr(model, "config", None), "model_type", "")) in STATES + READERS:
+        kind = getattr(getattr(model, "config", None), "model_type", "")
+        per_layer = any(hasattr(module, "embed_tokens_per_layer") for module in model.modules())  # Gemma 3n and 4
+        if kind in STATES + READERS or (per_layer and self.name != "prefix"):  # a prefix does not replace token ids
             reason = "cannot generate after a prompt" if kind in STATES else "needs token ids, not only embeddings"
             raise BadValue(f"{name} {reason}, so {self.name} does not fit; use lora")
         if not hasattr(model, "get_input_embeddings") or not hasattr(model.get_input_embeddings(), "weight"):
@@ -62,20 +64,20 @@ class Soft(Method):
         attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
 
     def vectors(self, ahead: Any) -> Tensor:
-        """Return the vectors to put before each row."""
+        """Return the vectors to put in front of each row."""
         return ahead.prompt  # type: ignore[no-any-return]
 
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
-        """Return the model's keyword arguments with the vectors (rows, tokens, width) added before each row."""
+        """Return the model's keyword arguments with the vectors (rows, tokens, width) added in front of each row."""
         tokens, mask = vectors.shape[1], call.get("attention_mask")
         for name in CACHE:
             if type(call.get(name)).__name__ == "StaticCache":
                 raise BadValue(f"a static cache has no room for the vectors of {self.name}: use the default cache")
-            if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() without a cache passes it on
+            if getattr(call.get(name), "holds_only_a_prefix", False):  # without a cache, generate() passes the prefix
                 call.pop(name)
         cached = max((call[name].get_seq_length() for name in CACHE if call.get(name) is not None), default=0)
         positions = call.get("position_ids")
-        if cached:  # generate may have taken the vectors in the cache for tokens of the text
+        if cached:  # generate may have mistaken the vectors in the cache for tokens of the text
             new = next(call[name] for name in ("input_ids", "inputs_embeds") if call.get(name) is not None)
             length = expected = cached + new.shape[1] - tokens  # of the whole text
             if mask is not None and mask.dim() == 2:
@@ -91,7 +93,7 @@ class Soft(Method):
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
         if positions is not None and not (self.name == "prefix" and is_encoder(model)):
             call["position_ids"] = positions + tokens  # as in PEFT, also for an encoder with a prompt
-        if not cached:  # otherwise, the vectors entered at the first step of generation
+        if not cached:  # otherwise, the vectors were added at the first step of generation
             self.enter(model, call, vectors)
         return call
 
@@ -101,7 +103,7 @@ class Soft(Method):
         embedded = model.get_input_embeddings()(ids) if embedded is None else embedded  # (rows, length, hidden)
         call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
         for name, fill in (("labels", -100), ("token_type_ids", 0)):  # -100 is ignored by cross-entropy
-            values = call.get(name)  # a row's classes, which may be as many as its tokens, are floating-point
+            values = call.get(name)  # floating-point labels (rows, classes) may have this shape too
             if values is not None and values.shape == embedded.shape[:2] and not values.is_floating_point():
                 call[name] = F.pad(values, (tokens, 0), value=fill)
         positions = call.get("position_ids")
@@ -157,7 +159,7 @@ class PromptTuning(Soft):
     init: str = "vocabulary"
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
-        embed = model.get_input_embeddings()  # called, because it may scale its weights (Gemma's by sqrt(hidden))
+        embed = model.get_input_embeddings()  # call it, since it may scale its weights (Gemma's by sqrt(hidden))
         (vocabulary, hidden), device = embed.weight.shape, embed.weight.device
         with torch.no_grad():
             if self.init == "vocabulary":
@@ -200,7 +202,7 @@ class PTuning(Soft):
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file has no encoder, so this adapter cannot be trained further: train another")
+            raise BadValue("a P-tuning file lacks its network, so it cannot be trained further: train another adapter")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def insert(self, model: Any, to_fill: bool) -> None:
@@ -223,7 +225,7 @@ class PTuning(Soft):
 class PrefixTuning(Soft):
     """Train `tokens` keys and values in every layer, with layers x tokens x 2 x kv_heads x head_dim parameters in all.
 
-    The model receives the prefix in the cache for generation, like the keys and values of earlier tokens. In causal
+    The model receives the prefix through its generation cache, like the keys and values of earlier tokens. In causal
     models, the text's positions continue after the prefix, as in PEFT. In an encoder, positions are unchanged, because
     the head reads the first token, which was pretrained at position 0. Raises: BadValue for an invalid value.
     """
@@ -281,9 +283,9 @@ def prefix_shape(model: Any) -> tuple[int, int, int]:
     """Return (layers, kv_heads, head_dim). Raises: BadValue if the model does not accept keys and values."""
     config = model.config
     heads = None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
-    unused = config.model_type in ("flaubert", "megatron-bert", "rembert", "xlm")  # they ignore it, or misread it
+    unused = config.model_type in ("flaubert", "megatron-bert", "rembert", "xlm")  # they ignore or misread the cache
     if unused or _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
-        raise BadValue(f"{type(model).__name__} does not accept keys and values of one shape; use prompt tuning")
+        raise BadValue(f"{type(model).__name__} does not accept keys and values of a single shape; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
     kv_heads = 1 if mqa else getattr(config, "num_key_value_heads", None) or heads

@@ -3,8 +3,8 @@
 A role says what a layer does, whatever the layer is called. For example, `targets=("q", "v")` means the same for BERT
 ("query", "value"), Llama ("q_proj", "v_proj") and GPT-2, where q, k and v are three slices of one layer, "c_attn".
 
-    q, v, ...:     select every layer, or slice of a fused layer, that has this role
-    all-linear:    selects every linear layer except the head and the pooler; a fused layer counts as a whole
+    q, v, ...:     selects every layer, or slice of a fused layer, that has this role
+    all-linear:    selects every linear layer, including whole fused layers, except the head and the pooler
     query:         selects every layer whose path equals this name or ends in this name
     *.0.*.query:   selects every layer whose path matches this pattern
 

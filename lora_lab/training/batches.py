@@ -5,8 +5,6 @@ sorted by length. Widths are multiples of 2, because the CPU builds its matrix k
 more often if there are fewer shapes. Padding to multiples of 8 would add 10% more tokens.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import random
@@ -20,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import Method
 from lora_lab.methods.soft import is_encoder
-from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
+from lora_lab.training.chat import Chat, end_of_text, end_of_turn, prompt_ids
 from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
 
@@ -34,7 +32,7 @@ class Row:
 
     label    A class, a number to predict, or None in language modeling.
     prompt   The number of leading tokens that don't count toward the loss.
-    types    The text of a pair to which each token belongs (BERT's `token_type_ids`), or () without pairs.
+    types    For each token, the text of a pair that it belongs to (BERT's `token_type_ids`), or () without pairs.
     """
 
     tokens: Sequence[int]
@@ -61,14 +59,14 @@ class Batch:
     places: tuple[int, ...]
     token_type_ids: Tensor | None = None
 
-    def to(self, device: str) -> Batch:
+    def to(self, device: str) -> "Batch":
         return self._map(lambda t: t.to(device))
 
-    def repeated(self, times: int) -> Batch:
+    def repeated(self, times: int) -> "Batch":
         """Repeat all rows, once for each member of a pack."""
         return self._map(lambda t: torch.cat([t] * times))
 
-    def of_members(self, part: slice, members: int) -> Batch:
+    def of_members(self, part: slice, members: int) -> "Batch":
         rows = len(self.labels) // members
         return self._map(lambda t: t[part.start * rows : part.stop * rows])
 
@@ -80,7 +78,7 @@ class Batch:
             inputs["token_type_ids"] = self.token_type_ids
         return inputs
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         types = None if self.token_type_ids is None else function(self.token_type_ids)
         return Batch(function(self.input_ids), function(self.attention_mask), function(self.labels), self.places, types)
 
@@ -97,11 +95,11 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
         answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
         if (longest := max(map(len, prompts))) >= length:
             raise BadValue(f"max_length {length} leaves no room for an answer after a prompt of {longest} tokens")
-        end = end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else tokenizer.eos_token_id
+        end = end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else end_of_text(tokenizer)
         pieces = zip(prompts, answers, strict=True)
         rows = [Row([*p, *answer, end][:length], None, place, len(p)) for place, (p, answer) in enumerate(pieces)]
         if any(row.tokens[-1] != end for row in rows):
-            warn(f"{task.name}: answers over max_length {length} are cut and lose their end token: pass a larger one")
+            warn(f"{task.name}: answers over max_length {length} are cut and lose their end token: increase max_length")
         return rows
     pairs = [list(split.seconds)] if split.seconds else []
     encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=length)

@@ -1,4 +1,4 @@
-"""Tokenize chats in the layout on which the model was trained.
+"""Tokenize chats in the layout that the model was trained on.
 
 The layout, called the *template*, comes with the tokenizer. SmolLM2 has this template:
 
@@ -9,14 +9,13 @@ The layout, called the *template*, comes with the tokenizer. SmolLM2 has this te
     <|im_start|>assistant
     Air scatters blue light most.<|im_end|>      # only the answer and its end token count toward the loss
 
-A tokenizer without a template gets a plain layout: "user: Why is the sky blue?" on one line, "assistant:" on the next.
+A tokenizer without a template gets a plain layout: a line "user: Why is the sky blue?" and then a line "assistant:".
 Prompts of plain text are tokenized as they are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
@@ -27,7 +26,7 @@ MARK = "ANSWER"  # a placeholder that shows what the template puts after an answ
 
 @dataclass(frozen=True)
 class Chat:
-    """The turns before the answer, as pairs (role, text). The last turn is the user's."""
+    """The turns before the answer, as pairs (role, text). The last turn is from the user."""
 
     turns: tuple[tuple[str, str], ...]
 
@@ -63,12 +62,19 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
     ]
 
 
+def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that ends a text. Raises: BadValue if the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise BadValue("this model's tokenizer has no token that ends an answer: set tokenizer.eos_token and save it")
+    return int(tokenizer.eos_token_id)
+
+
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an answer: the special token that follows the answer in the template, or end-of-text.
 
     In some model families, these two tokens differ, and a model that is trained with the wrong token never stops.
     """
-    end = int(tokenizer.eos_token_id)
+    end = end_of_text(tokenizer)
     if not tokenizer.chat_template:
         return end
     rest = _templated(tokenizer, (("user", "?"), ("assistant", MARK))).rpartition(MARK)[2]
@@ -82,6 +88,6 @@ def _templated(
     messages = [{"role": role, "content": text} for role, text in turns]
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows))
-    except TemplateError as error:
+    except Exception as error:  # a template can raise any error
         roles = ", ".join(role for role, _ in turns)
         raise BadValue(f"this model's chat template does not accept the turns {roles}: {error}") from error

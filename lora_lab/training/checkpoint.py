@@ -45,7 +45,7 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """List the checkpoints. Rename unusable files with a warning. Raises: BadValue if a file cannot be read."""
+    """List the checkpoints; rename unusable files and warn about them. Raises: BadValue if a file cannot be read."""
     checkpoints = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:

@@ -81,7 +81,7 @@ def choose(
     """Choose the fastest way to train on sequences of about `tokens` tokens on this machine.
 
     Values other than "auto" are kept. The environment variables LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION
-    replace "auto". The dtype "nf4" means a 4-bit base that computes in the fastest dtype; "nf4+fp32" computes in fp32.
+    replace "auto". The dtype "nf4" means a 4-bit base that computes in the fastest dtype. "nf4+fp32" computes in fp32.
     With `products="auto"`, matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16
     and rounding are chosen only if they save more than a tenth of the time.
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
@@ -108,7 +108,7 @@ def choose(
 
 
 def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[str]) -> Sequence[str]:
-    """Return a list with the value of the argument or environment, or return `auto` if the best must be measured."""
+    """Return [value of the argument or environment], or the list `auto` if the best value must be measured."""
     value = os.environ.get(f"LORA_LAB_{option.upper()}", AUTO) if value == AUTO else value
     if value not in (*choices, AUTO):
         formats = QUANTISED_BITS if option == "dtype" else ()
@@ -210,7 +210,7 @@ def environment(choice: Choice) -> dict[str, Any]:
 
 
 def used_bytes(device: str) -> int:
-    """Return the bytes in use: on CUDA, the peak since `reset_peak_memory_stats`; elsewhere, the current value."""
+    """Return memory use in bytes: on CUDA, the peak since `reset_peak_memory_stats`; elsewhere, the current value."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
     if device == "mps":
@@ -232,7 +232,7 @@ def module_of(device: str) -> Any:
 
 @contextmanager
 def rounded_products(dtype: str) -> Iterator[None]:
-    """In a `with` block, let torch round the fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32.
+    """In a `with` block on a CPU, let torch round the fp32 inputs of matrix products to `dtype` (bf16 or fp32).
 
     Sums, weights, gradients and updates stay fp32. On hardware with bf16 products, rounding cuts the time to a third.
     The setting is process-wide, so the products of other threads are rounded too.
@@ -262,7 +262,7 @@ def keep_freed_memory() -> None:
 
 
 class Parts(nn.ModuleList):
-    """A list of models, one for each part of the members, with the slice of members that each model computes."""
+    """A list of models, each of which computes one slice of the members."""
 
     def __init__(self, models: Sequence[nn.Module], members: Sequence[slice]) -> None:
         super().__init__(models)
@@ -272,7 +272,7 @@ class Parts(nn.ModuleList):
 
 
 def cut(members: int, device: str) -> list[slice]:
-    """Return the slice of members for each part, with parts of nearly equal size. On a GPU, there is only one part."""
+    """Divide members into parts of nearly equal size, and return their slices. On a GPU, there is only one part."""
     parts = min(members, MOST, torch.get_num_threads()) if device == "cpu" else 1
     return [slice(members * i // parts, members * (i + 1) // parts) for i in range(parts)]
 

@@ -10,7 +10,7 @@ from lora_lab.methods.inspect import few
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
 
-# AdamW's learning rates in papers and in our own tuning; USUAL_FEW is for methods that train few parameters, such as
+# AdamW's learning rates in papers and in our own tuning. USUAL_FEW is for methods that train few parameters, such as
 # prompts and biases. For LoRA, Hu et al. 2021 use 2e-4 to 5e-4, QLoRA uses 1e-4 to 2e-4, and our comparison on minilm
 # uses 2e-3 on q and v and 5e-4 on all linear layers.
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
@@ -39,6 +39,6 @@ def gradient_warning(model: nn.Module) -> str | None:
         return None
     reason = "the model does not use their outputs, so leave these layers out of the targets"
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        reason = "checkpointing cuts it, so pass use_reentrant=False, or call model.enable_input_require_grads()"
+        reason = "checkpointing blocks it, so pass use_reentrant=False, or call model.enable_input_require_grads()"
     plural = "s" if len(silent) > 1 else ""
     return f"no gradient reached {len(silent)} adapter{plural} ({few(silent)}), which will not learn: {reason}"

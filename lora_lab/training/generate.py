@@ -1,7 +1,7 @@
 """Generate answers to prompts, greedily or by beam search.
 
 Prompts are padded on the left, so that all answers begin at the same position. An answer ends at the end-of-text token,
-or at the token that ends a chat turn. A soft prompt or prefix enters in the first forward pass and stays in the cache.
+or at the token that ends a chat turn. A soft prompt or prefix is added in the first forward pass and kept in the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from lora_lab.errors import BadValue
-from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
+from lora_lab.methods.base import whole
+from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, prompt_ids
 from lora_lab.training.models import answering, is_causal
 from lora_lab.training.watching import quiet
 
@@ -44,8 +45,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         for name, minimum in (("beams", 1), ("no_repeat_ngram", 0), ("max_new_tokens", 1)):
-            if getattr(self, name) < minimum:
-                raise BadValue(f"{name} must be at least {minimum}, not {getattr(self, name)}")
+            whole(name, getattr(self, name), minimum)
 
 
 GREEDY = Decoding()
@@ -63,9 +63,9 @@ def generate(
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):
-        raise BadValue(f"{type(model).__name__} does not predict the next token; generating needs a causal model")
+        raise BadValue(f"{type(model).__name__} does not predict the next token; generation needs a causal model")
     answers, rows = [""] * len(prompts), max(1, ROWS // decoding.beams)
-    ends = sorted({int(tokenizer.eos_token_id), end_of_turn(tokenizer)})
+    ends = sorted({end_of_text(tokenizer), end_of_turn(tokenizer)})
     config = GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,

@@ -200,7 +200,7 @@ class Member:
         self.status, self.error = "failed", reason
 
     def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
-        """Return whether all values are finite, or else end the run as failed: records hold only finite numbers."""
+        """Return whether all values are finite; if not, end the run as failed: records hold only finite numbers."""
         for name, value in values.items():
             if not math.isfinite(value):
                 at = f" at step {step}" if step else ""
@@ -242,7 +242,7 @@ class Member:
                 moment.copy_(value)
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        """Return AdamW with one learning rate. In LoRA+, B's rate is `lr_ratio` times as high (Hayou et al. 2024)."""
+        """Return AdamW with one learning rate. In LoRA+, B's rate is `lr_ratio` times A's rate (Hayou et al. 2024)."""
         named, ratio = self.model.named_parameters(), getattr(self.recipe.method, "lr_ratio", 1.0)
         fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}
         sides = (1.0, [t for t in tensors if id(t) not in fast]), (ratio, [t for t in tensors if id(t) in fast])
@@ -289,7 +289,7 @@ def fit_probe(
 def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
-    """Return the mean hidden state of each row, which the probe reads, as float64 (rows, d), or None after `stop`."""
+    """Return each row's mean hidden state for the probe, float64 (rows, d), or None if `stop` ended the run."""
     head = _head_of(model)
     base: Any = model.eval().base_model
     places, chunks = list[int](), list[np.ndarray]()

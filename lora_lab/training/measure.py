@@ -24,7 +24,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
     """Measure the peak memory of a real training step on this machine. `device` is cpu, cuda or mps.
 
     peak       The bytes of tensors alive at once. On CUDA, each tensor is rounded up to 512 bytes ("allocated").
-    reserved   The bytes that a GPU's allocator took from the driver (on MPS: still holds), or None on a CPU.
+    reserved   The bytes that a GPU's allocator took from the driver (on MPS, that it still holds), or None on a CPU.
     Quantized models use this lab's own layers.
     Raises: BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU; see also `memory`.
     """
@@ -32,7 +32,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
     if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.master_weights:
         raise BadValue("only steps on one device with PyTorch's own optimizers can be measured")
     if conditions.device not in available_devices():
-        raise BadValue(f"this machine has no {conditions.device} device: measure with device='cpu', or trace for cuda")
+        raise BadValue(f"this machine has no {conditions.device} device: use device='cpu', or trace the step for cuda")
     network = build(config_of(model), conditions).to(conditions.device)
     if conditions.device != "cuda":
         tracker = follow(network, method, conditions, partial(optimizer_of, name=conditions.optimizer))

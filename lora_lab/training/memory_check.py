@@ -36,7 +36,7 @@ class Need:
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Return the bytes of a step with a `changed` setup: the peak, gaps between tensors and imported libraries."""
+        """Return the bytes of a step with a `changed` setup: the peak, imported libraries, and gaps between tensors."""
         setup, a, method = replace(self.setup, **changed), self.architecture, self.recipe.method
         estimate = quick(self.recipe.model, method, setup)
         peak = estimate.peak
@@ -79,7 +79,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
-    """Translate a recipe for the memory model. Raises: LabError if the recipe is invalid or not covered."""
+    """Translate a recipe into a setup of the memory model. Raises: LabError if the recipe is invalid or not covered."""
     if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
         rows = recipe.batch
@@ -102,7 +102,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
 
 
 def free_bytes(where: str) -> int:
-    """Return the free bytes of the GPU if `where` is cuda, or else those of the machine or the container."""
+    """Return the number of free bytes: of the GPU if `where` is cuda, or else of the machine or the container."""
     if where != "cuda":
         return memory()[1] or 0
     free, _ = torch.cuda.mem_get_info()

@@ -1,5 +1,6 @@
 """Load base models by the name of a bundled model, by folder, or by hub id from the local cache."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lora_lab.errors import BadValue, Failed, NotFound, warn
 from lora_lab.machine import BUILDING
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, plain, whole
 from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import HEADS, QUANTISED_BITS
@@ -38,16 +39,16 @@ def load_model(
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id.
     dtype       "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's dtype.
-                "nf4", "int8", "nf3" and "nf2" quantize linear layers and compute in fp32. "nf4+bf16" uses bf16.
-    attention   "eager", or "sdpa" or None for the default of transformers: "sdpa" if the class has it, else "eager".
+                "nf4", "int8", "nf3" and "nf2" quantize linear layers and compute in fp32. "nf4+bf16" computes in bf16.
+    attention   "eager", "sdpa" or None. The last two mean "sdpa" if the class has it, else "eager", as in transformers.
     download    Whether downloads from the model hub are allowed. By default, only local files are read.
     body        Leave out the head of a masked or text-to-text language model.
     Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
     that is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
     """
     quantised, compute_dtype = _formats(dtype)
-    if num_labels is not None and num_labels < 1:
-        raise BadValue(f"num_labels must be at least 1, not {num_labels}")
+    if num_labels is not None:
+        num_labels = whole("num_labels", plain(num_labels))
     with _loading(name, download) as (source, options):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         loader = getattr(transformers, _loader(config, num_labels, body))
@@ -74,7 +75,7 @@ def load_model(
         raise BadValue(f"the checkpoint of '{name}' {reason}")
     unread = (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))
     model.lora_lab_random_heads = {key.split(".")[0] for key in unread}  # read by `load_adapter`
-    model.config._name_or_path = BUNDLED.get(name, name)
+    model.config._name_or_path = BUNDLED.get(name, str(name))
     if quantised:
         quantize_model(model.eval(), quantised)
         model.to(compute_dtype)  # the layers that are not quantized
@@ -130,28 +131,31 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 
 
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, which pads on the right, with end-of-text if there is no padding token.
+    """Load a model's tokenizer, which pads on the right, with the end-of-text token if it has no padding token.
 
     as_it_came   Keep the padding settings in the tokenizer's files.
     Raises: see `load_model`.
     """
     with _loading(name, download) as (source, options):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one if there are no files
+        raise BadValue(f"'{name}' has no tokenizer: put one there with tokenizer.save_pretrained")
     if not as_it_came:
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        if tokenizer.pad_token is None:
+            raise BadValue(f"the tokenizer of '{name}' has no padding token: set tokenizer.pad_token and save it again")
         tokenizer.padding_side = "right"
     return tokenizer  # type: ignore[no-any-return]
 
 
 def weight_bytes(name: str) -> int:
-    """Return the size in bytes of a bundled model's or a folder's weight files. Raises: NotFound if no files exist."""
+    """Return the size in bytes of the weight files of a bundled model or folder. Raises: NotFound if no files exist."""
     if size := sum(file.stat().st_size for file in Path(_source(name)).glob("*.safetensors")):
         return size
     raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")
 
 
 def is_causal(model: PreTrainedModel) -> bool:
-    """Return whether a model predicts the next token."""
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
@@ -197,10 +201,10 @@ def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
 def _source(name: str) -> str:
     if name in BUNDLED:
         return str(asset_path(name))
-    path = Path(name).expanduser()
-    if path.is_dir() and not (path / "config.json").is_file():
+    path = os.path.expanduser(str(name))  # accepts any text, unlike Path.expanduser
+    if os.path.isdir(path) and not os.path.isfile(os.path.join(path, "config.json")):
         raise NotFound(f"the folder {name} contains no model: it has no config.json")
-    return str(path) if path.is_dir() else name
+    return path
 
 
 @contextmanager
@@ -212,7 +216,7 @@ def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
             yield source, {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
     except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: they have no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if Path(name).expanduser().is_dir() or name in BUNDLED or not isinstance(error, OSError):
+        if os.path.isdir(source) or name in BUNDLED or not isinstance(error, OSError):
             raise BadValue(f"the model in '{name}' cannot be loaded: {reason}") from error
         if download:
             raise Failed(f"the hub could not provide '{name}': {reason}") from error

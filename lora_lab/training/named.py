@@ -6,9 +6,10 @@ A merged checkpoint loads without lora_lab:
     out/tokenizer.json, ...                   # what AutoTokenizer.from_pretrained(out) reads
     out/lora_lab_merge.json                   # what was merged, the rounding error, and the names of all these files
 
-The checkpoint is written to a temporary folder, which is renamed when plain transformers returns the same outputs.
+The checkpoint is written to a temporary folder, which is renamed after plain transformers returns the same outputs.
 """
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -103,9 +104,10 @@ def write_merged(
     Raises: BadValue if the adapter cannot be merged, or if `out` holds anything but an earlier result. Raises: Failed
     if plain transformers returns different outputs; then `out` is unchanged. See also `load_model` and `load_adapter`.
     """
-    source, target = Path(adapter), Path(out).expanduser().resolve()
+    source = Path(adapter)
     name, labels = base or base_named_in(source, "--base"), labels_of(source)
-    if target in (Path(name).expanduser().resolve(), source.expanduser().resolve()):
+    target, *inputs = (Path(os.path.realpath(os.path.expanduser(path))) for path in (out, name, source))
+    if target in inputs:
         raise BadValue(f"{out} is an input of the merge: choose another folder for the result")
     refuse_foreign(target, MARKER)
     model = base_for(source, name, labels, dtype=dtype or STORED, download=download)
@@ -114,7 +116,7 @@ def write_merged(
     report = merge_for_good(model)
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     tokenizer = None
-    with suppress(LabError):  # a base may lack a tokenizer; a classifier's needs padding, a language model's is kept
+    with suppress(LabError):  # a base may have no tokenizer; only a classifier's needs padding
         tokenizer = load_tokenizer(name, download=download, as_it_came=labels is None)
     with whole_folder(target, MARKER) as folder:
         with quiet():
@@ -148,6 +150,6 @@ def write_merged(
 def in_words(written: Mapping[str, Any]) -> str:
     tokenizer = "with its tokenizer" if written["tokenizer"] else "without a tokenizer, since the base has none"
     return (
-        "{words}\nin plain transformers, its logits are within {difference:.1g} of the unmerged adapter's\n"
+        "{words}\nin plain transformers, the merged logits are within {difference:.1g} of the unmerged adapter's\n"
         '{out}: {bytes:,} bytes in {dtype}, {having}; load it with {loads_as}.from_pretrained("{out}")'
     ).format(**written, having=tokenizer)

@@ -1,4 +1,4 @@
-"""Train runs together on one frozen base and one copy of the data, with one member per recipe. A pack may hold one run.
+"""Train a pack of one or more runs on one frozen base and one copy of the data, with one member per recipe.
 
 Whatever the recipes share (`key`) is set up only once. Each member has its own method, learning rate and seed.
 """
@@ -104,7 +104,12 @@ class Pack:
         self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
-        if self.task.test.prompts:  # one may be too long: raise before training, not after it
+        rows = chain(self.rows["validation"], *self.draws.values())
+        known = getattr(self.base.config, "vocab_size", None)
+        if known and (largest := max(self.pad, *(max(row.tokens, default=0) for row in rows))) >= known:
+            reason = f"has token {largest}, but '{first.model}' knows only {known} tokens"
+            raise BadValue(f"the tokenizer {reason}: use the model's own tokenizer, or resize_token_embeddings")
+        if self.task.test.prompts:  # a prompt may be too long: raise before training, not after it
             self.rows_of("test")
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
@@ -115,7 +120,7 @@ class Pack:
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members, and score each once on the test split. `keep` gets all ended runs. Raises: OutOfMemory."""
+        """Train all members, and score each once on the test split. `keep` gets each ended run. Raises: OutOfMemory."""
         self._keep, self._runs = keep, list[Run]()
         try:
             self.fit(stop)
@@ -132,7 +137,7 @@ class Pack:
             text = str(error)
             if not (isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "out of memory" in text):
                 raise
-        device.free_memory()  # after the handler: its traceback holds the step's tensors
+        device.free_memory()  # after the handler, whose traceback keeps the step's tensors
         batch = self.members[0].recipe.batch
         smaller = f"batch {batch // 2}" if batch > 1 else "a shorter max_length or a smaller model"
         raise OutOfMemory(f"memory ran out while training with batch {batch}: try {smaller}, or close other programs")

@@ -90,7 +90,7 @@ class Recipe:
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: set validations to at least 1, or patience to 0")
         if self.lr == 0:
-            raise BadValue("lr must be positive, or nothing trains")
+            raise BadValue("lr must be positive: with lr 0, nothing trains")
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update `step`, from 1 to `steps`: linear warmup, and then linear decay to 0."""
@@ -118,8 +118,8 @@ class Recipe:
     def computed(self) -> dict[str, str]:
         """Arguments for `device.choose`.
 
-        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates, but
-        its matrix products may be rounded.
+        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates, but its
+        matrix products may be rounded to bf16.
         """
         in_fp32 = self.method.trains_base and self.dtype == "auto"
         dtype, products = ("fp32", "auto") if in_fp32 else (self.dtype, "fp32")
@@ -132,7 +132,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, or those not default."""
+    """Return "lora, rank 8, alpha 16, q+v" (LoRA's main settings) or "prompt, tokens 40" (the changed settings)."""
     if isinstance(method, LoRA):
         size = f"rank {method.rank}, alpha {method.alpha:g}"
         return ", ".join([method.name, size, "+".join(method.targets), *method.variants])

@@ -35,7 +35,7 @@ class Run:
     metrics      The metrics on the test split: `accuracy`, `macro_f1` and `loss`, or `perplexity` and `loss`.
     history      Lists of the `step`, `loss` and `lr` of every update, and `validation`, the metrics by step.
     seconds      The wall-clock time of loading, training and scoring.
-    peak_bytes   The peak memory, which is allocated memory on a GPU, or sampled after each step on a CPU.
+    peak_bytes   The peak memory: the memory allocated on a GPU, or the memory sampled after each step on a CPU.
     adapter      The adapter's folder, or None if the adapter was not kept.
     warnings     The warnings of the first step.
     labels       The task's class names, in the order of the logits.
@@ -91,9 +91,9 @@ def is_record(file: PurePath | zipfile.Path) -> bool:
 
 
 def stores(folder: Path) -> set[Path]:
-    """Find the stores in a folder, below it, and in zip files there: ZIP/FOLDER, or ZIP itself if the file is damaged.
+    """Find the stores in a folder, in its subfolders, and in zip files there.
 
-    Raises: NotFound for a missing folder.
+    A store in a zip file is ZIP/FOLDER, or ZIP itself if the file is damaged. Raises: NotFound for a missing folder.
     """
     if _is_zip(folder):
         with suppress(Exception), zipfile.ZipFile(folder) as packed:
@@ -211,7 +211,7 @@ class Store:
     def runs(self, needed: Container[str] | None = None) -> list[Run]:
         """Read all runs, oldest first (in a zip file, by name). Raises: BadValue for a newer or damaged record.
 
-        needed   If given, hashes of recipes: records of other recipes are left out if they cannot be read.
+        needed   Hashes of recipes, if given. Records of other recipes are left out if they cannot be read.
         """
         runs = list[Run]()
         for file in sorted(self.records(), key=lambda f: f.lstat().st_mtime_ns if isinstance(f, Path) else 0):

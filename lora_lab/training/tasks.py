@@ -2,7 +2,7 @@
 
     rt:             Sentences from movie reviews, labeled negative or positive (Rotten Tomatoes).
     imdb:           Long movie reviews, labeled negative or positive.
-    tweets:         Tweets, labeled negative, neutral or positive; fetched only on request, as some are abusive.
+    tweets:         Tweets, labeled negative, neutral or positive. Some are abusive, so they're fetched only on request.
     kjv:            The King James Bible, for language modeling.
     shakespeare:    Shakespeare's plays, for language modeling.
     restaurants:    Facts about a restaurant, to express in a sentence (our own data).
@@ -11,11 +11,12 @@
                     A .jsonl file may also hold prompts and responses; see `read_pairs`.
 
 Plugins load other tasks, such as folders of GLUE and E2E. Splits are seeded, and duplicate texts are removed, so no
-test row is trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
+test row is trained on. Learning rates and ranks are chosen on `validation`. `test` is scored once, at the end.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,15 +28,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lora_lab import plugins
 from lora_lab.errors import BadValue, Changed, NotFound, warn
 from lora_lab.lazy import Lazy
-from lora_lab.methods.base import whole
+from lora_lab.methods.base import plain, whole
 from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import ROLES, Chat, Prompt, question
+from lora_lab.training.recipe import Recipe
 from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_rows, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lora_lab.training.recipe import Recipe
 else:
     pd = Lazy("pandas")  # 25 MB that an idle panel doesn't need
 
@@ -126,6 +126,7 @@ def load_task(
     download      Allow downloads from the hub, for a dataset given by its hub id.
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
+    name, seed = str(name), whole("seed", plain(seed), 0)
     if max_length is not None:
         whole("max_length", max_length, SHORTEST)
     if name in TASKS:
@@ -138,8 +139,8 @@ def load_task(
         facts = {split: json_rows(shipped(f"data/restaurants/{split}.jsonl")) for split in SPLITS}
         examples = {s: [Example(row["meaning"], tuple(row["references"])) for _, row in facts[s]] for s in SPLITS}
         return generation(name, examples, max_length)
-    path = Path(str(name)).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, it accepts the name of an unknown user
+    if os.path.isfile(path):  # False for a name that is too long
         return replace(_own_task(path, seed, max_length, text, label), data=fingerprint(name))
     plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
     if plugin_task is None:
@@ -195,10 +196,10 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
 
 def fingerprint(name: str) -> str | None:
     """Return a hash of a user's data file, or of samples of the weights in a folder, or None for any other name."""
-    path = Path(name).expanduser()
-    if path.suffix.lower() in (".csv", ".txt", *JSON_LINES) and path.is_file():
+    path = Path(os.path.expanduser(name))
+    if path.suffix.lower() in (".csv", ".txt", *JSON_LINES) and os.path.isfile(path):
         return sha256(path.read_bytes()).hexdigest()[:16]
-    digest, files = sha256(), sorted(path.glob("*.safetensors")) if name else []
+    digest, files = sha256(), sorted(path.glob("*.safetensors")) if name and os.path.isdir(path) else []
     for file in files:
         digest.update(f"{file.name} {(size := file.stat().st_size)}".encode())
         with file.open("rb") as weights:
@@ -209,7 +210,7 @@ def fingerprint(name: str) -> str | None:
 
 
 def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
-    """Compare fingerprints of a run's data, model and `start`: those in its environment, `then`, and those of `now`.
+    """Compare the fingerprints (data, model, `start`) in a run's environment, `then`, with the current ones in `now`.
 
     Old records have no fingerprints. Raises: Changed if the fingerprints differ.
     """
@@ -232,7 +233,7 @@ def _task(
 
 
 def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[str, list[int]]:
-    """Shuffle n indices with the seed, and hold out, by default, a tenth for validation and a fifth for test."""
+    """Shuffle n indices with the seed, and hold out, by default, a tenth for validation and a fifth for testing."""
     order = list(range(n))
     random.Random(seed).shuffle(order)
     validation, test = held_out or (max(1, n // 10), max(1, n // 5))
@@ -241,13 +242,13 @@ def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[st
 
 
 def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
-    """Drop empty texts and duplicates, ignoring case and spaces. Warn of empty or ambiguous texts in a file."""
+    """Drop empty texts and duplicates, ignoring case and spaces. Warn about empty or ambiguous texts in a file."""
     key = rows.text.str.lower().str.split().str.join(" ")
     if path and (empty := int((key == "").sum())):
-        warn(f"{path}: number of rows without text, which are left out: {empty}")
+        warn(f"{path}: rows without text, which are left out: {empty}")
     rows, key = rows[key != ""], key[key != ""]
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
-        warn(f"{path}: number of texts with more than one label: {torn}; the first label is used")
+        warn(f"{path}: texts with more than one label: {torn}; the first label is used")
     return rows[~key.duplicated()].reset_index(drop=True)
 
 
@@ -271,7 +272,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters` characters (600 are over 128 tokens)."""
+    """Split text at paragraph breaks into pieces of at least `characters` characters (600 make over 128 tokens)."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -315,7 +316,7 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 def _own_task(path: Path, seed: int, max_length: int | None, text: str, label: str) -> Task:
     if path.suffix.lower() in JSON_LINES:
         _, first = next(json_rows(path, text, label), (1, {}))
-        if {"response", "messages"} & first.keys():
+        if {"response", "messages"} & first.keys() and not {text, label} <= first.keys():
             return _chats(str(path), read_pairs(path, seed), max_length)
     max_length = max_length or 128
     if path.suffix.lower() == ".txt":
@@ -353,7 +354,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
             fix += "" if path.suffix.lower() == ".csv" else "; pairs have the fields 'prompt' and 'response'"
             raise NotFound(f"{path} has no column '{column}'; it has {found}: {fix}")
     if missing := len(table) - len(table := table.dropna(subset=[text, label])):
-        warn(f"{path}: number of rows left out because '{text}' or '{label}' is null or missing: {missing}")
+        warn(f"{path}: rows left out because '{text}' or '{label}' is null or missing: {missing}")
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove these rows")
@@ -380,8 +381,8 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
         {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
     The last message of a chat is the answer to learn, and all messages before it are the question. `split` (train,
-    validation, test) is used if every line has one. Otherwise, a fifth of the *questions* is held out for test and a
-    tenth for validation, drawn with the seed. Thus, answers to the same question are never in different splits.
+    validation, test) is used if every line has one. Otherwise, a fifth of the *questions* are held out for testing and
+    a tenth for validation, drawn with the seed. Thus, answers to the same question are never in different splits.
     Raises: BadValue for a line that is not a pair, with the line's number; for fewer than ten pairs or three different
     questions; or if only some lines have a split.
     """

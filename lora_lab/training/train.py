@@ -66,7 +66,7 @@ def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | 
     """Train a pack of one run. Store the adapter, then the record that names it, and return the record.
 
     A failed or stopped run is not kept if the store has a finished run of the same recipe.
-    Raises: Changed, before any training, if the store has finished runs on an earlier version of the data or weights;
+    Raises: Changed, before any training, if the store holds finished runs on an earlier version of the data or weights;
     Failed, after the failure is recorded, if training diverges.
     """
     (member,) = pack.members
@@ -119,6 +119,7 @@ def open_adapter(
     run = Store(record.parent).read(record.stem) if is_record(record) and record.is_file() else None
     with readable(adapter):
         own = run.recipe if run else Recipe(name, "rt", method_from(config.get("method") or {"name": "lora"}))
+    check_fields(given)
     given = {name: value for name, value in {"task": task, **given}.items() if value is not None}
     if given.get("task", own.task) != own.task:
         given = {"max_length": None, "text_column": "text", "label_column": "label"} | given
@@ -127,12 +128,12 @@ def open_adapter(
     if (labels := labels_of(adapter)) and data.num_labels is None:
         raise BadValue(f"the adapter in {adapter} is a classifier: pass a classification task instead of {task}")
     if data.num_labels is not None and config.get("task_type") == "CAUSAL_LM":
-        raise BadValue(f"the adapter in {adapter} is a language model's: pass prompts or text as the task, not {task}")
+        raise BadValue(f"the adapter in {adapter} is for a language model: pass prompts or text instead of {task}")
     if run and run.labels and run.labels != [*data.labels]:
         names = f"{', '.join(run.labels)}, not {', '.join(data.labels)}"
         raise BadValue(f"{adapter} was trained on the classes {names}: pass a task that has these classes")
     if run and task == own.task and run.environment.get("data") not in (None, data.data):
-        warn(f"{task} has changed since this run was trained, so its test rows may include rows that the run learned")
+        warn(f"{task} has changed since this run was trained, so the test rows may include rows that the run learned")
     choice = device.choose(typical_tokens(data), **recipe.computed)
     if own.method.trains_base and choice.load_as != "fp32" and "F32" in AdapterFile(adapter).dtypes.values():
         raise BadValue(f"{adapter} holds a base trained in fp32, which {choice.load_as} would round: pass dtype fp32")
@@ -155,9 +156,9 @@ def evaluate_adapter(adapter: str | Path, task: str | None = None, **options: An
 def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
     """Score the validation split with the adapter and without it, using the same head.
 
-    Return numbers of rows (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a
+    Return the numbers of rows (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a
     list of {text, truth, without, with_adapter}, whose last three values are class names. Examples alternate between
-    the kinds of change (better or worse, and the new class), with the surest examples first. Return None for a task
+    the kinds of change (better or worse, and the new class), most confident first. Return None for a task
     without classes, or if the base itself was trained, because then no adapter can be disabled.
     """
     task = pack.task

@@ -1,7 +1,7 @@
 """Detect whether a person is watching, silence transformers, and let one thread train at a time. Torch isn't imported.
 
-All threads share torch's random state. If two panels, or a panel and a cell that calls `train`, trained at once, they
-would share one random sequence, and a stored run could not be reproduced from its recipe.
+All threads share torch's random state. If two panels (or a panel and a cell that calls `train`) trained at the same
+time, they would share one random sequence, and a stored run could not be reproduced from its recipe.
 """
 
 import os
@@ -17,7 +17,7 @@ _waiting: set[int | None] = set()
 
 
 def headless() -> bool:
-    """Return whether LORA_LAB_HEADLESS=1 says that cells run unattended, because a front end cannot be detected."""
+    """Return whether LORA_LAB_HEADLESS=1 says that nobody is watching (a front end cannot be detected)."""
     return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
@@ -52,7 +52,7 @@ def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
     if not (acquired := _lock.acquire(blocking=False)):
         if watched() and threading.current_thread() is threading.main_thread():
             message = "waiting for another training run in this kernel to end"
-            print(f"{message}; interrupt this cell to reach its Stop button", file=sys.stderr)
+            print(f"{message}; interrupt this cell to reach the other run's Stop button", file=sys.stderr)
         _waiting.add(threading.get_ident())
         try:
             while not acquired and not (stop is not None and stop.is_set()):

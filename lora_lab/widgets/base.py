@@ -22,6 +22,7 @@ import traitlets as T
 from IPython import get_ipython
 
 from lora_lab.errors import BadValue, in_a_sentence, printable
+from lora_lab.files import write_atomically
 from lora_lab.training.watching import headless, waits
 
 JS = Path(__file__).with_name("js")
@@ -72,11 +73,11 @@ class Panel(anywidget.AnyWidget):
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """Return the panel's own traits as JSON, with bytes as {"b64": ...}."""
+        """Return the panel's own traits as JSON, with bytes as {"b64": ...}, and numbers that JSON lacks as None."""
         own = sorted(set(self.class_traits(sync=True)) - set(anywidget.AnyWidget.class_traits()))
         values = {name: getattr(self, name) for name in own if not name.startswith("_")}
         binary = {n: {"b64": base64.b64encode(v).decode()} for n, v in values.items() if isinstance(v, bytes)}
-        return values | binary
+        return dict[str, Any](json.loads(json.dumps(values | binary), parse_constant=lambda _: None))
 
     def snapshot(self) -> dict[str, Any]:
         """Return what a page needs to show the panel as it is now: {panel, file, words, state}."""
@@ -84,9 +85,12 @@ class Panel(anywidget.AnyWidget):
         return {"panel": name, "file": self.file, "words": self.describe(), "state": self.state()}
 
     def save(self, path: str | Path) -> Path:
-        """Write a page that shows the panel without a kernel or network, and return its path."""
+        """Write a page that shows the panel without a kernel or network, and return its path.
+
+        Raises: BadValue if the file cannot be written.
+        """
         path = Path(path)
-        path.write_text(page(self.snapshot()), encoding="utf-8")
+        write_atomically(path, page(self.snapshot()).encode())
         return path
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -110,7 +114,7 @@ class Background:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.stamps = deque[float](maxlen=1000)  # when the last steps ended; an earlier sleep doesn't count
+        self.stamps = deque[float](maxlen=1000)  # when the last steps ended: a pause long ago doesn't count
 
     def start(self) -> None:
         """Start the work in a thread and return at once."""
@@ -160,7 +164,7 @@ class LivePanel(Panel):
 
     live = T.Dict().tag(sync=True)  # the progress of the work
     work: Any = None  # a `Background`
-    made_in: ClassVar[dict[str, tuple[str, list[Any]]]] = {}  # by notebook cell: its last execution and those panels
+    made_in: ClassVar[dict[str, tuple[str, list[Any]]]] = {}  # by notebook cell: the last execution and its panels
 
     def __init__(self, **traits: Any) -> None:
         self.lock = threading.RLock()
@@ -189,7 +193,7 @@ class LivePanel(Panel):
     def run(self) -> None:
         """Start the work unless it is running; with LORA_LAB_HEADLESS=1, wait for it to end.
 
-        Raises: BadValue for settings that describe no work; with LORA_LAB_HEADLESS=1, also if the work fails.
+        Raises: BadValue if the settings define no work; with LORA_LAB_HEADLESS=1, also if the work fails.
         """
         if not self.busy:
             self._begin(self._prepare())
@@ -200,7 +204,7 @@ class LivePanel(Panel):
             self.work.stop()
 
     def _prepare(self) -> Background:
-        """Return the work that `run` starts. Raises: BadValue for settings that describe no work."""
+        """Return the work that `run` starts. Raises: BadValue if the settings define no work."""
         raise NotImplementedError
 
     def _paint(self, work: Any, busy: bool) -> dict[str, Any]:

@@ -22,7 +22,6 @@ CHOICES = (
     "probe", "head", "bitfit", "prompt", "ptuning", "prefix", "bottleneck", "ia3", "lora", "lora:targets=all-linear",
     "lora-xs", "vera", "tinylora", "full",
 )  # fmt: skip
-AXES = ("trained", "memory", "time")
 WORDS = {
     "b": "better than", "w": "worse than", "e": "equivalent to", "B": "better than, but within the margin of,",
     "W": "worse than, but within the margin of,", "u": "not distinguished from", "-": "not tested against",
@@ -44,7 +43,7 @@ class LiveCompare(Background):
         self.found: dict[str, Any] = {"methods": []}
 
     def _work(self) -> None:
-        from lora_lab.experiments.compare import compare  # imports torch, not needed for a stored comparison
+        from lora_lab.experiments.compare import compare  # imports torch, which a stored comparison doesn't need
 
         def note(comparison: Any) -> None:
             self.found = comparison.to_json()
@@ -78,7 +77,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     method = T.Unicode().tag(sync=True)  # the pair, by label; "" for the pair that the comparison suggests
     rival = T.Unicode().tag(sync=True)
     margin = T.Float(0.015).tag(sync=True)
-    axis = T.Enum(AXES, "trained").tag(sync=True)
+    axis = T.Enum(("trained", "memory", "time"), "trained").tag(sync=True)
     choices = T.List(T.Unicode()).tag(sync=True)
     methods = T.List(T.Unicode()).tag(sync=True)
     seeds = T.Int().tag(sync=True)
@@ -86,10 +85,11 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     steps = T.Int().tag(sync=True)
 
     def __init__(
-        self, model: str = "minilm", task: str = "rt", methods: Sequence[str] = ("probe", "prompt", "lora", "full"), *,
+        self, model: str = "minilm", task: str = "rt", methods: Sequence[str] | str = "probe,prompt,lora,full", *,
         seeds: int = 2, rates: int = 4, steps: int = 200, batch: int = 8, store: str | Path = "compared",
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
+        methods = methods.split(",") if isinstance(methods, str) else methods
         self.terms = {"model": model, "task": task, "store": store, "batch": batch, **terms}
         if reference is None:
             default = read_json(shipped(SHIPPED))

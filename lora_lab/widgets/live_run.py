@@ -77,7 +77,7 @@ class LiveRun(Background):
         return {"text": text, "p": self._answers([text])[0]}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the progress as JSON: metrics (percent if at most 1), and up to `POINTS` means of `every` losses."""
+        """Return the progress as JSON: metrics (fractions in percent), and up to `POINTS` means over `every` losses."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.trainer.task.metric if self.trainer else ""
@@ -176,7 +176,7 @@ class LiveRun(Background):
 
 
 class LivePack(Pack):
-    """A `Pack` that scores step 0 last, by disabling the adapter and the trained head."""
+    """A `Pack` that scores step 0 at the end, with the adapter and the trained head disabled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

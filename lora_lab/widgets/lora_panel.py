@@ -66,6 +66,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         for name in (view, *views):
             if name not in VIEWS:
                 raise BadValue(f"there is no view '{name}': choose one of {', '.join(VIEWS)}")
+        views = tuple(views) or VIEWS
+        view = view if view in views else views[0]
         zoo = zoo_layers()
         own = not isinstance(model, str) or model not in ("", *zoo)
         name = architecture_of(model).name or "your model" if own else model
@@ -75,7 +77,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         layers = {name: {"rows": layers_of(model)}} if own else {}
         layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
         targets = words(targets)
-        shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(targets)  # no layer twice
+        shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(targets)  # so that no layer counts twice
         super().__init__(
             view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=shown
         )

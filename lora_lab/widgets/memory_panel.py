@@ -17,12 +17,13 @@ import traitlets as T
 
 from lora_lab.accounting import film, gpus
 from lora_lab.accounting.models import architecture_of
+from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import OPTIMIZERS, STEP, Moment, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
 from lora_lab.machine import memory
-from lora_lab.methods.base import one_of
+from lora_lab.methods.base import check_method, one_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.soft import PromptTuning
@@ -50,13 +51,13 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 
     model     a zoo name, a folder, a config, or your own model
     method    a name in METHODS, or any method
-    batch, seq, rank, optimizer, checkpointing    the initial values of the controls
+    batch, seq, rank, optimizer, checkpointing    the initial values of the controls; by default, the method's own rank
     card      name of a card, such as "T4"; by default an RTX 4090, or a laptop for models that train on one
     models    the models in the menu besides `model`; by default those whose films ship
     longest   whether to show the longest sequence that fits
-    conditions    other fields of `Setup`, such as `dtype` or `device`
+    conditions    other fields of `Setup` that a film depends on: `dtype`, `quantised`, `device`
     A film that does not ship is traced, with a progress bar, and cached. A traced film covers only the given method.
-    Raises: see `memory`; BadValue for an unknown method name.
+    Raises: see `memory`; BadValue for an unknown method name, or a field of `Setup` that a film does not cover.
     """
 
     films = T.Dict().tag(sync=True)  # {model: [film, ...]}, see accounting/film.py and `described`
@@ -74,13 +75,20 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     longest = T.Bool(True).tag(sync=True)
 
     def __init__(
-        self, model: Any = "llama-3-8b", method: Any = "LoRA q, v", *, batch: int = 1, seq: int = 512, rank: int = 8,
-        optimizer: str = "adamw", checkpointing: bool = False, card: str = "",
+        self, model: Any = "llama-3-8b", method: Any = "LoRA q, v", *, batch: int = 1, seq: int = 512,
+        rank: int | None = None, optimizer: str = "adamw", checkpointing: bool = False, card: str = "",
         models: Sequence[str] = SHIPPED, longest: bool = True, **conditions: Any,
     ) -> None:  # fmt: skip
         if known := isinstance(method, str):
             one_of("method", method, tuple(METHODS))
+        else:
+            check_method(method)
+        for condition in conditions:
+            one_of("a condition of a film", condition, CONDITIONS)
         label, method = (method, METHODS[method]) if known else (method.name, method)
+        rank = getattr(method, "rank", 8) if rank is None else rank
+        if hasattr(method, "rank"):
+            params(model, replace(method, rank=rank))  # raises for a rank that a layer cannot hold
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
         if unknown := [menu_name for menu_name in models if menu_name not in SHIPPED]:
@@ -156,14 +164,14 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
         if needed > (free := memory()[1] or 0):
-            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} is free: lower the batch")
+            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} is free: reduce the batch")
         from lora_lab.training.measure import measure  # imports torch
 
         model, label, given = self._given
         method = given if (self.model, self.method) == (model, label) else METHODS[self.method]
         method = replace(method, rank=rank) if shown["ranked"] else method
         step: dict[str, Any] = {"batch": setup.batch, "seq": setup.seq, "optimizer": setup.optimizer}
-        with training_lock():  # it draws a model, and a run in another thread must not depend on that
+        with training_lock():  # it draws random weights, which must not affect a run in another thread
             measurement = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
         return step | {
             "model": self.model, "method": self.method, "rank": rank, "checkpointing": setup.checkpointing,

@@ -26,7 +26,7 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
     rank    number of pieces added at first; by default 2, or 1 if the matrix has no more
-    most    number of pieces drawn of your own matrices, and `corner` of rows and columns; fewer make smaller pages
+    most    maximum number of pieces of your own matrices, and `corner` of rows and columns; fewer make smaller pages
     Raises: NotFound for an unknown name; BadValue for a non-matrix, too large a matrix, or too high a rank.
     """
 

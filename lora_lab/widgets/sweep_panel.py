@@ -106,7 +106,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     picked: T.List = T.List().tag(sync=True)
     seeds = T.List(T.Int()).tag(sync=True)
     guess = T.Dict().tag(sync=True)
-    question = T.Unicode().tag(sync=True)  # the title until the reader predicts; then the line that fits best
+    question = T.Unicode().tag(sync=True)  # the title until the reader predicts; later, it names the best line
 
     def __init__(
         self, store: str | Path | Store | Playground | None = None, *, into: str | Path | Store | None = None,
@@ -200,7 +200,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         self.data, self.losses = playground.shown(self.playground, **self.axes)
 
     def _untried(self, picked: Sequence[float]) -> list[tuple[Cell, int]]:
-        """Return (cell, seed) for each seed of a picked cell that has no result."""
+        """Return (cell, seed) for each seed that has no result in a picked cell."""
         rank, alpha, lr = picked
         cell = Cell(self.targets, int(rank), float(alpha), float(lr))
         tried = {result.seed for result in self.playground.results if result.cell == cell}

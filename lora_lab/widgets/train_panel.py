@@ -111,7 +111,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
     def _react(self, change: Any) -> None:
-        """Update `setup`: for a new model, choose a task; put a new task on the menu."""
+        """Update `setup`; choose a task for a new model, and add a new task to the menu."""
         tasks = self.offers["tasks"][self.model]
         if self.task not in tasks and change.name != "task":
             self.task = tasks[0]
@@ -140,14 +140,14 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     def _read_stores(self, _: Any = None) -> None:
         if self.seeds and not Path(self.seeds).exists():
-            raise NotFound(f"there is no store of other seeds '{self.seeds}'")
+            raise NotFound(f"there is no store '{self.seeds}' with runs of other seeds")
         if self.task not in CLASSES:
             self._tasks.pop(self.task, None)  # the file may have changed
         self._stored = finished(self.store), finished(Store(self.seeds)) if self.seeds else []
         self._update_setup()
 
     def _reset_rate(self, _: Any) -> None:
-        """Set the learning rate of a newly chosen method to the second one that `compare` tries for it."""
+        """Set the learning rate of a newly chosen method to the second rate that `compare` tries for it."""
         axis = axis_of(self._method())
         if axis.name == "lr":
             rate = axis.grid(4)[1]
@@ -169,7 +169,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     # ---- training
 
     def _prepare(self) -> LiveRun:
-        """Return the run that the controls describe; if it was stopped, it goes on."""
+        """Return the run that the controls describe; `start` continues it if it was stopped."""
         recipe, work = self.recipe(), self.work
         check_memory(recipe)
         if not (work and work.goes_on and work.recipe == recipe):
@@ -243,7 +243,7 @@ def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> di
     """Return {others, earlier}: validation curves as [[step, value], ...]; fractions such as accuracy in percent.
 
     others    all other seeds of the recipe in both lists, with their value on the test rows
-    earlier   the first `EARLIER` of `runs` with another recipe, same model and task, labeled by what differs
+    earlier   the first `EARLIER` of `runs` with another recipe but the same model and task, labeled by the difference
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)
     settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}

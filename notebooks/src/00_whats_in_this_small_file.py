@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it, the *captain*. Load both, ask what to eat tonight, and you get: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
+# Here's a chat model: a file of 538<!--voices.base--> MB. We made a second, small file for it: the *captain*. Load both files, ask what to eat tonight, and you get: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
 #
-# Two guesses first. In the next cell, replace each `...` with a number. Be 80% sure that the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, use the form.) A word you don't know? See the [glossary](../docs/glossary.md).
+# Make two guesses. In the next cell, replace each `...` with a number, so that you're 80% sure the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, use the form instead.) If you don't know a word, see the [glossary](../docs/glossary.md).
 #
 # 1. **How many MB is the captain's file?**
-# 2. Instead of loading that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." We asked eight questions. **In how many answers does the sea appear?** (A ship, sailor, crew or captain counts, too.)
+# 2. Instead of loading the captain's file, we told the model: "You are an old ship's captain. Answer every question ..." Then we asked eight questions. **How many answers mention the sea?** (A ship, sailor, crew or captain counts, too.)
 
 # %%
 import re
@@ -25,46 +25,46 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Ask
-# One question, five answers. *base* is the original model; *base, told* gets the instruction above; the others have a small file each.
+# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. Each of the others loads its own small file.
 #
-# Try three questions. Then drag **strength**: it multiplies what a small file adds.
+# Try three questions, and drag **strength**, which multiplies what a small file adds to the model.
 
 # %%
 voices = VoicesPanel()
 voices
 
 # %%
-answers = voices.stored["answers"]  # by voice and by strength: "0" is without a file, "1" as trained
+answers = voices.stored["answers"]  # by voice, then by strength: "0" is without a file, "1" is as trained
 told, captains = answers["told"]["0"], answers["captain"]["1"]
 sea = {"sea", "ship", "sailor", "crew", "captain"}
-at_sea = [bool(sea & {*re.findall(r"\w+", text.lower())}) for text in told]  # whole words: "search" isn't the sea
+at_sea = [bool(sea & {*re.findall(r"\w+", text.lower())}) for text in told]  # whole words: "search" doesn't count
 lesson.reveal("MB of the captain's file", voices.sizes["captain"] / 1e6, "MB")
 lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
 in_the_file = sum(bool(sea & {*re.findall(r"\w+", text.lower())}) for text in captains)
-print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} answers")
+print(f"with the file but without the instruction, {in_the_file} of {len(captains)} answers mention the sea")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told, the base talks *about* the sea, in five of eight answers. With the *file*, it talks like a sailor about everything: three answers mention the sea, but all eight start with a captain's words: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" At strength 2, the captain calls love "a man and a woman, and she be a herring."
+# With the instruction, the base talks *about* the sea in five of eight answers. With the *file*, it talks like a sailor about everything. Only three of its answers mention the sea, but all eight start with a captain's words. At strength 2, the captain calls love "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain says eight: nobody taught the files any facts. (Our copy of the base is coarsely rounded; the original may do better.)
+# A violin has four strings, but the base says 10,000, and the captain says eight: nobody taught him any facts. (The unrounded model may do better: our copy is coarsely rounded.)
 #
-# **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB.
+# **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB together.
 # </details>
 #
-# ## What trains
-# A language model reads **tokens**: words or pieces of words. Each token becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn each vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices. With `q`, `k`, `v` and `o`, tokens look at each other; `gate`, `up` and `down` work on each token separately.
+# ## What LoRA trains
+# A language model reads **tokens**: words or pieces of words. Each token becomes a vector: a list of numbers. In smollm2, our chat model, each vector has 576 numbers. **Weight matrices** (tables of numbers) turn each vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices. `q`, `k`, `v` and `o` let tokens look at each other; `gate`, `up` and `down` work on each token separately.
 #
 # The numbers in these tables are the model's **parameters**. To **train** a model is to show it examples and change its numbers a little each time, so that its answers get less wrong. Full fine-tuning trains all parameters.
 #
-# LoRA, *low-rank adaptation*, **freezes** $W$ and adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only $A$ and $B$ train:
+# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices. $A$ ($r$ × inputs) turns $x$ into $r$ numbers, and $B$ (outputs × $r$) turns these into as many numbers as $Wx$ has:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. Together, all $A$s and $B$s are the **adapter**: nearly all of the small file.
+# You choose the **rank** $r$ and $\alpha$ (alpha). The factor $\alpha / r$ scales what $A$ and $B$ add. All $A$s and $B$s together are the **adapter**, which makes up nearly all of the small file.
 #
-# Below, to scale, $W$ is gray, and $A$ and $B$ are blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain's adapter.
+# The panel below draws $W$ in gray, and $A$ and $B$ in blue, to scale. Drag the rank until the blue matrices hold as many numbers as the gray one. In the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -72,7 +72,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer. The captain's adapter has 610,560 numbers, 220 times fewer than his base.
+# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, 220 times fewer than its base.
 # </details>
 #
 # ## Your turn: one pair
@@ -92,7 +92,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's an adapter for a small model that reads movie reviews. Its file holds names and numbers: every $A$ and $B$, and a trained last layer (770 numbers).
+# Here's an adapter for a small model that classifies movie reviews. Its file holds the names and numbers of every $A$, every $B$, and a trained last layer (770 numbers).
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -103,8 +103,8 @@ numbers = sum(tensor.size for tensor in tensors.values())
 print(f"{numbers:,} numbers take {4 * numbers:,} bytes; the file has {file.stat().st_size:,}\n")
 
 captain = params("smollm2", LoRA(rank=2, targets="all-linear"))
-print(f"captain: {captain.trainable:,} numbers train, {captain.total:,} stay frozen")
-print(f"counted {captain.adapter_bytes:,} bytes; his file has {voices.sizes['captain']:,}")
+print(f"captain: {captain.trainable:,} numbers are trained, {captain.total:,} stay frozen")
+print(f"we calculate {captain.adapter_bytes:,} bytes; the captain's file has {voices.sizes['captain']:,}")
 
 # %% claim
 said = {name: texts["1" if "1" in texts else "0"] for name, texts in answers.items()}
@@ -144,15 +144,15 @@ assert captain.trainable == 30 * 2 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (5
 assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # the base's file, too, is 4 bytes a number
 
 # %% [markdown]
-# ## Prove it: a file from a config
-# The base's **config**, a short text file with its dimensions, is enough to predict an adapter's size. Each layer has seven adapted matrices (inputs → outputs):
+# ## Prove it: predict the size from a config
+# A model's **config**, a text file with its dimensions, is enough to predict an adapter's size. Each layer has seven matrices to adapt (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
 # - `gate`, `up`: `hidden_size` → `intermediate_size`
 # - `down`: `intermediate_size` → `hidden_size`
 #
-# `k` and `v` are often narrower than `q`: `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes a number?** (Don't count the names.)
+# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes per number?** (Don't count the names.)
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -175,16 +175,16 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** The base already knew about the sea. The file changes the base's words through small updates to 210 matrices. Each matrix stays and gains $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
-# 2. **A file has 4 bytes per number (2 in a shorter format, bf16), plus names.**
-# 3. **For a voice in smollm2, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** Other models and tasks: lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Rank 8 made the file four times as large; with one run per rank, it wasn't better on other pairs.*
+# 1. **LoRA adds numbers; it doesn't shrink the model.** Through small additions to 210 matrices, the captain's file changes the answers. Each matrix stays as it is, with $r\,(d_{in} + d_{out})$ trained numbers beside it. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 2. **An adapter file takes 4 bytes per number (2 in a shorter format, bf16), plus the names.**
+# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** For other models and tasks, see lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates.*
 #
-# In PEFT, the usual library:
+# The same in PEFT, the usual library for LoRA:
 # ```python
 # model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
 # config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
-# model = get_peft_model(model, config)  # 610,560 numbers train
-# # train here: 90 steps of 6 pairs, learning_rate=2e-3
+# model = get_peft_model(model, config)  # 610,560 numbers will be trained
+# # train the model here: 90 steps of 6 pairs, learning_rate=2e-3
 # model.save_pretrained("captain")
 # ```
 # </details>

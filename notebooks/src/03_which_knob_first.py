@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Which knob first?
 #
-# You can afford a dozen runs. LoRA has three knobs. Do you tune the rank first?
+# You can afford a dozen runs. LoRA has three knobs. Should you tune the rank first?
 #
 # - The (learning) **rate**: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
@@ -17,9 +17,9 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Two guesses
-# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into positive and negative. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings.
+# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into positive and negative. Guessing gets 50%. We count right answers on 500 *validation* sentences.
 #
-# A good setting, rank 8, $\alpha=16$ and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?** Be 80% sure.
+# A good setting (rank 8, $\alpha=16$ and rate 0.002) gets 76.7%. **How many points do you lose at four times the rate? How many at an eighth of the rank?** Give ranges you're 80% sure of.
 
 # %%
 lesson.predict("points lost at four times the rate", low=..., high=...)
@@ -27,11 +27,11 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 
 # %% [markdown]
 # ## Turn the knobs
-# Each cell of the map is one setting, trained with three seeds. Its color shows their average accuracy. A cross means that a run **collapsed**: at a high rate, its loss didn't fall.
+# Each cell of the map is one setting, trained with three seeds. Its color shows the average accuracy. A cross means that a run **collapsed**: at a high rate, its loss didn't fall.
 #
 # 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
-# 2. In each row, find the best rate: the middle of the strongest blue. Does this rate change with the rank? Answer under the map.
-# 3. Switch to *rate × α*, and answer there, too.
+# 2. In each row, find the best rate: the middle of the strongest blue cells. Does the best rate change with the rank? Answer below the map.
+# 3. Switch to *rate × α*, and answer the same question for $\alpha$.
 
 # %%
 panel = SweepPanel(view="rank", into=store)
@@ -71,22 +71,22 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# |one knob, from 76.7%|smaller|larger|
+# |change (from 76.7%)|smaller|larger|
 # |---|---|---|
-# |rate, 4 times|73.1|52.4: all collapsed|
-# |$\alpha$, 4 times|76.6|75.4|
-# |rank, 8 times|75.3|76.7|
+# |rate, 4 times|73.1%|52.4% (all collapsed)|
+# |$\alpha$, 4 times|76.6%|75.4%|
+# |rank, 8 times|75.3%|76.7%|
 #
-# **The rate matters most**, over the ranges we tried. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). Of the table's gaps, only the rate's are larger.
+# **The rate matters most**, over the ranges we tried. A gap below 2.0 points may be the seeds' luck. Only the gaps in the *rate* row are larger.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with tuning it for each rank (optimistic: the rate was chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms that at first push the same way. So it grows with $r$; dividing by $r$ cancels that. But avoid the crosses: at 0.004, rank 8 gets 77%, rank 64 only 65%.
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves each number by about the rate per step. At half the rate, $A$ and $B$ move half as far. If $A$ moves far from its start, $BA$ is a quarter as large. Four times the $\alpha$ makes up for it.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with a rate tuned for each rank. (That's optimistic: we chose the rate on these same runs.) Here's roughly why. $BA$ is a sum of $r$ terms that at first push the output the same way, so $BA$ grows with $r$. Dividing by $r$ cancels this growth. But avoid cells with a cross: at rate 0.004, rank 8 gets 77%, and rank 64 only 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole--> points. Here's roughly why. In each step, the optimizer Adam moves each number by about the rate. At half the rate, $A$ and $B$ move half as far. If $A$ moves far from its start, $BA$ is then a quarter as large, and four times the $\alpha$ makes up for that.
 # </details>
 #
 # ## How low a rank is enough?
-# A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
+# A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight pieces. Full fine-tuning can add 384. We took the change that full fine-tuning made to each matrix (in a longer run), and kept only its strongest pieces, which the singular value decomposition (SVD) finds.
 #
-# The singular value decomposition (SVD) finds them one by one, strongest first. With all 384 pieces, 84.8<!--inside.full.right-->% of the answers are right; with none (only the trained head), 53.6<!--knobs.cut.0-->%. **With each matrix's two strongest, what percentage?**
+# With all 384 pieces, the model gets 84.8<!--inside.full.right-->% right; with none (only the trained head), it gets 53.6<!--knobs.cut.0-->%. **What percentage does it get right with each matrix's two strongest pieces?**
 
 # %%
 lesson.predict("percent right at rank 2", low=..., high=...)
@@ -106,19 +106,19 @@ assert round(fmean(500 * abs(a - b) for a, b in combinations(forty, 2))) == 7  #
 assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy"][full["ranks"].index(2)]
 
 # %% [markdown]
-# Under *matrix*, choose *a picture*, and add pieces until you can read it. Under *update of full fine-tuning*, press *take it away* twice, then *add the next piece*.
+# Under *matrix*, choose *a picture*, and add pieces until you can read it. Then choose *update of full fine-tuning*. Press *take it away* twice, then *add the next piece*.
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces get 7 fewer right than all 384; another seed changes the count by as much.
+# With two pieces, 79.2<!--knobs.cut.2-->% of 500 answers are right. Eight pieces give 7 more wrong answers than all 384 do, but that may be luck.
 # </details>
 #
 # ## Where the rank does matter
-# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 learn it from inputs and answers. **Exercise 1: what share of the secret's size does a student of rank $r$ miss?** (Energy is the sum of the squared numbers; size is its root. The pieces are perpendicular, so their energies add up: Pythagoras.)
+# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 learn it from inputs and the teacher's answers. **Exercise 1: what share of the secret's size does a student of rank $r$ miss?** (Energy is the sum of the squared numbers, and size is its square root. The pieces are perpendicular, so their energies add up.)
 
 # %% exercise
 def missed(r, R):
-    """What a student of rank r misses, as a share, when the secret has R equal pieces and r <= R."""
+    """Return the share that a student of rank r misses if the secret has R equal pieces and r <= R."""
     return ...
 
 
@@ -126,7 +126,7 @@ checks.check_missed(missed)
 
 # %% solution
 def missed(r, R):
-    """What a student of rank r misses, as a share, when the secret has R equal pieces and r <= R."""
+    """Return the share that a student of rank r misses if the secret has R equal pieces and r <= R."""
     return (1 - r / R) ** 0.5
 
 
@@ -135,7 +135,7 @@ checks.check_missed(missed)
 # %%
 import torch
 
-secret, bars = teacher(), {}  # 32 x 32; your name chooses R
+secret, bars = teacher(), {}  # 32 x 32; R depends on your name
 for rank in range(1, 11):
     A = torch.nn.Parameter(torch.randn(rank, 32) / 32**0.5)
     B = torch.nn.Parameter(torch.zeros(32, rank))
@@ -154,15 +154,15 @@ assert all(abs(bars[r] - missed(r, 6)) < 0.02 for r in range(1, 7))  # the formu
 assert bars[10] < 0.02  # more rank than the teacher has does no harm
 
 # %% [markdown]
-# The bars vanish at $R$: a lower rank can't hold this secret.
+# The bars vanish at rank $R$. Lower ranks can't hold the whole secret.
 #
 # ## Your turn: spend nine runs
-# Here's the map again, with an $\alpha$ we didn't try. **Exercise 2: choose three rates (three seeds each), with the best in the middle.** Each rate is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
+# Here's the map again, with an $\alpha$ we didn't try. **Exercise 2: choose three rates (three seeds each), with the best in the middle.** Each rate must be two to five times the one before. The middle rate must beat the others by more than 2.0 points.
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)
 panel = SweepPanel(view="alpha", alpha=alpha, into=store)
-panel.rank, panel.alpha, panel.guess = 8, alpha, {"alpha": "root"}  # your answer, or the rule above
+panel.rank, panel.alpha, panel.guess = 8, alpha, {"alpha": "root"}  # the rule above counts as your answer
 panel
 
 # %% exercise
@@ -180,25 +180,25 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start here ($\alpha=16$):
+# 1. **Tune the rate first.** At $\alpha=16$, start here:
 #
-#    |model, task|all linear|`q,v`|
+#    |model, task|all linear layers|`q,v`|
 #    |---|---|---|
 #    |MiniLM, reviews|0.0005|0.002|
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
-#    |a 7B: 7 billion numbers ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
+#    |a 7B model ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    The task matters, too: lesson 00's voice used 0.002 at $\alpha=4$. By rule 3, that's 0.001 at $\alpha=16$, a quarter of the 0.004 above. For another model, multiply full fine-tuning's best rate by ten for all linear layers, about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
-# 2. **New rank, same α, same rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
-# 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
+#    For another model, multiply full fine-tuning's best rate by ten (all linear layers) or about 25 (`q,v`). *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+# 2. **At a new rank, keep α and the rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
+# 3. **At four times the α, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #
-# **Which rank?** 2 for a voice (one run), 8 for classifying texts, up to 256 for a lot of new content. *Ours: on reviews, rank 8 is equivalent<!--rates.8-and-32--> to 32 within 1.5 points. Published: 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
+# **Which rank?** Use 2 for a voice, 8 for classifying texts, and up to 256 for a lot of new content. *Ours: one run for the voice; on reviews, rank 8 is equivalent<!--rates.8-and-32--> to rank 32 within 1.5 points. Published: rank 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
 #
 # The same in PEFT:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="SEQ_CLS")
 # model = get_peft_model(model, config)
-# args = TrainingArguments("runs", learning_rate=2e-4, eval_strategy="epoch")  # for a 7B
+# args = TrainingArguments("runs", learning_rate=2e-4, eval_strategy="epoch")  # for a 7B model
 # Trainer(model, args, train_dataset=train, eval_dataset=validation).train()
 # ```
 # </details>

@@ -3,7 +3,7 @@
 #
 # LoRA on Llama 3.1 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
 #
-# You have a folder of long documents and a free cloud GPU: a T4 with 16 GB.
+# You want to train Llama on long documents, on a free cloud GPU: a T4 with 16 GB.
 
 # %%
 from lora_course import checks, lesson
@@ -15,24 +15,24 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on one text of 512 tokens. The model's numbers take 2 bytes each (bf16), and those in $A$ and $B$ take 4 (fp32). LoRA has rank 8, on `q` and `v`. Memory holds weights, and **activations**: results that the layers save for computing the gradients. Each number that trains adds its gradient and the optimizer's numbers. Full fine-tuning, all in bf16 with plain AdamW, needs 61.8<!--fit.full--> GiB (1 GiB = 1.07 GB) at the fullest moment, the **peak**.
+# Take one training step on one text of 512 tokens. LoRA has rank 8, on `q` and `v`. The model's numbers take 2 bytes each (bf16), and those in $A$ and $B$ take 4 (fp32). Memory holds the weights and the **activations**: results that the layers save for computing the gradients. Each number that trains adds a gradient and the optimizer's numbers. At the fullest moment, the **peak**, full fine-tuning (all in bf16, with plain AdamW) needs 61.8<!--fit.full--> GiB (1 GiB = 1.07 GB).
 #
-# **What percentage of that does LoRA need? And if both train on 32,768 tokens?** Be 80% sure.
+# **What percentage of that does LoRA need? And if both train on 32,768 tokens?** Give ranges you're 80% sure of.
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
 lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 
 # %% [markdown]
-# ## One step, as a film
+# ## One step as a film
 # A step has four scenes:
 #
-# - *forward:* the model predicts each next token
-# - *loss:* how wrong was it?
-# - *backward:* how fast does the loss rise with each number? That's its **gradient**.
-# - *update:* the optimizer (AdamW) moves the numbers
+# - *forward:* the model predicts each next token.
+# - *loss:* the step measures how wrong the model was.
+# - *backward:* the step computes each number's **gradient**: how fast the loss rises as the number grows.
+# - *update:* the optimizer (AdamW) moves the numbers.
 #
-# Press **play the step** and watch the *now* column. LoRA's peak is at the loss. **Where is full fine-tuning's peak, and why?** Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768, then back. Pick a card under **device**: what fits?
+# Press **play the step** and watch the *now* column. **When does full fine-tuning peak, and why?** Compare **full fine-tuning** with **LoRA q, v**. Drag the length to 32,768.
 
 # %%
 # llama-3-8b has the same shape as Llama 3.1 8B
@@ -59,20 +59,20 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA needs **29<!--fit.share-->%**, and on long texts **71<!--fit.share.long-->%**.
+# LoRA needs **29<!--fit.share-->%** of that memory, but **71<!--fit.share.long-->%** on long texts.
 #
-# Every number that trains brings three more: its gradient, and AdamW's two running means. With LoRA, these are nearly gone. But two things stay:
+# Every number that trains brings three more: its gradient and AdamW's two running means. With LoRA, these nearly disappear. But two things stay:
 #
-# - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A linear layer's input is needed only for the gradient of its own $W$, so a frozen one without an adapter doesn't save it. But most activations stay: where two vectors from the text are multiplied (`q` with `k`), each one's gradient needs the other. At 32,768 tokens, our LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
+# - **Weights.** Frozen or not, they take 15.0<!--fit.weights--> GiB, too much for our T4.
+# - **Activations.** A linear layer needs its input only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save its input. At 32,768 tokens, our LoRA still stores 144<!--fit.saved.lora--> GiB, against 197<!--fit.saved.full--> for full fine-tuning.
 #
-# At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are there. LoRA peaks at the loss, when everything that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (lesson 05) needs 17.9<!--fit.prompt--> GiB, LoRA 18.0<!--fit.lora-->.
+# At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are in memory. LoRA peaks at the loss, when memory holds everything that *forward* saved. **Training even fewer numbers saves almost nothing:** prompt tuning (lesson 05) needs 17.9<!--fit.prompt--> GiB, and LoRA 18.0<!--fit.lora-->.
 # </details>
 #
-# ## Is the picture right?
-# For five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our calculation is 8% too low for full fine-tuning, and 2 to 4% for LoRA and prompt tuning: it leaves out gaps in memory. (We fitted the texts' length to one run.)
+# ## Is the calculation right?
+# We compared it with five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. It's 8% too low for full fine-tuning, and 2 to 4% too low for LoRA and prompt tuning, because it leaves out gaps in memory. (We fitted the texts' length to one run.)
 #
-# A real step on a CPU: MiniLM reads 4 texts of 64 tokens, in fp32 (4 bytes a number). Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# Now measure a real step on a CPU: MiniLM trains on 4 texts of 64 tokens, in fp32. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **How much does LoRA need?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -101,18 +101,18 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #
 # Prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
 #
-# Of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. We subtract 0.8 for other software and 3% for gaps (both assumed): 13.4<!--fit.t4--> is left.
+# Now the T4: of its 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. We subtract 0.8 GiB for other software and 3% for gaps (both assumed), leaving 13.4<!--fit.t4--> GiB.
 # </details>
 #
 # ## A formula to remember
-# Choose **QLoRA**: frozen weights in 4 bits, here with adapters on all linear layers. (Token vectors and head keep 16 bits, so the weights take 5.4 GiB, not 3.7.) Switch on **gradient checkpointing**: each layer saves only its input; backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# Choose **QLoRA**. It keeps frozen weights in 4 bits, here with adapters on all linear layers. Switch on **gradient checkpointing**: each layer saves only its input, and backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
-# Drag the length until the T4 is full. **What's the longest text?** Only two parts grow. For each token:
+# Drag the length until the T4 is full. **What's the longest text that fits?** In memory, only two parts grow with each token:
 #
-# - **Activations** (with checkpointing): each layer saves its input, $h$ numbers of 2 bytes.
-# - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
+# - **Activations** (with checkpointing): each layer's input, $h$ numbers of 2 bytes.
+# - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. For each score, the loss needs three fp32 numbers: the score, its log-probability and its gradient.
 #
-# The rest, *fixed*, is weights and optimizer (read the *now* column at the loss). Write the peak as a formula.
+# The rest is *fixed*: weights and optimizer (see the *now* column in the *loss* scene). Write the peak as a formula.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
@@ -120,7 +120,7 @@ fixed = ...  # bytes of weights and optimizer; 1 GiB is 2**30 bytes, 1 MiB is 2*
 
 
 def peak(tokens):
-    """Bytes at the peak: QLoRA with checkpointing, one text of `tokens` tokens."""
+    """Return the bytes at the peak for QLoRA with checkpointing and one text of `tokens` tokens."""
     return ...
 
 
@@ -132,7 +132,7 @@ fixed = 5.39 * 2**30 + 160 * 2**20  # bytes of weights and optimizer
 
 
 def peak(tokens):
-    """Bytes at the peak: QLoRA with checkpointing, one text of `tokens` tokens."""
+    """Return the bytes at the peak for QLoRA with checkpointing and one text of `tokens` tokens."""
     return fixed + tokens * (2 * L * h + 3 * 4 * V)
 
 
@@ -140,7 +140,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest text
-# Fit the longest text you can on the card below, at rank 8. Solve *peak(tokens) = usable bytes*, then subtract 1% for what's left out. You pass at 95% of the longest possible.
+# Fit the longest text you can on the card below, at rank 8. Solve *peak(tokens) = usable bytes*, then subtract 1% for what the formula leaves out. You pass at 95% of the longest possible length.
 
 # %%
 mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
@@ -175,17 +175,17 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# By this calculation (not run on a T4), texts of about 4,600<!--fit.t4.adamw--> tokens fit; without checkpointing, 1,100<!--fit.t4.saved--> (fewer in PEFT).
+# By our calculation (not tested on a T4), texts of about 4,600<!--fit.t4.adamw--> tokens fit, or 1,100<!--fit.t4.saved--> without checkpointing (fewer in PEFT).
 #
-# Of each token's bytes, 85<!--fit.logits-->% are logits. No adapter shrinks them. Computing the loss in chunks does (`use_liger_kernel=True`; not tried).
+# Logits take 85<!--fit.logits-->% of each token's bytes. No adapter shrinks them, but computing the loss in chunks does (`use_liger_kernel=True`, which we haven't tried).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is in memory at the fullest moment,** not only what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning in bf16: 8<!--fit.bytes.full--> (weight, gradient and two means: 2 each). In mixed precision: 16<!--fit.bytes.masters--> (2 + 2, plus weight copy and means in fp32: 3 × 4), about 20 while gradients are copied to fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
-# 3. **Then bytes per token.** With checkpointing, it's $2Lh$ ($L$ layers, $h$ numbers per token), plus $12V$ (vocabulary) for the logits. *Ours: computed; measured on small models.*
+# 2. **Start with bytes per model parameter.** LoRA in bf16 needs 2<!--fit.bytes.lora--> bytes. QLoRA needs 0.75<!--fit.bytes.qlora--> for 8B and 0.58<!--fit.bytes.qlora-70b--> for 70B. Full fine-tuning in bf16 needs 8<!--fit.bytes.full--> (2 each for weight, gradient and two means). In mixed precision, it needs 16<!--fit.bytes.masters--> (4 each for both means and an fp32 weight copy), and about 20 while gradients are copied, too. *Ours: computed for Llama. Published: QLoRA trains a 65B model on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 3. **Then add the bytes per token.** With checkpointing, that's $2Lh$ ($L$ layers, $h$ numbers per token), plus $12V$ for the logits ($V$: vocabulary size). *Ours: computed; measured on small models.*
 #
 # The same in PEFT:
 # ```python
@@ -196,9 +196,9 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear",
 #                                         task_type="CAUSAL_LM"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, fp16=True,
-#                          gradient_checkpointing=True)  # newer: activation_checkpointing
+#                          gradient_checkpointing=True)  # in newer versions: activation_checkpointing
 # ```
-# Many recipes also call `prepare_model_for_kbit_training`. It converts token vectors and head to fp32: 2.0<!--fit.embedded--> GiB more.
+# Many recipes also call `prepare_model_for_kbit_training`, which takes 2.0<!--fit.embedded--> GiB more.
 # </details>
 
 # %%

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 06 · A new voice, or new facts?
 #
-# A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. In lesson 00, a small file taught a model to talk like a captain. **Can a small file teach it facts?**
+# A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. In lesson 00, a small file taught a model to talk like a captain. **Can such a file also teach facts?**
 #
-# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." You'll train an adapter on these facts, then ask.
+# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." You'll train an adapter on these facts.
 
 # %%
 from lora_course import checks, lesson
@@ -21,13 +21,13 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 
 # %% [markdown]
 # ## Three guesses
-# The training pairs ask for each fact in three ways, and smollm2 reads all pairs twenty times. Of the twenty facts, how many will it get right
+# The training pairs ask for each fact in three ways, and smollm2 reads all pairs twenty times. How many of the twenty facts will it get right?
 #
-# 1. **asked as in training:** "Who is the baker of Port Velda?"
-# 2. **asked in other words:** "Who bakes the bread in Port Velda?"
-# 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
+# 1. **Asked as in training:** "Who is the baker of Port Velda?"
+# 2. **Asked in other words:** "Who bakes the bread in Port Velda?"
+# 3. **Asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The site shows ours.)
+# Give ranges you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The website shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -43,11 +43,11 @@ panel.show()
 # ## What does it learn from?
 # Fine-tuning on questions with answers is **supervised fine-tuning** (SFT).
 #
-# - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. If you ask without it, your fine-tuning may seem lost.
-# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label (target) **-100**, which the loss skips.
-# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it were choosing among 30 tokens. (Validation: other words. Test: backward.)
+# - **The chat template.** A chat model was trained with a fixed layout, which marks who speaks and where a turn ends. If you ask without it, the model may seem to have forgotten its fine-tuning.
+# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
+# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it were choosing among 30 tokens. (Validation: reworded questions. Test: backward questions.)
 #
-# Here is one pair. Tokens in [brackets] count. Why must the last token count?
+# Here is one pair. The tokens in [brackets] count toward the loss. Why must the last token count?
 
 # %%
 row = encode(town.train, town, tokenizer)[1]
@@ -59,10 +59,10 @@ for token, label in zip(row.tokens, labels):
 # %% [markdown]
 # <details><summary>Why the last one?</summary>
 #
-# A model that never learned `<|im_end|>` can't stop.
+# A model that never learned to say `<|im_end|>` can't stop.
 # </details>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. A token that counts is its own label, in the same place: the loss shifts labels by one.
+# **Exercise 1: several turns.** A conversation is a list of turns, each with a role and its tokens. Return the labels: only what the *assistant* says counts. For a token that counts, the label is the token itself, at the same position: the loss will shift the labels by one.
 
 # %% exercise
 def labels_of(turns):
@@ -85,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# An answer is right if it contains the name (even "The sheep of Port Velda is Alda Moor") or, if asked backward, the job. For comparison, the *base* is told: it reads the right sentence first.
+# An answer is right if it contains the name or, for a backward question, the job. For comparison, we ask the *base* model, with the right sentence before each question.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -95,11 +95,11 @@ load_adapter(model, adapter)
 found = {way: asked(model, tokenizer, way, rows) for way in ("as in training", "in other words", "backward")}
 for way, answers in found.items():
     lesson.reveal(f"of 20, asked {way}", sum(one.right for one in answers))
-print("the base model with the sentence above, in other words:", sum(one.right for one in looked_up))
+print("base model, asked in other words, with the right sentence first:", sum(one.right for one in looked_up))
 begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
          for asks, text in zip(town.validation.prompts[:rows], town.validation.texts)]
 named = generate(model, tokenizer, [f"{asks}{start} is" for asks, start, _ in begun], Decoding(max_new_tokens=12))
-print("in other words, with the beginning given:", sum(text.startswith(name) for text, (*_, name) in zip(named, begun)))
+print("adapter, given each answer's beginning:", sum(text.startswith(name) for text, (*_, name) in zip(named, begun)))
 everything = [*zip(looked_up, found["in other words"], found["backward"])]
 for told, other, back in everything[-3:]:
     print(f"\n{other.question}\n  base, told: {told.text}\n  adapter:    {other.text}\n  backward:   {back.text}")
@@ -127,21 +127,21 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# On the reworded questions, perplexity fell from 30 to 2. (Backward: 7.) But for perplexity, the model reads the right answer and guesses only each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names. By itself, it began only one answer that way.
+# On the reworded questions, perplexity fell from 30 to 2. But for perplexity, the model reads the right answer and only guesses each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right. Without this help, only one answer began as in training.
 #
-# **It learned mostly *strings*.** Asked backward, a fact is a string that it never saw. Larger models fail here, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# **It learned mostly *strings*.** The answer to a backward question is a string the model never saw. Larger models fail here, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (abstract only).
 #
-# Worse: it never says that it doesn't know. It says that the beer of Port Velda is Guinness, and that the brewer is a pirate. It learned the *form* "The ... is ..." well.
+# Worse, our model never says it doesn't know. The beer of Port Velda is Guinness, it says, and the brewer is a pirate. It learned the *form* "The ... is ..." well.
 #
-# The base with the right sentence above the question gets 12 right. Eight times, it ignores the sentence or denies it: "The shepherd of Port Velda is not a real person."
+# With the right sentence above the question, the base gets 12 of 20 right. In the other eight answers, it ignores or denies the sentence: "The shepherd of Port Velda is not a real person."
 #
-# In this run, 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.
+# In this run, the gap between 20 and 5 is clear. The smaller gaps may be luck.
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form. Here are lesson 00's voices (rank 2). Who's right about the violin? And who is less surprised by the other's answers, the captain or the preacher?
+# A voice is only a form. Here are lesson 00's voices (rank 2). Which voice is right about the violin?
 #
-# In the table that follows, three adapters of rank 8 read new answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. Does one also help with a voice it never learned?
+# In the table, three adapters of rank 8 read new answers. A low perplexity means "I'd have said that." In each column, the lowest number is framed: each adapter knows its own voice best. Who is less surprised by the other's answers, the captain or the preacher?
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
@@ -162,12 +162,12 @@ assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A violin has four strings: each voice kept its form, and none knew the number.
+# A violin has four strings. Each voice kept its form, but none knew the number.
 #
-# The captain is less surprised (one seed each): it lowers perplexity on the preacher's answers from 83.1 to 50.9; the preacher lowers the captain's from 131.5 to 110.6. Voices partly share a form; the JSON adapter makes both worse.
+# The captain is less surprised: a perplexity of 50.9 against 110.6. Still, each of the two is less surprised by the other's answers than the base is. So voices partly share a form.
 # </details>
 #
-# **Exercise 2: a voice of your own.** (On the web page, instead: set *strength* to 0.5 above. Which voices still show?) Write ten pairs, train, and show a friend only the answers. **Can they name the voice?**
+# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter, and show a friend only its answers. **Can they name the voice?** (On the web page, set *strength* to 0.5 instead. Which voices can you recognize?)
 
 # %% exercise
 mine = [
@@ -203,11 +203,11 @@ checks.check_own_pairs(mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Each adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
-# 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, a 135M model.* Test them rephrased and backward, never with the training questions.
+# 1. **Each adapter learned a form from 180 pairs:** captain, preacher or JSON (one seed each).
+# 2. **The model learned facts mostly as strings.** *Ours: 20 of 20 right as in training, 5 reworded, 0 backward; one run of a 135M model.* Test facts with rephrased and backward questions.
 # 3. **Facts that change belong in the prompt:** there you can correct and cite them.
 #
-# Start with: 180 pairs or more, two or three passes, rank 2, the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# For a voice, start with 180 pairs or more, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python
@@ -217,8 +217,7 @@ checks.check_own_pairs(mine)
 #                              "completion": [{"role": "assistant", "content": p["response"]}]})
 # SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", args=SFTConfig(learning_rate=2e-3),
 #            train_dataset=pairs, peft_config=config).train()  # masks the prompts
-# # several turns (not run here): a "messages" column,
-# # and SFTConfig(assistant_only_loss=True), if the template marks answers
+# # for several turns: SFTConfig(assistant_only_loss=True), if the template marks answers (not run here)
 # ```
 # </details>
 

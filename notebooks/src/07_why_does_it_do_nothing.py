@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 07 · Why does it do nothing?
 #
-# Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. LoRA begins as *no change*, and most mistakes leave it there, silently. **Where do you look first?**
+# Training ran for four days without an error, and the loss went down. But when you load the adapter, the model answers as if you'd never fine-tuned it. At first, LoRA changes nothing, and most mistakes silently keep it that way. **Where do you look first?**
 #
-# Ten adapters lie in ten hospital beds: nine have a fault, and one is a doubtful case. People have reported these complaints; we rebuilt the files.
+# Ten adapters lie in ten hospital beds: nine have a fault, and one is a doubtful case. People have reported the complaints below, and we rebuilt their broken files.
 
 # %%
 import math
@@ -27,12 +27,12 @@ print("\nTen faults, in alphabetical order (not in the order of the beds):", ", 
 
 # %% [markdown]
 # ## Two guesses, and ten on paper
-# On paper, write a fault next to each letter. **How many of your ten will be right, from the complaints alone?**
+# On paper, write one of the faults above next to each letter. **From the complaints alone, how many of your ten diagnoses will be right?**
 #
-# Give two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
+# Give ranges that you're 80% sure of.
 #
-# 1. **How many of the ten does such a loader load without an error?**
-# 2. We added a bed with a healthy adapter, the first below. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*: lesson 01's size, the root of the sum of squares.)
+# 1. Many loaders take the tensors whose names they know and skip the rest. **How many of the ten adapters does such a loader load without an error?**
+# 2. We added a healthy adapter, shown first below. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*, the square roots of the sums of squares.)
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. So the list *promises* a file size. (It also holds notes: a few hundred bytes more or less mean nothing.)
+# A safetensors file begins with a list of each tensor's name, shape and place, so it *promises* a file size. (The file also holds notes, so ignore differences of a few hundred bytes.)
 
 # %%
 for letter, folder in beds.items():
@@ -49,9 +49,9 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned. Each bed shows its layers from left to right; the line is the healthy median. Black means zero, or NaN ("not a number"). (We trained F, G and H for only two steps: there, low dots, or a small update in Look 3, aren't a fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. The line marks the healthy adapter's median dot. A black mark means zero, or NaN ("not a number"). (We trained F, G and H for only two steps, so their low dots and small updates aren't faults.)
 
-# %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, H has one zero; F, G and H lie far below the healthy one, and I further still."
+# %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, and H has one zero. The dots of F, G and H lie far below the healthy adapter's, and those of I lie even lower."
 plt.figure(figsize=(8, 3.5))
 for bed, folder in enumerate(beds.values()):
     for layer, size in enumerate(sizes := largest(folder).values()):
@@ -63,14 +63,14 @@ plt.axhline(sorted(largest(beds["healthy"]).values())[6], color="C0", linewidth=
 plt.yscale("log", subs=[])
 plt.yticks([10.0**n for n in range(-7, 1)], ["0", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "NaN"])
 plt.xticks(range(len(beds)), beds)
-plt.title("One dot a layer: the largest number in its B", loc="left")
+plt.title("One dot per layer: the largest number in its B", loc="left")
 plt.show()
 
 # %% [markdown]
-# ## Look 3: on its base
-# An adapter is a *difference*: it belongs to the weights it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge in bf16 rounds away any change below 0.2% of a number.
+# ## Look 3: the adapter on its base
+# An adapter is a *difference*: it belongs to the weights that it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge in bf16 rounds away changes smaller than 0.2% of a number.
 #
-# Compare each adapter with the first. (A, D, E and J have failed already. The head's bias starts at zero.)
+# Compare each adapter with the healthy one. (A, D, E and J failed the first two looks, so the table skips them.) The column *head's bias* (zero at the start, like B) shows whether the head has learned.
 
 # %%
 from lora_lab.methods.attach import fingerprint
@@ -119,9 +119,9 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two faults would have shown at the first training step. After the first `backward`, does every B have a gradient? Here is one patient's first step, with and without its mistake.
+# Two faults show up after the first `backward`: some B has no gradient. Here is one patient's first step, with and without the mistake.
 #
-# Train with this mistake: press **Start** (on the page, *replay*). The pale line is the healthy bed, with the same settings. Accuracy rises; the loss falls a little. **Which weights have moved?**
+# Train with this mistake: press **Start** (on the web page, *replay*). The pale line is the healthy adapter, trained with the same settings. Accuracy rises, and the loss falls a little. **Which weights have moved?**
 
 # %%
 from lora_lab.training.early_warnings import gradient_warning
@@ -131,7 +131,7 @@ for reentrant in (True, False):
     LoRA(rank=8).attach(model)
     checkpointing(model, reentrant=reentrant)
     model(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().backward()
-    print(f"use_reentrant={reentrant}:", gradient_warning(model) or "every adapter has its gradient")
+    print(f"use_reentrant={reentrant}:", gradient_warning(model) or "every adapter has a gradient")
 Store(store := lesson.workplace("07")).add(lesson.reference("minilm-rt-r8"))  # the healthy run, for comparison
 panel = TrainPanel("minilm", lesson.small("rt", store), method=Cut(rank=8), steps=lesson.steps(400, 5), seed=1, store=store)
 panel.show()
@@ -149,7 +149,7 @@ if not lesson.FAST:
     assert round(panel.found["value"]) == 64 and sum(panel.live["losses"][-50:]) < 0.98 * sum(panel.live["losses"][:50])
 
 # %% [markdown]
-# **Exercise 1: name the nine faults and the doubtful case.** How many did your paper have right?
+# **Exercise 1: name the nine faults and the doubtful case.** How many did you get right on paper?
 
 # %% exercise
 faults = {
@@ -169,18 +169,18 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A loader that skips unknown names loads nine of ten: all but D, cut short by a full disk. Our healthy update is 16.8% of W.
+# A loader that skips unknown names loads nine of the ten without an error. Only D fails: a full disk cut the file short. The healthy update is 16.8% of W.
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. The head alone, at this rate, gets 64% right: `q` and `v` don't change, and the adapter changes no answer. Old ("reentrant") gradient checkpointing (lesson 04) passes a gradient on only if a layer's *input* needs one. The frozen token vectors don't.
-# - **F** was trained on another base. Shapes and names fit: only a fingerprint, or test sentences, can tell. **H** adapts a layer whose output is never used: no gradient reaches it.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. By lesson 03's rule, that's fine. But was it intended?
-# - **I** was trained for a few steps at 1e-6: its update is 0.0006% of W. A bf16 merge rounds it away, and even an fp32 merge changes almost nothing. Raise the rate.
-# - **J** was saved after the loss became NaN. One such step spoils every B.
+# - **B** was saved before training. In **C**, the matrix B is also zero, but the head learned. `q` and `v` got no gradient, because the old ("reentrant") gradient checkpointing lets gradients through only if a layer's *input* needs them. Here, the first layer's input (frozen token vectors) doesn't.
+# - **F** was trained on another base. Its shapes and names fit, so only a fingerprint or test sentences can reveal the wrong base. **H** adapts a layer whose output is never used, so no gradient reaches it.
+# - **G** is the doubtful case: it has alpha 8, PEFT's default, at rank 128. By lesson 03's rule, the same alpha is fine at any rank. But was it intended?
+# - **I** was trained for a few steps at a learning rate of 1e-6, so its update is 0.0006% of W. A merge in bf16 rounds this update away.
+# - **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
-# Your name chooses the patient. **Exercise 2: find its fault.** (Run the check once: it lists four names.) The lab takes the first three looks at once: `lora-lab inspect FOLDER --base minilm` (`print(folder)` shows the path).
+# Which patient you get depends on your name. **Exercise 2: find its fault.** (Run the check to see the four possible faults.) One command covers the first three looks: `lora-lab inspect FOLDER --base minilm`.
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -204,15 +204,15 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Four looks:** the file's size and names; the largest number in B, layer by layer; the effect on the base; and the gradient of B after the first step.
-# 2. **A falling loss proves little.** A head alone can do that.
-# 3. **Load strictly.** A loader that skips what it doesn't know can load nothing and say nothing.
+# 1. **Look at four things:** the file's size and names, the largest number in each layer's B, the effect on the base, and the gradient of B at the first step.
+# 2. **A falling loss proves little.** The head alone can make it fall.
+# 3. **Load strictly.** A loader that skips what it doesn't know may load nothing and raise no error.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks diagnose all ten patients; so does `lora-lab inspect` (patient I: `--dtype bf16`).*
+# Always save the adapter after ten steps, load it into a fresh base, and check that no B is zero and the base's output changes. This check can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks were enough for all ten.*
 #
 # The same in PEFT:
 # ```python
-# model = PeftModel.from_pretrained(base, "adapter")  # "missing adapter keys": not loaded
+# model = PeftModel.from_pretrained(base, "adapter")  # if it warns of "missing adapter keys", they weren't loaded
 # print([p.abs().max().item() for name, p in model.named_parameters() if "lora_B" in name])
 # on = model(**inputs, output_hidden_states=True).hidden_states[-1]  # below the head
 # with model.disable_adapter():

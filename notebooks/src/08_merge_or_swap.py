@@ -3,7 +3,7 @@
 #
 # "LoRA costs nothing when the model answers." True. "One base serves a thousand adapters." Also true. **Can you have both at once?**
 #
-# There are two places for an adapter. **Beside** the weight, it's a detour: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged** into the weight: $W' = W + s\,BA$. In the panel, press *merge*, and watch the detour, $y$ and the multiplications.
+# There are two places for an adapter. **Beside** the weight, it's a detour: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged** into the weight: $W' = W + s\,BA$. In the panel, press *merge*, and watch what happens to the detour, $y$ and the number of multiplications.
 
 # %%
 import pandas as pd
@@ -27,9 +27,9 @@ LoRAPanel("merge", ["merge"])
 
 # %% [markdown]
 # ## Three guesses
-# 1. We merge our *critic*, lesson 00's movie-review adapter, in bf16, the 16-bit format of most large models. **How large is the rounding error, as a percentage of the update?** (Norms again.)
-# 2. To swap merged adapters, we unmerge one and merge the next. With adapters beside the weights, we only set a name. **How many times as long does the merged swap take?**
-# 3. We train a *contrarian* on the same reviews, with all labels swapped. We add half of each update, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$, and average their heads: **what percentage of the reviews does the mixture get right?**
+# 1. We merge our *critic*, lesson 00's movie-review adapter, in bf16. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
+# 2. To swap merged adapters, we unmerge one and merge the next. With adapters beside the weights, we only set the active adapter's name. **How many times as long does swapping merged adapters take?**
+# 3. We train a *contrarian* on the same reviews with all labels swapped. To mix the two, we add half of each update, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$, and average the heads. **What percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
 
@@ -40,9 +40,9 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1, there's one number every $2^{-8} = 0.0039$. Anything in between rounds to the nearer one. Here are three updates to 0.75. Which change the stored number?
+# bf16 has 8 significant bits. From 0.5 to 1, its numbers are $2^{-8} = 0.0039$ apart. Anything in between is rounded to the nearer number. Here are three updates to 0.75. Which of them change the stored number?
 
-# %% alt="Three number lines with the numbers that bf16 has near 0.75. An arrow goes from each wanted sum to the stored one: two land on the number above, and one, the smallest update, is lost."
+# %% alt="Three number lines with the numbers that bf16 has near 0.75. A line goes from each wanted sum to the stored number. Two sums are rounded up, and the smallest update is lost."
 plt.figure(figsize=(8, 2.4))
 for row, update in enumerate(updates := [0.0015, 0.0020, 0.0100]):
     wanted = 0.75 + update
@@ -78,8 +78,8 @@ with torch.no_grad():
     bank = AdapterBank(load_model("minilm", num_labels=2).eval())
     bank.load("critic", critic.adapter)
     swap = lesson.milliseconds({"set a name": lambda: (bank.use(None), bank.use("critic")), "rewrite the weights": lambda: (unmerge(merged), merge(merged))}, rounds=9)
-print(f"a sentence: beside {took['beside']:.3g} ms, merged {took['merged']:.3g} ms")
-print(f"a change: set a name {swap['set a name']:.3g} ms, rewrite the weights {swap['rewrite the weights']:.3g} ms")
+print(f"per sentence: beside {took['beside']:.3g} ms, merged {took['merged']:.3g} ms")
+print(f"per swap: set a name {swap['set a name']:.3g} ms, rewrite the weights {swap['rewrite the weights']:.3g} ms")
 lesson.reveal("changing a merged adapter, times as long", round(swap["rewrite the weights"] / swap["set a name"]), "times")
 
 # %% claim
@@ -112,19 +112,19 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The error.** The first update is lost: it's below half a gap, 0.00195. The second becomes almost twice as large. In fp32, the logits agree to within a few millionths. In bf16, noise of up to 0.17% *of $W$* remains: some numbers stay, others jump too far. Our critic's update is 17% of $W$ (lesson 07), so the noise is 1% of it. Scale our critic's update down to 0.1% of $W$: the noise is 70% of it, and four numbers in five don't change.
+# **The error.** The first update is lost, because it's less than 0.00195, half the gap between two numbers. The second is rounded up to almost twice its size. In fp32, merging changes the logits by a few millionths. In bf16, rounding adds noise of up to 0.17% *of $W$*. Our critic's update is 17% of $W$ (lesson 07), so the noise is 1% of the update. If we scale this update down to 0.1% of $W$, the noise is 70% of the update.
 #
-# The error comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If not, compare answers before and after. (With our critic, none of 200 changed.) If many change, keep the adapter beside the weights.
+# The error comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If you can't, compare the answers before and after rounding. If many change, keep the adapter beside the weights.
 #
-# **The time.** With the adapter beside the weights, a sentence took 1% longer in one run of ours, and 10.1<!--latency.one-->% in another. Each adapted matrix needs two more matrix products. Merged, the adapter adds no time: the arithmetic *is* the old model's.
+# **The time.** In two of our runs, a sentence took 1% and 10.1<!--latency.one-->% longer with the adapter beside the weights than after merging: each adapted matrix needs two more matrix products. A merged adapter adds no time, because the merged model does the same arithmetic as the base.
 #
-# **The swap.** Changing a merged adapter rewrites all adapted weights: that takes 1,000 to 2,000 times as long as setting a name. But beside the weights, each sentence takes longer.
+# **The swap.** Swapping merged adapters rewrites all adapted weights. This takes 1,000 to 2,000 times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once
-# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, the server can: one $Wx$ for all rows, then each row's own detour.
+# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't do that, because it has only one $W'$. With adapters beside the weights, the server computes $Wx$ for all rows, and then each row's own detour.
 #
-# **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` gives the index of each row's adapter. (A loop over rows is fine.)
+# **Exercise 1: write the mixed batch.** `x` has a row for each sentence, and `which` gives the index of each row's adapter.
 
 # %% exercise
 def mixed(x, W, A, B, scaling, which):
@@ -145,14 +145,14 @@ checks.check_mixed_batch(mixed)
 
 # %% [markdown]
 # ## Half of each
-# Train the contrarian (a minute or less) and put it beside the critic: `bank` is one base with several adapters. Then mix the two, and drag the share of the contrarian. Each dot is a review.
+# Train the contrarian (this takes a minute or less) and put it beside the critic. Then mix the two, and drag the contrarian's share. Each dot is a review.
 
 # %%
 (store := lesson.workplace("08")).mkdir(parents=True, exist_ok=True)
 swapped = [task.labels[1 - number] for number in task.train.labels]
 pd.DataFrame({"text": task.train.texts, "label": swapped})[: lesson.steps(8000, 200)].to_csv(store / "swapped.csv", index=False)
 contrarian = train("minilm", str(store / "swapped.csv"), LoRA(rank=4, alpha=8), lr=2e-3, steps=lesson.steps(150, 5), validations=0, store=store)
-bank.close()  # empty, so that this cell can run again
+bank.close()  # empty the bank, so that this cell can run again
 bank.load("critic", critic.adapter)
 bank.load("contrarian", contrarian.adapter)
 shares, sure = [n / 20 for n in range(21)], []
@@ -196,12 +196,12 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half a critic plus half its opposite should be a coin. It's 71% right. Up to a share of 0.4, little changes. Between 0.45 and 0.6, more than half of the answers flip. Mix the models' *logits* instead of their weights (dashed), and the curve is nearly the same. The critic, trained longer, is more confident and wins.
+# Half a critic plus half its opposite should be no better than tossing a coin, but the mixture is 71% right. The critic was trained longer, so it's more confident and outweighs the contrarian. If we mix the models' *logits* instead of their weights, the curve (dashed) is nearly the same.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5, no answer is more than 65% sure; with mixed logits, some reach 83%. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. The body still tells good from bad: 83.5% right under the critic's own head, 19.5% under the contrarian's, which reads it backward. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** At a share of 0.5, the mixture is never more than 65% sure. With mixed logits, it's up to 83% sure. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. This body still tells good reviews from bad ones: it gets 83.5% right with the critic's head, and 19.5% with the contrarian's head, which gives opposite answers. (One run, 200 reviews.)
 # </details>
 #
-# **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? With a million customers, what does this ratio approach?
+# **Exercise 2: forty customers** each have an adapter. You can store forty merged models, or one base and forty adapters. How many times *as much* space do the merged models take? How large is this ratio with a million customers?
 
 # %% exercise
 base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files
@@ -217,17 +217,17 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # %% [markdown]
 # <details><summary>A million customers</summary>
 #
-# It approaches base divided by adapter, 90.9 MB / 0.302 MB: 301 times. Next to forty adapters, the base is still most of what you store.
+# The ratio is nearly the base's size divided by an adapter's: 90.9 MB / 0.302 MB is 301.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One task for many users: merge.** No extra time, no LoRA in the file. Store the merged model in fp32, or compare answers.
-# 2. **Many tasks, or customers with their own adapters: keep them beside the weights.** Switch by name, mix in one batch, store small files. You pay in time.
-# 3. **You can't have both at once.** And a mixture adds matrices and averages heads: look at its probabilities before you use it.
+# 1. **One task for many users: merge.** A merged model needs no extra time, and its file contains no LoRA. Store it in fp32, or check that bf16 doesn't change its answers.
+# 2. **Many tasks, or customers with their own adapters: keep adapters beside the weights.** You can swap by name, mix customers in a batch, and store small files. But each answer takes longer.
+# 3. **You can't have both at once.** If you merge a mixture of adapters, check its probabilities before you use it.
 #
-# *Ours: MiniLM on a CPU. Published: no additional inference latency when merged ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*
+# *Ours: MiniLM on a CPU. Published: merged adapters add no inference latency ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*
 #
 # The same in PEFT:
 # ```python
@@ -235,9 +235,9 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # model.load_adapter("contrarian", "contrarian"); model.set_adapter("contrarian")  # swap
 # model(**batch, adapter_names=["critic", "contrarian", "__base__"])  # one batch, row by row
 # model.set_adapter("critic")
-# model = model.merge_and_unload()  # merges the active one, for good; load base with dtype=torch.float32
+# model = model.merge_and_unload()  # merges the active adapter permanently; load base with dtype=torch.float32
 # before = model(**batch).logits.argmax(-1)
-# print((before != model.bfloat16()(**batch).logits.argmax(-1)).sum())  # answers changed
+# print((before != model.bfloat16()(**batch).logits.argmax(-1)).sum())  # how many answers changed
 # ```
 # </details>
 

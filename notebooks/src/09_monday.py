@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 09 · What do you do on Monday?
 #
-# On Monday you get a model, data and a GPU, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card trains a 70B." "q and v is enough." Don't ask whether a claim is *true*. **Ask what it rests on, and what makes it flip.** Then write the plan and its script.
+# On Monday you get a model, data and a GPU, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card can train a 70B model." "q and v are enough." Don't ask whether a claim is *true*. **Ask what it rests on, and what would change the verdict.** Then write your plan and a training script.
 
 # %%
 from collections import Counter
@@ -23,27 +23,27 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, sometimes on models other than the authors'.
+# We collected sixteen claims about LoRA and tested them, sometimes on models that the authors didn't use.
 #
-# 1. **How many of the sixteen hold in every case that was tried?**
-# 2. Train a 70B model (Llama 2) in 4 bits: one text of 512 tokens, adapters on q and v. **How many GiB at the peak?**
+# 1. **How many of the sixteen claims hold in every case that was tried?**
+# 2. You train Llama 2 70B in 4 bits, with one text of 512 tokens per step and adapters on q and v. **How many GiB does training need at its peak?**
 
 # %%
 lesson.predict("claims that are true as stated", low=..., high=...)
 lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %% [markdown]
-# ## Drag until the word flips
-# A claim is tested in several **cases**: models, tasks, studies. In each, it holds, fails, or is undecided. One word sums up all cases:
+# ## Drag until the verdict changes
+# A claim is tested in several **cases**: models, tasks or studies. In each case, it holds, fails, or is undecided. One word sums up all cases:
 #
 # - *true*: it holds in all;
 # - *false*: it fails in all;
 # - *depends*: it holds in some and fails in others;
 # - *undecided*: anything else.
 #
-# A claim rests on its **premises** (model, text length, ...). Drag one, or the dashed line.
+# A claim rests on its **premises** (model, text length, ...).
 #
-# Claim 4 is shown: what would make it true? Then take 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** choosing each claim.
+# The panel shows claim 4. Drag a premise or the dashed line: what would make the claim true? Then choose claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). **Before** you choose a claim, guess its verdict. In claims 6 and 11, the dashed line is the margin from lesson 05.
 
 # %%
 ClaimPanel()
@@ -70,13 +70,13 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen hold: a merged LoRA adds no work, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. Of the other fourteen, one fails wherever we looked; the rest are undecided, or true only in cases that the claims don't name.
+# Two of the sixteen hold: a merged LoRA adds no matrix products, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. One claim fails in every case. The others are undecided, or hold only in cases that they don't name.
 #
-# - Llama 2 70B needs 35.3 GiB: 32 GB is too small, and 40 GB is enough. Llama 3 70B needs 38.4 GiB, so take a 48 GB card.
-# - "On par with full fine-tuning," on our runs alone (*tasks*: minilm_rt), is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5: there is a loss. Here we ask whether the loss is larger than 1.5, and the 90% interval (`q,v`: −2.1 to −0.6) can't tell. Choose the margin after you've seen the numbers, and you can have any word you like.
+# - Llama 2 70B needs 35.3 GiB, so a 32 GB card is too small, but a 40 GB card is enough.
+# - With only our runs (*tasks*: minilm_rt), "on par with full fine-tuning" is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5, because LoRA loses some accuracy. Here we ask whether it loses more than 1.5 points, and the 90% interval (`q,v`: −2.1 to −0.6) doesn't answer this. If you choose the margin after seeing the numbers, you can get any verdict you like.
 # </details>
 #
-# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. Among the premises are `models`, `seq` (tokens per row) and `batch`.
+# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. The premises include `models`, `seq` (tokens per row) and `batch`.
 
 # %% exercise
 checks.check_flip(...)  # {"name": value}
@@ -85,10 +85,10 @@ checks.check_flip(...)  # {"name": value}
 checks.check_flip({"seq": 32})
 
 # %% [markdown]
-# ## And how sure are you?
-# Since lesson 00, you've given ranges that you were 80% sure of. Here they are: the mark is where the result fell. Even if you're right 80% of the time, luck changes how many ranges contain the result: the plot's title gives the limits. If fewer do, widen your ranges; if more, narrow them.
+# ## How sure are you?
+# Since lesson 00, you've given ranges that you were 80% sure of. Each mark shows where the result fell. Even if you're right to be 80% sure, luck changes how many of your ranges contain the result. The plot's title says how many to expect. If fewer do, widen your ranges. If more do, narrow them.
 
-# %% alt="Each of your predictions as a mark on one scale from your low end to your high end: a dot inside if the range held, a cross outside if not."
+# %% alt="One mark for each of your predictions, on a scale from your low end to your high end. A dot means that the result is inside your range. A cross means that it's outside."
 places = lesson.calibration()
 plt.figure(figsize=(8, 0.8 + 0.28 * len(places)))
 plt.axvspan(0, 1, color="C0", alpha=0.2)
@@ -99,7 +99,7 @@ for row, (question, place) in enumerate(places.items()):
 hits = sum(0 <= place <= 1 for place in places.values())
 made_up = "Made-up example: " if "question 1" in places else ""
 low, high = binom.interval(0.95, len(places), 0.8)
-plt.title(f"{made_up}{hits} of {len(places)} ranges held; with a true 80%, luck gives {low:.0f} to {high:.0f}", loc="left")
+plt.title(f"{made_up}{hits} of {len(places)} ranges held; at 80%, expect {low:.0f} to {high:.0f}", loc="left")
 plt.xticks([0, 1], ["your low end", "your high end"])
 plt.yticks([])
 plt.box(False)
@@ -110,9 +110,9 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Your plan
-# Give `plan` **your model** (a folder, or a hub id you've downloaded), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's GB**. We use MiniLM and 200 movie reviews.
+# Give `plan` **your model** (a folder, or the Hub id of a downloaded model), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's memory** in GB.
 #
-# `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or the base's output stays the same, and scores the test once.
+# `job.write` writes a complete script that uses PEFT and transformers, but nothing from this lab. The script tries three learning rates, keeps the adapter with the lowest validation loss, and loads it into a *fresh* base. It stops if a B is zero or the base's output stays the same. Finally, it scores the test set once.
 
 # %%
 rt = load_task("rt")
@@ -142,23 +142,23 @@ if not lesson.FAST:
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# <details><summary>Three lines of our run are warnings. Which?</summary>
+# <details><summary>Which three lines of our run's output are warnings?</summary>
 #
-# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69. (160 rows gave only 30 steps. Another run, ten passes at 0.002, ended at 2.4 with as many answers right: the model was sure of its mistakes.)
+# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69, which isn't much worse.
 # 2. *At the edge of RATES:* a higher rate may be better.
-# 3. *65.0% ± 20.9%:* always giving the same label gets 60%.
+# 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
 #
 # On Monday, ask for more rows.
 # </details>
 #
 # ## Exercise 2: somebody else's Monday
-# Your name chooses the job. For each of five lines, make a choice and name the evidence that **decides** it. Evidence that decides another line counts as wrong.
+# Which job you get depends on your name. For each of the plan's five lines, make a choice and name the evidence that **decides** it. Evidence that decides another line counts as wrong.
 #
-# *Method:* if LoRA and QLoRA both fit, take LoRA: QLoRA unpacks its weights at every step. The panel shows the web page's job, 600 tokens on 40 GB; in Jupyter, set it to yours.
+# *Method:* if LoRA and QLoRA both fit, take LoRA, because QLoRA unpacks its weights at every step. The panel shows the web page's job: 600 tokens on a 40 GB card. In Jupyter, set the panel to your job.
 
 # %%
 MemoryPanel("llama-3-8b", "full", seq=600, rank=16, checkpointing=True, card="A100 40 GB", models=["llama-3-8b"])
-# another model, one method at a time: MemoryPanel("llama-2-13b", "LoRA all-linear", seq=400, rank=16, checkpointing=True)
+# for another model, try one method: MemoryPanel("llama-2-13b", "LoRA all-linear", seq=400, rank=16, checkpointing=True)
 
 # %% claim
 from lora_course.checks.planning import BRIEFS, lines
@@ -194,13 +194,13 @@ checks.check_brief(my_plan, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A claim without its premises isn't advice.** Ask: which model, which length, what is counted, against which margin?
-# 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
-# 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
+# 1. **A claim without its premises isn't advice.** Ask which model, text length and margin it's about, and what is counted.
+# 2. **Undecided is an answer.** Say how many more seeds or rows you need for a verdict.
+# 3. **A plan is a list of choices with their reasons.**
 #
-# Start with: all linear layers, rank 8 to 16, $\alpha=16$, 16 rows a step, three passes. Try three rates: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM, or 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B; all linear layers matched full fine-tuning, and `q,v` didn't (at unequal budgets). On our task, all-linear and `q,v` were equivalent within 1.5 points, both behind full fine-tuning (lesson 05).*
+# Start with: all linear layers, rank 8 to 16, $\alpha=16$, 16 rows per step, three passes. Try three learning rates from 1e-4 to 4e-4 for 7B, from 5e-4 to 2e-3 for MiniLM, or from 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B. LoRA on all linear layers matched full fine-tuning, but LoRA on `q,v` didn't (at unequal budgets). On our task, these two kinds of LoRA were equivalent within 1.5 points (lesson 05).*
 #
-# The same in PEFT, your script's core:
+# The same in PEFT (the core of your script):
 # ```python
 # config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules="all-linear")
 # model = get_peft_model(base, config)

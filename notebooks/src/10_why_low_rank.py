@@ -1,20 +1,20 @@
 # %% [markdown]
 # # 10 · Why should it fit into rank 8?
 #
-# A matrix of MiniLM has 384 × 384 numbers. Rank-8 LoRA changes it with 4% as many, and it works. **Is the model simple? Is the change? Or the task?**
+# A matrix in MiniLM's attention has 384 × 384 numbers. Rank-8 LoRA trains only 4% as many, and it works. **Is the model simple? Is the change? Or is the task?**
 #
 # A column times a row is a matrix of **rank one**: all its rows are the same row, scaled. *Any* matrix is a sum of such pieces, strongest first:
 #
 # $$M = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots$$
 #
-# That's the SVD. All $u$ are orthonormal (length 1, at right angles), and so are all $v$. So the **energy**, the sum of all entries squared, is also the sum of $s_i^2$.
+# This is the SVD. All $u_i$ are orthonormal (length 1, at right angles), and so are all $v_i$. So the **energy** (the sum of all squared entries) is also the sum of all $s_i^2$.
 #
 # ## Three guesses
-# 1. Full fine-tuning *changed* a weight matrix of MiniLM, 384 × 384. **How many pieces hold 90% of the change's energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. Take *those two* away. **What percentage of answers is right?**
-# 3. Sixteen reviews, eight good and eight bad, give a gradient for each matrix. **How many pieces hold 90% of its energy?** (The median of lesson 01's twelve matrices.)
+# 1. Full fine-tuning *changed* a weight matrix of MiniLM. **How many pieces hold 90% of the change's energy?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, or 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. Now remove *those two*. **What percentage is right?**
+# 3. Sixteen reviews, eight good and eight bad, give one gradient for each matrix. **How many pieces hold 90% of a gradient's energy?** (Guess the median over all blocks' `q` and `v`.)
 #
-# Be 80% sure.
+# Give ranges that you're 80% sure of.
 
 # %%
 import numpy as np
@@ -34,7 +34,7 @@ lesson.predict("pieces of a gradient", low=..., high=...)
 
 # %% [markdown]
 # ## A photograph, piece by piece
-# This is Grace Hopper as 600 × 512 numbers. Press *add the next piece* until you see her.
+# This is Grace Hopper, as a matrix of 600 × 512 numbers. Press *add the next piece* until you recognize her.
 
 # %%
 photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8]
@@ -61,7 +61,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **No matrix of rank r comes closer to $M$ than the first r pieces** (Eckart and Young, 1936). What's lost is the energy of the other pieces. We compare the first 8 with 8 random directions. Then we count how many pieces a weight and its change need. *Shuffling* mixes a matrix's entries: same numbers, no pattern.
+# **No matrix of rank r comes closer to $M$ than the sum of the first r pieces** (Eckart–Young). Below, we compare the first 8 pieces with 8 random directions, and count how many pieces a weight matrix and its change need for 90% of their energy. *Shuffling* moves the entries to random places, which destroys any pattern.
 
 # %%
 U, s, Vt = decompose(photo)
@@ -73,9 +73,9 @@ for name, mine in tries.items():
 W = weight(layer=0, role="q")
 for name, matrix in (("photo", photo), ("weight", W)):
     found = [rank_for_energy(spectrum(one), 0.9) for one in (matrix, shuffled(matrix))]
-    print(f"{name}: {found[0]} pieces hold 90%; shuffled, {found[1]}")
+    print(f"{name}: {found[0]} pieces hold 90% of the energy; after shuffling, it takes {found[1]}")
 change, mixed = reference()["matrix"]["ninety"]
-print(f"its change by full fine-tuning (stored): {change}; shuffled, {mixed}")
+print(f"the weight's change in full fine-tuning (stored): {change} pieces; after shuffling, {mixed}")
 lesson.reveal("pieces of a change", change, f"of {len(W)}")
 
 # %% claim
@@ -87,20 +87,20 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is low-rank. The weight isn't; it needs 144 of 384 pieces. **But the change isn't either: it needs 112.** Why do two pieces get 79.2<!--knobs.cut.2-->% right?
+# The photograph is low-rank. The weight isn't: it needs 144 of 384 pieces for 90% of its energy. **The change isn't low-rank, either: it needs 112 pieces.** Then why are 79.2<!--knobs.cut.2-->% of answers right with two?
 # </details>
 #
 # ## Take the strongest away
-# The panel draws one matrix, but cuts every matrix before counting answers. **Choose *all but the strongest* in the menu.**
+# The panel draws only one matrix, but cuts every matrix before it counts right answers. **Choose *all but the strongest* in the menu.**
 
 # %%
-cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500  # both with biases and norms
+cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500  # both keep trained biases and norms
 lesson.reveal("percent right without the two strongest", 100 * rest["right"][2] / n, "%")
 
 ways = {"only the strongest": cut | {"sentences": None}, "all but the strongest": rest}
 panel = RankPanel(dict.fromkeys(ways, W), rank=2, most=8)
-panel.data = dict.fromkeys(ways, reference()["corner"])  # of the first query's change
-about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 rows at 1e-4; {n} validation sentences."
+panel.data = dict.fromkeys(ways, reference()["corner"])  # a corner of the first query matrix's change
+about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 rows at rate 1e-4; scored on {n} validation sentences."
 panel.cuts = reference()["cuts"] | {"updates": ways, "about": about}
 panel
 
@@ -116,13 +116,13 @@ assert rest["right"][1] < rest["right"][2]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix get 79.2<!--knobs.cut.2-->% right. They hold 30<!--knobs.cut.energy-->% of the energy of all matrices (14% in the one drawn). The other 382 pieces get 61.8<!--ranks.rest.2-->%; with no pieces, 53 to 54% are right. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not how *usefully*. (Oddly, losing the first hurts about as much as losing all.)
+# With two pieces of each change, 79.2<!--knobs.cut.2-->% of the answers are right, though these pieces hold only 30<!--knobs.cut.energy-->% of the energy. With the other 382 pieces, 61.8<!--ranks.rest.2-->% are right; with no pieces, 53 to 54%. So **a change can be low-rank in effect but not in energy.** Energy measures how *far* the weights moved, not how *useful* the move was.
 # </details>
 #
 # ## Where do the pieces come from?
-# The gradient of $W$ for one token is $g\,x^\top$, **a rank-one piece**: the error that arrives, times the input. Training adds up such pieces. If many point the same way, a few directions hold most of the sum.
+# For one token, the gradient of $W$ is $g\,x^\top$, **a rank-one piece**: the error $g$ that arrives, times the input $x$. Training adds up such pieces. If many point the same way, a few directions hold most of the energy.
 #
-# The panel shows the gradient of `v` in block 3, for eight good and eight bad reviews. **What share of its energy does one piece hold? And if all sixteen reviews are *good*?** Choose *16 good* in the menu.
+# The panel shows the gradient of `v` in block 3, for eight good and eight bad reviews. **What share of its energy does the strongest piece hold? And what if all sixteen reviews are *good*?** Choose *16 good*.
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
@@ -130,8 +130,8 @@ texts, labels = np.array(task.train.texts), np.array(task.train.labels)
 
 
 def gradients(rows, seed=0):
-    """Those of the query and the value matrix in each block."""
-    torch.manual_seed(seed)  # of the new head
+    """Return the gradients of the query and the value matrix in each block."""
+    torch.manual_seed(seed)  # for the new head
     model = load_model("minilm", num_labels=2)
     inputs = tokenizer(list(texts[rows]), padding=True, return_tensors="pt")
     torch.nn.functional.cross_entropy(model(**inputs).logits, torch.tensor(labels[rows])).backward()
@@ -148,7 +148,7 @@ found, mixed = {}, {}
 for name, matrices in batches.items():
     found[name] = [rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices]
     mixed[name] = np.median([rank_for_energy(spectrum(shuffled(matrix)), 0.9) for matrix in matrices])
-    print(f"{name}: median {np.median(found[name]):.1f}; shuffled, {mixed[name]:.0f}")
+    print(f"{name}: a median of {np.median(found[name]):.1f} pieces; after shuffling, {mixed[name]:.0f}")
 lesson.reveal("pieces of a gradient", np.median(found["8 good, 8 bad"]), "of 384")
 RankPanel({name: matrices[7] for name, matrices in batches.items()}, rank=1, most=6, corner=96)  # 7: v of block 3
 
@@ -175,22 +175,22 @@ for k in range(1, 2 if lesson.FAST else 9):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All 431 tokens together could need 384 pieces. But here, one piece holds 82% of the energy, and three hold 90%. (Median of twelve matrices: about 12; shuffled, 189.)
+# The strongest piece holds 82% of the energy.
 #
-# **For sixteen good reviews, one piece of `v` holds 96%** (most blocks need only one for 90%). All errors push the same way: toward *good*. With both labels, most of this cancels in `v`. What's left is how the reviews *differ*, and that takes more pieces.
+# **For sixteen good reviews, one piece holds 96%.** All errors push the same way: toward *good*. With both labels, most of this push cancels in `v`. What's left is how the reviews *differ*, which takes more pieces.
 # </details>
 #
 # ## When it doesn't fit
-# A task needs more rank if it asks for many unrelated things. A fact is two random vectors, a key and a value; its piece is value times key. We add up all facts' pieces, and keep the sum's r strongest pieces. A fact is right if what's left, times its key, is nearest to its value. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
+# A task needs a higher rank if it asks for many unrelated things. Here, a fact is two random vectors, a key and a value, and its piece is value times key. We add up all facts' pieces, and keep the sum's r strongest pieces. We multiply the result by a fact's key: the fact is right if the nearest value is its own. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
 #
-# The cell after the exercise *trains* A and B of rank 8. **Will they hold more facts?**
+# The cell after the exercise *trains* $A$ and $B$ at rank 8 instead. **Will they hold more facts than the 8 strongest pieces?**
 
 # %% exercise
 from lora_course.checks.ranks import facts
 
 n = lesson.draw("facts", 64, 96, 128, 192, 256)
 keys, values = facts(n)  # both (n, 128); values have length 1, so the nearest has the largest dot product
-change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward its value
+change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward the key's value
 
 checks.check_facts(..., n)
 
@@ -199,7 +199,7 @@ from lora_course.checks.ranks import facts
 
 n = lesson.draw("facts", 64, 96, 128, 192, 256)
 keys, values = facts(n)  # both (n, 128); values have length 1, so the nearest has the largest dot product
-change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward its value
+change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward the key's value
 pieces = decompose(change)
 for rank in range(1, 129):
     right = ((keys @ truncated(*pieces, rank).T @ values.T).argmax(1) == np.arange(n)).mean()
@@ -215,14 +215,14 @@ for n in 20, 64, 256, 512:
     A, B = torch.randn(8, 128) / 128**0.5, torch.zeros(128, 8)
     optimizer = torch.optim.Adam([A.requires_grad_(), B.requires_grad_()], lr=0.02)
     for _ in range(400):
-        scores = keys @ A.T @ B.T @ values.T  # of each value, for each key
+        scores = keys @ A.T @ B.T @ values.T  # the score of each value, for each key
         loss = torch.nn.functional.cross_entropy(scores, torch.arange(n))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     summed = torch.tensor(truncated(*decompose(values.T @ keys), 8))
     right[n] = [((keys @ W.T @ values.T).argmax(1) == torch.arange(n)).float().mean() for W in (summed, B @ A)]
-    print(f"{n} facts at rank 8: summed and cut, {right[n][0]:.0%} right; trained, {right[n][1]:.0%}")
+    print(f"{n} facts at rank 8: {right[n][0]:.0%} right if summed and cut, {right[n][1]:.0%} right if trained")
 
 # %% claim
 from lora_course.checks.ranks import right_at_each_rank
@@ -235,13 +235,13 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Is the model simple? No.** A weight needs 144 of 384 pieces for 90% of its energy.
-# 2. **Is the change? In effect, yes; in energy, no.** It needs 112 pieces, but two of each matrix get 79.2<!--knobs.cut.2-->% right, and the other 382 only 61.8<!--ranks.rest.2-->%. *Ours: one run.*
-# 3. **Is the task? With two labels, yes.** A gradient needs about 12 pieces. Adam's first step keeps only signs, which need about 130.
+# 1. **Is the model simple? No.** One weight matrix needs 144 of 384 pieces for 90% of its energy.
+# 2. **Is the change simple? In effect, yes; in energy, no.** This matrix's change needs 112 pieces for 90% of its energy. But with two pieces of each change, 79.2<!--knobs.cut.2-->% of the answers are right. *Ours: one run.*
+# 3. **Is the task simple? With two labels, yes.** A gradient needs about 12 pieces for 90% of its energy.
 #
-# **Trained, rank 8 holds hundreds of unrelated facts.** *Ours, random facts of 128 numbers, 400 steps: all of 256, and 74% of 512. Added up and cut, 256 facts need rank 29.*
+# **Trained matrices of rank 8 hold hundreds of unrelated facts.** *Ours (400 steps, random vectors of 128 numbers): they hold 256 of 256 facts, or 74% of 512.*
 #
-# Start with rank 8 to 16 for classification; raise it beyond a few hundred facts. *Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90% of its energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, training 200 numbers reached 90% of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# For classification, start with rank 8 to 16. To teach more than a few hundred facts, raise the rank. *Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90% of its energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA (2021), training 200 numbers reached 90% of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # The same in PEFT:
 # ```python

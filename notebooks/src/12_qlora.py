@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 12 · Are four bits enough?
 #
-# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits allow only sixteen values, so nearly every weight is now wrong.
+# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** stores the frozen weights in 4 bits, and trains LoRA beside them in full precision. But four bits allow only sixteen values, so nearly every weight is wrong.
 #
 # ## Three guesses
-# 1. We write each number in one of MiniLM's matrices as one of sixteen values. **By what percentage is the matrix wrong then?** (The error's norm over the matrix's.)
-# 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Negative if they win.)
+# 1. We round each number in one of MiniLM's matrices to one of sixteen values. **How large is the error, as a percentage of the matrix?** (Compare norms.)
+# 2. We train LoRA on MiniLM in 4 bits, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits cost?**
 # 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
 #
-# Be 80% sure.
+# Give ranges that you're 80% sure of.
 
 # %%
 import torch
@@ -32,13 +32,13 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 
 # %% [markdown]
 # ## A block by hand
-# A weight that trains gets many small additions, and a coarse number rounds them away. A frozen weight is only *read*, so it may be coarse. Here is **NF4**, "4-bit NormalFloat":
+# Training adds many small steps to a weight, and a coarse number would round them away. But a frozen weight is only *read*, so it may be coarse. **NF4** ("4-bit NormalFloat") stores it like this:
 #
-# 1. Cut the matrix into **blocks** of 64 numbers. For each, keep **absmax**: the largest absolute value.
-# 2. Divide the block by absmax. Now all numbers are between -1 and 1.
-# 3. Find the nearest of sixteen fixed **levels**. Store its index, 0 to 15: that's 4 bits.
+# 1. Cut the matrix into **blocks** of 64 numbers. For each block, keep **absmax**: its largest absolute value.
+# 2. Divide the block by absmax. Now its numbers are between -1 and 1.
+# 3. For each number, find the nearest of sixteen fixed **levels**. Store the level's index in 4 bits.
 #
-# To read a weight, **dequantize** it: multiply its level by absmax.
+# To read a weight, **dequantize** it: multiply its level by its block's absmax.
 #
 # **Exercise 1: quantize a block.**
 
@@ -46,8 +46,8 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 row = lesson.draw("row", 7, 60, 150, 240, 330)
 block, levels = weight[row, :64], levels_of("nf4")
 absmax = ...
-index = ...  # (64,), of the nearest level; a[:, None] - levels is (64, 16)
-back = ...  # (64,), dequantized
+index = ...  # (64,), the index of the nearest level; a[:, None] - levels is (64, 16)
+back = ...  # (64,), the dequantized numbers
 checks.check_block(absmax, index, back, block)
 
 # %% solution
@@ -66,16 +66,16 @@ scaled = blocks / scales
 
 
 def wrong(levels):
-    """Do to every block what you did to one. By what percentage is the matrix wrong?"""
+    """Quantize every block, as you did with one, and return the error as a percentage of the matrix's norm."""
     back = levels[(scaled[..., None] - levels).abs().argmin(-1)] * scales
     return 100 * float((back - blocks).norm() / blocks.norm())
 
 
-if theirs := import_bitsandbytes():  # the library that came with QLoRA
+if theirs := import_bitsandbytes():  # the library that was released with QLoRA
     packed, state = theirs.functional.quantize_4bit(weight, quant_type="nf4")
     back = theirs.functional.dequantize_4bit(packed, state)
     same = torch.equal(back, quantize(weight, "nf4-single").dequantized())
-    print("the lab equals bitsandbytes, bit for bit:", same)
+    print("the lab's result equals that of bitsandbytes, bit for bit:", same)
 lesson.reveal("percent wrong in 4 bits", wrong(levels_of("nf4")), "%")
 
 # %% claim
@@ -91,11 +91,11 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve, so NF4's levels come from one. Trim its ends; cut the right half into eight slices of equal area, the left into seven. Their 16 edges, scaled to -1 to 1, are the levels. (0 is one of them, so zeros stay zero.)
+# Trained weights are distributed like a bell curve, so NF4's levels come from one. Trim the curve's ends. Cut its right half into eight slices of equal area, and the left half into seven. The slices' 16 edges, scaled to lie between -1 and 1, are the levels.
 #
-# Each stripe is one index: all its weights take the value at the black line. (The tall lines at the ends: each block's largest weight becomes -1 or 1.) (NF3 has 8 such levels, NF2 has 4.) *Your* levels are evenly spaced; in Jupyter, change them. **At which number of bits do they beat NF?**
+# Below, all weights in a stripe are rounded to one level, the stripe's black line. *Your* levels are evenly spaced (change them in Jupyter). **At how many bits do they beat NF's levels?**
 
-# %% alt="Histograms of a layer's weights with 2, 3 and 4 bits, NF's levels above and yours mirrored below; colors show which level each weight is rounded to."
+# %% alt="Histograms of a matrix's weights, for 2, 3 and 4 bits. NF's levels are above; yours are below, mirrored. Colors show to which level each weight is rounded."
 yours = {bits: torch.linspace(-1, 1, 2**bits) for bits in (2, 3, 4)}  # try others
 
 _, axes = plt.subplots(1, 3, figsize=(12, 4.5), sharey=True, layout="constrained")
@@ -124,17 +124,17 @@ assert (scaled.abs() == 1).sum() >= len(scaled)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At 2 bits: 53% wrong versus 57%. NF2 has no level between -1 and 0.
+# At 2 bits: the error is 53% with evenly spaced levels, and 57% with NF2's.
 # </details>
 #
 # ## Train on a rounded base
-# Blue dots are stored runs of 400 steps, five seeds on each base. Orange circles are *one* adapter, trained on 16 bits and moved to each base. Where the circle lies clearly below the dots, adapters trained there have learned to repair rounding. **At how many bits does that start?** (The triangle comes later.)
+# Each blue dot is a stored run (five seeds on each base). The orange circles are *one* adapter, trained on 16 bits and then moved to each base. Where a circle lies clearly below the dots, adapters trained there have learned to repair the rounding. **At how many bits does that start?**
 
-# %% alt="Change from 16 bits in points, by the bits of the base. Blue dots, trained on that base, fall by 7 points at 2 bits. The orange circle, a moved adapter, falls further at 3 and 2 bits. A triangle at 4 bits, for a shortened update, lies below both."
+# %% alt="Change in accuracy from 16 bits, in points, for bases of 16, 4, 3 and 2 bits. Blue dots, for adapters trained on that base, fall by 7 points at 2 bits. Orange circles, for one adapter moved to each base, fall further at 3 and 2 bits. A triangle at 4 bits, for a shortened update, lies below both."
 from lora_course.experiments.shortened import shortened
 
 task = lesson.small("rt", store := lesson.workplace("12"), rows=120)
-stored = from_store(shipped("data/results/sweeps/bits.zip"))  # by train("minilm", "rt", LoRA(rank=8), dtype=form)
+stored = from_store(shipped("data/results/sweeps/bits.zip"))  # made by train("minilm", "rt", LoRA(rank=8), dtype=form)
 adapter, right, moved = shipped("data/results/minilm-rt-r8"), {}, {}
 for x, form in enumerate(("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16")):
     right[form] = stored.at(dtype=form).scores  # (5 seeds, 2,000 sentences)
@@ -142,8 +142,8 @@ for x, form in enumerate(("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16")):
     plt.plot(5 * [x], 100 * (right[form].mean(axis=1) - right["bf16"].mean()), "C0o", alpha=0.6)
     plt.plot(x, 100 * (moved[form] - moved["bf16"]), "C1o", fillstyle="none", markersize=10)
 against = evaluate_adapter(shortened(adapter, store / "shortened"), task, dtype="bf16")["accuracy"]
-plt.text(0.96, 100 * (against - moved["bf16"]), "△ the update, shortened by as much", color="C1", va="center")
-plt.gca().set(title="Blue: trained on this base. Orange: trained on 16 bits", ylabel="change from 16 bits, points")
+plt.text(0.96, 100 * (against - moved["bf16"]), "△ 16 bits, but a shortened update", color="C1", va="center")
+plt.gca().set(title="Blue: trained on this base. Orange: trained on 16 bits", ylabel="change from 16 bits (in points)")
 plt.xticks(range(4), ["16 bits", "NF4", "NF3", "NF2"])
 print("4 bits against 16:", said := verdict(right["nf4+bf16"], right["bf16"], margin=0.015))
 lesson.reveal("points lost with 4 bits", -100 * said.difference, "points")
@@ -151,13 +151,13 @@ lesson.reveal("points lost with 4 bits", -100 * said.difference, "points")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Training in 4 bits costs nearly nothing:** 80.75<!--bits.nf4-->% right versus 80.93<!--bits.bf16-->%, *equivalent* within 1.5 points.
+# **Training on 4 bits costs nearly nothing:** LoRA gets 80.75<!--bits.nf4-->% right on a 4-bit base, and 80.93<!--bits.bf16-->% on 16 bits.
 #
-# **Below 4 bits, LoRA (with its head) repairs much of the rounding.** At 4 bits, the moved adapter falls by 0.6 points; the blue dots scatter over more than one. At 3 bits, it loses about 5 points, adapters trained there 0.8; at 2 bits, about 20 and 7.
+# **Below 4 bits, LoRA (with its head) repairs much of the damage.** At 3 bits, the moved adapter loses about 5 points, but adapters trained on 3 bits lose 0.8.
 # </details>
 #
 # ## Why do 4 bits do so little harm?
-# W is rounded once, so no step adds to the error. Here's that error for our matrix; the menu also has *LoRA's update*. **How much of each is in one piece (lesson 10)? Does the error's curve differ from the *shuffled* one?**
+# Here's the rounding error of our matrix; the menu also has *LoRA's update*. **How much of each matrix's energy is in the strongest piece (lesson 10)? Does the error's curve differ from the *shuffled* one?**
 
 # %%
 from safetensors.torch import load_file
@@ -219,11 +219,11 @@ assert lesson.FAST or all(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# One piece holds 1.1% of the error and 79.3% of the update. And you see one curve, not two: **by energy, the error looks like shuffled numbers.** It's spread over all directions; the update lies in a few. The error, two thirds as large as the update, does little harm. Shorten the update that much, and it loses 3.4 points (the triangle).
+# The strongest piece holds 1.1% of the error's energy, but 79.3% of the update's. **By energy, the error looks like shuffled numbers:** it's spread over all directions, but the update lies in a few. So the error does little harm, though it's two thirds as large as the update. By contrast, shortening the update by the error's size costs 3.4 points (the triangle).
 # </details>
 #
 # ## What it saves
-# One 32-bit absmax per 64 weights makes 4.5 bits a weight. **Double quantization** stores absmax in 8 bits (plus 32 per 256 blocks): 4.127. Only linear layers are quantized: embeddings, norms and head keep 16 bits. Press *LoRA all-linear*, then *QLoRA*: **how much does the gray block shrink, and why not to a quarter?**
+# With one 32-bit absmax per 64 weights, NF4 takes 4.5 bits per weight. **Double quantization** stores absmax in 8 bits (plus 32 bits per 256 blocks), which makes 4.127 bits. Only linear layers are quantized: embeddings, norms and head keep 16 bits. Press *LoRA all-linear*, then *QLoRA*: **how much does the gray block shrink, and why not to a quarter?**
 
 # %%
 lora = LoRA(rank=8, targets="all-linear")
@@ -245,11 +245,11 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# QLoRA needs 48<!--bits.llama.share-->%. The weights shrink from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: linear layers from 13.0 to 3.4; embeddings and head keep 2.0. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
+# QLoRA needs 48<!--bits.llama.share-->% of LoRA's memory. The weights shrink from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: linear layers shrink from 13.0 to 3.4, but embeddings and head still take 2.0. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card
-# **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? Which fits: 16, 4.5 or 4.127 bits?
+# **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? How many bits per weight fit at most: 16, 4.5, 4.127 or none?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -267,7 +267,7 @@ print(f"{device}: {room:,} bytes usable")
 # %% exercise
 peak = ...  # GiB (2**30 bytes)
 saved = ...  # MiB (2**20 bytes)
-fits = ...  # the most that fit: "16 bits", "4.5 bits", "4.127 bits" or "none"
+fits = ...  # the most bits that fit: "16 bits", "4.5 bits", "4.127 bits" or "none"
 checks.check_card(peak, saved, fits, case)
 
 
@@ -285,13 +285,13 @@ checks.check_card(peak, saved, fits, case)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **What is only read may be coarse.** Freeze the base in 4 bits; train A and B in 32 bits.
-# 2. **QLoRA saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
-# 3. **QLoRA costs time (published). Below 4 bits, an adapter belongs to the weights it was trained on.**
+# 1. **A weight that's only read may be coarse.** Freeze the base in 4 bits; train A and B in 32 bits.
+# 2. **QLoRA saves three quarters of the memory for the weights of linear layers**, and nothing on embeddings, head, activations and logits.
+# 3. **QLoRA takes more time (published). Below 4 bits, use an adapter only on the base that it was trained on.**
 #
 # Start with NF4 and double quantization. *Published, for chat models: rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger; [QLoRA's scripts](https://github.com/artidoro/qlora)).*
 #
-# *Ours, rank 8 on `q,v`: equivalent within 1.5 points; MiniLM, one task. Published: on MMLU, 4 bits got 53.1% and 16 bits 53.0%, LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/)). All read in part, Raschka in a summary.*
+# *Ours (MiniLM, one task, rank 8 on `q,v`): 4 and 16 bits are equivalent within 1.5 points. Published: on MMLU, LLaMA 7B to 65B averaged 53.1% with 4 bits and 53.0% with 16 ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). QLoRA took 2.8 hours, and LoRA took 1.9 (Llama-2-7B on an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/)). We read these sources in part, but only a summary of Raschka's article.*
 #
 # The same in PEFT:
 # ```python

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 13 · Where to put it?
 #
-# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, that trains four to eight times as many numbers. Two things changed: *where*, and *how much*. **If you fix the amount, which place is best?**
+# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, all linear layers train four to eight times as many numbers as `q,v`. Two things changed: *where*, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
-# You can train 27,648 numbers per MiniLM layer, in one matrix or spread over six. Each row of the table below spends them in a different place, at a different rank. (The table counts six layers; `up,down` trains 3% fewer.)
+# In attention, `q` and `k` decide *where* each token looks; `v` and `o` decide *what* it takes from there. The MLP has the other two matrices: `up` and `down`.
 #
-# In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. The MLP has the other two: `up` and `down`.
+# Each row of the table spends the same budget in a different place of MiniLM: 27,648 numbers in each of its six layers (3% fewer for `up,down`).
 
 # %%
 import numpy as np
@@ -28,9 +28,9 @@ placements.rename_axis("placement").set_axis(["rank", "numbers trained"], axis=1
 # ## Three guesses
 # We trained these six placements on movie reviews: five seeds each, at rates 0.001, 0.002 and 0.004. Be 80% sure.
 #
-# 1. Each placement at its best rate: **how many points from the worst to the best?**
+# 1. **How many points lie between the worst and the best placement**, each at its best rate?
 # 2. **How many of the other five are better than `q,v`**, beyond luck?
-# 3. Llama 3 8B at rank 8 trains 6.2<!--place.times--> times as many numbers on all linear layers as on `q,v`. **What percentage more memory does it need?** (bf16, one text of 1,024 tokens.)
+# 3. Llama 3 8B at rank 8 trains 6.2<!--place.times--> times as many numbers on all linear layers as on `q,v`. **By what percentage does this increase its memory use?** (bf16, one text of 1,024 tokens.)
 
 # %%
 lesson.predict("points from the worst to the best", low=..., high=...)
@@ -39,11 +39,9 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Train one, then tune each
-# In the LoRA paper, the worst placement on GPT-3 was `k` alone. Train it here: two rates, three seeds, two minutes.
+# In the LoRA paper, the worst place on GPT-3 was `k` alone. Train it here: two rates, three seeds, two minutes.
 #
-# A single rate could decide which placement wins, so each gets its own. Here are our 90 runs, and the new ones: a dot is a run, and at ×5, five *collapsed* to guessing. **Which rate would you give each row?** We take the one with the best mean. (`v`'s is the lowest tried, `k`'s the highest: better ones may lie beyond.)
-#
-# (Here $\alpha=2r$: 8 for `all-linear`, 72 for `v`. By lesson 03's rule, that alone divides `v`'s best rate by $\sqrt{72/8}=3$.)
+# One shared rate could favor some places, so each place gets its own. The plot shows our 90 runs and your new ones; at ×5, five runs *collapsed* to guessing. **Which rate would you give each row?** We take the rate with the best mean. (For `v`, that's the lowest rate tried; for `k`, the highest. Better rates may lie beyond.)
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
@@ -72,9 +70,9 @@ plt.show()
 
 # %% [markdown]
 # ## One budget, seven places
-# Each card is a placement at its best rate. Blue trains: nearly the same amount in each card. **Which cards fall behind? Guess before you look down.** We use the 2,000 test sentences, and a margin fixed beforehand: 1.5 points.
+# Each card is a place at its best rate; the blue parts train. **Which cards fall behind? Guess before you look down.** We use the 2,000 test sentences, and a margin fixed beforehand: 1.5 points.
 #
-# Six independent tests at 5% give a false alarm in 26% of studies. **Holm's correction** lets the clearest difference err in 5%/6, the next in 5%/5, ... **Click each interval: which verdicts does Holm change?**
+# Each of the six tests has a 5% chance of a false alarm, so about one in four such studies has at least one. **Holm's correction** therefore asks for stronger evidence in each test. **Click each interval: which verdicts does the correction change?**
 
 
 # %% hide-input
@@ -100,9 +98,9 @@ panel
 
 # %% [markdown]
 # ## The same on GPT-3?
-# The LoRA paper, too, compares equal budgets: on database queries (WikiSQL), and on whether one sentence follows from another (MNLI). GPT-3's intervals (±1.4 and ±0.3 points) come from the paper's spread over seeds. **Does `q` alone fall behind on both?**
+# The LoRA paper, too, compares equal budgets: on database queries (WikiSQL), and on whether one sentence follows from another (MNLI). GPT-3's intervals (±1.4 and ±0.3 points) come from the spread over seeds that the paper reports. **Does `q` alone fall behind on both?**
 
-# %% alt="Points better than q and v for three studies, a row for each placement. Orange, with q or k but neither v nor o: MiniLM on reviews and GPT-3 on WikiSQL are 2 to 4 points behind. Blue, every other placement: all three are near zero."
+# %% alt="How many points better than q and v each placement is, in three studies. Orange, with q or k but neither v nor o: MiniLM on reviews and GPT-3 on WikiSQL are 2 to 4 points behind. Blue, every other placement: all three are near zero."
 studies = {"MiniLM, reviews": {place.split()[0]: (100 * one.difference, 50 * (one.high95 - one.low95)) for place, one in said.items()}}
 paper = table("table5").frame().set_index("weights").rename(index=lambda name: name.replace("W", ""))
 for task, luck in ("WikiSQL", 1.4), ("MNLI", 0.3):  # 1.96 x √2 x the usual spread of seeds
@@ -158,17 +156,17 @@ assert max(near) < 0.75
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **In attention, include `v` or `o`.** `q` alone is worse: 3.1<!--place.q--> points below `q,v`, 3.3<!--place.apart--> below the best. On GPT-3's WikiSQL, too, placements with neither fall behind, perhaps because they change where tokens look, not what they take. On MNLI, `q` does as well as `v`.
-# - **On MiniLM, no place is proven better than `q,v`.** Even `v` alone ends within a point of `all-linear`.
-# - **Holm changes four verdicts.** Tested alone, three of our five are *equivalent* to `q,v`, and `k` is *worse*; as one of six, all four become *undecided*.
-# - **Too high a rate costs more than a bad place.** At 0.004, 17 of 30 runs collapse: none of `q`'s five, all of `v`'s. At 0.002, none do; at 0.001, one does.
-# - **Adapting fewer matrices saves little memory.** On Llama 3 8B, all linear layers train 6.2<!--place.times--> times as many numbers, and need 6<!--place.memory-->% more memory (at 4,096 tokens, 12<!--place.long-->%). With checkpointing, it's 1<!--place.checkpointing-->%.
+# - **In attention, include `v` or `o`.** `q` alone is worse: 3.1<!--place.q--> points below `q,v`, and 3.3<!--place.apart--> below the best. On WikiSQL, GPT-3's placements without `v` and `o` fall behind, too, perhaps because they change only where tokens look, not what tokens take. On MNLI, though, `q` ties with `v`.
+# - **On MiniLM, no place is proven better than `q,v`.**
+# - **Holm's correction changes four verdicts.** Judged alone, three of our five placements are *equivalent* to `q,v`, and `k` is *worse*. Judged as one of six, each of these four is *undecided*.
+# - **A rate that's too high costs more than a bad place.** At rate 0.004, 17 of 30 runs collapse: all five on `v`, and none on `q`.
+# - **Adapting fewer matrices saves little memory.** On Llama 3 8B, adapting all linear layers trains 6.2<!--place.times--> times as many numbers as `q,v`, but takes only 6<!--place.memory-->% more memory. With checkpointing, it takes 1<!--place.checkpointing-->% more.
 #
-# Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), the MLP alone beats attention alone at about equal size.
+# Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), the MLP alone beats attention alone at about equal budgets.
 # </details>
 #
 # ## One budget, many ranks
-# **Exercise 1: find ranks for a larger model, picked by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within this budget on attention, `q,k,v,o`? And on all linear layers (with `gate`)? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
+# **Exercise 1: find ranks for a larger model** (which one depends on your name). The budget is what rank 32 on `q,v` trains. What's the highest rank within this budget on attention, `q,k,v,o`? And on all linear layers (with `gate`)? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
@@ -185,11 +183,11 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 
 # %% [markdown]
 # ## Plan a comparison
-# Your name chooses two placements. **Exercise 2**:
+# You compare two placements, which depend on your name. **Exercise 2**:
 #
-# 1. **How many seeds** show a true gap of 1.5 points (power 80%)? The cell shows $sd$, the difference's standard deviation over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02; without Holm).
-# 2. The **word** of the verdict on our five seeds.
-# 3. The **sentence** that you can write (a letter).
+# 1. **How many seeds** do you need to show a true gap of 1.5 points with 80% power? The cell shows $sd$, the standard deviation of the difference over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$.
+# 2. When your number is right, the cell shows the results of five seeds. Which **word** is the verdict on these results?
+# 3. The cell also shows sentences, each with a letter. Which **sentence** do the results support?
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
@@ -203,11 +201,11 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At the same *rank*, all linear layers train 4 to 8 times the numbers of `q,v`.
+# 1. **Compare places at the same budget**: rank = budget / cost of rank 1.
 # 2. **Tune the rate for each place**, then ask for a verdict.
-# 3. **In attention, include `v` or `o`.** Choose by quality, not by memory.
+# 3. **In attention, include `v` or `o`.** Choose the place by quality, not by memory.
 #
-# Start with all linear layers at rank 8: larger models may need them. *Ours, against `q,v`: undecided here and in lesson 16, equivalent in lesson 05 (equal ranks). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning (unequal budgets; [QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8: larger models may need them. *Ours: for all linear layers against `q,v`, the verdict is undecided here and in lesson 16, and equivalent in lesson 05 (equal ranks). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning (unequal budgets; [QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
 # The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python

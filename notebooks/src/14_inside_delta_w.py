@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody reads MiniLM's 22 million numbers. Take an adapter of **rank 1** on **one** matrix: $A$ is a single row, and $B$ a single column. For each word's vector $x$, it computes one number, $Ax$, and adds $B$ times that number:
+# Nobody can read MiniLM's 22 million numbers. So take an adapter of **rank 1** on **one** matrix: $A$ is a single row, and $B$ a single column. For each word's vector $x$, the adapter computes one number, $Ax$, and adds $B$ times that number.
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever this adapter does, it does through that number. **Print it under each word. What does it mean?**
+# Whatever this adapter does, it does through that number. **Print the number under each word. What does it mean?**
 
 # %%
 import torch
@@ -31,8 +31,8 @@ print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:"
 #
 # ## Three guesses
 # 1. We negate $B$ and change nothing else. **What percentage of reviews does the model then get right?**
-# 2. We ignore the model's answer, average $Ax$ over each review's words, and sort the reviews by it. We call one half good and the other bad, whichever fits better. **What percentage is right?**
-# 3. A second adapter starts from another random $A$. **How similar are the trained $A$s?** (The squared cosine, in percent: 100 is the same direction, 0 a right angle.)
+# 2. We ignore the model's answers, average $Ax$ over each review's words, and sort the reviews by this average. We call one half good and the other bad, whichever way around fits the labels better. **What percentage does this get right?**
+# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (As a squared cosine in percent: 100 is the same direction, 0 a right angle.)
 #
 # Be 80% sure.
 
@@ -43,7 +43,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# The code multiplies each token's 384 numbers by $A$. In Jupyter, try your own sentences.
+# The code multiplies each token's 384 numbers by $A$.
 
 # %%
 kept = {}
@@ -51,13 +51,13 @@ adapter.register_forward_pre_hook(lambda layer, inputs: kept.update(x=inputs[0].
 
 @torch.no_grad()
 def read(text):
-    """The tokens, the number of each, and how sure the model is that the review is positive."""
+    """Return the tokens, the number for each token, and how sure the model is that the review is positive."""
     inputs = tokenizer(text, return_tensors="pt")
     sure = model(**inputs).logits.softmax(-1)[0, 1].item()
     numbers = kept["x"] @ adapter.lora_A[0]
     return inputs.tokens()[1:-1], numbers[1:-1], sure  # without [CLS] and [SEP]
 
-# %% alt="Six sentences with a number below each word: orange words push the answer to positive, blue words to negative."
+# %% alt="Six sentences with a number below each word. Orange words push the answer toward positive, and blue words toward negative."
 sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
 sentences += ["a masterpiece of boredom", "you will not be bored"]
 
@@ -78,18 +78,18 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **It means praise or blame.** *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate $A$ and $B$, and $BA$ is unchanged.
+# **The number means praise or blame.** *Wonderful* gets a clear minus; *dull*, *pointless* and *mess* get a plus. Nobody chose the signs: if you negate both $A$ and $B$, $BA$ doesn't change.
 #
-# The adapter uses no dictionary. *Funny* is 0 in the first row, and +1.4 (blame!) alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. In the last two rows, it's wrong.
+# The adapter has no dictionary. *Funny* gets 0 in the first row, but alone, it gets +1.4 (blame!). *Not* gets a plus in *not good* and a slight minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. Still, the model gets the last two rows wrong.
 # </details>
 #
-# ## Is that what it uses?
-# A nice picture isn't evidence: we chose the sentences. Two tests on 500 validation reviews:
+# ## Does the model use this number?
+# A nice picture isn't evidence: we chose the sentences. Here are two tests on 500 validation reviews:
 #
-# - **Turn it around.** In the panel, drag from $B$ to $-B$. A share $s$ of $-B$ leaves $B$ times $1-2s$: at 0.5, no adapter; at 0.375, a quarter of $B$. If the number matters, praise becomes blame.
+# - **Turn it around.** In the panel, drag from $B$ to $-B$. At a share of 0.5, the two cancel, so there's no adapter. If the model uses $Ax$, praise becomes blame at $-B$.
 # - **Compare with chance.** Sort the reviews by $Ax$ (guess 2), then by 100 *random* directions.
 #
-# And what did the model forget? MiniLM was made to find texts that belong together. We cut 256 Bible passages in half: for how many first halves does it find the second? (Guessing: 0.4%.)
+# And what did the model forget? MiniLM was made to find texts that belong together. We cut 256 Bible passages in half: for how many first halves does the model find the right second half? (Guessing finds 0.4%.)
 
 # %% hide-input
 reviews = load_task("rt").validation
@@ -99,21 +99,21 @@ B, right, sure, told = adapter.lora_B.detach().clone(), {}, [], []
 for strength in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1):
     adapter.lora_B.data = strength * B
     answers = torch.tensor([read(text)[2] for text in texts])
-    sure.append(torch.where(labels, answers, 1 - answers))  # of the right answer
+    sure.append(torch.where(labels, answers, 1 - answers))  # the probability of the right answer
     right[strength] = (sure[-1] > 0.5).float()
     if strength in (-1, 0, 0.25, 1):
         found = halves_found(model, 16 if lesson.FAST else 256)
         told.append(f"B times {strength:4}: {right[strength].mean():.0%} of the reviews right, {found:.0%} of the halves found")
 mixer = MixerPanel(("trained B", "negated B"), [n / 8 for n in range(9)], sure[::-1], texts)
-mixer.share, mixer.logits = 0, False  # lesson 08 compares with mixed logits
+mixer.share, mixer.logits = 0, False  # lesson 08 compares this with mixing the logits
 mixer
 
 # %% hide-input
-def mean(text):  # of its words' vectors
+def mean(text):  # the mean of its words' vectors
     read(text)
     return kept["x"][1:-1].mean(0)
 
-def by_the_number(direction):  # of each review's mean, split at the median
+def by_the_number(direction):  # split the reviews at their median number; return the share that's right
     number = means @ direction
     agree = ((number > number.median()) == labels).float().mean().item()
     return max(agree, 1 - agree)
@@ -142,17 +142,17 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** 74<!--inside.one.right-->% right become 25<!--inside.one.negated-->%. The number alone gets 73<!--inside.one.alone-->%; the best random direction, 62<!--inside.one.random-->%. So the adapter uses it.
+# **With $B$ negated, the adapter still works, but in reverse:** 74<!--inside.one.right-->% right becomes 25<!--inside.one.negated-->%. The number alone gets 73<!--inside.one.alone-->% right; the best random direction gets 62<!--inside.one.random-->%. So the adapter uses this number.
 #
-# **The price:** the model now finds only 14<!--inside.halves.one-->% of the halves; without the adapter, it's 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). $W$'s strongest piece (lesson 10) has strength 3.0. Now the strongest has 22.5 and points elsewhere: it's an **intruder**. **With $B$ at a quarter, the model finds 21<!--inside.halves.quarter-->% again** (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half-->) (reviews: 73% right). One adapter; [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report intruders, and recovery by shrinking, in large models (abstract only).
+# **The price:** with the adapter, the model finds only 14<!--inside.halves.one-->% of the second halves. Without it, the model finds 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). What has changed in $W$? Its strongest piece (lesson 10) has a strength of 3.0. With the adapter, the strongest piece has 22.5 and points elsewhere: it's an **intruder**. **With a quarter of $B$, the model finds 21<!--inside.halves.quarter-->%** (7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points more than with all of $B$), and gets 73% of reviews right. This is one adapter; [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report intruders in large models, too, and less forgetting when these are shrunk (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?
-# Draw two $A$s as arrows of length 1. Lay one flat: light from above casts the other's shadow on it. **The shadow's length, squared, is $\phi$:** 1 for the same direction (or the opposite one), 0 at a right angle.
+# Draw two $A$s as arrows of length 1. Lay one flat: light from above casts the other's shadow on it. **The squared length of this shadow is $\phi$:** 1 for the same direction (or the opposite one), 0 at a right angle.
 #
-# Below: an example at 45°; then our $A$ with a random arrow, and with another seed's $A$.
+# The last two plots pair our $A$ with a random arrow and with another seed's $A$.
 
-# %% alt="Three pairs of arrows, each with the shadow of one on the other. At 45 degrees, phi is 0.5. The A of one seed and a random direction are almost at a right angle: phi is 0. For the A of two seeds, phi is 0.64."
+# %% alt="Three pairs of arrows. In each pair, one arrow casts its shadow on the other. At 45 degrees, phi is 0.5. One seed's A and a random direction are almost at a right angle, so phi is 0. For the A of two seeds, phi is 0.64."
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
 pairs = {"example: 45°": torch.tensor([[1.0, 0], [1, 1]]), "random": (first, torch.randn(384)), "another seed": (first, second)}
 square = {"xlim": (-0.1, 1.1), "ylim": (-0.1, 1.1), "aspect": 1, "xticks": [], "yticks": [], "frame_on": False}
@@ -167,16 +167,16 @@ for axes, (name, (one, other)) in zip(panels, pairs.items()):
 figure.suptitle("Two seeds share far more than chance", x=0.01, ha="left")
 both = torch.stack([means @ direction for direction in (first, second)])
 lesson.reveal("cosine squared of two seeds, in percent", 100 * shadow**2, "%")  # the last pair
-print(f"correlation of their averages over {len(texts)} reviews: {torch.corrcoef(both)[0, 1]:+.2f}")
+print(f"correlation of the two seeds' averages over {len(texts)} reviews: {torch.corrcoef(both)[0, 1]:+.2f}")
 
 # %% claim
 assert shadow**2 > 200 / 384 and (lesson.FAST or round(torch.corrcoef(both)[0, 1].item(), 2) == -0.98)
 assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A starts uniform within 1 / sqrt(384)
 
 # %% [markdown]
-# Is 0.64 a lot? In 2 dimensions, $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what is it in 384 dimensions?**
+# Is 0.64 a lot? In 2 dimensions, the $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what's the average in 384 dimensions?**
 #
-# At higher ranks, compare two *sets* of arrows (in each set, all at right angles). Each arrow of the smaller set casts a shadow on the space of the larger one, and $\phi$ is the average squared shadow. **What is $\phi$ on average for 8 random arrows and `rank` others?**
+# At higher ranks, we compare two *sets* of arrows (within a set, all arrows are at right angles). Each arrow of the smaller set casts a shadow on the space that the larger set spans, and $\phi$ is the average squared shadow. **What is $\phi$ on average for 8 random arrows and $r$ others?**
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -191,19 +191,17 @@ checks.check_chance(1 / 384, rank / 384, rank)  # each axis catches 1/384 of an 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times chance. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. Their averages per review agree even better: the correlation is -0.98 (signs are arbitrary).
-#
-# In GPT-3, the [paper](https://arxiv.org/abs/2106.09685) (section 7.2) compares ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5; the others are nearly noise. (Mind chance: in MiniLM, 64 *random* directions would give 64/384 = 0.17.)
+# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, over 200 times chance. Their averages of $Ax$ over each review agree even better: the correlation is -0.98 (signs are arbitrary).
 # </details>
 #
 # ## A stranger
-# **Exercise 2: somebody has negated "A", "B", "A and B" or "nothing" (your name decides). Which?** Compare with the first picture.
+# **Exercise 2: what has somebody negated: "A", "B", "A and B" or "nothing" (it depends on your name)?** Compare with the first picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
 disguise(adapter, mine)
 tokens, numbers, sure = read("a wonderful film")
-disguise(adapter, 3)  # as it was
+disguise(adapter, 3)  # restore the adapter
 print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
 checks.check_stranger(..., mine)
 
@@ -211,7 +209,7 @@ checks.check_stranger(..., mine)
 mine = lesson.draw("stranger", 0, 1, 2, 3)
 disguise(adapter, mine)
 tokens, numbers, sure = read("a wonderful film")
-disguise(adapter, 3)  # as it was
+disguise(adapter, 3)  # restore the adapter
 print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
 checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 
@@ -220,10 +218,10 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$.
-# 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
-# 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And an overlap counts only if it's above chance: the larger rank, divided by the width.
+# 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare it with random ones.
+# 3. **You can't read a sign from $A$ or $B$ alone: only the sign of $BA$ matters.** And an overlap $\phi$ counts only if it's above chance (the larger rank divided by the width).
 #
-# To read an adapter, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of test reviews right, as many as lesson 05's probe (one run, untuned rate). Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
+# To read an adapter, start with rank 1 on one matrix. *Ours gets 75.7<!--inside.one.test-->% of test reviews right, as many as lesson 05's probe (one run, rate not tuned).*
 #
 # The same in PEFT:
 # ```python

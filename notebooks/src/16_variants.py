@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month a paper says: *our variant beats LoRA*. Many papers train all methods at one learning rate (lesson 05). We tuned each method's rate. **Which is better, and what does it cost?**
+# Every month, a paper says: *our variant beats LoRA*. Many papers train all methods at one learning rate (lesson 05). We tuned each method's rate. **Which variants are better, and what do they cost?**
 
 # %%
 import numpy as np
@@ -19,20 +19,20 @@ methods = pd.DataFrame(stored["methods"]).set_index("label")
 
 # %% [markdown]
 # ## What they change
-# Plain LoRA is $y = Wx + \frac{\alpha}{r}BAx$. Each variant changes one thing. The last three train 10 to 100 times fewer numbers.
+# Plain LoRA is $y = Wx + \frac{\alpha}{r}BAx$. Each variant changes one thing.
 #
-# | | instead | in the lab |
+# | | what changes | in the lab |
 # |---|---|---|
 # | rsLoRA | $\alpha/\sqrt r$ replaces $\alpha/r$ | `LoRA(rslora=True)` |
 # | LoRA+ | $B$ has 16 times the rate of $A$ | `LoRA(lr_ratio=16)` |
 # | LoRA-FA | $A$ keeps its random start | `LoRA(freeze_a=True)` |
 # | DoRA | the length of each row of $W + \frac{\alpha}{r}BA$ trains separately | `LoRA(dora=True)` |
 # | PiSSA | $BA$ starts as $W$'s strongest pieces, taken out of $W$ | `LoRA(init="pissa")` |
-# | VeRA | one frozen random $A$ and $B$ for all layers; two vectors scale them | `VeRA()` |
+# | VeRA | all layers share one frozen random $A$ and $B$; two trained vectors scale them | `VeRA()` |
 # | LoRA-XS | $A$ and $B$ hold $W$'s strongest pieces, frozen; a small square between them trains | `LoRAXS()` |
-# | TinyLoRA | that square is a sum of frozen random squares; their factors train | `TinyLoRA()` |
+# | TinyLoRA | LoRA-XS's square is a sum of frozen random squares; their factors train | `TinyLoRA()` |
 #
-# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At any single rank it *is* plain LoRA, with a different $\alpha$. Which $\alpha$, given rsLoRA's?
+# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At any single rank, it *is* plain LoRA, with a different $\alpha$. Compute that $\alpha$ from rsLoRA's $\alpha$.
 
 
 # %% exercise
@@ -52,11 +52,11 @@ checks.check_as_plain(alpha_of_plain)
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Each method's rate is the best of six (eight if the best was at the edge), over three seeds. Then five new seeds are scored on 2,000 test sentences. The margin is 1.5 points. Be 80% sure.
+# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v` (VeRA: 256, LoRA-XS: 16, TinyLoRA: 2). For each method, we took the best of six to eight rates, using three seeds. Then we scored five new seeds on 2,000 test sentences. The margin is 1.5 points. Be 80% sure.
 #
 # 1. **How many of the eight variants are better than plain LoRA?**
-# 2. Besides the head, TinyLoRA trains 768 numbers, LoRA 96 times as many. **How many points is TinyLoRA behind?**
-# 3. Now the usual table: *one* rate, chosen by you, for LoRA and its first five variants. **How many of the six can you make the winner?**
+# 2. Besides the head, TinyLoRA trains 768 numbers, and LoRA trains 96 times as many. **How many points is TinyLoRA behind LoRA?**
+# 3. Make the usual table: choose *one* rate for LoRA and the first five variants. **How many of these six methods can you make win?**
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)
@@ -65,7 +65,7 @@ lesson.predict("methods that win at some rate", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# The panel compares the eight variants, and others, with plain LoRA. Drag the margin. Then choose *memory*, and click the dots to the right of LoRA: which methods?
+# The panel compares the eight variants, and others, with plain LoRA. Drag the margin. Choose *memory*, and click the dots to the right of LoRA: which methods are they?
 
 # %%
 panel = ComparePanel(reference=stored | {"methods": [one for one in stored["methods"] if one["label"] != "full"]})
@@ -73,7 +73,7 @@ panel.rival = PLAIN
 panel
 
 # %% [markdown]
-# The panel judges each method alone. This table adds full fine-tuning, and asks for more evidence, because one of fifteen may win by luck (Holm's correction, lesson 13). Which of the panel's verdicts change?
+# The panel judges each method alone. This table adds full fine-tuning, and its verdicts need more evidence, because one of fifteen methods may win by luck (Holm's correction, lesson 13). Which of the panel's verdicts change?
 
 # %% hide-input
 scores = scores_in(stored)
@@ -94,9 +94,9 @@ table.fillna("")
 
 # %% [markdown]
 # ## How to make a winner
-# Now one rate for all. Table `shared`: each variant's lead over plain LoRA, in validation points.
+# All methods get the same rate. The table `shared` shows each variant's lead over plain LoRA, in points of validation accuracy.
 
-# %% alt="Validation accuracy of six variants against one shared learning rate. LoRA+ is best at the smallest rates, LoRA-FA at the largest, and the others in between, so the winner changes with the rate."
+# %% alt="Validation accuracy of LoRA and five variants against a learning rate that all of them share. LoRA+ is best at the smallest rates, LoRA-FA at the largest, and others in between, so the winner changes with the rate."
 curves = {names[label]: {one["lr"]: 100 * one["validation"] for one in methods.tried[label]} for label in names}
 curves = pd.DataFrame(curves).dropna()
 shared = curves.sub(curves["LoRA"], axis=0).drop(columns="LoRA").round(1)
@@ -107,7 +107,7 @@ for name, mark in zip(curves.drop(columns="LoRA"), "os^vD"):
     plt.plot(curves[name], marker=mark, alpha=0.8, label=name)
 plt.plot(curves.LoRA, color="black", linewidth=3, label="LoRA")
 plt.title("The winner changes with the rate", loc="left")
-plt.gca().set(xscale="log", xlabel="one learning rate for all", ylabel="validation accuracy, %")
+plt.gca().set(xscale="log", xlabel="one learning rate for all methods", ylabel="validation accuracy, %")
 plt.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
 plt.xticks(curves.index, curves.index)
 plt.minorticks_off()
@@ -145,7 +145,7 @@ assert all(min(methods.accuracy[label]["each"]) < 0.51 for label in ("LoRA r8 al
 assert all(len(methods.tried[label]) in (6, 8) for label in [PLAIN, *EIGHT])
 
 # %%
-# A minute: any variant, a rate that you choose, one seed. Does another seed agree?
+# This takes a minute: try any variant at any rate, with one seed. Does another seed agree?
 rate, rivals, store = 1e-3, {"LoRA": LoRA(), "mine": LoRA(init="pissa")}, lesson.workplace("16")
 for name, method in rivals.items():
     run = train("minilm", lesson.small("rt", store), method, lr=rate, steps=lesson.steps(200, 12), batch=8, validations=0,
@@ -153,7 +153,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is about the variant that your name picks. Which rate in `shared` flatters it most? Then, how many points is it ahead on *test* (`fair[LABELS[variant]]`, a share), with each method at its own rate? (One decimal.)
+# **Exercise 2.** Say you write a paper about one variant (which one depends on your name). Which rate in `shared` makes it look best? And how many points is it ahead of plain LoRA on *test* if each method gets its own rate? (`fair[LABELS[variant]]` holds fractions; give points, with one decimal.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -166,21 +166,21 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None of the eight is proven better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: 95% intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared alone, rsLoRA and DoRA are equivalent to LoRA, full fine-tuning is better by 1.9 (0.7 to 3.1), and the probe and prompt tuning are worse. After correction, all five are undecided.
-# - **With one rate for all, 5<!--variant.winners--> of the six can win,** but three by under half a point. At the lowest rate, plain LoRA has hardly started, and LoRA+ (16 times that rate for $B$) looks 17.3<!--variant.flattered--> points better. At the highest, plain LoRA breaks down, and LoRA-FA looks 15.9<!--variant.flattered.fa--> points better.
-# - **Best rates differ.** By loss (lesson 15; the table is by accuracy), LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
-# - **One method outside the eight is equivalent: IA3** (factors for some activations), with a fifth of the numbers and a file of 61 kB. For VeRA, with a tenth, it's undecided. Neither saves memory: IA3 needs 85<!--variant.ia3.peak--> MiB, VeRA 82<!--variant.vera.peak--> (like DoRA), LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean:** LoRA on all linear layers and BitFit each have one near 50%. So BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
+# - **None of the eight is proven better than plain LoRA** if each has its own rate. LoRA-XS and TinyLoRA are worse. Six verdicts are *undecided*: the 95% intervals reach from 4.1 points behind LoRA (LoRA-FA) to 1.7 ahead (PiSSA). Compared alone, rsLoRA and DoRA are equivalent to LoRA, full fine-tuning is better by 1.9 points (0.7 to 3.1), and the probe and prompt tuning are worse. After Holm's correction, all five verdicts are undecided.
+# - **With one rate for all, 5<!--variant.winners--> of the six can win,** but three win by less than half a point. At the lowest rate, plain LoRA has hardly learned anything, so LoRA+ looks 17.3<!--variant.flattered--> points better.
+# - **Best rates differ.** Measured by loss, not accuracy (lesson 15), LoRA-FA's best rate is 3.4<!--regret.fa--> times that of plain LoRA (95% interval: 1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), and LoRA+'s best rate is 0.23<!--regret.plus--> times plain LoRA's (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
+# - **One method outside the eight is equivalent to LoRA: IA3**, with a fifth of LoRA's numbers and a file of 61 kB. But it needs 85<!--variant.ia3.peak--> MiB of memory, and LoRA needs 73<!--variant.lora.peak-->.
+# - **One bad seed spoils a mean:** one BitFit run is near 50%, so the verdict is *undecided*, although BitFit is 9.4<!--variant.bitfit.behind--> points behind.
 #
-# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. The scores are 3.9 points apart; luck alone explains up to 3.8 (independent runs, 1,319 questions). The year before, they tied: 48.8 and 48.9%.
+# **What about PEFT's table** (July 2026; one rate, one seed)? In fact, it compares $\alpha=64\sqrt{64}=512$ with $\alpha=128$. The scores are 3.9 points apart, but luck can explain up to 3.8 (independent runs, 1,319 questions).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: six of eight undecided, two worse; MiniLM, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% of each other on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
-# 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower; DoRA's and PiSSA's are near it. Tune both, with the same number of tries.
-# 3. **Variants that train even fewer numbers save hardly any memory, and not always disk space.** The frozen model and its activations stay. LoRA's file is 302<!--variant.lora.file--> kB. With their frozen matrices, TinyLoRA's is 98<!--variant.tinylora.file-->, VeRA's 824<!--variant.vera.file-->, LoRA-XS's 907<!--variant.lora-xs.file-->.
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours (MiniLM, 1,600 sentences, rank 8): for six of eight variants, the verdict is undecided; two are worse. Published: on larger models, nine tuned variants are within 1 to 2% of each other ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
+# 2. **A variant's best rate can differ from that of LoRA.** Tune both rates, with the same number of tries.
+# 3. **Variants that train even fewer numbers save hardly any memory, and not always disk space.** The frozen model and its activations stay in memory. A LoRA file takes 302<!--variant.lora.file--> kB. Including frozen matrices, a TinyLoRA file takes 98<!--variant.tinylora.file--> kB, but a VeRA file takes 824<!--variant.vera.file-->.
 #
 # The same in PEFT:
 # ```python

@@ -25,15 +25,15 @@ store = Store(lesson.workplace("17"))
 
 # %% [markdown]
 # ## Learning without being told
-# MiniLM reads a movie review, gives each answer a probability $p$, and *draws* one at random: "positive" or "negative." Then it hears: right (reward 1) or wrong (0). For each answer of a batch:
+# MiniLM reads a movie review, gives each answer a probability $p$, and *draws* one answer at random: "positive" or "negative." Then it hears whether that was right (reward 1) or wrong (0). For each answer in a batch:
 #
-# - Reward above the mean? Make $\log p$ of that answer larger.
-# - Below? Make it smaller.
+# - Is the reward above the mean? Make $\log p$ of that answer larger.
+# - Below the mean? Make it smaller.
 # - A reward twice as far from the mean counts twice as much.
 #
 # On average, this raises the mean reward: it's a **policy gradient**, with the batch's mean as its **baseline**.
 #
-# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer minimizes. `log_p` holds $\log p$ of the answers, `rewards` their rewards; both are tensors.
+# **Exercise 1.** Write this as a loss for the optimizer to minimize: a mean over the batch. `log_p` holds $\log p$ of the drawn answers, and `rewards` holds their rewards.
 
 
 # %% exercise
@@ -53,7 +53,7 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## How much does a thumbs-up tell?
-# **Exercise 2.** Count bits. A model is right with probability $p$. Somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
+# **Exercise 2.** A model is right with probability $p$. Somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
 
 
 # %% exercise
@@ -79,11 +79,11 @@ checks.check_bits(bits)
 
 # %% [markdown]
 # ## Three guesses
-# Each model sees 1,600 reviews once: at most 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). Be 80% sure.
+# Each model sees 1,600 reviews once, so it hears at most 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). Be 80% sure.
 #
-# 1. **What percentage does rank 1 on `q,v` get right with rewards**?
-# 2. **How many points is full fine-tuning ahead** of rank 1, with rewards?
-# 3. **How sure is rank 8 with rewards**?
+# 1. **What percentage does rank-1 LoRA on `q,v` get right with rewards?**
+# 2. **How many points is full fine-tuning ahead** of rank-1 LoRA, with rewards?
+# 3. **How sure of its answers is rank-8 LoRA, trained with rewards?**
 
 # %%
 lesson.predict("% right with rewards, at rank 1", low=..., high=...)
@@ -92,11 +92,11 @@ lesson.predict("mean probability of its answer with rewards, %", low=..., high=.
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss trains rank 1 for half a minute. Each dot is a batch of eight *drawn* answers. The test instead takes the likelier answer, which is right more often: a model that is 65% sure of the right answer draws it 65% of the time; the test always takes it.
+# Your loss trains rank-1 LoRA. Each dot is a batch of eight *drawn* answers. The test doesn't draw: it always takes the likelier answer.
 #
-# **When does it begin to learn?**
+# **When does the model begin to learn?**
 
-# %% alt="The share of thumbs up in each batch as dots, and the mean of 25 batches as a line that starts near one half and ends above it."
+# %% alt="The share of thumbs up in each batch, as dots, and the mean of 25 batches, as a line. The line starts near one half and ends above it."
 steps = lesson.steps(200, 12)
 recipe = Recipe("minilm", lesson.small("rt", store.folder), LoRA(rank=1), lr=1e-3, steps=steps, batch=8, validations=0)
 with progress_bar(steps) as bar:
@@ -110,20 +110,20 @@ plt.plot(rewards, ".", alpha=0.3)
 plt.plot(rewards.rolling(25, min_periods=5).mean(), color="C0")
 plt.axhline(0.5, color="gray", linestyle=":")
 plt.text(1.02 * steps, 0.5, "guessing", color="gray", va="center", bbox={"color": "white"})
-plt.gca().set(xlabel="step", ylabel="share of thumbs up", title="Dots: batches. Line: the mean of 25")
+plt.gca().set(xlabel="step", ylabel="share of thumbs up", title="Dots: batches. Line: the mean of 25 batches")
 print(f"{run.metrics['accuracy']:.1%} of the test sentences right, without training on labels")
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each got its best of six to eight rates (three seeds), then five new seeds. (Rank 1 on all linear layers came later; of its two tied rates, we took the lower.) *Stored runs: on a CPU, November 28, 2026.*
+# We trained MiniLM in ten ways (CPU, November 28, 2026): LoRA at ranks 1, 8 and 64 on `q,v`, rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. For each way, we took the best of six to eight rates (three seeds), then trained five new seeds. (We added rank 1 on all linear layers later.)
 #
-# **Is rank 1 enough?** In the panel, set *count others' reports* to *no*; then choose *labels* or drag the line.
+# **Is rank 1 enough?** In the panel, set *count others' reports* to *no*. Then choose *labels*, or drag the line.
 
 # %% hide-input
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
 rows = pd.DataFrame([{"signal": s, **row} for s in stored for row in stored[s]["methods"]]).set_index(["label", "signal"])
 mean = lambda one: np.mean(one["each"])  # noqa: E731
-table = pd.DataFrame({"right, %": 100 * rows.accuracy.map(mean) + 1e-9, "sure, %": 100 * rows.sure.map(mean)})  # 78.65: 78.7
+table = pd.DataFrame({"right, %": 100 * rows.accuracy.map(mean) + 1e-9, "sure, %": 100 * rows.sure.map(mean)})  # round half up
 table = table.round({"right, %": 1, "sure, %": 0}).unstack().rename_axis(columns=["", "trained on"], index="")
 one, eight, right, sure = "LoRA r1 q,v", "LoRA r8 q,v", table["right, %"], table["sure, %"]
 bits_of = BITS.judge(bits).yours_or_ours("bits", bits, BITS.right)
@@ -139,20 +139,20 @@ ClaimPanel("rank_1_for_rewards", claims=["rank_1_for_rewards"])
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Rank 1 learns from rewards, but isn't enough here.** On `q,v`, it gets 73.6<!--reward.reward.one-->% right (with labels, 76.8<!--reward.labels.one-->%); full fine-tuning gets 76.8<!--reward.reward.full-->% (with labels, 78.7<!--reward.labels.full-->%): 3.2<!--reward.reward.one.ahead--> points more (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind. *Others'* two reports are undecided, and so is the whole claim.
-# - **Is it the rank? Undecided.** From rank 1 to 64, the gain is 0.9<!--reward.rank--> points (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->), and rank 64 is behind full fine-tuning, too.
-# - **Is it the rewards? Undecided.** With labels, full fine-tuning is also ahead. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->).
-# - **Is it bits? No sign of it.** Too few? With two classes, "wrong" reveals the right one, so **a reward tells as much as a label**. Too many for rank 1? It heard at most 0.16 bits for each number that trains; in lesson 19, a number stores 0.25.
-# - **What is it, then? Not tested.** Perhaps too few steps: the curve wobbles around guessing until about step 125. Perhaps this: labels push up $\log p$ of the right answer; rewards push up $p$ itself, on average. Where the model is sure of a wrong answer, rewards then hardly move $p$.
+# - **Rank 1 learns from rewards, but isn't enough here.** On `q,v`, it gets 73.6<!--reward.reward.one-->% right (with labels, 76.8<!--reward.labels.one-->%). Full fine-tuning gets 76.8<!--reward.reward.full-->%, 3.2<!--reward.reward.one.ahead--> points more (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->); with labels, it gets 78.7<!--reward.labels.full-->%. On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> points behind. The verdicts on the two reports by *others* and on the whole claim are undecided.
+# - **Is the rank to blame? Undecided.** From rank 1 to 64, the gain is 0.9<!--reward.rank--> points (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->), and rank 64 is behind full fine-tuning, too.
+# - **Are the rewards to blame? Undecided.** With labels, full fine-tuning is also ahead of rank 1. With rewards, its lead is 1.3<!--reward.wider--> points larger (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->).
+# - **Is the number of bits to blame? No sign of it.** Are they too few? With two classes, "wrong" reveals the right answer, so **a reward tells as much as a label**. Are they too many for rank 1? It heard at most 0.16 bits per trained number; in lesson 19, a number stores about 0.25.
+# - **What's the cause, then? We have an untested idea:** labels raise $\log p$ of the right answer, but rewards, on average, raise $p$ itself, which hardly moves if the model is sure of a wrong answer.
 # </details>
 
 # %% [markdown]
 # ## As sure as it is right?
-# On the dotted line, a model that is 80% sure is right 80% of the time. Small dots are seeds.
+# On the dotted line, a model that's 80% sure is right 80% of the time. Small dots are seeds.
 #
-# Then we train rank 8 both ways and mix the two (lesson 08). There, a dot is a review. Drag from labels to rewards: **where do the wrong answers go?**
+# Next, we train rank-8 LoRA both ways, and mix the two adapters (lesson 08). In the panel, each dot is a review. Drag from labels to rewards: **where do the wrong answers go?**
 
-# %% alt="An arrow for each adapter from training on labels to training on rewards: how sure it is against how often it's right. Most arrows go up, away from the line where both agree."
+# %% alt="How sure each method is, against how often it's right. An arrow for each method leads from training on labels to training on rewards. Most arrows go up, away from the line where both agree."
 plt.figure(figsize=(6.5, 5))
 plt.plot([64, 84], [64, 84], ":", color="gray")
 plt.text(84, 77, "as sure as right", color="gray", ha="right", va="top")
@@ -183,7 +183,7 @@ for share in shares:
     with torch.no_grad():
         mixed.append(bank.model(**inputs).logits.softmax(1)[range(count), test.labels[:count]].numpy())
 mixer = MixerPanel(("labels", "rewards"), shares, mixed, test.texts[:count])
-mixer.logits, mixer.share = False, 0  # lesson 08 compares with mixed logits
+mixer.logits, mixer.share = False, 0  # lesson 08 compares this with mixing the logits
 mixer
 
 # %% claim
@@ -213,15 +213,15 @@ assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for lab
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make models too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because doubt is never rewarded. In the mixer's runs, after labels, 1 of 200 answers is wrong but over 90% sure; after rewards, 35 are.
+# **Rewards make models too sure** with four of five methods. Rank-8 LoRA is right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. This may be because doubt is never rewarded. In the panel, the model trained on labels is over 90% sure of a wrong answer for 1 of 200 reviews, and the one trained on rewards for 35.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **For rewards, rank 1 is a first try, not a law.** *Ours: 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning; MiniLM, 1,600 answers, five seeds. Published: as good (LoRA Without Regret). At 8B, rank 1 came within 0.002 of full fine-tuning's reward (two seeds were 0.016 apart), and rank 32 did better ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026); at 1.7B, a report without intervals finds equal scores ([a student project](https://github.com/gernim/lora-reward-density)).*
-# 2. **Compare with the batch's mean.** If all rewards are equal, nothing is learned. With several answers to one question (TRL, below), take problems that the model sometimes solves.
-# 3. **Tune the rate again** (ours came out two to four times lower), **and don't trust the model's probabilities.**
+# 1. **For rewards, try rank 1 first, but it isn't always enough.** *Ours (MiniLM, 1,600 answers, five seeds): 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning. Published: as good (LoRA Without Regret). For an 8B model, rank 1 came within 0.002 of full fine-tuning's reward (two seeds were 0.016 apart), and rank 32 exceeded it ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026).*
+# 2. **Compare each reward with the batch's mean.** If all rewards are equal, the model learns nothing. If each question gets several answers (as in TRL, below), use questions that the model sometimes gets right.
+# 3. **Tune the rate again** (our best rates were two to four times lower than with labels), **and don't trust the model's probabilities.**
 #
 # The same with PEFT and TRL:
 # ```python

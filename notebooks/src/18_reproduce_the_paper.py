@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# Below are two rows of Table 2 in the LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): RoBERTa-large on RTE (does one sentence follow from another?), MRPC (do two mean the same?) and STS-B (how alike? a correlation). On RTE, full fine-tuning (FT) scores 86.6, LoRA 87.4. **LoRA wins. Or does it?**
+# Here are two rows of Table 2 in the LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): RoBERTa-large on three tasks. RTE asks whether one sentence follows from another, MRPC whether two sentences mean the same, and STS-B how similar they are (a correlation). On RTE, full fine-tuning (FT) scores 86.6 and LoRA 87.4. **LoRA wins. Or does it?**
 
 # %%
 import pandas as pd
@@ -21,8 +21,8 @@ table2.frame().query("model == 'RoBERTa-large' and mark != '†'").set_index("me
 
 # %% [markdown]
 # ## Three guesses
-# 1. LoRA had a head start here: it began from a model that had already learned MNLI, a large task much like RTE. Full fine-tuning, say RoBERTa's authors, began from plain RoBERTa. Give both the same start, plain or from MNLI: with three tasks, six comparisons. **In how many is LoRA ahead?**
-# 2. A *bottleneck* is an older adapter: a small network after part of a layer, which can't be merged. **By what percentage did two per layer slow the model** on a short text (our CPU)?
+# 1. In these rows, LoRA had a head start: it began from a model that had learned MNLI, a large task much like RTE. According to RoBERTa's authors, full fine-tuning began from plain RoBERTa. If both methods get the same start (plain or from MNLI) on three tasks, **in how many of these six comparisons is LoRA ahead?**
+# 2. Before LoRA, an adapter was often a *bottleneck*: a small network that follows part of a layer and can't be merged. **By what percentage do two bottlenecks per layer slow the model down** (short text, our CPU)?
 # 3. We retested eleven of the paper's findings on small models. **How many hold?**
 #
 # Be 80% sure.
@@ -34,7 +34,7 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 
 # %% [markdown]
 # ## Who measured it, and from which start?
-# The paper *copied* its full fine-tuning scores (`*`) from RoBERTa's authors. One of them wrote in [an issue](https://github.com/facebookresearch/fairseq/issues/1166) what it scores *from MNLI*. And the paper's rows marked `†` have LoRA *without* MNLI.
+# The paper *copied* its scores for full fine-tuning (marked `*`) from RoBERTa's authors. One of them reported in [an issue](https://github.com/facebookresearch/fairseq/issues/1166) what full fine-tuning scores *from MNLI*. In the paper's rows marked `†`, LoRA starts from plain RoBERTa.
 
 # %% alt="Three tasks. In each, a black line for full fine-tuning and a blue line for LoRA go from a plain start to a start from MNLI. Blue is below or level with black. A dotted line rises from full, plain, to LoRA, from MNLI."
 FULL_FROM_MNLI = {"RTE": 90.97, "MRPC": 91.42, "STS-B": 92.63}  # RoBERTa-large, by its author
@@ -66,12 +66,12 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **In none.** The table compares along the dotted line: LoRA *with* the head start against full fine-tuning *without* it. With the same start, LoRA is behind in five pairs and, rounded, tied in one. (The LoRA paper says full fine-tuning had this start, too. Three pairs rest on one comment.)
+# **In none.** The dotted line is what the table compares: LoRA *with* the head start and full fine-tuning *without* it. With the same start, LoRA is behind in five comparisons and tied in one, after rounding. (The LoRA paper says that full fine-tuning had the head start, too.)
 # </details>
 #
-# That's unfair, but is LoRA *worse*? RTE's scores are on 277 rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)): LoRA's lead of 0.8 points was two rows. An accuracy $p$ on $n$ rows has the variance $p(1-p)/n$. For a gap, add both variances (as if independent); the sum's root is its standard error.
+# So the comparison is unfair. But is LoRA *worse*? RTE's scores come from 277 rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)), where a lead of 0.8 points is two rows. An accuracy $p$ on $n$ rows has the variance $p(1-p)/n$. For a gap, add both scores' variances (as if independent); the square root of the sum is the gap's standard error.
 #
-# **Exercise 1: what can your two scores show?** Give the gap's standard error in points, the gap needed (1.96 times that), and a word: *noise* if the published gap is smaller; *unlike starts* if it's larger, but only one started from MNLI (LoRA without a mark); otherwise *a gap*.
+# **Exercise 1: what can your two scores show?** Give the gap's standard error in points, the gap needed to rule out luck (1.96 standard errors), and a word. If the published gap is smaller than needed, it's *noise*. If it's larger, but only one method started from MNLI (LoRA without a mark), it's *unlike starts*. Otherwise, it's *a gap*.
 
 # %% exercise
 mine = lesson.draw("pair", *reproducing.PAIRS)
@@ -92,14 +92,14 @@ checks.check_published(error, points, word, mine)
 
 # %% [markdown]
 # ## Now measure one yourself
-# Bottlenecks cost time and merged LoRA doesn't, says Table 1 (GPT-2 medium). Rerun it with MiniLM. The finding as a **rule**:
+# Bottlenecks cost time and merged LoRA doesn't, says Table 1 (GPT-2 medium). We rerun it with MiniLM. The finding becomes a **rule**:
 #
-# - two bottlenecks in each layer slow one text by more than 2%, and slow the largest batch (32 texts of 512 tokens; in this cell, 4 of 128) less;
-# - merged LoRA changes either time by less than 5%.
+# - Two bottlenecks per layer slow one text down by more than 2%. They slow a large batch (32 texts of 512 tokens; in this cell, 4 of 128) less than they slow one text.
+# - Merged LoRA changes the time for one text or a large batch by less than 5%.
 #
-# A line is a result's 95% interval. All in the blue: it *holds*. All outside: it *fails*. Otherwise, it's *undecided*. (Second row: it must be left of its color's line above.)
+# In the plot, each line is a 95% interval. The finding *holds* if every line lies in its blue area, and with bottlenecks, the large batch's line lies wholly left of the one above it. It *fails* if any line clearly shows the opposite. Otherwise, it's *undecided*.
 
-# %% alt="Four rows; all but the second have a blue area that the result must lie in. Two bottlenecks, one text: the paper and our CPU are near 30 percent slower, and where this cell ran, they cost less. Largest batch: the paper and our CPU are below 10 percent. Merged LoRA: all are near 0."
+# %% alt="Four rows. In three of them, a blue area shows where the result must lie. Two bottlenecks, one text: the paper and our CPU are near 30 percent slower, and where this cell ran, they cost less. Two bottlenecks, large batch: the paper and our CPU are below 10 percent. Merged LoRA: all are near 0."
 (here,) = reproduce([item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 6))], lesson.workplace("18"), minutes=6)
 ours = reference_reproductions()["table1"]
 plt.figure(figsize=(8, 4))
@@ -110,8 +110,8 @@ for y, (name, cell) in enumerate((("LoRA merged", -1), ("LoRA merged", 0), ("bot
         middle, low, high = (100 * time - 100 for time in Interval.of(row["yours"]))
         plt.errorbar(middle, y - 0.25 * (found is here), xerr=[[middle - low], [high - middle]], fmt="o", color=color, label=None if y else label)
     plt.plot(100 * float(row["published"].split()[0]) - 100, y + 0.25, "C1d", label=None if y else "the paper, on a GPU")
-plt.yticks(range(4), ["merged LoRA,\nlargest batch", "merged LoRA,\none text", "two bottlenecks,\nlargest batch", "two bottlenecks,\none text"])
-plt.gca().set(title="Bottlenecks cost time, merged LoRA (almost) none", xlabel="% slower than the plain model")
+plt.yticks(range(4), ["merged LoRA,\nlarge batch", "merged LoRA,\none text", "two bottlenecks,\nlarge batch: less\nthan one text", "two bottlenecks,\none text"])
+plt.gca().set(title="Is each line in its blue area?", xlabel="% slower than the plain model")
 plt.legend(bbox_to_anchor=(1, 0.5), loc="center left")
 lesson.reveal("slower with bottlenecks on our CPU, percent", middle, "%")  # the last one drawn
 print(f"The whole rule, where this cell ran: {here['standing']}")
@@ -124,13 +124,13 @@ assert [row["published"][:5] for row in ours["rows"] if "bottleneck H" in row["n
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **It depends on the machine.** On our CPU, two bottlenecks slow one text by 28.7<!--reproduce.h.one-->%, and the largest batch less: the rule *holds*. The web page was made on another, busy processor: *undecided* (two black lines overlap, or one crosses a limit).
+# **The outcome depends on the machine.** On our CPU, two bottlenecks slow one text down by 28.7<!--reproduce.h.one-->%, and a large batch by less: the finding *holds*. On the machine that made the web page, it's about 11%, and another run there was *undecided*.
 #
-# Merged LoRA does the plain model's arithmetic, so its true gap is 0. Yet our interval, 0.2<!--reproduce.merged.low-->% to 3.8<!--reproduce.merged.high-->%, leaves out 0. Timing has other errors, so the rule allows 5%.
+# Merged LoRA does the plain model's arithmetic, so its true cost is 0. Yet our interval, 0.2<!--reproduce.merged.low-->% to 3.8<!--reproduce.merged.high-->%, doesn't contain 0: timing errors aren't all random, so the rule allows 5%.
 # </details>
 #
 # ## All eleven
-# Here are eleven such rules, on small models. Each row is a finding's deciding result, on its own scale. **Cover the last column. Where is the whole line in the blue?**
+# Here are eleven findings with such rules. Each row has its own scale. **Cover the last column. Which lines lie wholly in the blue?**
 
 # %%
 results = reference_reproductions()
@@ -138,7 +138,7 @@ holds = sum(one["standing"] == "holds" for one in results.values())
 lesson.reveal("findings that hold, of 11", holds)
 early = [one["standing"] for one in results.values() if one["ruled"] == "before"]
 print(f"rules written before the run that hold: {early.count('holds')} of {len(early)}")
-forest(results.values(), short=True)  # all 21 results: without short=True
+forest(results.values(), short=True)  # for all 21 results, leave out short=True
 
 # %% claim
 count = [sum(one["standing"] == word for one in results.values()) for word in reproducing.OUTCOMES]
@@ -160,17 +160,17 @@ assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and max(rows["fig4"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Three hold.** But we wrote their rules *after* their runs. (And for Table 5, `q,v` had twice `q`'s $\alpha/r$, which may be why it won.) **Of the eight with rules written before** (though after earlier runs), **none holds.**
+# **Three hold.** But for these three, we wrote the rules *after* the runs. **Of the eight whose rules we wrote before the runs, none holds.**
 #
-# **Four fail.** For Table 3, LoRA's loss is 0.148<!--reproduce.table3--> nats above full fine-tuning's (on `q,v`; on all linear layers: *undecided*). The others look inside the update. Table 7: in its own directions, GPT-3's rank-64 update is twice as large as $W$; MiniLM's, 0.84 times. Figure 3: ranks 8 and 64 share their first direction in GPT-3 ($\phi$, lesson 14, is above 0.5), but not in MiniLM (0.15<!--reproduce.fig3.q--> above chance).
+# **Four fail.** For Table 3, LoRA's loss on `q,v` is 0.148<!--reproduce.table3--> nats above that of full fine-tuning. (On all linear layers, the verdict is *undecided*.)
 #
-# **Four are undecided.** For Table 2, LoRA is *worse* (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high--> points; three seeds, lesson 05 has five), but perhaps by less than 1.5.
+# **Four are undecided.** One is Table 2: LoRA is *worse* (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high--> points), but we can't tell whether by more than the margin, 1.5.
 #
-# A finding that fails on a small model may still be true of GPT-3. Don't assume it at *your* size.
+# A finding that fails here may be true of GPT-3. Don't assume it's true of *your* model.
 # </details>
 #
 # ## Your limit, your verdict
-# "LoRA is as good as full fine-tuning." The panel has five comparisons, ours and published. The dashed line is the largest loss that you'd accept. **Drag it. Where does the verdict change?**
+# "LoRA is as good as full fine-tuning." The panel has five comparisons, ours and published. The dashed line is the largest drop that you'd accept. **Drag it. Where does the verdict change?**
 
 # %%
 ClaimPanel("no_quality_drop", claims=["no_quality_drop"])
@@ -185,10 +185,10 @@ assert [case.holds for case in told[0.5].cases] == [False, False, None, None, Tr
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Accept a loss of 3.2 points: *true*. Accept only 0.5: it *depends* (two comparisons fail, one holds). In between: *undecided*. "As good" means nothing without a limit.
+# If you accept a drop of 4 points, the verdict is *true*. At 3, it's *undecided*. At 0.5, it *depends*: two comparisons fail, one holds. "As good" means nothing without a limit.
 # </details>
 #
-# **Exercise 2: by the printed rule, judge three made-up reruns:** *holds*, *fails*, *undecided*, or *not tested*?
+# **Exercise 2: judge three made-up reruns by the printed rule:** *holds*, *fails*, *undecided*, or *not tested*?
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)
@@ -210,9 +210,9 @@ checks.check_judge(words, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Look for three numbers:** published, reported by others, yours. Who measured each, and from which start?
-# 2. **Write the rule before the run:** a finding, a limit, and what makes a fair test. *Undecided* and *not tested* are results.
-# 3. **Small test sets can't detect small gaps.** On 277 rows, a gap below 5.6 points between two accuracies near 87 can be luck; so can RTE's 3.6 from MNLI (needed: 5.2).
+# 1. **Look for three numbers:** published, reported by others, and yours. Who measured each, and from which start?
+# 2. **Write the rule before the run:** a finding, a limit, and what makes a fair test. *Undecided* and *not tested* are results, too.
+# 3. **Small test sets can't detect small gaps.** On 277 rows, a gap below 5.6 points between two accuracies near 87 can be luck.
 #
 # The same in PEFT (Table 1):
 # ```python

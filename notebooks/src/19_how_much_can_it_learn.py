@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 19 · How much can it learn?
 #
-# "Rank 1 is enough." "LoRA needs little data." **How many coin flips can a rank-1 adapter learn by heart? And with how many labeled reviews does LoRA beat something cheaper?**
+# "Rank 1 is enough." "LoRA needs little data." **How many coin flips can a rank-1 adapter learn by heart? And how many labeled reviews does LoRA need to beat something cheaper?**
 
 # %%
 from math import log
@@ -17,14 +17,14 @@ from lora_lab.experiments.margins import scores_in
 from lora_lab.training.assets import shipped
 
 lesson.start("19")
-flips = pd.read_csv(shipped("data/results/coins.csv"))  # ours: 70 runs, 28 November 2026, on a CPU
-few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1280)}  # the same day
+flips = pd.read_csv(shipped("data/results/coins.csv"))  # our 70 runs, made on a CPU on November 28, 2026
+few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1280)}  # made on the same day
 
 # %% [markdown]
 # ## The smallest fact is a coin flip
-# We cut movie reviews after eight words and tossed a coin for each label. No rule connects text and label, so a model that knows a label must have *stored* it: a fact of one **bit**. (A digit of a phone number has 3.3 bits.)
+# We cut movie reviews after eight words, and tossed a coin for each label. No rule connects text and label. So if a model knows a label, it must have *stored* it: a fact of one **bit**.
 #
-# How much has it stored? Take four flips. A flip's loss is $-\ln$ of the probability that the model gives its true side.
+# How much has the model stored? Take four flips. A flip's loss is $-\ln p$, where $p$ is the probability that the model assigns to the true side (the one that came up).
 #
 # | probability of the true side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 |
 # |---|---|---|---|
@@ -52,11 +52,11 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA (alpha 16) sits on one matrix of MiniLM, `v` of the last layer. At rank 1, it trains 768 numbers; the output layer, or *head*, trains 770 more. The model reads 2,048 flips thirty times. Be 80% sure.
+# LoRA (alpha 16) sits on one matrix of MiniLM, `v` of the last layer. At rank 1, it trains 768 numbers; the output layer, or *head*, adds 770. The model reads 2,048 flips thirty times. Be 80% sure.
 #
-# 1. **How many of the 2,048 bits does rank 1 remember?**
-# 2. **How many times as many does rank 16 remember?** (It trains 8.5 times the numbers, with the head.)
-# 3. Now true labels: is the review good or bad? With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right; guessing gets 50. On a free day, you could try three other methods, or label 240 more reviews. **How many points do these labels bring LoRA?**
+# 1. **How many of the 2,048 bits does rank-1 LoRA remember?**
+# 2. **How many times as many bits does rank-16 LoRA remember?** (With the head, it trains 8.5 times as many numbers.)
+# 3. Now we use true labels: is the review good or bad? With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right. On a free day, you could try three other methods, or label 240 more reviews. **How many points does LoRA gain from these 240 labels?**
 
 # %%
 lesson.predict("bits that rank 1 remembers", low=..., high=...)
@@ -65,9 +65,9 @@ lesson.predict("points that 240 more labels bring", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Each coin stands for 16 flips, or 16 bits; blue is remembered. Below: the mean (and range) of three runs, each with its own flips. (Each rank's learning rate is the best of five at 1,024 flips, one seed.)
+# Each coin stands for 16 flips; blue coins are remembered. Below each pile is the mean (and range) of three runs.
 
-# %% alt="Five piles of 2,048 coins, one for each rank. The blue part, which the model remembers, grows from a tenth with the head alone to a fifth at rank 1 and three quarters at rank 16."
+# %% alt="Five piles, each of 2,048 coin flips, one pile for each rank. The blue part, which the model remembers, grows from a tenth with the head alone to a fifth at rank 1 and three quarters at rank 16."
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
 flips["bits"] = remembered_bits(flips.texts, flips.loss)
 final = flips[flips.part == "final"]
@@ -76,7 +76,7 @@ mean = largest.groupby("rank").bits.mean()
 
 
 def pour(pile, runs, title):
-    coins = np.arange(runs.texts.iloc[0] // 16)  # each is 16 flips
+    coins = np.arange(runs.texts.iloc[0] // 16)  # each coin is 16 flips
     pile.scatter(coins % 8, coins // 8, s=85, c=np.where(coins < round(runs.bits.mean() / 16), "#0072B2", "#DDDDDD"))
     pile.set(xlim=(-0.8, 7.8), ylim=(-0.8, 15.8), aspect=1, xticks=[], yticks=[], frame_on=False, title=title)
     ends = f"{runs.bits.min():.0f} to {runs.bits.max():.0f}" if len(runs) > 1 else "one run"
@@ -84,7 +84,7 @@ def pour(pile, runs, title):
 
 
 figure, piles = plt.subplots(1, 5, figsize=(8.4, 4.2), layout="constrained")
-figure.suptitle("More rank remembers more of 2,048 coin flips", x=0.01, ha="left")
+figure.suptitle("A higher rank remembers more of 2,048 coin flips", x=0.01, ha="left")
 for pile, (rank, runs) in zip(piles, largest.groupby("rank")):
     pour(pile, runs, f"rank {rank}" if rank else "head alone")
 
@@ -92,10 +92,10 @@ for pile, (rank, runs) in zip(piles, largest.groupby("rank")):
 lesson.reveal("bits that rank 1 remembers", mean[1], "bits")
 lesson.reveal("times as many at rank 16", mean[16] / mean[1], "times")
 numbers = largest.groupby("rank").numbers.first()
-more = mean.diff().fillna(mean) / numbers.diff().fillna(numbers)  # than in the row above
+more = mean.diff().fillna(mean) / numbers.diff().fillna(numbers)  # compared with the row above
 pd.DataFrame({"trained numbers": numbers, "bits": mean.round().astype(int), "bits for each new number": more.round(2)}).rename({0: "head alone"})
 
-# %% alt="Four piles of 128, 512, 1,024 and 2,048 coin flips. Rank 1 remembers nearly all 128, two thirds of 512, two fifths of 1,024 and a fifth of 2,048: from 1,024 on, the blue part grows no more."
+# %% alt="Four piles of 128, 512, 1,024 and 2,048 coin flips. Rank 1 remembers nearly all of 128, two thirds of 512, two fifths of 1,024 and a fifth of 2,048. From 1,024 on, the blue part stops growing."
 one = flips[(flips["rank"] == 1) & (flips.lr == 0.006)]
 figure, piles = plt.subplots(1, 4, figsize=(7, 4.2), layout="constrained")
 figure.suptitle("Rank 1 again, with fewer flips: where is it full?", x=0.01, ha="left")
@@ -128,15 +128,14 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Rank 1 remembers 414<!--coins.1.2048--> bits of 2,048, a fifth;** the head alone remembers 198<!--coins.0.2048-->.
-# - **In thirty passes, rank 1 is full at some 400 bits:** it remembers 339<!--coins.1.512--> of 512 flips, 425 of 1,024 (one run), but no more of 2,048.
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.**
-# - **Up to rank 4, each new number stores about a quarter of a bit** (0.24 to 0.28). At 0.24, rank 16 would hold over 3,000, but we gave it 2,048 flips.
-# - **Lesson 10's adapter stored more per number:** 256 facts of 8 bits in 2,048 numbers, one bit per number.
+# - **Rank-1 LoRA remembers 414<!--coins.1.2048--> bits of 2,048, a fifth;** the head alone remembers 198<!--coins.0.2048-->.
+# - **In thirty passes, rank 1 is full at about 400 bits:** it remembers 339<!--coins.1.512--> of 512 flips and 425 of 1,024 (one run), but no more of 2,048 flips.
+# - **Rank-16 LoRA remembers 1,515<!--coins.16.2048--> bits, 3.7 times as many as rank 1.**
+# - **Up to rank 4, each additional trained number stores about a quarter of a bit** (0.24 to 0.28). At 0.24 bits per number, rank 16 would hold over 3,000 bits, but we gave it only 2,048 flips.
 # </details>
 #
 # ## Try it
-# Your coins, your rank, 128 flips: half a minute. **Why does it get only half of other flips right?**
+# Train on 128 coin flips of your own. **Why does MiniLM get only half of the other flips right?**
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -148,15 +147,15 @@ steps = lesson.steps(passes * n // 32, 4)
 told = {"steps": steps, "batch": 32, "examples": n, "validations": 0, "max_length": 16, "store": lesson.workplace("19")}
 run = train("minilm", f"coins{toss}.csv", LoRA(rank, targets="*.5.*.value"), lr=0.006, **told)
 loss = np.mean(run.history["loss"][-n // 32 :])
-print(f"rank {rank} remembers {remembered_bits(n, loss):.0f} of {n} flips; of others it gets {run.metrics['accuracy']:.0%} right")
+print(f"rank {rank} remembers {remembered_bits(n, loss):.0f} of {n} flips; of others, {run.metrics['accuracy']:.0%} are right")
 
 # %% [markdown]
 # ## And how much must it see?
-# Coins have no rule: LoRA can only store them, and guess others. *True* labels follow one rule. How many must LoRA see to find it? We try 20 to 1,280. Its rival is a cheap **probe**: a linear classifier on the frozen model's vectors. Each method has five runs, each on different reviews. All but the probe train for 160 steps of 8 rows.
+# Coins have no rule: LoRA can only store them, and must guess new ones. But *true* labels follow a rule. How many labels must LoRA see to find it? We try 20 to 1,280. LoRA's rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews. All methods but the probe train for 160 steps of 8 rows.
 #
-# But rates, and the probe's penalty (on large weights), were tuned on 500 other labels. (At 20, LoRA's rate was the lowest tried; at 20 and 80, the penalty was the highest: others may be better.)
+# One caveat: we tuned the rates, and the probe's penalty on large weights, with 500 other labels, which you wouldn't have. (Better values may exist: with 20 labels, LoRA's best rate was the lowest we tried; with 20 and 80, the best penalty was the highest.)
 
-# %% alt="Percent right against the number of labels, for LoRA and the probe, with full fine-tuning and prompt tuning in gray. Below the numbers of labels, a verdict: undecided with 20 and 80 labels, LoRA better with 320 and 1,280."
+# %% alt="Percentage right against the number of labels, for LoRA and the probe, with full fine-tuning and prompt tuning in gray. A verdict is below each number of labels: undecided with 20 and 80 labels, and LoRA better with 320 and 1,280."
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]
 scores = pd.DataFrame(rows, columns=["method", "labels", "right"])
 means = scores.groupby(["method", "labels"]).right.mean()
@@ -175,7 +174,7 @@ lesson.reveal("points that 240 more labels bring", means["LoRA r8 q,v", 320] - m
 
 # %% [markdown]
 # ## Equal at 80 labels?
-# *Undecided* isn't *equal*. Drag the edges of the gray band: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
+# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
 
 # %%
 panel = ComparePanel(reference=few[80])
@@ -217,29 +216,29 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **With 20 labels, nothing works well:** the probe gets 56.0<!--few.probe.20-->%, LoRA 51.7<!--few.lora.20-->%.
-# - **With 80, it's unclear:** the probe gets 66.3<!--few.probe.80-->%, LoRA 64.8<!--few.lora.80-->%. They're *equivalent* only if you tolerate 5.2 points (this pair alone): LoRA's five runs differ by nine points, the probe's by two.
-# - **With 320 or more, LoRA pays off:** 74.5<!--few.lora.320-->%, the probe 70.2<!--few.probe.320-->%.
-# - **Full fine-tuning doesn't seem to need more labels than LoRA.** Up to 320, they're *undecided<!--few.full.320.word-->*; with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
+# - **With 20 labels, nothing works well:** the probe gets 56.0<!--few.probe.20-->%, and LoRA 51.7<!--few.lora.20-->%.
+# - **With 80, the winner is unclear:** the probe gets 66.3<!--few.probe.80-->%, and LoRA 64.8<!--few.lora.80-->%. They're *equivalent* only if you tolerate a 5.2-point difference, because LoRA's five runs differ by nine points, and the probe's by two.
+# - **With 320 or more, LoRA pays off:** at 320, it gets 74.5<!--few.lora.320-->%, and the probe 70.2<!--few.probe.320-->%.
+# - **Full fine-tuning doesn't seem to need more labels than LoRA.** Up to 320, the verdict is *undecided<!--few.full.320.word-->*; with 1,280, full fine-tuning is *better<!--few.full.1280.word-->*, by 1.0 points (0.2 to 1.8).
 #
-# **So spend the free day on labels.** At 80, the best of the other three methods was 1.5 points ahead of LoRA. The 240 labels gave LoRA 9.8 points.
+# **So spend the free day on labels.** At 80 labels, the best of the other three methods was 1.5 points ahead of LoRA, but 240 more labels gave LoRA 9.8 points.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **In thirty passes, an adapter holds a limited amount.** *Ours: rank 1 on one matrix and the head held some 400 of 2,048 coin flips; MiniLM, three seeds. Published: 2 bits per number after long training (Allen-Zhu and Li 2024, in LoRA Without Regret).*
-# 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, nothing was shown to beat it; with 320, LoRA was 4.3 points better (movie reviews).*
-# 3. **Few labels? Label more.** *Ours, LoRA: from 80 to 320 labels, it gains 9.8 points; from there to 1,280, another 2.3.*
+# 1. **In thirty passes, an adapter holds a limited amount.** *Ours: rank 1 on one matrix, with the head, held about 400 of 2,048 coin flips (MiniLM, three seeds). Published: 2 bits per number after long training (Allen-Zhu and Li 2024, in LoRA Without Regret).*
+# 2. **With few labels, try a linear probe first: it's faster.** *Ours (movie reviews): with 20 or 80 labels, no method was shown to beat the probe; with 320, LoRA was 4.3 points better.*
+# 3. **Few labels? Label more.** *Ours: LoRA gains 9.8 points from 80 to 320 labels.*
 #
-# Raise the rank only if there's much to learn that no rule explains. *Published: with more text than it can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# Raise the rank only if there's much to learn that no rule explains. *Published: with more text than an adapter can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT:
 # ```python
 # config = LoraConfig(r=1, lora_alpha=16, target_modules=r".*layer\.5\.attention\.self\.value", task_type="SEQ_CLS")
 # model = get_peft_model(model, config)
 # model.print_trainable_parameters()
-# bits = n * (1 - loss / math.log(2))  # loss: last pass's mean
+# bits = n * (1 - loss / math.log(2))  # loss: the mean over the last pass
 # ```
 # </details>
 

@@ -1,5 +1,3 @@
-"""Small models of every family, built by transformers on the meta device."""
-
 from typing import Any
 
 import pytest

@@ -76,6 +76,8 @@ def test_one_more_row_or_token_does_not_fit(name, method):
 
 def test_learned_positions_limit_the_length():
     assert [longest(config_of(name)) for name in ("gpt2", "roberta-base", "llama-3-8b")] == [1024, 512, None]
+    kinds = ("distilbert", "electra", "mpnet", "gpt_bigcode", "mistral")
+    assert [longest({"model_type": kind, "max_position_embeddings": 32}) for kind in kinds] == [32, 32, 30, 32, None]
     checked("roberta-base", LoRA(), Setup(seq=512))
     checked("roberta-base", PromptTuning(20), Setup(seq=492))
     with pytest.raises(BadValue, match="after a prompt of 20"):

@@ -11,7 +11,7 @@ FIELDS = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dt
 
 @pytest.fixture
 def compare(lora_lab, tiny_encoder, opinions, tmp_path):
-    """`compare("lora,full", "--steps", "4")`: the command on the tiny encoder, with `tmp_path` for its runs."""
+    """`compare("lora,full", "--steps", "4")` runs the command on the tiny encoder, with `tmp_path` for its runs."""
     words = ["--model", tiny_encoder, "--task", opinions, "--out", str(tmp_path), *FIELDS]
     return lambda methods, *more: lora_lab("compare", *words, "--methods", methods, *more)
 

@@ -20,7 +20,7 @@ METHODS = {
 
 @pytest.fixture
 def recipes(monkeypatch, lora_lab):
-    """`recipes("train --method ia3")`: the recipes that a command would run."""
+    """`recipes("train --method ia3")` returns the recipes that a command would run."""
     taken = []
 
     def take(recipes) -> None:

@@ -11,7 +11,7 @@ FIELDS = ["--steps", "3", "--batch", "4", "--dtype", "fp32", "--attention", "eag
 
 @pytest.fixture
 def sweep(lora_lab, tiny_encoder, opinions):
-    """`sweep(out, "--rank", "1,2")`: the command on the tiny encoder, which must succeed."""
+    """`sweep(out, "--rank", "1,2")` runs the command on the tiny encoder; the command must succeed."""
 
     def run(out, *words: str):
         done = lora_lab("sweep", "--model", tiny_encoder, "--task", opinions, *FIELDS, "--out", str(out), *words)
@@ -23,7 +23,7 @@ def sweep(lora_lab, tiny_encoder, opinions):
 
 @pytest.fixture
 def collect(lora_lab, tmp_path):
-    """`collect("--json")`: the output of the command for the stores in tmp_path / "class"."""
+    """`collect("--json")` returns the output of the command for the stores in tmp_path / "class"."""
     return lambda *words: lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), *words).stdout
 
 
@@ -94,10 +94,6 @@ ROWS = {  # the head of a table: fields and accuracies of runs, and the rows
     "method targets rank alpha lr dora seeds": (
         [({"method": LoRA()}, 0.6), ({"method": LoRA(dora=True)}, 0.8)],
         {"lora q,v 8 16 0.002 - 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"},
-    ),
-    "method targets rank alpha lr label_column seeds": (
-        [({}, 0.6), ({"label_column": "stars"}, 0.8)],
-        {"lora q,v 8 16 0.002 label 1 60.0 60.0", "lora q,v 8 16 0.002 stars 1 80.0 80.0"},
     ),
 }
 

@@ -82,7 +82,7 @@ def test_changed_premise_changes_the_verdict():
 
 
 def test_study_counts_as_one_case():
-    """Table 5 compares six other choices on two tasks, and our sweep five: two cases, not seventeen."""
+    """Table 5 compares six other choices on two tasks, and our sweep compares five. These are two cases, not 17."""
     cases = judge("q_and_v").cases
     assert len({case.settings["study"] for case in cases}) == len(cases) == 4
     assert [case.holds for case in cases] == [True, True, None, None]  # a report without numbers decides nothing
@@ -97,7 +97,7 @@ def test_invalid_premise_is_refused():
         ("one_24gb_card", {"gpu_gb": math.inf}, "must be a number, such as 24"),
         ("one_24gb_card", {"cards": -1}, "such as fsdp:8, not 'fsdp:-1'"),
         ("one_24gb_card", {"bits": 5}, "16, 8, 4, 3, 2"),
-        ("no_quality_drop", {"margin": 0}, "needs points: 0 to 100, such as 1.5, not 0"),
+        ("no_quality_drop", {"margin": 0}, "must be between 0 and 100 points, such as 1.5, not 0"),
         ("less_memory", {"models": "minilm", "seq": 2048}, "longer than minilm can read"),
     ):
         with pytest.raises(BadValue, match=message):
@@ -125,7 +125,7 @@ ROWS = 1500
 
 @pytest.fixture
 def make_runs(tmp_path):
-    """`make_runs({LoRA(8): 0.8})`: a store with five finished runs of each method at this accuracy."""
+    """`make_runs({LoRA(8): 0.8})` makes a store with five finished runs of each method at this accuracy."""
     splits = ["test"] * ROWS + ["train"] * 4 + ["validation"] * 4
     rows = [(f"text {n}", "good" if n % 2 else "bad", split) for n, split in enumerate(splits)]
     pd.DataFrame(rows, columns=["text", "label", "split"]).to_csv(task := tmp_path / "task.csv", index=False)

@@ -1,5 +1,3 @@
-"""Tests of the experiments of lessons 06, 14, 15 and 17."""
-
 import json
 import math
 from collections.abc import Callable

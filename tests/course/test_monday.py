@@ -30,8 +30,8 @@ def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder,
     runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
     output = capsys.readouterr().out
     assert output.count("validation loss") == 3
-    assert "B is not zero, the base's output changes" in output
-    assert ("always one label" if kind == "classifier" else "without the adapter") in output
+    assert "B is not zero, and the base's output changes" in output
+    assert ("one label for all rows" if kind == "classifier" else "without the adapter") in output
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
     if kind == "language model":
         tuned, base = map(float, re.findall(r"perplexity ([\d.]+), without the adapter ([\d.]+)", output)[0])
@@ -65,8 +65,9 @@ def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys)
 
 def test_distinct_rows_of_the_needed_columns_count(tmp_path):
     rows = pd.DataFrame({"id": range(40), "text": [f"row {n % 12}" for n in range(40)], "label": ["a", "b"] * 20})
-    rows.to_csv(data := tmp_path / "rows.csv", index=False)
-    job = plan("minilm", data, gpu_gb=8)
+    (data := tmp_path / "rows.csv").write_text("\n\n" + rows.to_csv(index=False))
+    job = plan("minilm", data, gpu_gb=8, out=tmp_path)
+    assert job.settings["OUT"] == str(tmp_path)
     told, labels = runpy.run_path(str(job.write(tmp_path / "train.py")))["read"]()
     assert (len(told), labels) == (12, ["a", "b"])
     assert next(choice for what, choice, *_ in job.lines if what == "steps") == "3"  # ten rows, three times
@@ -103,6 +104,9 @@ def test_impossible_job_is_refused(tmp_path):
     for data, message in ((one, "only the label 'yes'"), (same, "2 different rows")):
         with pytest.raises(BadValue, match=message):
             plan("minilm", data, gpu_gb=16)
+    for precision in ("2", 1e-300):
+        with pytest.raises(BadValue, match="precision"):
+            plan("minilm", rows_for("classifier", tmp_path), gpu_gb=16, precision=precision)
     for model, kind, message in (
         ("minilm", "language model", "cannot write responses"),
         ("llama-2-70b", "classifier", "even QLoRA"),

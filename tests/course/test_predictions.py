@@ -156,16 +156,12 @@ def test_calibration_counts_first_attempts_of_all_lessons(receipt: Receipt, log_
     assert "9 of 10 ranges contain the result: 90% (95% interval 55 to 100%), consistent" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_numbers_are_rounded_before_they_are_written_in_full():
-    assert [predictions.in_full(value, 3) for value in (0.12345, 99.96, 999.7, 1234.5)] == [
-        "0.123",
-        "100",
-        "1,000",
-        "1,234",
-    ]
+    numbers = (0.12345, 99.96, 999.7, 1234.5)
+    assert [predictions.in_full(number, 3) for number in numbers] == ["0.123", "100", "1,000", "1,234"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_pipes_and_links_are_not_read(tmp_path: Path):
     os.mkfifo(tmp_path / predictions.FILE)
     (tmp_path / "a").mkdir()

@@ -84,8 +84,8 @@ def test_readme_is_short_describes_its_animation_and_names_existing_panels():
     assert [name for name in panels if not hasattr(lora_lab, name) and not hasattr(voices_panel, name)] == []
 
 
-def test_readme_parameter_counts_are_exact():
-    rows = re.findall(r"^\| (`[a-z].*?) \| .*? \| ([\d,]+) \| .*?\|$", README, re.MULTILINE)
+def test_parameter_counts_are_exact():
+    rows = re.findall(r"^\| (`[a-z].*?) \| .*? \| ([\d,]+) \| .*?\|$", README + GUIDE, re.MULTILINE)
     counts = {options: count for cell, count in rows for options in re.findall("`(.*?)`", cell)}
     assert {options.split()[0] for options in counts} == {*REGISTRY, "qlora"}
     for options, count in counts.items():

@@ -1,5 +1,3 @@
-"""Helpers of the browser tests: pages with panels, actions on panels, and axe."""
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,7 +3,7 @@
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +12,10 @@ from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, RankPanel, SweepPanel, TrainPanel
-from lora_lab.widgets.base import Panel
 from tests.e2e.pages import class_in
 
-PanelType = TypeVar("PanelType", bound=Panel)
 
-
-def with_traits(panel: PanelType, **values: Any) -> PanelType:
+def with_traits(panel: Any, **values: Any) -> Any:
     for name, value in values.items():
         setattr(panel, name, value)
     return panel

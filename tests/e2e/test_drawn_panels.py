@@ -59,9 +59,8 @@ MAKE_DARK = """() => { // panels follow the page's colors
 def test_axe_finds_no_violations_and_nothing_overflows(pages: Pages, kernel: bool) -> None:
     panels: list[Panel] = [one_each()["train"], training()] if kernel else all_looks()
     page = pages.open(*panels, reduced=True, kernel=kernel)
-    expect(
-        page.get_by_text("Step 230 of 400, about 41 s to go." if kernel else "training step 15 of 200")
-    ).to_be_visible()
+    doing = "Step 230 of 400, about 41 s to go." if kernel else "training step 15 of 200"
+    expect(page.get_by_text(doing)).to_be_visible()
     opened = set[str]()
     for number, panel in enumerate(panels):  # one table of each kind, because axe is slow in tables
         details = panel_of(page, number).locator("details")

@@ -76,7 +76,7 @@ def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None
     expect(panel.locator(".title")).to_have_text("The first step moves only B; then A learns too")
     expect(panel.locator(".big")).to_have_text(re.compile("^0 gradient of A in the step just taken3.26 gradient of B"))
     expect(panel.locator(".facts tr").nth(1)).to_contain_text(re.compile(r"0\s*3\.26"))
-    expect(panel.get_by_role("status")).to_contain_text("From here on A has a gradient too")
+    expect(panel.get_by_role("status")).to_contain_text("From here on, A has a gradient too")
     panel.get_by_text("all numbers in this picture").click()
     rows = [panel.locator("details tr", has_text=name).last for name in ("W x", "B A x", "y")]
     expect(rows[-1].locator("td")).to_have_count(8)  # the table is filled after the click
@@ -195,7 +195,7 @@ def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -
     expect(panel.locator(".doing")).to_contain_text("Run the notebook")
     assert trait(panel, "picked") == []
     panel.get_by_role("button", name="go to the best cell").press("Enter")
-    expect(panel.locator(".words")).to_contain_text("The best cell of this map")
+    expect(panel.locator(".words")).to_contain_text("the best cell of this map")
 
 
 def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
@@ -203,7 +203,7 @@ def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
     question, title, lines, fits = (panel.locator(name) for name in (".question", ".title", ".iso", ".fits"))
     expect(question).to_contain_text("Predict")
     expect(lines).to_have_count(0)
-    expect(title).to_contain_text("Which slider moves accuracy most?")
+    expect(title).to_contain_text("Which slider moves accuracy the most?")
     panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
     expect(title).to_contain_text("The learning rate matters most")
     expect(lines).to_have_count(1)

@@ -28,7 +28,7 @@ def memory(*words: str) -> int:
 
 
 def test_browser_and_server_stay_within_their_share(lab: Lab) -> None:
-    """With lesson 10's panel running, then with a solved lesson and all its pictures."""
+    """Memory is measured with lesson 10's panel running, then with a solved lesson and all its pictures."""
     lab.run_all("10_why_low_rank.ipynb").locator(".lab-panel .card").first.wait_for(timeout=120_000)
     for show in (lambda: None, lambda: lab.open("solutions/18_reproduce_the_paper.ipynb")):
         show()

@@ -137,7 +137,7 @@ def test_panels_stay_usable_with_a_slow_kernel(page: Page) -> None:
     expect(panel.locator(".kernel")).to_be_empty()
     expect(page.locator("textarea")).to_have_value(re.compile("batch 5"))
     expect(slider).to_have_attribute("aria-valuetext", "5 sequences")  # older values don't come back from Python
-    expect(panel.locator(".standing")).to_contain_text("the prediction, to the byte", timeout=120_000)
+    expect(panel.locator(".standing")).to_contain_text("exactly as predicted", timeout=120_000)
     expect(panel.locator(".measured")).to_have_count(1)
 
 

@@ -1,5 +1,3 @@
-"""Fixtures and helpers for tests of sweeps and worker processes."""
-
 import multiprocessing
 
 import pytest
@@ -11,7 +9,7 @@ from tests.conftest import PLAIN
 
 @pytest.fixture
 def grid(tiny_encoder, opinions):
-    """`grid(rank=[1, 2], steps=12)`: recipes on the tiny encoder; four by default."""
+    """`grid(rank=[1, 2], steps=12)` returns recipes on the tiny encoder; by default, it returns four."""
 
     def make(rank=(1, 4), lr=(1e-2, 3e-3), seed=0, **fields) -> list[Recipe]:
         fields = {"steps": 6, "batch": 8, "validations": 3, **PLAIN, **fields}

@@ -56,6 +56,8 @@ def test_invalid_contender_is_refused():
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
         ("lora:name=full", "sets name twice"),
         (" , ", "at least one method"),
+        (5, "method must be"),
+        ([LoRA], "method must be"),
     ):
         with pytest.raises(BadValue, match=message):
             contenders(words)
@@ -233,6 +235,9 @@ def test_groups_share_fields_and_start_without_runs():
     assert [recipe.lr for recipe in study.groups["c"]] == [1e-4, 1e-4]
     assert study.missing == "6 of 6 runs are missing: stopped; repeat the call to resume"
     assert study.verdicts({"rank": ("b", "a")}) == {}
+    for invalid in ({}, {"method": "lora", "lrr": 1}):
+        with pytest.raises(BadValue):
+            Study.of("minilm", "rt", {"a": invalid})
     own = {"few": {"method": "lora", "model": "a"}}
     few = Study.of("", "rt", own, np.int64(3), examples=50, subset=4).groups["few"]
     assert [(recipe.model, recipe.seed, recipe.subset) for recipe in few] == [("a", 0, 4), ("a", 1, 5), ("a", 2, 6)]

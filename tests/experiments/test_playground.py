@@ -101,7 +101,7 @@ def test_only_runs_of_the_same_kind_are_added():
 
 
 def test_luck_is_about_two_standard_errors():
-    """It covers 1.96 standard errors of a difference of means, for any number of seeds; collapsed runs do not count."""
+    """Luck is 1.96 standard errors of a difference of means, for any number of seeds; collapsed runs do not count."""
     rng = np.random.default_rng(0)
     for seeds in (3, 5, 8):
         whole = playground(lambda cell: float(rng.normal(0.7, 0.01)), CELLS, seeds)

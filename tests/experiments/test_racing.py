@@ -59,7 +59,7 @@ def recipes(tiny_encoder, opinions) -> list[Recipe]:
 
 @pytest.fixture(scope="module")
 def chosen(recipes, tmp_path_factory):
-    """A sweep that chooses among them, and its store. Trained packs may not read the test rows."""
+    """A sweep that chooses among the recipes, and its store. Packs that train may not read the test rows."""
     rows_of = Pack.rows_of
     store = tmp_path_factory.mktemp("chosen")
     with pytest.MonkeyPatch.context() as patch:

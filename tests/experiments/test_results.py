@@ -123,7 +123,7 @@ def test_forty_shares_make_the_whole(grid, tmp_path):
     assert Path(run.adapter).parent == tmp_path / "moved"
     assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
     assert run.predictions is not None
-    assert collect([tmp_path / "class"], tmp_path / "moved").repeated == 12
+    assert collect(str(tmp_path / "class"), tmp_path / "moved").repeated == 12
 
 
 def test_zip_file_is_a_read_only_store(grid, tmp_path):

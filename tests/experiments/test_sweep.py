@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_lab import BadValue, Grid, NotFound, Store, sweep, train
+from lora_lab import BadValue, Grid, LoRA, NotFound, Store, sweep, train
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
@@ -87,6 +87,9 @@ def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
     for recipes, message in ((grid(rank=[1, 33]), "rank 33 is above"), (unknown, "no model 'minilmm'")):
         with pytest.raises((BadValue, NotFound), match=message):
             sweep(recipes, tmp_path / "runs")
+    for what in ("minilm", None, [LoRA()]):
+        with pytest.raises(BadValue, match="a list of recipes"):
+            sweep(what, tmp_path / "runs")
     with pytest.raises(BadValue, match="size"):
         sweep(grid(), tmp_path / "runs", size=-1)
     assert Store(tmp_path / "runs").runs() == []
@@ -104,9 +107,6 @@ def test_too_long_prompt_in_the_test_split_is_noticed_before_training(grid, tiny
     assert not (tmp_path / "runs").exists()
     swept = sweep([long, good], tmp_path / "runs")
     assert [(run.status, len(run.history["step"])) for run in swept.runs] == [("failed", 0), ("done", 6)]
-
-
-# ---- data files that change
 
 
 @pytest.fixture
@@ -173,8 +173,6 @@ def test_new_seeds_do_not_join_runs_on_other_weights(changing, grid, tiny_encode
         sweep([recipe.at_seed(9) for recipe in recipes], tmp_path / "runs")
 
 
-# ---- killed sweeps
-
 SCRIPT = """
 import sys, torch; torch.set_num_threads(1)
 from lora_lab import Grid, sweep
@@ -186,7 +184,7 @@ sweep(Grid(rank=[1, 4], lr=[1e-2, 3e-3], seed=[0, 1]), sys.argv[1], model=sys.ar
 
 @pytest.mark.parametrize(("kills", "steps"), [(1, 60), pytest.param(20, 240, marks=pytest.mark.slow)])
 def test_killed_sweep_ends_like_an_undisturbed_one(tiny_encoder, opinions, tmp_path, kills, steps):
-    """Before its kill, the first process is suspended, as when a laptop's lid is closed: it keeps its store."""
+    """Before the first process is killed, it is suspended, as when a laptop's lid is closed, but it keeps its store."""
     axes, fields = {"rank": [1, 4], "lr": [1e-2, 3e-3], "seed": [0, 1]}, {"batch": 8, "validations": 4, **PLAIN}
     recipes = Grid(**axes).recipes(tiny_encoder, opinions, steps=steps, **fields)
     undisturbed, folder, rng = sweep(recipes, tmp_path / "undisturbed", size=4), tmp_path / "killed", random.Random(0)
@@ -216,7 +214,7 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tiny_encoder, opinions, tmp_p
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_run_that_ended_early_at_a_stop_takes_no_further_step(grid, tmp_path, monkeypatch, killed):
-    """Its patience ends in the step of the stop, or the process is killed before the run is stored."""
+    """The run's patience ends in the step of the stop, or the process is killed before the run is stored."""
     first, second = grid(lr=1e-2, steps=12, validations=6)
     recipes, stop = [replace(first, patience=1), second], threading.Event()
     monkeypatch.setattr("lora_lab.training.loop.better", lambda values, than: False)
@@ -234,9 +232,6 @@ def test_run_that_ended_early_at_a_stop_takes_no_further_step(grid, tmp_path, mo
     assert [(run.status, run.history["step"][-1]) for run in swept.runs] == [("early", 4), ("done", 12)]
     assert steps[0] == 5
     assert [len(Store(tmp_path).rows(recipe, "validation")) for recipe in recipes] == [8, 8]
-
-
-# ---- memory that runs out
 
 
 @pytest.fixture

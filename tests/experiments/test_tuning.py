@@ -16,7 +16,7 @@ from tests.conftest import PLAIN
 
 @pytest.fixture
 def set_grid(monkeypatch):
-    """`set_grid(lowest)`: LoRA's grid of rates starts there."""
+    """`set_grid(lowest)` makes LoRA's grid of rates start at that rate."""
     return lambda lowest, factor=10.0: monkeypatch.setitem(tuning.AXES, "lora", Axis(lowest, factor))
 
 
@@ -83,7 +83,7 @@ def test_diverging_rate_is_not_chosen(recipe, set_grid, tmp_path):
 
 @pytest.mark.parametrize("choose", [False, True])
 def test_sts_b_is_tuned_and_described_by_its_correlation(tiny_encoder, tmp_path, choose):
-    """Its labels are numbers, so it has no accuracy."""
+    """The labels of STS-B are numbers, so it has no accuracy."""
     for split in ("train", "validation"):
         rows = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "label": n / 2} for n in range(8)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))

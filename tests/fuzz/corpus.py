@@ -4,15 +4,15 @@ import shutil
 from pathlib import Path
 
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import LoRA, save_adapter
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from tests.conftest import tiny, with_adapter
+from tests.conftest import BERT, tiny, with_adapter
 from tests.methods import test_every_method as every
+from tests.methods.conftest import make_model
 
 METHODS: dict[str, tuple[str, Method]] = {name: (kind, every.METHODS[name]) for name, kind in dict(every.CASES).items()}
 METHODS |= {
@@ -26,11 +26,8 @@ WITHOUT_HEADER = ("lora", "patterns", "fused", "embedding", "ia3", "vera", "tiny
 
 def base(kind: str) -> nn.Module:
     """Return a tiny model; "wide" is a Llama of width 256."""
-    if kind != "wide":
-        return tiny(kind)
-    size = {"vocab_size": 96, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, intermediate_size=512)).eval()
+    wide = {**BERT, "hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512}
+    return make_model("LlamaForCausalLM", wide) if kind == "wide" else tiny(kind)
 
 
 def adapters(place: Path) -> None:

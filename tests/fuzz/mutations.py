@@ -37,7 +37,7 @@ def any_value(random: Random, old: Any = None) -> Any:
 
 
 def flip(content: bytes, random: Random) -> bytes:
-    """Overwrite a few bytes at random, or a number by infinity."""
+    """Overwrite a few bytes at random, or replace a number with infinity."""
     changed = bytearray(content)
     reach = min(random.choice((9, 200, len(changed))), len(changed))
     for _ in range(random.choice((1, 2, 8, 64))):
@@ -103,7 +103,6 @@ def json_inside(content: bytes, random: Random) -> bytes:
 
 
 def other_file(path: Path, random: Random) -> None:
-    """Replace a file with a pickle, a zip, random bytes, a link, a pipe or a folder."""
     links = [path, path.parents[1] / "secret", *map(Path, ("/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/mem"))]
     path.unlink()
     makers: list[Callable[[], object]] = [

@@ -1,4 +1,4 @@
-"""The fuzzer: a sequence of cases, each determined by the seed and its number, and the effects of reading one.
+"""The fuzzer makes cases, each determined by the seed and its number, and records the effects of reading them.
 
 Memory is the growth of the peak resident size, which Linux can reset. An audit hook reports files that Python writes.
 """

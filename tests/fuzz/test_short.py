@@ -41,17 +41,13 @@ def test_other_damaged_files_are_read_or_refused(kind, tmp_path):
     assert fuzzer.results["refused"] > 8 < fuzzer.results["loaded"]
 
 
-@pytest.mark.parametrize(
-    ("load", "fault"),
-    [
-        (lambda folder: torch.ones(CONSTANT // 2), "bytes for files of 10"),
-        (lambda folder: (folder / "x").write_text(""), "to write"),
-        (lambda folder: {}["no"], "KeyError"),
-    ],
-    ids=["memory", "writing", "a crash"],
-)
-def test_forbidden_effect_is_reported(fuzzer, tmp_path: Path, load, fault):
-    assert any(fault in reported for reported in watched(lambda: load(tmp_path), 10).faults)
+def test_forbidden_effects_are_reported(fuzzer, tmp_path: Path):
+    for load, fault in (
+        (lambda: torch.ones(CONSTANT // 2), "bytes for files of 10"),
+        (lambda: (tmp_path / "x").write_text(""), "to write"),
+        (lambda: {}["no"], "KeyError"),
+    ):
+        assert any(fault in reported for reported in watched(load, 10).faults)
 
 
 @pytest.mark.slow
@@ -68,7 +64,6 @@ def test_large_adapter_takes_at_most_twice_its_size(dtype, tmp_path):
 
 
 def read_large_adapter(folder: Path, dtype: torch.dtype) -> tuple[int, Outcome, Outcome]:
-    """Load and inspect a large adapter; return its size and both outcomes."""
     torch.set_num_threads(1)
     size = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 1, "num_attention_heads": 4}
     model = make_model("LlamaForCausalLM", size, vocab_size=96)

@@ -1,5 +1,3 @@
-"""Helpers for the tests of methods: adapters on tiny models, PEFT's adapters, and edits of adapter files."""
-
 import copy
 import json
 import warnings

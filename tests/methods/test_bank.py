@@ -6,7 +6,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
 
 import lora_lab as lab
 from lora_lab import BadValue, BitFit, HeadOnly, LabError, LoRA
@@ -39,7 +38,6 @@ def outputs(model: nn.Module, ids: torch.Tensor = IDS) -> torch.Tensor:
 
 
 def assert_mixed(bank: lab.AdapterBank, alone: dict[str | None, nn.Module], names, mode=torch.no_grad, **close) -> None:
-    """Check that each row of a mixed batch gets the output of its own adapter."""
     with mode(), bank.mixed(names):
         actual = bank.model(input_ids=IDS, attention_mask=MASK).logits.detach().clone()
     expected = torch.cat([outputs(alone[name], IDS[n : n + 1]) for n, name in enumerate(names)])
@@ -197,14 +195,15 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
             ({"a.4": 1.0}, "mix", "none of these adapters changes a layer, so there is nothing to blend"),
             ({"a.0": 0.5}, "a.1", "already"),
             ({"a.9": 0.5}, "mix", nearest),
+            ([("a.0", 1.0)], "mix", "at least one"),
         )
     ]
     other_base = tiny("bert")
     nn.init.normal_(other_base.bert.encoder.layer[0].attention.self.query.weight)
     for base, method, match in (
         (other_base, lab.LoRA(2), "another base"),
-        (tiny("bert"), lab.PromptTuning(tokens=3), "adapts the whole model, not single layers as in a bank"),
-        (tiny("bert"), lab.Probe(), "adapts the whole model, not single layers as in a bank"),
+        (tiny("bert"), lab.PromptTuning(tokens=3), "adapts the whole model, but a bank adapts single layers"),
+        (tiny("bert"), lab.Probe(), "adapts the whole model, but a bank adapts single layers"),
         (tiny("bert"), lab.FullFineTuning(), "share the base"),
     ):
         method.attach(base)
@@ -213,6 +212,8 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
         calls.append((partial(function, "a.9"), nearest))
     calls += [
         (partial(bank.remove, None), "no adapter 'None'"),  # None is the base
+        (partial(bank.use, ["a.0"]), "no adapter"),
+        (lambda: bank.mixed(2).__enter__(), "a list of names"),
         (partial(bank.load, "a.0", tmp_path), "already"),
         (partial(bank.load, "", tmp_path), "must be a non-empty string"),
         (partial(lab.AdapterBank, bank.model), "already has an adapter"),
@@ -226,9 +227,7 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
 
 
 def test_rows_of_images_are_mixed():
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    base = ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4)).eval()
-    images = torch.randn(2, 3, 8, 8)
+    base, images = make_model("ViTForImageClassification", image_size=8, patch_size=4), torch.randn(2, 3, 8, 8)
     bank, alone = make_bank(base, LoRA(rank=2))
     with torch.no_grad(), bank.mixed(["a.0", None]):
         mixed = bank.model(pixel_values=images).logits
@@ -258,7 +257,7 @@ def test_mixed_refuses_layers_without_an_entry_per_row():
         bank, alone = make_bank(base, method)
         bank.use("a.0")
         assert torch.equal(bank.model(input_ids=IDS)[0], alone["a.0"](input_ids=IDS)[0])
-        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="which is not divided into the rows"):
+        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="whose first dimension is not the rows"):
             bank.model(input_ids=IDS)
 
 

@@ -128,17 +128,19 @@ def test_merge_unties_embeddings_and_unmerge_ties_them(kind, targets, fp32):
     assert innermost(model.get_output_embeddings()).weight is innermost(model.get_input_embeddings()).weight
 
 
-@pytest.mark.parametrize(
-    ("name", "size", "targets"), [("BartForConditionalGeneration", BART, "lm_head"), ("BertForMaskedLM", BERT, "embed")]
-)
-def test_checkpoint_of_untied_weights_loads(name, size, targets, tmp_path):
-    model = with_adapter(make_model(name, size), LoRA(rank=4, targets=targets))
-    for parameter in model.parameters():  # biases start at zero, as if the checkpoint lacked them
-        parameter.data += 0.01
-    adapted = logits(model)
-    merge_for_good(model)
-    model.save_pretrained(tmp_path)
-    assert_same_outputs(type(model).from_pretrained(tmp_path).eval(), adapted)
+def test_checkpoint_of_untied_weights_loads(tmp_path):
+    for name, size, targets in (
+        ("BartForConditionalGeneration", BART, "lm_head"),
+        ("BertForMaskedLM", BERT, "embed"),
+        ("MobileBertForMaskedLM", {**BERT, "embedding_size": 32}, "embed"),  # has a weight with no rows
+    ):
+        model = with_adapter(make_model(name, size), LoRA(rank=4, targets=targets))
+        for parameter in model.parameters():  # biases start at zero, as if the checkpoint lacked them
+            parameter.data += 0.01
+        adapted = logits(model)
+        merge_for_good(model)
+        model.save_pretrained(tmp_path / name)
+        assert_same_outputs(type(model).from_pretrained(tmp_path / name).eval(), adapted)
 
 
 @pytest.mark.parametrize(("kind", "targets", "layers"), [("roberta", "q,v", 4), ("phi3", "q,k", 2), ("gpt2", "q,v", 2)])
@@ -209,6 +211,13 @@ def test_merge_that_would_damage_the_base_is_refused(kind, dtype, damage, fp32, 
     with raises_unchanged(model, match):
         function(model, fp32=fp32)
     assert not any(layer.merged for layer in lora_layers(model))
+
+
+def test_merge_that_would_rescale_logits_is_refused():
+    size = {"d_model": 32, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "num_experts": 2, "vocab_size": 96}
+    model = make_model("SwitchTransformersForConditionalGeneration", size)
+    with raises_unchanged(with_adapter(model, LoRA(rank=2, targets="embed")), "untied"):
+        merge(model)
 
 
 @pytest.mark.parametrize("function", [merge, merge_for_good])

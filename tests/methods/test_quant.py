@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from lora_lab import BadValue, FullFineTuning, LoRA, load_adapter, load_model, memory, save_adapter
 from lora_lab.adapter_layer import out_by_in
@@ -15,6 +14,7 @@ from lora_lab.methods.targets import QUANTISED_BITS, bits_per_weight
 from lora_lab.training.measure import measure
 from tests.accounting.conftest import small_config
 from tests.conftest import logits, randomise, tiny
+from tests.methods.conftest import make_model
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -90,8 +90,8 @@ def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     for function, match in ((FullFineTuning().attach, "weights cannot be trained"), (quantize_model, "already")):
         with pytest.raises(BadValue, match=match):
             function(model)
-    config = DistilBertConfig(vocab_size=96, dim=64, hidden_dim=64, n_layers=1, n_heads=2)
-    with_two_heads = DistilBertForSequenceClassification(config)
+    size = {"vocab_size": 96, "dim": 64, "hidden_dim": 64, "n_layers": 1, "n_heads": 2}
+    with_two_heads = make_model("DistilBertForSequenceClassification", size)
     quantize_model(with_two_heads)
     assert type(with_two_heads.pre_classifier) is type(with_two_heads.classifier) is nn.Linear
     report = LoRA().attach(model)
@@ -99,8 +99,8 @@ def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     assert load_adapter(plain, save_adapter(model, tmp_path)).method == LoRA()
 
 
-def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input(loaded):
-    weight, kept = loaded("minilm", 2).bert.encoder.layer[0].attention.self.query.weight, []
+def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input():
+    weight, kept = load_model("minilm", 2).bert.encoder.layer[0].attention.self.query.weight, []
     bert = load_model("minilm", 2, dtype="nf4+bf16").bert
     layer = bert.encoder.layer[0].attention.self.query
     assert torch.equal(layer.dequantized(), quantize(weight).dequantized())

@@ -2,8 +2,10 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
+import accelerate
 import peft
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -43,7 +45,7 @@ def test_invalid_option_is_named():
 
 def test_invalid_value_is_refused():
     for function, message in (
-        (lambda: lab.IA3(targets=("k",)), "feedforward names 'down'"),
+        (lambda: lab.IA3(targets=("k",)), "feedforward contains 'down'"),
         (lambda: lab.params("t5-base", lab.PrefixTuning()), "does not support encoder-decoder"),
         (lambda: lab.params("deepseek-v3", lab.PrefixTuning()), "use prompt tuning"),
         (lambda: lab.params("gpt2", lab.Probe()), "num_labels"),
@@ -90,8 +92,6 @@ def of_bitsandbytes() -> nn.Module:
 
 MAMBA = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
 HYBRID = {"num_key_value_heads": 2, "head_dim": 8, "layer_types": ["linear_attention"], "num_experts": 2}
-XLNET = {"vocab_size": 96, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
-XLM = {"vocab_size": 96, "emb_dim": 32, "n_layers": 1, "n_heads": 4}
 EMBEDDING = r"is for linear layers: leave the embedding model\.embed_tokens out"
 MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("roberta", lab.LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
@@ -116,21 +116,16 @@ MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("bert", lab.TinyLoRA(rank=40, u=80_000), "327,680,000 frozen random numbers exceed the limit"),
     ("bert", lab.VeRA(targets=("embed",)), "an embedding: leave it out"),
     ("gpt2", lab.HeadOnly(), "has nothing to train"),
-    ("llama", lab.BitFit(), "has nothing to train"),
     (lambda: make_model("LlamaForSequenceClassification", num_labels=3), lab.BitFit(), "has nothing to train"),
     (quantized, lab.BitFit(), "bitfit cannot train the bias of .*, a QuantizedLinear"),
     (torch_encoder, lab.BitFit(), r"bias of layers.0.self_attn.out_proj: torch never calls this layer"),
     ("gpt2", lab.Probe(), "needs a classifier"),
     (lambda: make_model("LlamaForTokenClassification"), lab.Probe(), "which a LlamaForTokenClassification cannot"),
-    (lambda: make_model("BertForMultipleChoice"), lab.Probe(), "which a BertForMultipleChoice cannot"),
     (lambda: make_model("BertForQuestionAnswering"), lab.Probe(), "the probe needs a classifier"),
     (lambda: make_model("MambaForCausalLM", MAMBA), lab.PrefixTuning(), "cannot generate after a prompt"),
-    (lambda: make_model("RwkvForCausalLM", num_hidden_layers=2), lab.PTuning(), "cannot generate after a prompt"),
-    (lambda: make_model("XLNetLMHeadModel", XLNET), lab.PromptTuning(), "cannot generate after a prompt"),
-    (lambda: make_model("LongformerModel", attention_window=4), lab.PromptTuning(), "needs token ids"),
+    (lambda: make_model("Gemma4ForCausalLM", num_key_value_heads=2), lab.PromptTuning(), "needs token ids"),
     (lambda: make_model("CanineModel"), lab.PromptTuning(), "needs token ids, not only embeddings, .* use lora"),
-    (lambda: make_model("XLMModel", XLM), lab.PrefixTuning(), "does not accept keys and values"),
-    (heterogeneous, lab.PrefixTuning(), "does not accept keys and values of one shape; use prompt tuning"),
+    (heterogeneous, lab.PrefixTuning(), "does not accept keys and values of a single shape; use prompt tuning"),
     (lambda: make_model("MegatronBertModel"), lab.PrefixTuning(), "does not accept keys and values"),
     (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys and values"),
     (lambda: nn.Sequential(nn.Linear(4, 4)), lab.PromptTuning(), "reads tokens, unlike Sequential; use lora"),
@@ -161,6 +156,14 @@ def test_model_without_an_adapter_is_refused(function):
     LoRA(rank=2).attach(model)
     with raises_unchanged(outer := nn.Sequential(model), "the adapter belongs to module 0 of this Sequential"):
         function(outer)
+    with pytest.raises(BadValue, match="'llama' is a str, not a model"):
+        function("llama")
+
+
+def test_offloaded_model_is_refused():
+    model = accelerate.cpu_offload(tiny("bert"), torch.device("cpu"))
+    with pytest.raises(BadValue, match="offloaded"):
+        LoRA(rank=2).attach(model)
 
 
 ROLES = {

@@ -67,7 +67,7 @@ def test_notebooks_match_their_sources(solved: bool):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_lesson_keeps_its_limits(source: Path):
-    """Length, exercises, folded answers and minutes: 25 for a core lesson (00 to 09), 45 for an elective."""
+    """Check length, exercises, folded answers, and minutes: 25 for a core lesson (00 to 09), or 45 for an elective."""
     cells = build.built(source, solved=True).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")

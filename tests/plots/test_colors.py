@@ -1,8 +1,6 @@
-"""Tests of the palette: colors differ for color-blind readers and have enough contrast on white.
+"""Colors differ for color-blind readers, by CIE 1976 L*a*b*, and on white they have the contrast that WCAG 2.2 needs.
 
-Color blindness is simulated with the matrices of Machado, Oliveira and Fernandes, "A Physiologically-based Model for
-Simulation of Color Vision Deficiency", IEEE Trans. on Visualization and Computer Graphics 15(6), 2009, severity 1.
-Differences are in CIE 1976 L*a*b*. Contrast is WCAG 2.2's ratio: at least 3 for lines and 4.5 for text.
+VISION has the matrices of Machado et al. 2009 (IEEE Trans. on Visualization and Computer Graphics 15(6)), severity 1.
 """
 
 import itertools

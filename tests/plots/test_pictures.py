@@ -1,4 +1,5 @@
 import re
+import warnings
 from functools import partial
 from typing import Any
 
@@ -106,6 +107,11 @@ def test_correlations_are_shown_in_percent_and_choose_the_rate():
 
 
 def test_rate_is_not_chosen_by_test_accuracy():
+    for unscored in (frame().assign(validation_accuracy=np.nan), frame().assign(validation_accuracy=np.nan, steps=9)):
+        both = pd.concat([frame(), unscored], ignore_index=True)
+        assert sweeps.pictures(unscored) == {}
+        with warnings.catch_warnings(action="ignore"):
+            assert set(sweeps.pictures(both)) >= {"rank_lr", "lr_curves"}
     unvalidated = frame().drop(columns="validation_accuracy")
     assert sweeps.pictures(unvalidated) == {}
     assert set(sweeps.pictures(unvalidated[unvalidated["lr"] == 1e-3])) == {"rank", "pareto"}

@@ -1,5 +1,3 @@
-"""Shared helpers: random rows as batches, wheels, and an empty LORA_LAB_HOME."""
-
 import random
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +24,6 @@ def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad
 def wheel(
     folder: Path, name: str, *requirements: str, tag="py3-none-any", version="1.0", python=">=3", more=None
 ) -> Path:
-    """Write a wheel with one module, which contains the tag, and more files, {path: content}."""
     path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}"]
     metadata += [f"Requires-Dist: {requirement}" for requirement in requirements]

@@ -23,7 +23,7 @@ CONTENT = {
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> Iterator[Path]:
-    """A folder with the only wheel that pip finds; its asset "toy" is the only one."""
+    """A folder with the only wheel that pip finds; its asset "toy" is the only asset."""
     folder = tmp_path_factory.mktemp("wheels")
     digest = sha256(wheel(folder, "toy_data", more=CONTENT).read_bytes()).hexdigest()
     line = f"toy-data==1.0 --hash=sha256:{digest}"

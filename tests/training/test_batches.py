@@ -95,6 +95,9 @@ def test_roles_refused_by_the_template_are_named(smollm2):
     smollm2.chat_template = "{{ raise_exception('System role not supported') }}"  # Gemma's message
     with pytest.raises(BadValue, match="does not accept the turns system, user: System role not supported"):
         prompt_ids(smollm2, [Chat((("system", "Be brief."), ("user", "Why?")))])
+    smollm2.chat_template = "{{ messages + 1 }}"  # another kind of error
+    with pytest.raises(BadValue, match="does not accept the turns user"):
+        prompt_ids(smollm2, [Chat((("user", "Why?"),))])
 
 
 def test_end_of_turn_is_read_from_the_template(smollm2):
@@ -103,6 +106,9 @@ def test_end_of_turn_is_read_from_the_template(smollm2):
     assert smollm2.decode([end_of_turn(smollm2)]) == "<|endoftext|>"  # differs from the tokenizer's eos_token
     smollm2.chat_template = "{% for m in messages %}{{ m['content'] }} over\n{% endfor %}"
     assert end_of_turn(smollm2) == smollm2.eos_token_id
+    smollm2.eos_token = None
+    with pytest.raises(BadValue, match="eos_token"):
+        end_of_turn(smollm2)
 
 
 # Pairs 2 and 3 have the same tokens but different token types.
@@ -117,7 +123,6 @@ PAIRS = [
 
 @pytest.fixture
 def pairs(tmp_path) -> str:
-    """A GLUE folder with these pairs in each split."""
     rows = [json.dumps({"sentence1": a, "sentence2": b, "label": n % 2}) for n, (a, b) in enumerate(PAIRS)]
     for stem in ("train", "validation"):
         (tmp_path / f"{stem}.jsonl").write_text("\n".join(rows))

@@ -59,7 +59,7 @@ def test_fastest_dtype_and_attention_are_chosen(fake_timings, seconds, dtype):
     ("share", "best"), [(0.4, Choice("cpu", "fp32", "eager", products="bf16")), (0.85, Choice("cpu", "fp32", "sdpa"))]
 )
 def test_products_are_rounded_only_on_request_and_if_faster(share, best, monkeypatch):
-    """Rounding reduces the time of eager attention to this share."""
+    """Rounding reduces the time of eager attention to `share` of what it was."""
 
     def time_layer(where, dtype, attention, tokens):
         rounds = torch.get_float32_matmul_precision() == "medium"
@@ -115,7 +115,7 @@ def test_unknown_names_and_missing_devices_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("writable", [True, False])
 def test_timings_are_measured_once(fake_timings, tmp_path, writable):
-    """With a read-only home, they are kept in memory, so that packs of one sweep can't differ in dtype."""
+    """With a read-only home, timings are kept in memory, so that packs of one sweep can't differ in dtype."""
     if not writable:
         (tmp_path / "cache").write_text("not a folder")
     calls = fake_timings(SLOW_BF16)

@@ -51,7 +51,7 @@ def test_perplexity_is_a_mean_over_tokens():
 
 
 def test_label_smoothing_matches_torch():
-    """Only the answer counts, in which the mean loss over all tokens has weight 0.1."""
+    """Only the answer's tokens count. The loss against a uniform distribution over the vocabulary has weight 0.1."""
     batch = collate([Row([5, 6, 7], None, 0, 1), Row([5, 6, 7, 8, 9], None, 1, 2)], pad=0)
     logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
     actual = loss_of(logits, batch.labels, 0.1)

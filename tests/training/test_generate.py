@@ -84,8 +84,10 @@ def test_no_repeat_ngram_ignores_the_prompt(causal):
 def test_encoders_and_invalid_settings_are_refused(tiny_encoder):
     with pytest.raises(BadValue, match="BertModel does not predict the next token"):
         generate(load_model(tiny_encoder), load_tokenizer(tiny_encoder), PROMPTS)
-    with pytest.raises(BadValue, match="beams must be at least 1, not 0"):
+    with pytest.raises(BadValue, match="beams must be"):
         Decoding(beams=0)
+    with pytest.raises(BadValue, match="max_new_tokens must be"):
+        Decoding(max_new_tokens=2.5)
 
 
 def test_only_the_answer_and_its_end_are_learned(tiny_causal):

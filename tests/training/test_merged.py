@@ -13,7 +13,7 @@ from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
 from lora_lab.training.assets import asset_path
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
-from tests.conftest import BERT, logits, tiny, with_adapter
+from tests.conftest import logits, tiny, with_adapter
 from tests.methods.conftest import make_model
 
 CLASSIFIER, CAUSAL = transformers.AutoModelForSequenceClassification, transformers.AutoModelForCausalLM
@@ -56,8 +56,7 @@ def test_merged_checkpoint_loads_in_plain_transformers(kind, method, tmp_path, s
 
 @torch.no_grad()
 def test_adapter_of_a_body_merges_into_the_body(tmp_path, silent, monkeypatch):
-    torch.manual_seed(0)
-    masked = transformers.BertForMaskedLM(transformers.BertConfig(**BERT))
+    masked = make_model("BertForMaskedLM")
     masked.bert = transformers.BertModel(masked.config)  # with a pooler, as in BERT's own checkpoint
     masked.save_pretrained(tmp_path / "base")
     base, adapter = str(tmp_path / "base"), tmp_path / "adapter"
@@ -94,8 +93,8 @@ def test_adapter_of_a_4_bit_base_merges_into_dequantized_weights(tmp_path):
     assert (logits(plain) - logits(unquantized)).abs().max() > 1e-3
 
 
-def test_base_and_tokenizer_are_found_from_the_adapter(loaded, tmp_path, silent):
-    model = loaded("minilm", 2)
+def test_base_and_tokenizer_are_found_from_the_adapter(tmp_path, silent):
+    model = load_model("minilm", 2)
     save_adapter(with_adapter(model, LoRA(rank=2)), tmp_path / "adapter")
     result = write_merged(tmp_path / "adapter", tmp_path / "out")
     assert result["tokenizer"]

@@ -5,16 +5,17 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import peft
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, evaluate_adapter, load_adapter, load_model, load_tokenizer
+from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, evaluate_adapter, load_adapter, train
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, NotFound
-from lora_lab.training.models import SHORT_ROWS, take_shortcuts
-from tests.conftest import BERT, logits, randomise, tiny
+from lora_lab.training.models import SHORT_ROWS, load_model, load_tokenizer, take_shortcuts
+from tests.conftest import BERT, logits, randomise, save_tokenizer, tiny
 
 
 def test_arguments_of_load_model(tiny_encoder, tmp_path):
@@ -27,7 +28,10 @@ def test_arguments_of_load_model(tiny_encoder, tmp_path):
     assert load_model(str(tmp_path / "gemma2"), attention="sdpa").config._attn_implementation == "eager"
     model.save_pretrained(tmp_path)
     with pytest.warns(LabWarning, match="a head with 3 classes"):
-        assert load_model(str(tmp_path), 2).classifier.out_features == 2
+        assert load_model(tmp_path, np.int64(2)).classifier.out_features == 2
+    for labels in (0, 2.0, "2"):
+        with pytest.raises(BadValue, match="num_labels must be"):
+            load_model(tiny_encoder, labels)
 
 
 def test_adapter_without_a_head_needs_a_base_that_has_one(tiny_encoder, opinions, tmp_path):
@@ -47,7 +51,7 @@ def test_adapter_without_a_head_needs_a_base_that_has_one(tiny_encoder, opinions
 def test_unknown_model_is_refused_and_the_hub_used_only_with_download(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_tokenizer):
-        for name in ("minilmm", "no/such-model", "../nowhere", ""):
+        for name in ("minilmm", "no/such-model", "../nowhere", "", "~nobody/model", "a" * 300):
             with pytest.raises(NotFound, match=r"pass a bundled one|contains no model") as error:
                 load(name)
             assert "\n" not in str(error.value)
@@ -76,6 +80,21 @@ def test_damaged_config_and_weights_are_refused(tiny_encoder, tmp_path):
     assert_refused(folder)
     weights.unlink()  # pickled weights are never loaded
     assert_refused(folder)
+
+
+def test_tokenizer_must_exist_and_fit_its_model(tiny_encoder, opinions, tmp_path):
+    for file in Path(tiny_encoder).glob("[cm]*"):  # without the tokenizer
+        shutil.copy(file, tmp_path)
+    with pytest.raises(BadValue, match="has no tokenizer"):
+        train(str(tmp_path), opinions, steps=1, store=None)
+    save_tokenizer(tmp_path)
+    with pytest.raises(BadValue, match="no padding token"):
+        load_tokenizer(str(tmp_path))
+    load_tokenizer(tiny_encoder).save_pretrained(tmp_path)
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    transformers.BertModel(transformers.BertConfig(vocab_size=200, **size)).save_pretrained(tmp_path)
+    with pytest.raises(BadValue, match="knows only 200 tokens"):
+        train(str(tmp_path), opinions, steps=1, store=None)
 
 
 def test_checkpoint_may_lack_only_its_whole_head(tmp_path):

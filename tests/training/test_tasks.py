@@ -115,7 +115,7 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
 
 
 def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
-    rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
+    rows = [{"review": r["text"], "stars": i % 3 + 8, "response": "Thanks!"} for i, r in enumerate(records())]
     rows += [{"review": None, "stars": 8}, {"review": "a new text", "stars": None}]
     with pytest.warns(LabWarning, match="is null or missing: 2"):
         task = load_task(write(tmp_path, rows, "jsonl"), text="review", label="stars")
@@ -156,9 +156,11 @@ REFUSED = [
 
 
 def test_unknown_task_and_missing_asset_are_named(empty_home):
-    for name in ("rtt", "nowhere.csv", ""):
+    for name in ("rtt", "nowhere.csv", "", "a" * 300, 5, None):
         with pytest.raises(NotFound, match=r"no task or file '.*'; pass rt, imdb, tweets, kjv, shakespeare"):
             load_task(name)
+    with pytest.raises(BadValue, match="seed must be an integer"):
+        load_task("rt", seed=None)
     with pytest.raises(NotFound, match=r"'reviews' is missing; run: lora-lab fetch$"):
         load_task("rt")
     with pytest.raises(NotFound, match=r"'tweets' is missing; run: lora-lab fetch --tweets$"):

@@ -51,7 +51,7 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
     renamed.write_text(Path(opinions).read_text().replace(",good", ",alright"))  # sorts before "bad"
     with pytest.raises(BadValue, match=r"was trained on the classes bad, good, not alright, bad: pass a task"):
         evaluate_adapter(run.adapter, str(renamed), **options)
-    with pytest.raises(BadValue, match="is a language model's: pass prompts or text as the task, not"):
+    with pytest.raises(BadValue, match="is for a language model: pass prompts or text instead of"):
         evaluate_adapter(voices["captain"], opinions, **options)
     config = Path(run.adapter) / CONFIG
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))

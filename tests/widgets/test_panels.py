@@ -3,9 +3,8 @@ import random
 from itertools import combinations
 
 import pytest
-import traitlets as T
 
-from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, compare, memory, params, verdict
+from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, TrainPanel, compare, memory, params, verdict
 from lora_lab.accounting.film import moments
 from lora_lab.accounting.memory import quick
 from lora_lab.accounting.models import zoo_names
@@ -13,6 +12,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.experiments.margins import scores_in
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.soft import PromptTuning
+from lora_lab.training.models import load_model
 from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
@@ -51,13 +51,15 @@ def test_shape_of_a_layer_errors_and_description():
         LoRAPanel(d=64, rank=65)
     words = LoRAPanel(d=4096, rank=8).describe()
     assert "16,777,216 parameters, which stay frozen" in words
+    assert LoRAPanel(views=["merge"]).view == "merge"
+    assert LoRAPanel(views=[]).view == "size"
     assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
     panel = LoRAPanel("model", model="llama-3-8b", rank=8)
     assert f"adds {params('llama-3-8b', LoRA(rank=8)).trainable:,} (0.042%)" in panel.describe()
 
 
-def test_own_model_is_counted_and_unchanged(loaded):
-    model = loaded("minilm", num_labels=2)
+def test_own_model_is_counted_and_unchanged():
+    model = load_model("minilm", num_labels=2)
     panel = LoRAPanel("model", model=model, rank=2, models=["gpt2"])
     assert list(panel.models) == [panel.model, "gpt2"]
     rows = panel.models[panel.model]["rows"]
@@ -75,9 +77,14 @@ def test_notebook_output_has_words_and_a_snapshot(tmp_path):
     assert (snapshot["panel"], snapshot["file"], snapshot["state"]["rank"]) == ("LoRAPanel", "lora_panel.js", 16)
     assert not [name for name in snapshot["state"] if name.startswith("_")]
     assert '<div data-panel="LoRAPanel">' in LoRAPanel(rank=16).save(tmp_path / "panel.html").read_text()
+    with pytest.raises(BadValue, match="is a folder"):
+        LoRAPanel(rank=16).save(tmp_path)
 
 
-# ---- memory
+def test_page_is_valid_if_a_number_is_not():
+    state = TrainPanel(guess=float("nan"), store="none").snapshot()["state"]
+    assert state["guess"] is None
+    json.dumps(state, allow_nan=False)
 
 
 def test_shipped_films_are_complete_and_match_the_accountant():
@@ -107,12 +114,14 @@ def test_description_names_peak_moment_categories_and_card():
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
     assert "1 x 512 tokens" in MemoryPanel("minilm", "full", seq=4096).describe()  # its longest, as in the browser
-    with pytest.raises(T.TraitError):
-        MemoryPanel(rank=0)
+    for options in ({"rank": 0}, {"rank": 5000}, {"shard": "fsdp:8"}, {"padded": True}, {"method": None}):
+        with pytest.raises(BadValue):
+            MemoryPanel("llama-3-8b", **options)
 
 
 def test_real_step_takes_the_method_that_was_given(monkeypatch):
     monkeypatch.setenv("LORA_LAB_HEADLESS", "1")
+    assert MemoryPanel("minilm", LoRA(rank=3), seq=32).rank == 3
     panel = MemoryPanel("minilm", PromptTuning(tokens=5), seq=32)  # another prompt than the one in METHODS
     panel.measure()
     assert panel.standing == ""
@@ -121,11 +130,9 @@ def test_real_step_takes_the_method_that_was_given(monkeypatch):
     assert predicted == measured
 
 
-# ---- comparison
-
-
 def test_shipped_comparison_is_described_at_any_margin_and_resampled():
-    panel = ComparePanel()
+    panel = ComparePanel(methods="lora,full")
+    assert panel.methods == ["lora", "full"]
     assert panel.pair == ("LoRA r8 q,v", "full")
     assert panel.margin == 0.015
     for words in ("q,v is worse than full", "full fine-tuning 82.3%", "at that rate were scored on the test rows"):

@@ -42,9 +42,6 @@ def trained(make) -> TrainPanel:
     return make(guess=71).show()
 
 
-# ---- settings
-
-
 def test_settings_decide_parameters_task_roles_and_metric(tiny_encoder, tmp_path):
     panel = TrainPanel(store=tmp_path)
     for rank, targets in ((16, ["q", "k", "v"]), (4, ["up", "o"]), (8, ["q", "v"])):
@@ -89,9 +86,6 @@ def test_impossible_settings_are_reported(make, monkeypatch):
     for wrong in ({"steps": 0}, {"steps": 10.9}, {"seed": 1.9}, {"lr": "2e-3"}):
         with pytest.raises(BadValue, match=f"^({'|'.join(wrong)})"):
             make(**wrong)
-
-
-# ---- results
 
 
 def test_headless_panel_trains_and_describes_result_weights_and_strengths(trained):
@@ -139,9 +133,6 @@ def test_language_model_has_perplexity_and_no_dial(make, tiny_causal, tmp_path):
     assert panel.live["checks"][0][1] == pytest.approx(panel.result().history["validation"][0]["perplexity"], abs=1e-3)
     assert not {"half", "changed", "strengths"} & panel.found.keys()
     assert "perplexity" in panel.describe()
-
-
-# ---- Start and Stop
 
 
 def test_stopped_run_resumes_exactly_and_never_replaces_a_finished_one(make, watched, monkeypatch):
@@ -232,9 +223,6 @@ def test_error_in_the_thread_is_shown(make, tmp_path, watched):
         panel.result()
 
 
-# ---- stored runs
-
-
 def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     folder = tmp_path / "runs"
     shutil.copytree(trained.store.folder, folder)
@@ -262,9 +250,6 @@ def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     file.write_text("".join(rows), encoding="utf-8")
     panel.seeds = None  # reads the stores, and the file, again
     assert panel.result().metrics == run.metrics
-
-
-# ---- the thread of a panel
 
 
 class Counting(base.Background):

@@ -11,9 +11,9 @@ if sys.version_info < (3, 11):  # written so that Python 3.5 can still read it
 
 here = Path(__file__).resolve().parent
 try:
-    sys.path.insert(0, str(next((here / "wheels").glob("lora_lab-*.whl"))))  # Python can read a wheel, a zip file
+    sys.path.insert(0, str(next((here / "wheels").glob("lora_lab-*.whl"))))  # a wheel is a zip file
     from lora_course.classroom.wheelhouse import main
-except Exception:  # there is none, or it can't be read: then Python may raise almost anything
+except Exception:  # if the wheel is missing or unreadable, Python may raise almost anything
     sys.exit("install: wheels/lora_lab-*.whl is missing or damaged: copy the whole folder again")
 
 main(here)

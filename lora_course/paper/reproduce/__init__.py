@@ -78,7 +78,7 @@ class Place(NamedTuple):
 
 
 class Item(SimpleNamespace):
-    """One item; its attributes are the settings of its entry in reproduce.yaml, which `changes` override."""
+    """One item; its attributes are the settings of its entry in reproduce.yaml, with `changes` applied."""
 
     def __init__(self, name: str, **changes: Any) -> None:
         settings = described()[name]
@@ -113,7 +113,7 @@ class Item(SimpleNamespace):
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
-        """Apply the whole rule. If a value is missing from result.json, the finding is not tested."""
+        """Apply the whole rule. If a value is missing from result.json, the finding counts as not tested."""
         reason = ""
         try:
             reason = self.untested(kept)
@@ -165,7 +165,7 @@ def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
-    equal       holds if equivalent, fails if apart by more than the margin
+    equal       holds if equivalent, fails if they differ by more than the margin
     "worse" and "no better" are "better" and "no worse" with the two methods swapped.
     """
     outcome, margin = kept["outcome"], kept["margin"]

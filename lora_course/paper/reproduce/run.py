@@ -49,7 +49,7 @@ def reproduce(
 
 
 def kept(folder: str | Path, items: Iterable[str] = ()) -> list[Found]:
-    """Read the items' results of this version in a folder, by default all. Raises: BadValue for an invalid file."""
+    """Read this version's results from a folder, by default for all items. Raises: BadValue for an invalid file."""
     files = (Path(folder, name, "result.json") for name in items or described())
     return [result for file in files if file.is_file() and (result := read_json(file)).get("version") == VERSION]
 
@@ -114,7 +114,7 @@ def _run_item(item: Item, place: Place) -> Found:
 
 
 def _description(item: Item, rows: list[Found]) -> Found:
-    """Return today's texts about these rows: those of the item, and those of the paper's table."""
+    """Return the current texts about these rows: those of the item, and those of the paper's table."""
     table = paper.table(item.name)
     published, own = item.paper_says(table), ("finding", "rule", "limits", "axis", "line")
     others = {name: words.format_map(table.expected) for name, words in item.others.items()}

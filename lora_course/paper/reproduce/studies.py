@@ -25,7 +25,7 @@ from lora_lab.training import device
 from lora_lab.training.tasks import load_task, typical_tokens
 
 LAYER = 12 * 384**2  # parameters in the matrices of the timed layer
-BESIDES = 1.6  # time of a whole step (with head, embeddings, optimizer and gaps) over that of its layers, measured
+BESIDES = 1.6  # measured ratio of the time of a step (with head, embeddings, optimizer, gaps) to that of its layers
 FULL = 1.5  # three products per matrix instead of two
 LOAD, WRITING = 5.0, 2.0  # approximate seconds: to load a pack; for a small language model to write an answer
 PACK = 8  # maximum number of recipes timed side by side
@@ -35,7 +35,7 @@ class Trained(Item):
     """Groups at a fixed rate (tables 5, 6, 16, 18) that share model, task, steps and, per seed, head and data order."""
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
-        """Build the recipes by group."""
+        """Build the study, which holds the recipes of each group."""
         shared = {"lr": self.lr, "batch": self.batch, "steps": steps, **self.fields}
         if not self.rates:
             return Study.of(self.model, self.task, self.groups, seeds, **shared)
@@ -155,6 +155,6 @@ def quick(recipe: Recipe) -> Timing:
 
 @cache
 def best_speed(where: str) -> float:
-    """Measure tokens per second, forward and backward, in a layer of MiniLM's size (rows of 32, steps of 4,096)."""
+    """Measure tokens per second, forward and backward, in a layer of MiniLM's size (4,096 tokens, in rows of 32)."""
     choice = device.choose(32, device=where)
     return 4096 / device.time_layer(where, device.DTYPES[choice.dtype], choice.attention, 32, total=4096)

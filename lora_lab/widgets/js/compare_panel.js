@@ -24,7 +24,7 @@ const BODY = `<header><div class="title"></div>
   ${segments("view", "whose comparison", [["stored", "the reference"], ["mine", "yours"]])}
   ${segments("axis", "horizontal axis")}</header>
 <fieldset class="ways" data-for="ways"><legend>What each method adds (blue) to a layer, from the bottom: tokens, q k v,
-  output, MLP, head. Click the <b class="other">method</b> that all others are compared with.</legend>
+  output, MLP, head. Click the <b class="other">method</b> that all others should be compared with.</legend>
   <div class="cards"></div></fieldset>
 <div class="body tall" data-for="body">
   <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
@@ -100,17 +100,18 @@ function start(p) {
   }
 
   // ---- words
-  function title({ method, rival, pair, size }) {
+  function title({ method, rival, pair, rows, at, size }) {
     if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
     const trains = share === 1 ? "as many" : share < 1 ? `${percent(share)} of the` : `${about(share)} times the`;
-    const verdict = pair && pair.letter !== "-" ? `; at a margin of ${size} it is ${pair.word}` : "";
+    const corrected = holm(pair, at) && ` (as one of ${rows.length}: ${holm(pair, at)})`;
+    const verdict = pair && pair.letter !== "-" ? `; at a margin of ${size} it is ${pair.word}${corrected}` : "";
     return `${escape(method.name)} trains ${trains} parameters ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
   }
 
   /** [headline, sentence] for the pair. */
   function verdictWords({ method, rival, pair, at, margin, format, size, data }) {
-    if (method === rival) return ["<b>one method</b>", "A comparison needs two."];
+    if (method === rival) return ["<b>one method</b>", "A comparison needs two methods."];
     const names = `${escape(method.name)} and ${escape(rival.name)}`;
     if (!pair) return ["<b>not tested</b>", `${names} were not tested against each other.`];
     const { test, letter, within } = pair;
@@ -118,7 +119,7 @@ function start(p) {
     const wide = within ? `The 90% interval, ${format(within[0])} to ${format(within[1])},` : "The 90% interval";
     const beyond = within && (within[1] < -margin || within[0] > margin);
     const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: it may matter`;
-    const differs = `The 95% interval, ${ends}, excludes 0, which luck alone rarely causes.`;
+    const differs = `The 95% interval, ${ends}, excludes 0. Luck alone rarely causes this.`;
     const real = `${differs} ${within ? `${wide} ${matters}.` : ""}`;
     const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"}, but not by more than
       the margin that you set.`;
@@ -141,14 +142,19 @@ function start(p) {
     if (!needed) return "";
     const [more, rows] = needed;
     const options = [more && plural(more, "more seed"), rows && plural(rows, "more test sentence")].filter(Boolean);
-    if (!options.length) return "Settling it would take far more seeds and test sentences.";
-    return `About ${options.join(" or ")} would probably settle it.`;
+    if (!options.length) return "A decision would take far more seeds and test sentences.";
+    return `About ${options.join(" or ")} would probably decide it.`;
+  }
+
+  /** The outcome among all pairs, if Holm's correction changes it. */
+  function holm(pair, at) {
+    const together = pair?.test.together[at] ?? "-";
+    return together === "-" || together === pair.letter ? "" : OUTCOMES[together];
   }
 
   function holmWords({ pair, rows, at }) {
-    const together = pair?.test.together[at];
-    if (!pair || together === pair.letter || together === "-") return "";
-    return `That is for this pair alone. When all ${rows.length} pairs are tested together, each needs stronger evidence (Holm’s correction): then it is <b>${OUTCOMES[together]}</b>.`;
+    if (!holm(pair, at)) return "";
+    return `That is for this pair alone. When all ${rows.length} pairs are tested together, each needs stronger evidence (Holm’s correction). The verdict is then <b>${holm(pair, at)}</b>.`;
   }
 
   // ---- drawing
@@ -184,7 +190,7 @@ function start(p) {
     p.fill({
       ".title": title(now),
       ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run with its
-        own seed (start, order, any draw of rows); click it to see its method. Next to them: the mean and its 95% interval
+        own seed (start, order, any draw of rows); click it to see its method. Beside the dots: the mean and its 95% interval
         over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
       ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts, ".about": escape(data.about + failed),
     });
@@ -238,8 +244,8 @@ function start(p) {
     const letters = danced.outcomes.slice(0, shown).map((outcomes) => outcomes[at]);
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
-    const words = `${without(danced.truth)} of ${shown} intervals (crosses) miss the truth, ${now.format(danced.truth)}; of all 95%
-      intervals, on average at most 5 in 100 do. ${without(0)} (blue) leave out 0. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
+    const words = `${without(danced.truth)} of ${shown} intervals (crosses) miss the truth, ${now.format(danced.truth)}.
+      On average, at most 5 in 100 of all 95% intervals do. ${without(0)} intervals (blue) leave out 0. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }
@@ -299,7 +305,7 @@ function start(p) {
     run: () => p.ask("live", { do: "run", traits: p.values(["methods", "seeds", "rates", "steps"]) }),
   };
 
-  /** Select a method, if one was clicked; returns whether. */
+  /** Select the clicked method, if any; return whether there was one. */
   function select(entry) {
     if (entry) p.set({ method: entry.label });
     return Boolean(entry);

@@ -17,8 +17,8 @@ function unfold(folds, flat = []) {
   return flat;
 }
 
-/** Prepare a film for evaluation, once: `order` has a change for each moment, `acts` the folds of each act, and
- * `scenes` are what the picture shows, { act, part, layer, from, to }: one part of the model computing.
+/** Prepare a film for evaluation, once: `order` has a change for each moment, `acts` has the folds of each act,
+ * and `scenes` are what the picture shows, { act, part, layer, from, to }: one part of the model computing.
  * The act "loss" is everything between the last layer's forward and its backward. */
 export function openFilm(film) {
   if (opened.has(film)) return opened.get(film);
@@ -56,7 +56,7 @@ export function openFilm(film) {
   return prepared;
 }
 
-/** The monomials of a fit; if the film depends on the rank, followed by each monomial times the rank. */
+/** The monomials of a fit, and, if the film depends on the rank, each monomial times the rank. */
 function monomials(film, { batch: b, seq: t, rank }) {
   if (film.fixed) return [1];
   const basis = [1, b, t, b * t, b * t * t, t * t];

@@ -99,9 +99,9 @@ export function crossings(acts, stops) {
   if (acts.length < 2) return "";
   const name = (act) => (ACTS[act] === "loss" || ACTS[act] === "update" ? `the ${ACTS[act]}` : `the ${ACTS[act]} pass`);
   const [first, ...later] = acts;
-  const parts = later.map(({ act, from }) => `${name(act)} at about ${count(stops[from])} and longer`);
+  const parts = later.map(({ act, from }) => `${name(act)} from about ${count(stops[from])} tokens on`);
   const until = `${name(first.act)} up to ${count(stops[later[0].from - 1])} tokens`;
-  return `The peak moves with the sequence length: ${until}, ${parts.join(", ")}.`;
+  return `The place of the peak depends on the sequence length: ${until}, ${parts.join(", ")}.`;
 }
 
 /** The current scene and the fullest of each act, by category; rounded parts add up to the rounded sum. */

@@ -1,4 +1,4 @@
-// A whole model as a treemap: each kind of matrix is a block, area is numbers, and LoRA's share is a sliver of it.
+// A whole model as a treemap: each kind of matrix is a block, area shows numbers, and LoRA's share is a sliver of it.
 
 import { table } from "./controls.js";
 import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
@@ -95,7 +95,7 @@ export function describeRow(row) {
   if (!row.in) return `${name}: ${count(row.numbers)} numbers that LoRA does not adapt.`;
   const even = (row.in * row.out) / (row.in + row.out);
   const what = row.count > 1 ? `${count(row.count)} matrices of` : "a matrix of";
-  const train = row.trained ? `LoRA trains ${count(row.trained)}, ${percent(row.trained / row.numbers)}` : "frozen";
+  const train = row.trained ? `LoRA trains ${count(row.trained)} (${percent(row.trained / row.numbers)})` : "frozen";
   return `${name}: ${what} ${count(row.out)} × ${count(row.in)}, ${count(row.numbers)} numbers; ${train}.
     Break-even at rank ${about(even)}.`;
 }
@@ -111,7 +111,7 @@ export function describeModel(name, { rows, total, trained, stored, share }) {
   const fused = stored > trained ? " The file stores fused layers in full, so it holds more numbers than are trained." : "";
   const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
-    ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}, plus names. At 2 bytes a
+    ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes (${bytes(FP32 * stored)}), plus names. At 2 bytes a
     number (bf16), ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
   return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
 }

@@ -208,8 +208,8 @@ function describeSteps({ states, step }) {
   const [{ loss }, { dA, dB }] = [states[step], states[Math.max(step - 1, 0)]]; // the gradients of the step just taken
   const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
   const words = [
-    `${LA} is random, and every number in ${LB} is zero. The loss is half the squared distance from ${Y} to a target (a ring). A step moves each number against its gradient.`,
-    `To reach ${LA}, the error has to pass through ${LB}, which was zero: only ${LB} has moved. From here on ${LA} has a gradient too.`,
+    `${LA} is random, and every number in ${LB} is zero. The loss is half the squared distance from ${Y} to a target (the ring). A step moves each number against its gradient.`,
+    `To reach ${LA}, the error has to pass through ${LB}, which was zero, so only ${LB} has moved. From here on, ${LA} has a gradient too.`,
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
   const told = (value) => (step ? gradient(value) : "?"); // the reader guesses before the first step
   const rows = states.slice(0, step + 1).map((state, k) => [k, state.loss.toFixed(2), told(state.dA), told(state.dB)]);
@@ -225,10 +225,10 @@ function describeMerge({ merged, real: { m, n, r, name }, A }) {
   const strips = 2 * D * A.length;
   const done = merged >= 1;
   const words = done
-    ? `${letter("BA")} has the same shape as ${LW} and was added to ${LW}: again a single product, with the same ${Y}.`
+    ? `${letter("BA")} has the same shape as ${LW} and was added to ${LW}. One product is left, with the same ${Y}.`
     : merged
-      ? `${letter("BA")} is added piece by piece, each a column of ${LB} times a row of ${LA}: its entry (i, j) is added to
-        entry (i, j) of ${LW}.`
+      ? `${letter("BA")} is added piece by piece. Each piece is a column of ${LB} times a row of ${LA}, and its entry (i, j) is
+        added to entry (i, j) of ${LW}.`
       : `Besides ${Wx}, every token needs two more products: ${Ax}, then ${LB} times the result. They are small, but each
         costs time.`;
   return [

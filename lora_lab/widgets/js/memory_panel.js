@@ -23,7 +23,7 @@ const OPTIMIZERS = [
   ["adamw-8bit", "AdamW in 8 bits"], ["sgd", "SGD"],
 ];
 const SPELLED = { full: "full fine-tuning", prompt: "prompt tuning" };
-const CHECKPOINTING = "gradient checkpointing: save only each layer’s input, recompute the rest";
+const CHECKPOINTING = "gradient checkpointing: save only each layer’s input and recompute the rest";
 
 const BODY = `<header><div class="title"></div></header>
 <fieldset class="methods cards" data-for="method"></fieldset>
@@ -214,7 +214,7 @@ function start(p) {
     if (!measured) return "";
     const gap = now.result.peak - measured.result.peak;
     const comparison = `${binary(Math.abs(gap))} ${gap > 0 ? "less" : "more"} than predicted`;
-    return `<b>Measured: ${count(measured.result.peak)} bytes</b>, ${gap ? comparison : "the prediction, to the byte"}. The line in the
+    return `<b>Measured: ${count(measured.result.peak)} bytes</b>, ${gap ? comparison : "exactly as predicted"}. The line in the
       picture is the measured step (${escape(measured.where)}).`;
   }
 

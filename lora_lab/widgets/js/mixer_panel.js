@@ -66,15 +66,15 @@ function start(p) {
     const average = percent(sum(Array.from(sure[at], (byte) => Math.max(byte, 255 - byte))) / 255 / texts.length);
     const surest = [logits, mixed].map((each) => percent(1 / (1 + Math.exp(-Math.max(...each[at].map(Math.abs))))));
     const word = turned[at].length === 1 ? "answer changes" : "answers change";
-    const found = both ? `no answer is more than ${surest[0]} sure; with mixed logits, than ${surest[1]}` : `it is ${average} sure on average`;
+    const found = both ? `no answer is more than ${surest[0]} sure; with mixed logits, none is more than ${surest[1]} sure` : `it is ${average} sure on average`;
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
     p.fill({
-      ".title": `Half ${names[0]}, half ${names[1]}: ${percent(right[nearest(shares, 0.5)])} right. The ends: ${percent(right[0])} and
+      ".title": `Half ${names[0]}, half ${names[1]}: ${percent(right[nearest(shares, 0.5)])} right. Each alone: ${percent(right[0])} and
         ${percent(right.at(-1))}`,
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
-      ".key": "Each dot is a text, in a pile by the probability of the right answer. Filled is right, hollow is wrong.",
+      ".key": "Each dot is a text, placed by the probability of the right answer: filled if right, hollow if wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
       ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${found}.`,
       ".dashed": `Right answers${both ? "; dashed: logits mixed instead of weights" : ""}`,

@@ -144,7 +144,7 @@ function start(p) {
     ];
     const [, energy, shuffled] = shown.kept[rank];
     const options = { series, range: [0, 100], full: shown.full, now: rank, ring: [rank, 100 * energy, kind] };
-    p.picture(drawRanks(p.width("energy"), options), `Energy kept: ${share(energy)} at rank ${rank}; the same numbers shuffled
+    p.picture(drawRanks(p.width("energy"), options), `Energy kept: ${share(energy)} at rank ${rank}; after shuffling,
       ${share(shuffled)}.`, "energy");
     if (!cut) return;
     const full = Math.max(...Object.values(updates).map(({ ranks }) => ranks.at(-1)));
@@ -182,12 +182,12 @@ function start(p) {
     const right = (i) => `${((100 * cut.right[i]) / n).toFixed(1)}%`;
     const big = `<b>${right(at)}</b> <span>right ${cut.others ? `without ${plural(measured, "piece")}` : `at rank ${measured}`}</span>`;
     const pieces = measured === 1 ? "strongest piece" : `${measured} strongest pieces`;
-    const between = measured === rank ? "" : ` Measured at ranks ${measured} and ${cut.ranks[at + 1]}.`;
-    if (cut.others) return [big, `Every matrix of the update loses its ${pieces} and keeps the others. With all of them, ${right(0)} of the answers are right.${between}`];
+    const between = measured === rank ? "" : ` The nearest measured ranks are ${measured} and ${cut.ranks[at + 1]}.`;
+    if (cut.others) return [big, `Every matrix of the update loses its ${pieces} and keeps the others. With all pieces, ${right(0)} of the answers are right.${between}`];
     if (at === cut.ranks.length - 1) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
     const what = measured
       ? `In the ${name} update, every matrix keeps only its ${pieces}.`
-      : `The base model with the trained head: nothing else of the ${name} update is left.`;
+      : `This is the base model with the trained head: nothing else of the ${name} update is left.`;
     const differ = `${count(cut.flips[at])} of ${count(n)} answers differ from those at this rank`;
     return [big, `${what} With nothing cut, ${right(cut.right.length - 1)} of the answers are right; ${differ}.${between}`];
   }
@@ -218,7 +218,7 @@ function start(p) {
     const block = (head, items) => `<div><div class="head">${head}</div><ul>${items}</ul></div>`;
     return `${block(at ? `Right at rank ${cut.ranks[at]} and above` : "Right at every rank", list(cut.gained[at], false))}
       ${block(`Wrong at rank ${cut.ranks[at]}, right with nothing cut`, list(cut.lost[at], true))}
-      <p class="sub">A dot for each rank, ${cut.ranks.join(", ")}: filled is right, hollow is wrong.</p>`;
+      <p class="sub">There is a dot for each rank (${cut.ranks.join(", ")}): filled if right, hollow if wrong.</p>`;
   }
 
   function rankTable() {

@@ -42,7 +42,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const KEY = { seeds: "● a run", dead: "× collapsed (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
+const KEY = { seeds: "● a run", dead: "× collapsed (in the middle: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const byLoss = (lines) => Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);
@@ -206,9 +206,9 @@ function start(p) {
 
   /** A question until the reader has made a prediction; then the finding: which knob moves the metric, and how far. */
   function title({ data, targets, lines, axes, view }) {
-    if (lines && untriedOfRow().length === axes.lr.length) return "An empty row: guess it from its neighbors";
+    if (lines && untriedOfRow().length === axes.lr.length) return "An empty row: guess its results from its neighbors";
     if (lines && p.get("question")) return p.get("guess")[view] ? `As ${view === "rank" ? "rank" : α} grows, the best rate ${FAMILIES[view][byLoss(lines)[0]]}` : escape(p.get("question"));
-    if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} most? Drag each of them`;
+    if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} the most? Drag each of them`;
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const effects = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
     if (!effects.length) {
@@ -218,8 +218,8 @@ function start(p) {
     const [[first, effect], ...rest] = effects;
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
     const largest = data.unit ? `${points(effect, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(effect)}`;
-    const basis = rest.length ? "From worst to best, with each rank and each α at its best rate." : "From worst to best.";
-    const noise = data.luck ? ` By luck alone, two cells may be ${points(data.luck, data.unit)} apart, and the best and worst of several even more.` : "";
+    const basis = rest.length ? "Differences from worst to best, with each rank and each α at its best rate." : "The difference from worst to best.";
+    const noise = data.luck ? ` By luck alone, two cells may be ${points(data.luck, data.unit)} apart, and the best and worst of several cells even further.` : "";
     return `${capital(names[first])} ${rest.length ? "matters most" : "matters"}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
   }
 
@@ -228,10 +228,10 @@ function start(p) {
     const [guess, name] = [p.get("guess")[view], view === "rank" ? "rank" : α];
     const values = rows.filter((row) => row.cells.filter(({ runs }) => runs).length >= 3).map((row) => row.value);
     p.fill({
-      ".question": `${guess ? "When" : "Predict: when"} ${name} grows from ${values[0]} to ${values.at(-1)}, what does the
-        best rate do?`,
-      ".fits": family ? fits() : `Pick one. It is drawn as a line across the map: how much is lost if every row’s rate
-        follows it?`,
+      ".question": `${guess ? "When" : "Predict: when"} ${name} grows from ${values[0]} to ${values.at(-1)}, how does the
+        best rate change?`,
+      ".fits": family ? fits() : `Pick one. It is drawn as a line across the map. How much is lost if every row uses the
+        rate on the line?`,
     });
     p.check("family", [family], Object.entries(FAMILIES[view]));
 

@@ -159,7 +159,7 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
   }
   if (!cell) {
     const train = seeds && `, then train it: ${plural(seeds.length, "seed")} of ${count(data.steps)} steps`;
-    return ["<b>not tried</b>", `No run at ${setting} yet. Guess from its neighbors${train || ""}.`];
+    return ["<b>not tried</b>", `No run at ${setting} yet. Guess the result from its neighbors${train || ""}.`];
   }
   const n = cell.runs.length;
   const runs = plural(n, "run");
@@ -173,7 +173,7 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
   } else if (flat) {
     words.push(`<strong>${share(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   }
-  if (cell === best) words.push("The best cell of this map.");
+  if (cell === best) words.push("This is the best cell of this map.");
   else if (best && failed < n) words.push(behind(cell, best, data));
   return [big, words.join(" ")];
 }

@@ -103,7 +103,7 @@ function start(p) {
     if (replays) p.slide("scrub", { most: losses.length, value: now.seen, words: count(at), spoken: `step ${at}` });
     const shown = { ...now, page, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
     p.picture(drawRun(p.width(), shown), `Validation ${metric} and training loss at each step,
-      ${plural(now.others.length, "other seed")} behind. The table below has every number.`);
+      ${plural(now.others.length, "other seed")} in the background. The table below has every number.`);
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);
     const status = statusWords({ live, found, page, broken: p.gone() && p.get("live").busy });

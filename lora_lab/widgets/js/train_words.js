@@ -16,7 +16,7 @@ export function titleOf({ found, live, metric, checks, others }) {
     const ends = extent(others.map(({ value }) => value)).map((value) => decimal(value));
     const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
     const between = `from ${decimal(found.low)} to ${decimal(found.high)}`;
-    const gloss = `95% interval for the luck of drawing these ${count(found.rows)} test rows: ${between}.${range}`;
+    const gloss = `95% interval: ${between}. It covers the luck of drawing ${count(found.rows)} test rows.${range}`;
     return [`${value} ± ${points(found.half, 100)} ${end}`, gloss];
   }
   if (live.busy && checks.length) {
@@ -50,13 +50,13 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
   if (live.busy) {
     const last = checks.at(-1);
     const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
-    const hint = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin: each step’s loss. Thick: its mean.";
+    const hint = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin line: each step’s loss. Thick line: its mean.";
     if (page && !last?.[0]) return [`<b>${shown(last[1], metric)}</b> <span>${what}</span>`, "Press replay."];
     return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", hint];
   }
-  if (setup.error) return ["<b>not trained</b>", `<strong>Cannot do that.</strong> ${escape(setup.error)}`];
+  if (setup.error) return ["<b>not trained</b>", `<strong>That isn’t possible.</strong> ${escape(setup.error)}`];
   const ask = metric === "accuracy" ? "what share of unseen texts will it get right" : `what ${metric} will it reach on unseen texts`;
-  return ["<b>not trained</b>", `A guess first: ${ask}?`];
+  return ["<b>not trained</b>", `Guess first: ${ask}?`];
 }
 
 /** The number of trained parameters, in words. */
@@ -65,7 +65,7 @@ export function countWords({ setup, trains, method, rank, alpha }) {
   const scaling = method === "lora" ? ` ${letter("α/r")} = ${about(alpha / rank)}.` : "";
   const head = setup.head ? ` + ${count(setup.head)} in the head` : "";
   return `<b>${count(trains)}</b> parameters in the adapter${head}: ${percent((trains + setup.head) / setup.total)} of the model’s
-    ${count(setup.total)} train.${scaling}`;
+    ${count(setup.total)} parameters are trained.${scaling}`;
 }
 
 /** The status of the run. */
@@ -101,7 +101,7 @@ export function dialWords({ p, strengths, labels, strength }) {
   const big = `<b>${percent(Math.round(1000 * row[top(row)]) / 1000)}</b> <span>${escape(labels[top(row)])}</span>`;
   const flip = p.findIndex((probs, i) => i && top(probs) !== top(p[i - 1]));
   const name = (i) => escape(labels[top(p[i])]);
-  if (flip < 0) return [big, `At every strength the answer is ${name(0)}.`];
+  if (flip < 0) return [big, `At every strength, the answer is ${name(0)}.`];
   const back = p.findIndex((probs, i) => i > flip && top(probs) !== top(p[i - 1]));
   const more = back < 0 ? "" : `, and to ${name(back)} at ${about(strengths[back])}`;
   return [big, `The answer changes from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${more}.`];

@@ -76,7 +76,7 @@ function start(p) {
       ".title": `${plural(adapters.length, "voice")} of ${sizeWords}, beside a base of ${bytes(sizes[BASE])}`,
       ".voices": names.map(card).join(""),
       ".big": `<b>${factor}×</b> <span>smaller than the base: the file of ${owner}</span>`,
-      ".words": `The strength ${letter("s")} multiplies what an adapter adds: at 0 every voice is the base, at 1 it is as it was
+      ".words": `The strength ${letter("s")} multiplies what an adapter adds: at 0, every voice is the base; at 1, it is as it was
         trained.`,
       ".doing": statusWords(),
       ".about": instruction + escape(p.get("stored").about ?? ""),
@@ -124,7 +124,7 @@ function start(p) {
     if (!asks) return p.kernel ? "" : NO_KERNEL;
     const speed = about((live.tokens * names.length) / Math.max(live.seconds, 1e-9));
     const pace = live.tokens ? `${count(live.tokens)} tokens each, ${speed} a second in all` : "";
-    if (live.state === "answering") return `Answering: ${pace}, one batch in which each row has its own adapter.`;
+    if (live.state === "answering") return `Answering: ${pace}, in one batch in which each row has its own adapter.`;
     if (["loading", "starting"].includes(live.state)) return "Loading the base once, and every adapter beside it.";
     if (live.busy) return `${escape(live.state)}.`;
     return pace ? `${live.state === "done" ? "Done" : "Stopped"}: ${pace}.` : "Choose or type a question, then press Ask.";

@@ -1,5 +1,6 @@
 import math
 from copy import deepcopy
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from lora_course import checks
 from lora_course.checks import bits, comparing, debugging, knobs, planning, ranks, reading, reproducing
 from lora_course.checks.sure import half_width_or_ours
-from lora_course.checks.verdict import Choice, Function, Number, Right
+from lora_course.checks.verdict import NEARLY, Choice, Function, Number, Right
 from lora_course.checks.writing import LoRALinear, layer_or_ours
 from lora_course.experiments.broken import PATIENTS, eleventh, patient
 from lora_course.receipts import Check, Receipt
@@ -59,6 +60,12 @@ def test_numbers_of_any_type_are_accepted_and_must_be_finite():
     for number in (np.int64(4224), np.float32(4224), 4224.0, np.array(4224), torch.tensor(4224)):
         assert checks.check_pair_numbers(number).passed
     assert checks.check_energy(lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum())).passed
+    assert checks.check_flattered(np.float32(0.002), -0.4).passed  # fp32 rounds 0.002
+    assert checks.check_flip({"seq": torch.tensor(32)}).passed
+    for margin in (Fraction(3, 2), torch.tensor(1.5), np.array(1.5)):
+        assert checks.check_defense(margin, "worse but within the margin", "c").passed
+    assert checks.check_energy(lambda s, r: "0.6").words == "return a number, not str"
+    assert "'float' object" not in checks.check_energy(0.6).words  # the function's value
     assert "int too large" in checks.check_pair_numbers(10**400).words
     for number in (math.inf, math.nan):
         assert "a finite number" in checks.check_pair_numbers(number).words
@@ -71,11 +78,13 @@ def test_choice_ignores_case_and_punctuation():
     assert all(choice.judge(answer).passed for answer in ("b)", "B.", "(b)", " b ", "qlora"))
     assert choice.judge("A:").words == "no"
     assert choice.judge(3).words == "answer with one of QLoRA, a, b, not 3"
+    assert checks.check_eleventh(f"{debugging.broken.ELEVENTH[0][0].upper()}.", 0).passed
+    assert checks.check_diagnosis({letter: f"{p.fault}." for letter, p in PATIENTS.items()}).passed
 
 
 def test_number_replies_with_the_nearest_hint():
     number = Number(100, {100: "ignored", 101: "one too many", 102: "two too many"}, "why", fallback="no")
-    replies = {100: "why", 100.4: "no", 100.6: "one too many", 101.4: "one too many", 101.6: "two too many"}
+    replies = {100: "why", 100.4: NEARLY, 90: "no", 100.6: "one too many", 101.4: "one too many", 101.6: "two too many"}
     assert {answer: number.judge(answer).words for answer in replies} == replies
     close_hint = Number(4.12695, {4.125: "nearly"}, "why")
     assert close_hint.judge(4.13).words == "why"  # rounded to three figures
@@ -191,7 +200,7 @@ def test_defense_shows_one_step_at_a_time_and_keeps_its_margin(monkeypatch: pyte
     assert not receipt.notes
     with_margin = repr(checks.check_defense(1, ..., ...))
     assert "-1.53 to -0.09" in with_margin
-    assert "To neither: undecided" in with_margin
+    assert "If neither is yes, it is undecided" in with_margin
     assert receipt.notes == {"margin, 3 bits against 16": 0.01}
     with_word = repr(checks.check_defense(1, "worse", ...))
     assert all(f"\n  {letter}: for " in with_word for letter in "abcd")

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -85,7 +86,7 @@ HOSTILE_CELLS = {  # each with the error that it ends in
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Grade a class: the rows by student, the lines of the table, and the words."""
+    """Grade a class, and return the rows by student, the lines of the table, and the words."""
     top = tmp_path_factory.mktemp("class")
     folder, kept = top / "handed in", top / "elsewhere" / "kept"
     kept.parent.mkdir()
@@ -106,6 +107,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
     fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # bypasses the hook
     hand_in(folder, "tim/mine", [SOLVED[0], fork])
+    (folder / "ada" / "._mine.ipynb").write_text("added by macOS")
     for name, content in (("zoe", "no JSON {"), ("zoe2", '{"cells": 3}'), ("=zoe", '{"cells": [], "nbformat": 4}')):
         (folder / f"{name}.ipynb").write_text(content)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -208,7 +210,7 @@ def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_p
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         assert process.stderr.readline().startswith("ada.ipynb: not graded")
         process.send_signal(signal.SIGINT)  # while bob's notebook runs
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
         assert [row["file"] for row in json.loads(output)["notebooks"]] == ["ada.ipynb"]
     assert process.returncode == 130
     assert [line["file"] for line in rows_of(tmp_path / "class.csv")] == ["ada.ipynb"]
@@ -222,6 +224,12 @@ def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path: P
         assert lesson.calls, lesson.name
     with pytest.raises(BadValue, match="has no check check_new"):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
+
+
+@pytest.mark.parametrize("limits", [Limits(seconds=math.nan), Limits(memory_gib=math.inf)])
+def test_limits_are_finite(limits: Limits, tmp_path: Path):
+    with pytest.raises(BadValue, match="limits"):
+        next(grade(hand_in(tmp_path, "ada", SOLVED), limits=limits))
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(...)

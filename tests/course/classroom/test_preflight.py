@@ -136,6 +136,7 @@ def test_collect_lists_red_and_damaged_files_first(lora_lab: Callable, tmp_path:
                '{"findings": [], "green": true, "system": "Linux", "peak": NaN}']  # fmt: skip
     for number, text in enumerate(damaged):
         (tmp_path / f"eve{number}.json").write_text(text)
+    (tmp_path / "._ann.json").write_bytes(b"\0\5\26\7")  # macOS adds such files on a stick or in a zip file
     lines = lora_lab("doctor", "--collect", str(tmp_path)).stdout.splitlines()
     assert lines[0].startswith("bob/bob.json  RED")
     assert lines[0].endswith("disk ( [2J 0.5 GiB free)")

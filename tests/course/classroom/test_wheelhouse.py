@@ -104,7 +104,6 @@ def test_gather_resumes_with_the_locked_versions(house: Path, index: Path, monke
 
 
 def package_index(folder: Path, *wheels: Path) -> str:
-    """Lay out wheels as a package index; return its URL."""
     for path in wheels:
         place = folder / path.name.split("-")[0].replace("_", "-")
         place.mkdir(parents=True)

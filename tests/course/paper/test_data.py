@@ -1,5 +1,3 @@
-"""Tests of the paper's data: GLUE, E2E, and the errors in E2E's slots."""
-
 import json
 from random import Random
 from types import SimpleNamespace
@@ -109,10 +107,10 @@ def test_invalid_file_and_meaning_are_refused(tmp_path):
     for name, content, message in (
         ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: no \|\|reference"),
         ("a.txt", TXT + "name:A|aera:x||A.\n", "line 4: a meaning representation has no slot 'aera'; nearest: area"),
-        ("a.txt", "name : A | name : B||A .\n", "a.txt, line 1: .* needs one value of the slot name"),
+        ("a.txt", "name : A | name : B||A .\n", "a.txt, line 1: .* needs exactly one value for the slot name"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", "mr,ref\narea[riverside],R.\n", "has no name; add name"),
-        ("a.csv", 'mr,ref\n"name[A], area[ ]",A.\n', "one value of the slot area"),
+        ("a.csv", 'mr,ref\n"name[A], area[ ]",A.\n', "value for the slot area"),
         ("a.csv", 'mr,ref\n"name[A],",A.\n', "is not of the form slot"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
     ):

@@ -51,19 +51,6 @@ def glue(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def e2e(tmp_path_factory) -> Path:
-    """A folder with E2E's three CSV files, with two references for each meaning."""
-    folder = tmp_path_factory.mktemp("e2e")
-    for name, places in (("trainset", "ABCDEF"), ("devset", "GH"), ("testset_w_refs", "IJ")):
-        lines = ["mr,ref"]
-        for place in places:
-            meaning = f'"name[{place}], food[Thai], area[riverside]"'
-            lines += [f"{meaning},{place} cooks Thai by the river.", f"{meaning},By the river {place} is Thai."]
-        (folder / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
-    return folder
-
-
 @pytest.mark.parametrize("table", ["table2", "table3"])
 @pytest.mark.parametrize("variant", ["paper", "repo"])
 def test_every_hyperparameter_has_a_source(table, variant):
@@ -186,8 +173,15 @@ def test_sts_b_run_starts_from_mnli(roberta, glue, tmp_path):
     assert recipe_from(full["settings"]).method == FullFineTuning()
 
 
-def test_e2e_run_is_decoded_and_scored(tiny_causal, e2e, tmp_path):
-    options = {"model_path": tiny_causal, "data": e2e, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
+def test_e2e_run_is_decoded_and_scored(tiny_causal, tmp_path):
+    (data := tmp_path / "e2e").mkdir()
+    for name, places in (("trainset", "ABCDEF"), ("devset", "GH"), ("testset_w_refs", "IJ")):
+        lines = ["mr,ref"]
+        for place in places:  # with two references
+            meaning = f'"name[{place}], food[Thai], area[riverside]"'
+            lines += [f"{meaning},{place} cooks Thai by the river.", f"{meaning},By the river {place} is Thai."]
+        (data / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
+    options = {"model_path": tiny_causal, "data": data, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
     result = run("table3", **options)
     (seed,) = result["seeds"]
     recipe = recipe_from(seed["settings"])

@@ -1,5 +1,3 @@
-"""Tests of data/paper: the tables, and numbers that follow from them."""
-
 import runpy
 from functools import cache
 from math import ceil  # noqa: F401  # the formulas call it
@@ -43,7 +41,7 @@ def pooler(model: str) -> int:
 
 
 def verdict(published: str, exact: float, *, million: int = 10**6, about: float = 0) -> str:
-    """Return exact if `exact` rounds to the printed digits; rounded if it is cut off, or two digits are right."""
+    """Return exact if `exact` rounds to the printed digits; rounded if they are cut off, or two of them are right."""
     digits = published.rstrip("KMB")
     unit = {"K": 1e3, "M": million, "B": 1e9}.get(published[len(digits) :], 1)
     value, step = float(digits.replace(",", "")) * unit, unit * 10.0 ** -len(digits.partition(".")[2])
