@@ -197,15 +197,15 @@ def diagnosis() -> dict[str, Any]:
 
 
 def eleventh() -> dict[str, Any]:
-    (fault, _), hints = broken.ELEVENTH[3], debugging.ELEVENTH
+    (fault, _), hints = broken.ELEVENTH[0], debugging.ELEVENTH
     with TemporaryDirectory() as scratch:
-        folder = broken.eleventh(3, f"{scratch}/K")
+        folder = broken.eleventh(0, f"{scratch}/K")
         names, promised, size = broken.header(folder)
         lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…), promises {promised:,} bytes, has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
-    right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 3).words)
+    right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 0).words)
     return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)
 
 

@@ -226,8 +226,10 @@ def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answe
 
 def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
     """Call a student's function; return its value, or a verdict if it returns None (unsolved) or raises (wrong)."""
+    if unsolved(given):
+        return Verdict(None, "write the function or class first")
     if not callable(given):
-        return Verdict(None if unsolved(given) else False, "give the function or class itself, without calling it")
+        return Verdict(False, "give the function or class itself, without calling it")
     try:
         value = given(*arguments)
     except Exception as error:

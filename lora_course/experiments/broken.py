@@ -154,10 +154,10 @@ MADE: dict[str, tuple[Any, ...]] = {  # by letter: the fields of a Patient after
 COMPLAINTS = yaml.safe_load(shipped("data/checks/debugging.yaml").read_text(encoding="utf-8"))["complaints"]
 PATIENTS = {letter: Patient(COMPLAINTS[letter], *made) for letter, made in MADE.items()}
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
+    (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
     (faults.NOT_FINITE, lambda tensors: next(t for key, t in sorted(tensors.items()) if "_A" in key).fill_(torch.inf)),
     (faults.MISSING, lambda tensors: tensors.pop(min(key for key in tensors if "layer.4" in key and "_A" in key))),
     (faults.RENAMED, lambda tensors: _add_prefix(tensors, "_orig_mod.")),
-    (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
 )
 
 

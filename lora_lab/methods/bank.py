@@ -200,7 +200,7 @@ class AdapterBank:
         names   A list with one name per row, in order, or with one name per beam for beam search.
         Raises: NotFound for an unknown name, and BadValue if `names` is empty or differs in length from the batch.
         """
-        if not isinstance(names := plain(names), list | tuple) or not names:
+        if isinstance(names := plain(names), str) or not isinstance(names, Sequence) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
         if puts_sequence_first(self.model):
             kind = type(self.model).__name__

@@ -42,8 +42,10 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """
     pictures: dict[str, Picture] = {}
     frame, drawn = frame.reset_index(drop=True), set[int]()
+    if frame.empty:
+        return pictures
     validation = metric_of(frame, "validation_")
-    if frame.empty or (frame["lr"].nunique() > 1 and (validation not in frame or frame[validation].isna().all())):
+    if frame["lr"].nunique() > 1 and (validation not in frame or frame[validation].isna().all()):
         return pictures
     ranked = frame[frame["rank"].notna()]
     lines = [name for name in ("rank", "targets", "alpha") if _varies(ranked, name)] or ["method"]

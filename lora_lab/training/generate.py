@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import whole
+from lora_lab.methods.base import make_plain, whole
 from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, prompt_ids
 from lora_lab.training.models import answering, is_causal
 from lora_lab.training.watching import quiet
@@ -44,6 +44,7 @@ class Decoding:
     max_new_tokens: int = 80
 
     def __post_init__(self) -> None:
+        make_plain(self)
         for name, minimum in (("beams", 1), ("no_repeat_ngram", 0), ("max_new_tokens", 1)):
             whole(name, getattr(self, name), minimum)
 

@@ -117,7 +117,9 @@ def write_merged(
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     tokenizer = None
     with suppress(LabError):  # a base may have no tokenizer; only a classifier's needs padding
-        tokenizer = load_tokenizer(name, download=download, as_it_came=labels is None)
+        tokenizer = load_tokenizer(name, download=download, as_it_came=True)
+    if tokenizer is not None and labels is not None:
+        tokenizer.pad_token, tokenizer.padding_side = tokenizer.pad_token or tokenizer.eos_token, "right"
     with whole_folder(target, MARKER) as folder:
         with quiet():
             try:

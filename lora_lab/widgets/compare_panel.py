@@ -89,7 +89,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         seeds: int = 2, rates: int = 4, steps: int = 200, batch: int = 8, store: str | Path = "compared",
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
-        methods = methods.split(",") if isinstance(methods, str) else methods
+        methods = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else methods
         self.terms = {"model": model, "task": task, "store": store, "batch": batch, **terms}
         if reference is None:
             default = read_json(shipped(SHIPPED))

@@ -305,7 +305,7 @@ ANSWERS += [
 FAULTS = {letter: patient.fault for letter, patient in PATIENTS.items()}
 ANSWERS += [
     ("diagnosis", (FAULTS,)),
-    ("eleventh", ("NaN or infinity", 0)),
+    ("eleventh", ("NaN or infinity", 1)),
     ("diagnosis", ({**FAULTS, "A": ...},), "not yet: name the fault for each letter"),
     ("diagnosis", ({"A": FAULTS["A"]},), "not yet: name the fault for each letter"),
     ("diagnosis", ({**FAULTS, "C": "zero update"},), "C: the update is zero, but did anything else learn"),
