@@ -156,17 +156,16 @@ assert max(near) < 0.75
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **In attention, include `v` or `o`.** `q` alone is worse: 3.1<!--place.q--> points below `q,v`, and 3.3<!--place.apart--> below the best. On WikiSQL, GPT-3's placements without `v` and `o` fall behind, too, perhaps because they change only where tokens look, not what tokens take. On MNLI, though, `q` ties with `v`.
-# - **On MiniLM, no place is proven better than `q,v`.**
-# - **Holm's correction changes four verdicts.** Judged alone, three of our five placements are *equivalent* to `q,v`, and `k` is *worse*. Judged as one of six, each of these four is *undecided*.
-# - **A rate that's too high costs more than a bad place.** At rate 0.004, 17 of 30 runs collapse: all five on `v`, and none on `q`.
-# - **Adapting fewer matrices saves little memory.** On Llama 3 8B, adapting all linear layers trains 6.2<!--place.times--> times as many numbers as `q,v`, but takes only 6<!--place.memory-->% more memory. With checkpointing, it takes 1<!--place.checkpointing-->% more.
+# - **In attention, include `v` or `o`.** `q` alone is worse: 3.1<!--place.q--> points below `q,v`, and 3.3<!--place.apart--> below the best. No place is proven better than `q,v`. On WikiSQL, GPT-3's placements without `v` and `o` fall behind, too, perhaps because they change only where tokens look. On MNLI, `q` ties with `v`.
+# - **Holm's correction changes four verdicts.** Alone, three of our five placements are *equivalent* to `q,v`, and `k` is *worse*. As one of six, all four are *undecided*.
+# - **A rate that's too high costs more than a bad place.** At rate 0.004, 17 of 30 runs collapse: all five on `v`, and none on `q`. (Here $\alpha=2r$, from 8 for `all-linear` to 72 for `v` and `q`. The higher $\alpha$ lowers the best rate: lesson 15.)
+# - **Adapting fewer matrices saves little memory.** On Llama 3 8B, adapting all linear layers trains 6.2<!--place.times--> times as many numbers as `q,v`, but takes only 6<!--place.memory-->% more memory. With checkpointing: 1<!--place.checkpointing-->%.
 #
 # Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), the MLP alone beats attention alone at about equal budgets.
 # </details>
 #
 # ## One budget, many ranks
-# **Exercise 1: find ranks for a larger model** (which one depends on your name). The budget is what rank 32 on `q,v` trains. What's the highest rank within this budget on attention, `q,k,v,o`? And on all linear layers (with `gate`)? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
+# **Exercise 1: find ranks for a larger model** (chosen by your name). The budget is what rank 32 on `q,v` trains. What's the highest rank within this budget on attention, `q,k,v,o`? And on all linear layers (with `gate`)? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
@@ -203,9 +202,9 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 #
 # 1. **Compare places at the same budget**: rank = budget / cost of rank 1.
 # 2. **Tune the rate for each place**, then ask for a verdict.
-# 3. **In attention, include `v` or `o`.** Choose the place by quality, not by memory.
+# 3. **In attention, include `v` or `o`.** Choose by quality, not memory.
 #
-# Start with all linear layers at rank 8: larger models may need them. *Ours: for all linear layers against `q,v`, the verdict is undecided here and in lesson 16, and equivalent in lesson 05 (equal ranks). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning (unequal budgets; [QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8: larger models may need them. *Ours: for all linear layers against `q,v`, the verdict is undecided here and in lesson 16, and equivalent in lesson 05 (equal ranks). Published: `q` alone falls behind (Hu et al. 2021, table 5); LLaMA-7B needed adapters everywhere to match full fine-tuning (unequal budgets; [QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
 # The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python
