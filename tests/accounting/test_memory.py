@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -132,6 +132,15 @@ def test_trace_is_within_two_percent_of_cuda(model, method):
     real, trace = measure(model, method, **setup), memory(model, method, trace=True, **setup)
     assert trace.peak == pytest.approx(real.peak, rel=0.02)
     assert real.reserved >= real.peak
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 16), st.integers(16, 4096), st.integers(1, 64), st.booleans())
+def test_more_rows_or_rank_need_no_less_memory(batch, seq, rank, checkpointing):
+    setup = {"batch": batch, "seq": seq, "checkpointing": checkpointing}
+    peak = memory("llama-3-8b", LoRA(rank=rank), **setup).peak
+    assert peak <= memory("llama-3-8b", LoRA(rank=rank), **{**setup, "batch": batch + 1}).peak
+    assert peak <= memory("llama-3-8b", LoRA(rank=rank + 1), **setup).peak
 
 
 def test_8_bit_optimizer_keeps_small_tensors_in_fp32():

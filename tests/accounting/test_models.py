@@ -16,7 +16,7 @@ from lora_lab import IA3, BadValue, FullFineTuning, LoRA, NotFound, PrefixTuning
 from lora_lab.accounting import models
 from lora_lab.accounting.memory import EDGES
 from lora_lab.accounting.models import describe, meta_model
-from lora_lab.accounting.params import safetensors_bytes
+from lora_lab.accounting.params import break_even_rank, safetensors_bytes
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.io import WEIGHTS
@@ -141,11 +141,15 @@ def test_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
         models.architecture_of("maker/another")
 
 
+@given(inputs=st.integers(1, 5000), outputs=st.integers(1, 5000))
+def test_break_even_rank_trains_as_many_parameters_as_the_layer(inputs, outputs):
+    assert break_even_rank(inputs, outputs) * (inputs + outputs) == pytest.approx(inputs * outputs)
+
+
 def test_fused_layer_is_listed_by_slices_if_a_slice_trains():
     rows = {row.name: row for row in params("gpt2", LoRA(rank=4)).modules}
     q, k = rows["transformer.h.*.attn.c_attn[q]"], rows["transformer.h.*.attn.c_attn[k]"]
     assert (q.trained, k.trained, q.full, q.break_even_rank) == (12 * 4 * 2 * 768, 0, 12 * 769 * 768, 384)
-    assert rows["transformer.h.*.mlp.c_fc"].break_even_rank == 768 * 3072 / (768 + 3072)
     counted = params("gpt2", LoRA(rank=2, targets=("*.0.attn.c_attn", "transformer.h.1.attn.c_attn[q]")))
     assert sum(row.full for row in counted.modules) == counted.total
     assert counted.trainable == 2 * (4 * 768) + 2 * (2 * 768)

@@ -92,6 +92,8 @@ def of_bitsandbytes() -> nn.Module:
 
 MAMBA = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
 HYBRID = {"num_key_value_heads": 2, "head_dim": 8, "layer_types": ["linear_attention"], "num_experts": 2}
+XLNET = {"vocab_size": 96, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
+XLM = {"vocab_size": 96, "emb_dim": 32, "n_layers": 1, "n_heads": 4}
 EMBEDDING = r"is for linear layers: leave the embedding model\.embed_tokens out"
 MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("roberta", lab.LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
@@ -116,15 +118,22 @@ MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("bert", lab.TinyLoRA(rank=40, u=80_000), "327,680,000 frozen random numbers exceed the limit"),
     ("bert", lab.VeRA(targets=("embed",)), "an embedding: leave it out"),
     ("gpt2", lab.HeadOnly(), "has nothing to train"),
+    ("llama", lab.BitFit(), "has nothing to train"),
     (lambda: make_model("LlamaForSequenceClassification", num_labels=3), lab.BitFit(), "has nothing to train"),
     (quantized, lab.BitFit(), "bitfit cannot train the bias of .*, a QuantizedLinear"),
     (torch_encoder, lab.BitFit(), r"bias of layers.0.self_attn.out_proj: torch never calls this layer"),
     ("gpt2", lab.Probe(), "needs a classifier"),
     (lambda: make_model("LlamaForTokenClassification"), lab.Probe(), "which a LlamaForTokenClassification cannot"),
+    (lambda: make_model("BertForMultipleChoice"), lab.Probe(), "which a BertForMultipleChoice cannot"),
     (lambda: make_model("BertForQuestionAnswering"), lab.Probe(), "the probe needs a classifier"),
     (lambda: make_model("MambaForCausalLM", MAMBA), lab.PrefixTuning(), "cannot generate after a prompt"),
+    (lambda: make_model("RwkvForCausalLM", num_hidden_layers=2), lab.PTuning(), "cannot generate after a prompt"),
+    (lambda: make_model("XLNetLMHeadModel", XLNET), lab.PromptTuning(), "cannot generate after a prompt"),
     (lambda: make_model("Gemma4ForCausalLM", num_key_value_heads=2), lab.PromptTuning(), "needs token ids"),
+    (lambda: make_model("LongformerModel", attention_window=4), lab.PromptTuning(), "needs token ids"),
     (lambda: make_model("CanineModel"), lab.PromptTuning(), "needs token ids, not only embeddings, .* use lora"),
+    (lambda: make_model("EsmModel", pad_token_id=1), lab.PromptTuning(), "needs token ids"),
+    (lambda: make_model("XLMModel", XLM), lab.PrefixTuning(), "does not accept keys and values"),
     (heterogeneous, lab.PrefixTuning(), "does not accept keys and values of a single shape; use prompt tuning"),
     (lambda: make_model("MegatronBertModel"), lab.PrefixTuning(), "does not accept keys and values"),
     (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys and values"),

@@ -210,7 +210,7 @@ def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_p
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         assert process.stderr.readline().startswith("ada.ipynb: not graded")
         process.send_signal(signal.SIGINT)  # while bob's notebook runs
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=30)
         assert [row["file"] for row in json.loads(output)["notebooks"]] == ["ada.ipynb"]
     assert process.returncode == 130
     assert [line["file"] for line in rows_of(tmp_path / "class.csv")] == ["ada.ipynb"]

@@ -50,6 +50,7 @@ RULES = [  # item, standing, changes to rows, sizes and verdicts of the shipped 
     ("table2", "not tested", {"LoRA against full": WORSE, "steps": 376}),
     ("table3", "holds", {"LoRA against full": EVEN, "LoRA against prefix": BETTER}),
     ("table3", "fails", {"LoRA against full": EVEN, "LoRA against prefix": WORSE}),
+    ("table3", "not tested", {"LoRA against full": WORSE, "LoRA against prefix": BETTER, "steps": 59}),
     ("table5", "holds", {"q,v r4 against k r8": SLIGHTLY_BETTER, "q r8": [60.0]}),
     ("table5", "fails", {"q,v r4 against k r8": WORSE}),
     ("table5", "not tested", {"q,v r4 against k r8": WORSE, "q r8": [59.9]}),
@@ -71,6 +72,7 @@ RULES = [  # item, standing, changes to rows, sizes and verdicts of the shipped 
     ("table18", "undecided", {"rank 16 against 1": BETTER, "rank 64 against 16": SLIGHTLY_BETTER}),
     ("table18", "fails", {"rank 16 against 1": BETTER, "rank 64 against 16": BETTER}),
     ("table18", "fails", {"rank 16 against 1": BETTER, "rank 64 against 16": WORSE}),
+    ("table18", "not tested", {"rank 16 against 1": WORSE, "rank 64 against 16": EVEN, "steps": 99}),
 ]
 
 
