@@ -7,10 +7,10 @@ from importlib.metadata import version
 
 import torch
 
-from benchmarks import bank, early_exit, estimators, merged, panels, startup, step, sweep, train
+from benchmarks import bank, early_exit, estimators, panels, startup, step, sweep, train
 from lora_lab.training.device import describe
 
-MODULES = (startup, panels, step, merged, bank, train, sweep, early_exit, estimators)
+MODULES = (startup, panels, step, bank, train, sweep, early_exit, estimators)
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 PACKAGES = ("lora-lab", "torch", "transformers", "peft", "accelerate")
 

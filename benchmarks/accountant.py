@@ -1,4 +1,4 @@
-"""Measure how fast the memory accountant predicts and traces, and how far its predictions are from its traces.
+"""Measure how fast the memory accountant predicts and traces.
 
 `python -m benchmarks estimators` includes this report. `python -m benchmarks.accountant METHOD` runs one trace of LARGE
 and prints its seconds and its peak resident bytes as JSON. To measure peak memory, a trace needs its own process.
@@ -13,21 +13,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import goal, seconds, table
+from benchmarks.measure import goal, seconds
 from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.methods.full import FullFineTuning
 
 LARGE, GIB = "llama-2-70b", 2**30
 METHODS = {"LoRA r8": LoRA(rank=8), "full": FullFineTuning()}
-SHAPES = (("gpt2", 1, 1024), ("llama-2-7b", 1, 512), ("llama-3-8b", 2, 2048), (LARGE, 1, 2048))
-SETUPS: dict[str, dict[str, Any]] = {
-    "LoRA r8": {"adapter_dtype": "bf16"},
-    "LoRA r8, checkpointing": {"adapter_dtype": "bf16", "checkpointing": True},
-    "LoRA r8, fp32 adapters": {"adapter_dtype": "fp32"},
-    "full": {},
-}
-HEAD = ["model, batch x length", "method", "predicted GiB", "traced GiB", "predicted - traced %"]
 
 
 def trace(method: str) -> None:
@@ -44,20 +36,7 @@ def microseconds(method: Any, **setup: Any) -> float:
 
 
 def report(quick: bool) -> Iterator[str]:
-    rows, errors = [], []
-    for model, batch, seq in SHAPES[:2] if quick else SHAPES:
-        lora = LoRA(rank=8, targets=("c_attn",) if model == "gpt2" else ("q", "v"))
-        for name, options in SETUPS.items():
-            method, setup = FullFineTuning() if name == "full" else lora, {"batch": batch, "seq": seq, **options}
-            predicted, traced = (
-                memory(model, method, trace=on, optimizer="adamw-foreach", **setup).peak for on in (False, True)
-            )
-            errors.append(100 * (predicted / traced - 1))
-            sizes = [f"{predicted / GIB:.2f}", f"{traced / GIB:.2f}", f"{errors[-1]:+.3f}"]
-            rows.append([f"{model} {batch}x{seq}", name, *sizes])
-    yield "### Prediction against trace"
-    yield table(HEAD, rows)
-    yield goal("largest error of a prediction against its trace, in percent", max(map(abs, errors)), 0.1, 3)
+    yield "### Predictions and traces"
     qlora = microseconds(LoRA(targets="all-linear"), quantised="nf4", checkpointing=True)
     times = {name: microseconds(method) for name, method in METHODS.items()} | {"QLoRA with checkpointing": qlora}
     for name, us in times.items():

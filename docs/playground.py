@@ -5,13 +5,14 @@ interrupted, run it again. Each rank and alpha has twelve rates, half an octave 
 data/results/sweeps: 2^-9.3 at alpha 16, falling as alpha^-0.45, the same at every rank.
 """
 
+import gzip
 import json
 import math
 import sys
 from pathlib import Path
 
 from lora_lab.experiments.grid import Grid
-from lora_lab.experiments.playground import SHIPPED, packed, read
+from lora_lab.experiments.playground import SHIPPED, read
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.files import write_atomically
 from lora_lab.training.assets import shipped
@@ -34,9 +35,11 @@ def main(store: str = "runs/playground") -> None:
     Sweep(store, scored=False).run(recipes)
     playground = read(store)
     assert playground is not None
-    content = json.dumps(packed(playground), separators=(",", ":"), allow_nan=False) + "\n"
-    write_atomically(path := shipped(SHIPPED), content.encode())
-    print(f"{Path(path).name}: {len(playground.results)} runs, {len(content):,} bytes")
+    results = [result._replace(losses=[round(loss, 4) for loss in result.losses]) for result in playground.results]
+    content = json.dumps({**vars(playground), "results": results}, separators=(",", ":"), allow_nan=False) + "\n"
+    packed = gzip.compress(content.encode(), mtime=0)
+    write_atomically(path := shipped(SHIPPED), packed)
+    print(f"{Path(path).name}: {len(playground.results)} runs, {len(packed):,} bytes")
 
 
 if __name__ == "__main__":

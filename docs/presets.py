@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from lora_lab.accounting.fit import NoFit, fit
-from lora_lab.accounting.memory import PRESETS, compact, key_of, regime_of, traced
+from lora_lab.accounting.memory import PRESETS, compact, key_of, regime_of
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import LabError
@@ -64,17 +64,11 @@ def write(name: str) -> str:
             regime = regime_of(config, method, setup)
             key = key_of(method, setup, regime)
             if key not in fits:
-                try:
-                    fits[key] = fit(config, method, setup, regime).pruned().to_json()
-                except NoFit:
-                    traced(config, method, setup)  # raises for a step that is impossible
-                    raise
-        except LabError as reason:  # such as BitFit on a model without biases
-            fits[key] = {"error": str(reason)}
-        except NoFit as reason:
+                fits[key] = fit(config, method, setup, regime).pruned().to_json()
+        except (LabError, NoFit) as reason:  # such as BitFit on a model without biases
             missing.append(f"{settings}, {setup}: {reason}")
     content = gzip.compress(compact({key: compact(entry) for key, entry in fits.items()}).encode(), mtime=0)
-    if any("moments" in entry for entry in fits.values()):  # otherwise no step can be traced, and the lab uses a bound
+    if fits:  # otherwise no step can be traced, and the lab uses a bound
         (PRESETS / f"{name}.json.gz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
 

@@ -104,7 +104,6 @@ def as_good() -> dict[str, str]:
     as_good.lora.within   the smallest margin at which LoRA is worse but within the margin
     as_good.memory.fp32   the same as as_good.memory, if LoRA's step ran in fp32, as that of full fine-tuning did
     as_good.fp32          LoRA on q and v with its frozen weights in fp32, and its verdict against full fine-tuning
-    as_good.pair          rank 8 against 32, in the sweep over rates, ranks and alphas
     as_good.blind         the number of intervals that contain 0, among the panel's first hundred studies of 200 rows
     """
     stored = read_json(RESULTS / "compare" / "minilm_rt_all_linear.json")
@@ -113,8 +112,6 @@ def as_good() -> dict[str, str]:
     rates = {name: rows[labels[name]]["lr"] for name in labels}
     lora, full = rows[labels["lora"]], rows["full"]
     trained, gap = lora["trainable"] + lora["head"], judged(scores)["full"][labels["lora"]]
-    cells = Cells(None, "rate_rank_alpha")
-    pair = verdict(cells.best(rank=8, alpha=16)[1], cells.best(rank=32, alpha=16)[1])
     fp32 = from_store(RESULTS / "sweeps" / "fp32.zip").scores
     ninety = verdict(scores[labels["lora"]], scores["full"])
     studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
@@ -133,7 +130,6 @@ def as_good() -> dict[str, str]:
         "as_good.fp32": f"{100 * fp32.mean():.1f}",
         "as_good.fp32.word": verdict(fp32, scores["full"]).word,
         "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).word,
-        **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},
         "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
     }
 
@@ -285,7 +281,6 @@ def regret() -> dict[str, str]:
     regret.fa, .plus         best rate of LoRA-FA and of LoRA+ over plain LoRA's
     regret.fixed, .2r        factor on the best rate when the rank doubles, with alpha 16 or 2 r
     regret.fall              factor by which it falls from rank 1 to 64 with alpha = r
-    regret.rank              nats by which rank 1 is worse than 128 at alpha 16, each at its best rate
     """
     rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")
@@ -303,9 +298,7 @@ def regret() -> dict[str, str]:
         alphas = {rank: round(alpha_of(rule, rank), 2) for rank in (1, 8, 64, 128)}
         slopes = [np.polyfit([0, 3, 6, 7], [best[*cell, n] for cell in alphas.items()], 1)[0] for n in range(3)]
         numbers |= interval(f"regret.{name}", [2**value for value in mean_interval(slopes)], ".2f")
-    lowest = cells.loss.min()
-    worse = (lowest[1, 16] - lowest[128, 16]).tolist()
-    return numbers | interval("regret.rank", mean_interval(worse), ".3f")
+    return numbers
 
 
 def rewards() -> dict[str, str]:

@@ -5,7 +5,6 @@ metrics for generated text to `lora_lab.plugins`. The dependencies of both are i
 """
 
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from lora_lab import plugins
@@ -24,11 +23,5 @@ def _read_task(name: str, *, max_length: int | None = None, download: bool = Fal
     return e2e.read(name, max_length) if os.path.isdir(os.path.expanduser(name)) else None
 
 
-def _note_beside(task: str, metrics: Mapping[str, float]) -> str:
-    """Return the paper's E2E scores, which are printed below a run's own scores; "" for other tasks."""
-    return "" if "bleu" not in metrics or task == "restaurants" else str(e2e.published())
-
-
 plugins.read_task.append(_read_task)
 plugins.score_answers.append(lambda task, prompts, texts: slot_errors.scores(task, prompts, texts))
-plugins.note_beside.append(_note_beside)

@@ -120,7 +120,7 @@ def receipt() -> None:
 
 
 def finite(value: Any, what: str) -> float:
-    """Return the value as a number, which must be below 1e300 to keep a class's spread finite. Raises: BadValue."""
+    """Return the value as a number below 1e300, so that the spread over a class stays finite. Raises: BadValue."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -62,32 +61,26 @@ def unwritable(folder: Path, error: OSError) -> BadValue:
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write several files so that old files and new files never mix.
+    """Write two files so that old files and new files never mix.
 
-    contents   The contents of each file, by name. If the last file is missing, readers must ignore the other files.
-    The last file is removed first and written last, so it is missing if the process is killed in between.
-    Raises: BadValue if the folder cannot be written to. The earlier files are then restored.
+    contents   The contents of the files, by name. Without the second file, readers must ignore the first file.
+    The second file is moved away first and written last, so it is missing if the process is killed in between.
+    Raises: BadValue if the folder cannot be written to. If the first file cannot be replaced, the earlier files stay.
     """
-    *others, last = contents
+    first, second = contents
+    earlier = folder / f".{second}.earlier"
     with _written(folder, contents) as new:
-        earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
-        replaced = [name for name in (last, *others) if (folder / name).exists()]
+        if replaces := (folder / second).exists():
+            _replace(folder / second, earlier)
         try:
-            for name in replaced:
-                _replace(folder / name, earlier[name])
-            for name, path in new.items():
-                _replace(path, folder / name)
+            _replace(new[first], folder / first)
         except BaseException:
-            for name in new:
-                if earlier[name].exists():
-                    os.replace(earlier[name], folder / name)
-                elif name not in replaced:
-                    (folder / name).unlink(missing_ok=True)
+            if replaces:
+                os.replace(earlier, folder / second)
             raise
-        for name in new:  # also remove what killed processes left behind
-            for path in folder.glob(f".{escape(name)}.*.earlier"):
-                with suppress(OSError):  # on Windows, the old file may be open, but the new files are in place
-                    path.unlink()
+        _replace(new[second], folder / second)
+        with suppress(OSError):  # on Windows, it may be open; the next call replaces it
+            earlier.unlink()
 
 
 def _replace(old: Path, new: Path) -> None:

@@ -15,12 +15,13 @@ class Lazy:
 
 
 if TYPE_CHECKING:
+    import pandas
     import torch as torch
     from torch import Tensor as Tensor
     from torch import nn as nn
     from torch.nn import functional
 
-    F = functional
+    F, pd = functional, pandas
 else:
     Tensor = Any  # for annotations only
-    torch, nn, F = map(Lazy, ("torch", "torch.nn", "torch.nn.functional"))
+    torch, nn, F, pd = map(Lazy, ("torch", "torch.nn", "torch.nn.functional", "pandas"))

@@ -1,13 +1,14 @@
-"""The memory of this machine or container, its free ports, and the command for a Jupyter server.
+"""The memory of this machine or container, its free ports, and a quiet transformers.
 
 The installer uses this module before any package is installed, so it imports only the standard library.
 """
 
 import os
 import socket
-import sys
 import threading
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lora_lab.errors import BadValue
@@ -15,6 +16,23 @@ from lora_lab.errors import BadValue
 CGROUPS = Path("/sys/fs/cgroup")
 BUILDING = threading.RLock()  # held while transformers builds a model, which changes the state of the whole process
 PORTS = 50  # number of ports to try, starting with the requested one
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide transformers' progress bars and warnings, which would clutter lessons."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def memory() -> tuple[int | None, int | None]:
@@ -54,9 +72,3 @@ def free_port(first: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise BadValue(f"ports {first} to {first + PORTS - 1} are all in use; choose another with --port")
-
-
-def jupyter_app(module: str) -> list[str]:
-    """Return the command for a Jupyter application, without jsonschema's IRI check, which takes a second to import."""
-    code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
-    return [sys.executable, "-c", code]

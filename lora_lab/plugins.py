@@ -1,4 +1,4 @@
-"""Hooks for other packages: new kinds of tasks, scores of generated text, and notes on a task's metrics.
+"""Hooks for other packages: new kinds of tasks, and scores of generated text.
 
 A package registers its hooks on import and declares an entry point in its pyproject.toml:
 
@@ -35,8 +35,6 @@ read_task: list[Callable[..., Any]] = []
 """`read(name, max_length=None, download=False)` returns a `Task`, or None for a name that it doesn't know."""
 score_answers: list[Callable[[Any, Sequence[str], Sequence[str]], Scores]] = []
 """`score(task, prompts, texts)` scores a model's answers to these prompts of a `Task`."""
-note_beside: list[Callable[[str, Mapping[str, float]], str]] = []
-"""`note(task, metrics)` returns a line that the command line prints below a task's metrics, or ""."""
 
 
 @cache
@@ -58,9 +56,3 @@ def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> list[Scor
     """Score a model's answers with every registered scorer."""
     load()
     return [score(task, prompts, texts) for score in score_answers]
-
-
-def notes(task: str, metrics: Mapping[str, float]) -> list[str]:
-    """Return the lines to print below a task's metrics."""
-    load()
-    return [line for note in note_beside if (line := note(task, metrics))]

@@ -79,10 +79,11 @@
   const judges = {
     fields({ fields, why, every }, values) {
       const judged = fields.map((field, at) => ({ ...judges[field.judge](field, values[at]), name: field.name, hint: field.hint }));
+      const marks = every && judged.map(({ passed }) => (passed ? "✓" : "✗"));
       const missed = judged.filter(({ passed }) => !passed).slice(0, every ? undefined : 1);
-      if (!missed.length) return right(why);
+      if (!missed.length) return { ...right(why), marks };
       const words = missed.map((one) => (fields.length > 1 ? `${one.name}: ${one.words}` : one.words));
-      return wrong(words.join("\n"), missed[0].hint);
+      return { ...wrong(words.join("\n"), missed[0].hint), marks };
     },
     number(field, answer) {
       const decimals = [1, 2].find((n) => answer === Number(answer.toFixed(n)) && answer * 10 ** n >= 100);
@@ -169,8 +170,8 @@
       });
       return labeled(name, input, TAKES, () => (whole ? Math.floor(value(input.value) + 1e-9) : value(input.value)));
     },
-    word(name, { options }) {
-      const choices = ["", ...options].map((word) => make("option", { value: word, textContent: word || "choose" }));
+    word(name, { options, shown = {} }) {
+      const choices = ["", ...options].map((word) => make("option", { value: word, textContent: (shown[word] ?? word) || "choose" }));
       const input = make("select", { required: true }, ...choices);
       return labeled(name, input, "Choose a word.", () => input.value);
     },
@@ -199,18 +200,26 @@
     if (!alone) element.append(make("p", { textContent: asked.told }));
     element.append(buttons, status);
     const fields = [];
+    const cells = (name, texts) => texts.map((textContent) => make(name, { textContent }));
+    const rows = make("tbody");
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...cells("th", asked.head ?? []))), rows);
+    let row; // of the table, if the form has one
     let tries = kept?.tries ?? 0;
 
-    /** Add a field and restore its stored answer. */
+    /** Add a field and restore its stored answer. A field with a line starts a row of the table, and the next fields continue it. */
     function add(field) {
-      const added = kinds[field.kind](alone ? asked.told : field.name, field);
+      const added = kinds[field.kind](alone ? asked.told : field.name, { shown: asked.shown, ...field });
       for (const [at, input] of added.inputs.entries()) Object.assign(input, kept?.fields[fields.length]?.[at]);
       fields.push(added);
-      buttons.before(added.element);
+      added.element.addEventListener("input", () => delete added.element.dataset.mark);
+      if (field.line) rows.append((row = make("tr", {}, ...cells("th", field.line.slice(0, 1)), ...cells("td", field.line.slice(1)))));
+      if (row) row.append(make("td", {}, added.element));
+      buttons.before(row ? table : added.element);
     }
 
     function check() {
-      const { passed, words, next, hint: ownHint } = judges[asked.judge](asked, fields.map((field) => field.get()));
+      const { passed, words, next, marks, hint: ownHint } = judges[asked.judge](asked, fields.map((field) => field.get()));
+      if (marks) for (const [at, { element: marked }] of fields.entries()) marked.dataset.mark = marks[at];
       if (passed === false && !kept) tries += 1;
       const hint = passed === false ? ownHint || asked.hints[Math.min(Math.max(tries, 1), asked.hints.length) - 1] : "";
       const mark = passed === undefined ? "" : passed ? "Right: " : "Not right: ";

@@ -64,14 +64,16 @@ def field(name: str, right: Number | Choice, hint: str | None = None) -> dict[st
 
 
 def ask(
-    question: str, right: Mapping[str, Number | Choice], why: str = "", hints: Mapping[str, str] = {}, **settings: Any
-) -> dict[str, Any]:
+    question: str, right: Mapping[str, Number | Choice], why: str = "", hints: Mapping[str, str] = {},
+    lines: Mapping[str, Sequence[str]] = {}, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Return a form with a field for each part of the right answer, {name: part}.
 
     why     the reply if all parts are right, by default the last part's
     hints   the hint for each wrong part
+    lines   for a table: the texts to the left of a part that starts a line
     """
-    fields = [field(name, part, hints.get(name)) for name, part in right.items()]
+    fields = [field(name, part, hints.get(name)) | {"line": lines.get(name)} for name, part in right.items()]
     return {"told": question, "fields": fields, "why": why or [*right.values()][-1].why, **settings}
 
 
@@ -191,9 +193,10 @@ def turn_mask() -> dict[str, Any]:
 
 
 def diagnosis() -> dict[str, Any]:
-    faults, names = {letter: patient.fault for letter, patient in broken.PATIENTS.items()}, sorted(debugging.NAMES)
-    right = {letter: Choice([fault], dict.fromkeys(names, debugging.HINTS[fault])) for letter, fault in faults.items()}
-    return ask("What is wrong with each adapter?", right, "all ten found", sealed=True, every=True)
+    beds, names = broken.PATIENTS.items(), sorted(debugging.NAMES)
+    right = {bed: Choice([one.fault], dict.fromkeys(names, debugging.HINTS[one.fault])) for bed, one in beds}
+    table = {"lines": {bed: (bed, one.complaint) for bed, one in beds}, "head": ("bed", "complaint", "fault")}
+    return ask("What is wrong in each bed?", right, "all ten found", **table, sealed=True, every=True)
 
 
 def eleventh() -> dict[str, Any]:
@@ -228,21 +231,20 @@ def facts() -> dict[str, Any]:
 
 def flip() -> dict[str, Any]:
     """Return a form that offers changes to claim 3, with the check's reply to each change."""
-    changes = [("models", "llama-3.2-1b"), ("batch", 8), ("seq", 32), ("seq", 2048), ("rank", 1)]
+    changes = [("models", "llama-3.2-1b"), ("models", "llama-2-7b"), ("batch", 8), ("seq", 32), ("seq", 2048)]
     judged = {f"{name} = {value}": planning.check_flip({name: value}) for name, value in changes}
-    right = [change for change, result in judged.items() if result.passed]
-    change = Choice(right, {change: result.words for change, result in judged.items()})
+    change = Choice([c for c, r in judged.items() if r.passed], {c: r.words for c, r in judged.items()})
     return ask("Choose a change that makes claim 3 true.", {"change": change}, planning.TEXTS["flipped"])
 
 
 def job() -> dict[str, Any]:
-    """Return a form with five choices and their evidence, for the first brief."""
-    right = {}
-    for name, choice in planning.lines(0).items():
+    """Return a form with a table of five choices, each beside its evidence, for the first brief."""
+    right, lines, head = {}, planning.lines(0), ("line", "choice", "lesson and evidence that decides it")
+    for name, choice in lines.items():
         right |= {name: choice, f"{name}, because of": planning.evidence_of(name)}
-    key = "\n".join(f"{name}, lesson {words}" for name, words in planning.EVIDENCE.items())
-    question = f"{planning.BRIEFS[0]['text']}\nEvidence:\n{key}"
-    return ask(question, right, "the evidence supports each choice", sealed=True, every=True)
+    why = "\n".join(f"{name}: {choice.why}" for name, choice in lines.items())
+    table = {"lines": {name: [name] for name in lines}, "head": head, "shown": planning.evidence(0)}
+    return ask(planning.BRIEFS[0]["text"], right, why, **table, sealed=True, every=True)
 
 
 def at_one_budget() -> dict[str, Any]:

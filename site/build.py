@@ -117,6 +117,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             folded = bool(plumbing) or "hide-input" in tags
             prompt = {"code_prompt_show": "Show the code" if folded else "Show the output"}
             cells.append({**cell, "metadata": {"tags": sorted({*tags, *["hide-input"] * folded}), "mystnb": prompt}})
+            cells += [answers.data("data-words data-seal", read_json(SITE / "words.json"))] * ("words" in tags)
     title, rest = "".join(cells[0]["source"]).split("\n", 1)
     cells[0] = {**cells[0], "source": f"{title}\n\n{drawing(file)}\n{rest}"}
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}

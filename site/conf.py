@@ -14,7 +14,7 @@ suppress_warnings = ["misc.highlighting_failure"]  # a cell may contain text tha
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "html_image"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode, nb_render_markdown_format = "off", "myst"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, Any] = {}  # the default loads scripts from CDNs
 nb_code_prompt_show, nb_code_prompt_hide = "Show a solution", "Hide"
@@ -54,8 +54,8 @@ def block_math(self: Any, node: nodes.math_block) -> None:
 
 def scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Add the scripts that a page needs for its panels, predictions, puzzle and exercises."""
-    marks = {"predict.js": "tag_predict", "puzzle.js": "data-puzzle", "answer.js": "data-answer"}
-    needed = [script for script, mark in marks.items() if mark in context.get("body", "")]
+    marks = {"predict": "tag_predict", "puzzle": "data-puzzle", "words": "data-words", "answer": "data-answer"}
+    needed = [f"{script}.js" for script, mark in marks.items() if mark in context.get("body", "")]
     for script in ["kept.js", *needed] if needed else []:
         app.add_js_file(script, loading_method="defer")
     for name in sorted(set(re.findall(r'data-panel="(\w+)"', context.get("body", "")))):

@@ -36,7 +36,7 @@ from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.watching import quiet
 
-sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's import of it takes a second, see machine.py
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's import of it takes a second
 settings.register_profile("slow machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("slow machine")
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]

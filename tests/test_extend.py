@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from lora_lab import params, plugins
+from lora_lab import params
 from lora_lab.methods import REGISTRY
 from tests.conftest import tiny
 from tests.methods import test_every_method as every
@@ -36,9 +36,3 @@ def test_method_of_the_readme_passes_the_tests_of_every_method(readme, kind, tmp
     assert method.can_pack
     every.test_pack_trains_as_alone_and_can_be_disabled(method.name, kind)
     assert params(tiny(kind), method).trainable == 5 * 32
-
-
-def test_notes_of_plugins_are_shown_unless_empty(monkeypatch):
-    """The tasks and scores of plugins are tested with those of lora_course."""
-    monkeypatch.setattr(plugins, "note_beside", [lambda task, metrics: f"{task} is mine", lambda task, metrics: ""])
-    assert plugins.notes("rt", {}) == ["rt is mine"]

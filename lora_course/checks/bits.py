@@ -35,11 +35,10 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
         return Verdict(False, f"index and back must have {len(block)} numbers each, one for each weight")
     distance = block[:, None] / largest - levels
     nearest = distance.abs().argmin(1)
-    unscaled, signed = (block[:, None] - levels).abs().argmin(1), distance.argmin(1)
     near = {
         "those are the levels themselves: the index is the position of the level, 0 to 15": levels[nearest],
-        "you compared the unscaled block: divide it by absmax first": unscaled,
-        "argmin finds the most negative distance: take abs() first": signed,
+        "you compared the unscaled block: divide it by absmax first": (block[:, None] - levels).abs().argmin(1),
+        "argmin finds the most negative distance: take abs() first": distance.argmin(1),
     }
     fallback = f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"
     judged = matched(lambda other: torch.allclose(index, other.float()), nearest, near, "", fallback)
@@ -54,8 +53,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
     """Return the numbers of weights in linear layers and in other modules, and a step's bytes without the weights."""
-    lora = LoRA(rank=8, targets=("all-linear",))
-    count = params(name, lora)
+    count = params(name, lora := LoRA(rank=8, targets=("all-linear",)))
     linear = sum(layer.full for layer in count.modules if layer.trained)
     return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
 
@@ -64,8 +62,7 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
 def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
     """Lesson 12: check QLoRA's peak (GiB), double quantization's savings (MiB), and the most bits/weight that fit."""
     name, device, tokens = case
-    linear, other, rest = sizes(name, tokens)
-    room = usable(card(device))
+    (linear, other, rest), room = sizes(name, tokens), usable(card(device))
 
     def needed(bits: float) -> float:
         return linear * bits / 8 + 2 * other + rest

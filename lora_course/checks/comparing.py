@@ -57,7 +57,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 
 @exercise
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: check a margin in points for an unseen pair of models, then the verdict's word and a fitting sentence.
+    """Lesson 05: check a margin in points for an unseen pair of models, the verdict, and a matching sentence.
 
     Each answer reveals what the next one needs. The first margin is kept for the receipt; any later one is refused.
     """

@@ -8,7 +8,7 @@ from lora_course.checks.verdict import Choice, Verdict, exercise, letters, texts
 from lora_course.experiments import broken
 from lora_course.experiments.broken import PATIENTS
 from lora_lab.errors import nearest
-from lora_lab.methods import faults
+from lora_lab.methods.inspect import REMEDIES
 
 NAMES = tuple(patient.fault for patient in PATIENTS.values())
 HINTS, ELEVENTH, STORY = (texts("debugging")[part] for part in ("ten", "eleventh", "story"))
@@ -40,7 +40,7 @@ def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
     if unsolved(diagnosis):
         return Verdict(None, f"name its fault: one of {', '.join(ELEVENTH)}")
     fault = broken.ELEVENTH[number][0]
-    why = f"{fault}. {STORY.get(fault) or f'To fix it: {faults.REMEDIES[fault]}'}"
+    why = f"{fault}. {STORY.get(fault) or f'To fix it: {REMEDIES[fault]}'}"
     replies = dict.fromkeys((*ELEVENTH, *NAMES), f"the fault isn't {diagnosis!r}")
     verdict = Choice([fault], replies, why).judge(diagnosis)
     return verdict if verdict.passed else replace(verdict, hint=f"Hint: {ELEVENTH[fault]}")

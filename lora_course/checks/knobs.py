@@ -1,4 +1,4 @@
-"""Exercises for lesson 03 (knobs): what a low-rank student misses, and three learning rates around the best one."""
+"""Exercises for lesson 03 (knobs): the loss that a low-rank student keeps, and three rates around the best."""
 
 import math
 import time
@@ -33,18 +33,15 @@ def teacher() -> torch.Tensor:
 
 @exercise
 def check_missed(missed: Callable[[int, int], float]) -> Verdict:
-    """Lesson 03: check f(r, R), the fraction of the norm of `teacher()` (of rank R) that a student of rank r misses."""
-    own = draw("teacher", *RANKS)
-    expected = ", ".join(f"{(1 - r / own) ** 0.5:.2f}" for r in range(1, own + 1))
+    """Lesson 03: check f(r, R), the fraction of the loss that a student of rank r keeps if `teacher()` has rank R."""
     near: dict[str, Callable[[int, int], float]] = {
-        "that is the fraction of the energy: a size is its square root": lambda r, R: 1 - r / R,
-        "that is what the student finds: what is missing?": lambda r, R: (r / R) ** 0.5,
-        "that is the energy that the student finds: what is missing, and how large is it?": lambda r, R: r / R,
-        "sizes do not add up, but energies do: take the root last": lambda r, R: 1 - (r / R) ** 0.5,
+        "the loss is already squared: it needs no root": lambda r, R: (1 - r / R) ** 0.5,
+        "that is the share that the student removes: what is left?": lambda r, R: r / R,
+        "that is the number of missing pieces: what share of all pieces is it?": lambda r, R: R - r,
     }
-    why = f"the root of (R - r) / R; in the next cell, the secret has rank {own}: expect {expected}"
-    cases, fallback = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)], "of R equal pieces, R - r are missing"
-    return Function(cases, lambda r, R: (1 - r / R) ** 0.5, why, near, fallback, within=0.01).judge(missed)
+    why, fallback = "of R pieces, R - r are missing", "the student finds r of the R pieces: what share is missing?"
+    cases = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)]
+    return Function(cases, lambda r, R: 1 - r / R, why, near, fallback, within=0.01).judge(missed)
 
 
 @exercise

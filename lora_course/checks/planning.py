@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from lora_course.checks.verdict import Choice, Verdict, exercise, plain, texts, unsolved
@@ -22,10 +23,8 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
         return Verdict(False, 'change one premise, and write it as {"name": value}')
     (name,) = changes
-    if name == "times":
-        return Verdict(False, TEXTS["still"][name])
-    if name in ("of", "store"):
-        return Verdict(False, f"'{name}' isn't a premise of this claim")
+    if name in ("times", "of", "store"):
+        return Verdict(False, TEXTS["still"].get(name, f"'{name}' isn't a premise of this claim"))
     claim = judge(FLIPPED, **{name: plain(changes[name])})
     verb = "stays" if claim.words == judge(FLIPPED).words else "is now"
     still = f'the claim {verb} "{claim.words}": {TEXTS["still"].get(name, "")}'
@@ -34,20 +33,28 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
 
 
 @cache
-def lines(number: int) -> dict[str, Choice]:
-    """Return the five lines of a brief's plan: for each, the right choice, and a reply to every other choice."""
+def needed_and_usable(number: int) -> tuple[dict[str, float], float]:
+    """Return a brief's peak memory by method, and the memory that is usable on its card, in GiB."""
     from lora_lab import FullFineTuning, LoRA, memory
     from lora_lab.accounting.gpus import card, usable
 
-    brief = BRIEFS[number]
-    room = usable(card(brief["card"])) / 2**30
-    everywhere = LoRA(16, targets=("all-linear",))
-    steps = {"full": (FullFineTuning(), "none"), "LoRA": (everywhere, "none"), "QLoRA": (everywhere, "nf4")}
+    brief, wide = BRIEFS[number], LoRA(16, targets=("all-linear",))
+    steps = {"full": (FullFineTuning(), "none"), "LoRA": (wide, "none"), "QLoRA": (wide, "nf4")}
     setup = {"batch": 1, "seq": brief["tokens"], "checkpointing": True}
-    needs = {
-        name: memory(brief["model"], method, quantised=bits, **setup).peak / 2**30
-        for name, (method, bits) in steps.items()
-    }
+    peaks = {name: memory(brief["model"], of, quantised=bits, **setup).peak for name, (of, bits) in steps.items()}
+    return {name: peak / 2**30 for name, peak in peaks.items()}, usable(card(brief["card"])) / 2**30
+
+
+def evidence(number: int) -> dict[str, str]:
+    """Return the evidence for a brief's lines, with the peaks of its methods."""
+    needs, room = needed_and_usable(number)
+    peaks = ", ".join(f"{name} {gib:.1f}" for name, gib in needs.items())
+    return EVIDENCE | {"peak": EVIDENCE["peak"].format(peaks=peaks, room=f"{room:.1f}")}
+
+
+def lines(number: int) -> dict[str, Choice]:
+    """Return the five lines of a brief's plan: for each, the right choice, and a reply to every other choice."""
+    brief, (needs, room) = BRIEFS[number], needed_and_usable(number)
     over = {name: f"with checkpointing, it needs {gib:.0f} GiB; {room:.1f} is usable" for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
     spare = "QLoRA would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
@@ -69,36 +76,33 @@ def lines(number: int) -> dict[str, Choice]:
 def brief(number: int) -> str:
     """Return a brief with the choices for its five lines, and the evidence to choose from."""
     choices = [f"  {name:7} {' | '.join(line.replies)}" for name, line in lines(number).items()]
-    return "\n".join([BRIEFS[number]["text"], "", "Choose:", *choices, "", "Evidence:", *(
-        f"  {name:8} {text}" for name, text in EVIDENCE.items()
-    )])  # fmt: skip
+    support = [f"  {name:8} {text}" for name, text in evidence(number).items()]
+    return "\n".join([BRIEFS[number]["text"], "", "Choose:", *choices, "", "Evidence:", *support])
 
 
 def evidence_of(name: str) -> Choice:
     """Return the evidence that decides a line, and a reply to every other piece of evidence."""
-    replies = dict.fromkeys(EVIDENCE, f"that doesn't decide the line '{name}'") | TEXTS["instead"].get(name, {})
-    return Choice([SUPPORT[name]], replies)
+    return Choice(
+        [SUPPORT[name]], dict.fromkeys(EVIDENCE, "it doesn't decide this line") | TEXTS["instead"].get(name, {})
+    )
 
 
 @exercise
 def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
     """Lesson 09: check the plan for a brief, {"method": ("LoRA", "peak"), ...}: choices and their evidence."""
-    right = lines(number)
-    if unsolved(plan) or (isinstance(plan, Mapping) and any(map(_open, plan.values()))):
+    right, told = lines(number), plan.items() if isinstance(plan, Mapping) else ()
+    given = {name: line if isinstance(line, tuple | list) else [line] for name, line in told}
+    if unsolved(plan) or any(map(unsolved, chain(*given.values()))):
         return Verdict(None, "for each line, give a choice and the evidence for it")
-    if not isinstance(plan, Mapping) or set(plan) != set(right):
+    if set(given) != set(right):
         return Verdict(False, f"a plan has the lines {', '.join(right)}")
     wrong = []
     for name, choice in right.items():
-        if not (isinstance(plan[name], tuple | list) and len(plan[name]) == 2):
+        if len(given[name]) != 2:
             return Verdict(False, f'{name}: write a choice and its evidence, such as ("LoRA", "peak")')
-        for given, expected in zip(plan[name], (choice, evidence_of(name)), strict=True):
-            if (verdict := expected.judge(str(given))).passed is False:
-                wrong.append(f"{name}, {given}: {verdict.words}")
+        for answer, expected in zip(given[name], (choice, evidence_of(name)), strict=True):
+            if (verdict := expected.judge(str(answer))).passed is False:
+                wrong.append(f"{name}, {answer}: {verdict.words}")
     if wrong:
         return Verdict(False, "; ".join(wrong), f"Entries to change: {len(wrong)}.")
     return Verdict(True, "; ".join(f"{name}: {choice.right[0]} ({choice.why})" for name, choice in right.items()))
-
-
-def _open(line: Any) -> bool:
-    return unsolved(line) or (isinstance(line, tuple | list) and any(map(unsolved, line)))

@@ -29,7 +29,7 @@ AS_PLAIN = Function(
 
 @exercise
 def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
-    """Lesson 16: check f(alpha, rank), the alpha with which plain LoRA equals rsLoRA of this alpha and rank."""
+    """Lesson 16: check f(alpha, rank), the alpha that makes plain LoRA equal rsLoRA with the given alpha and rank."""
     return AS_PLAIN.judge(alpha_of_plain)
 
 

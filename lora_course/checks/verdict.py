@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache, partial, wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar
@@ -241,7 +242,9 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return the number in a 0-d array or tensor, and other values as they are."""
+    """Return the number in a 0-d array, tensor or Decimal, and other values as they are."""
+    if isinstance(value, Decimal):
+        return float(value)
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 

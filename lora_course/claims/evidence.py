@@ -16,10 +16,11 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import Verdict, verdict
 from lora_lab.files import read_json
+from lora_lab.metrics import metric
 from lora_lab.training.assets import shipped
 
 Stored = str | Path | None  # a folder of runs; None for the lab's own runs
-KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # runs are compared only if these are equal
+KIND = ["model", "task", "steps", "batch", "dtype", "run_dtype", "clip"]  # runs are compared only if these are equal
 NORMAL_95 = 1.96
 TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label for plain LoRA
 RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds
@@ -185,16 +186,11 @@ class Cells:
         self.name = str(store or f"data/results/sweeps/{ours}.zip")
         self.store = Store(store or shipped(self.name))
         frame = load(self.store.folder)
-        frame = frame[frame["status"].isin(FINISHED)]
-        if not len(frame):
+        finished = frame[frame["status"].isin(FINISHED)]
+        if not len(finished):
             raise NotFound(f"{self.name} has no finished runs; run a sweep first, or omit the store to use our runs")
-        kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
-        frame = frame[kinds == kinds.mode().iloc[0]]
-        same_dtype = frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(frame["run_dtype"].mode()[:1])]
-        self.others = len(frame) - len(same_dtype)  # recipes without a dtype may have run in several dtypes
-        metric = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
-        scores = same_dtype.get(metric, pd.Series(math.nan, index=same_dtype.index))  # nan: not validated
-        self.frame = same_dtype.assign(validation_score=-scores if metric == "validation_loss" else scores)
+        kinds = finished.groupby(KIND, dropna=False).ngroup()
+        self.frame, self.finished = finished[kinds == kinds.mode().iloc[0]], len(finished)
         self.first = self.frame.iloc[0]
         self.where = "{model} on {task}".format_map(self.first)
         self._best: dict[str, tuple[float, Any]] = {}
@@ -211,30 +207,25 @@ class Cells:
 
     def best(self, **wanted: Any) -> tuple[float, Any]:
         """Among the rates with the most seeds, return the rate with the best validation score, and its runs."""
-        from lora_lab.experiments.results import Runs, settings_in
+        from lora_lab.experiments.results import Runs
 
-        if (key := str(wanted)) in self._best:
-            return self._best[key]
-        frame = self.at(**wanted)
-        rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
-        scores = rates[rates["size"] == rates["size"].max()]["mean"]
-        if scores.isna().all():
-            raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again with validation")
-        rate = float(scores.idxmax())
-        cell = frame[frame["lr"] == rate]
-        if cell["seed"].duplicated().any():
-            names = [name for name in settings_in(cell) if name != "seed"]
-            differ = [name for name in names if cell[name].astype(str).nunique() > 1] or ["device or attention"]
-            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not only in seed: split the store")
-        self._best[key] = rate, Runs(tuple(self.store.read(name) for name in cell["hash"]))
+        if (key := str(wanted)) not in self._best:
+            frame = self.at(**wanted)
+            column = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
+            if column not in frame or frame[column].isna().all():
+                raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again with validation")
+            rates = frame.groupby("lr")[column].agg(["mean", "size"])
+            means = rates[rates["size"] == rates["size"].max()]["mean"]
+            rate = float(means.idxmax() if metric(column).higher_is_better else means.idxmin())
+            hashes = frame[frame["lr"] == rate]["hash"]
+            self._best[key] = rate, Runs(tuple(map(self.store.read, hashes)))
         return self._best[key]
 
     @property
     def made(self) -> str:
         """Where the runs are, how many there are, and what kind they are."""
-        kind = "{steps} steps of {batch}".format_map(self.first)
-        others = f", in {self.first['run_dtype']}; {self.others} in another dtype are left out" if self.others else ""
-        return f"{self.name}: {len(self.frame)} runs of {self.where}, {kind}{others}"
+        kind = "{steps} steps of {batch}, in {run_dtype}".format_map(self.first)
+        return f"{self.name}: {len(self.frame)} of {self.finished} runs: {self.where}, {kind}"
 
 
 _cached = cache(Cells)

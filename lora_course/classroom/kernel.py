@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,7 +31,7 @@ def pack(value: Any) -> Any:
     """Convert a value to JSON; types that JSON lacks become a dict with their kind."""
     if value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, Real):
+    if isinstance(value, (Real, Decimal)):
         return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Mapping):
         return {"kind": "dict", "of": [[pack(key), pack(item)] for key, item in value.items()]}

@@ -4,12 +4,10 @@ Lessons are designed for 8 GB machines with a browser open, which leaves `KERNEL
 compares every recorded peak with this limit, and `pytest -m memory` runs every lesson under it.
 """
 
-from contextlib import suppress
 from typing import NamedTuple
 
 import psutil
 
-from lora_lab import kernels
 from lora_lab.files import read_json
 from lora_lab.machine import memory
 from lora_lab.training.assets import shipped
@@ -54,22 +52,9 @@ def room_for(lesson: str) -> str:
     free += psutil.Process().memory_info().rss  # this kernel's own memory is part of the peak
     if needed.bytes <= free:
         return ""
-    others = _other_kernels()
-    peak, has, left, held = (f"{size / 1e9:.1f} GB" for size in (needed.bytes, total, free, sum(others)))
-    close = f"; {len(others)} other notebooks hold {held} (File > Close and Shut Down Notebook)"
+    peak, has, left = (f"{size / 1e9:.1f} GB" for size in (needed.bytes, total, free))
     return (
         f"memory: this lesson needed up to {peak} when measured ({needed.date}, {needed.hardware})\n"
-        f"this machine has {has}, of which only {left} is free for it: close browser tabs and other "
-        f"programs, and run this cell again{close if others else ''}"
+        f"this machine has {has}, of which only {left} is free for it: shut down other notebooks "
+        "(File > Close and Shut Down Notebook), close browser tabs and other programs, and run this cell again"
     )
-
-
-def _other_kernels() -> list[int]:
-    """Return the bytes that closing each of this user's other notebook kernels would free."""
-    this, sizes = psutil.Process(), []
-    for process in psutil.process_iter(["cmdline", "username"]):
-        with suppress(psutil.Error):
-            kernel = any("ipykernel" in word or word == kernels.__file__ for word in process.info["cmdline"] or ())
-            mine = process.info["username"] == this.username() and process.pid not in (this.pid, this.ppid())
-            sizes.append(process.memory_full_info().uss if kernel and mine else 0)
-    return [size for size in sizes if size > 50 * 10**6]  # smaller kernels have loaded nothing

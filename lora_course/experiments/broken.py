@@ -19,7 +19,6 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab import LoRA, NotFound, load_model
-from lora_lab.methods import faults
 from lora_lab.methods.base import Report
 from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
 from lora_lab.training.assets import shipped
@@ -140,24 +139,27 @@ def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
 
 WITH_POOLER = LoRA(rank=8, targets=("q", "v", "pooler.dense"))
 MADE: dict[str, tuple[Any, ...]] = {  # by letter: the fields of a Patient after the complaint
-    "A": (faults.EMPTY, _changed(dict.clear)),
-    "B": (faults.ZERO_B, _changed(lambda tensors: _fill(tensors, 0, ".lora_B", "classifier.bias"))),
-    "C": (faults.CUT, _trained(steps=4, before=lambda model: checkpointing(model, reentrant=True))),
-    "D": (faults.TRUNCATED, _truncate),
-    "E": (faults.RENAMED, _changed(lambda tensors: _add_prefix(tensors, "module."))),
-    "F": (faults.WRONG_BASE, _trained(before=_perturb)),
-    "G": (faults.LOW_ALPHA, _trained(LoRA(rank=128, alpha=8))),
-    "H": (faults.UNUSED, _trained(WITH_POOLER, labels=None, loss=_mean_spread)),
-    "I": (faults.ROUNDED, _trained(lr=1e-6, steps=4), "bf16"),
-    "J": (faults.NOT_FINITE, _changed(lambda tensors: _fill(tensors, torch.nan, ".lora_B"))),
+    "A": ("empty file", _changed(dict.clear)),
+    "B": ("zero update", _changed(lambda tensors: _fill(tensors, 0, ".lora_B", "classifier.bias"))),
+    "C": ("gradient was cut", _trained(steps=4, before=lambda model: checkpointing(model, reentrant=True))),
+    "D": ("truncated file", _truncate),
+    "E": ("keys renamed", _changed(lambda tensors: _add_prefix(tensors, "module."))),
+    "F": ("wrong base", _trained(before=_perturb)),
+    "G": ("default alpha at high rank", _trained(LoRA(rank=128, alpha=8))),
+    "H": ("layer never used", _trained(WITH_POOLER, labels=None, loss=_mean_spread)),
+    "I": ("update too small", _trained(lr=1e-6, steps=4), "bf16"),
+    "J": ("NaN or infinity", _changed(lambda tensors: _fill(tensors, torch.nan, ".lora_B"))),
 }
 COMPLAINTS = yaml.safe_load(shipped("data/checks/debugging.yaml").read_text(encoding="utf-8"))["complaints"]
 PATIENTS = {letter: Patient(COMPLAINTS[letter], *made) for letter, made in MADE.items()}
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
-    (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
-    (faults.NOT_FINITE, lambda tensors: next(t for key, t in sorted(tensors.items()) if "_A" in key).fill_(torch.inf)),
-    (faults.MISSING, lambda tensors: tensors.pop(min(key for key in tensors if "layer.4" in key and "_A" in key))),
-    (faults.RENAMED, lambda tensors: _add_prefix(tensors, "_orig_mod.")),
+    (
+        "B is zero in some layers",
+        lambda t: _fill(t, 0, "0.attention.self.query.lora_B", "0.attention.self.value.lora_B"),
+    ),
+    ("NaN or infinity", lambda tensors: next(t for key, t in sorted(tensors.items()) if "_A" in key).fill_(torch.inf)),
+    ("tensors missing", lambda tensors: tensors.pop(min(key for key in tensors if "layer.4" in key and "_A" in key))),
+    ("keys renamed", lambda tensors: _add_prefix(tensors, "_orig_mod.")),
 )
 
 
@@ -171,12 +173,11 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
 def header(folder: str | Path, read: str = "") -> Any:
     """Return an adapter file's header: ({name: shape}, the size in bytes that it promises, the size of the file).
 
-    read   the end of a vector's name: return that vector's numbers instead, to four decimals, or [] if it's missing
+    read   the end of a vector's name: return that vector's numbers instead, or [] if it's missing
     """
     file = Path(folder) / WEIGHTS
     if read:
-        numbers = next((t for key, t in load_file(file).items() if key.endswith(read)), torch.empty(0))
-        return [round(number, 4) for number in numbers.tolist()]
+        return next((t.tolist() for key, t in load_file(file).items() if key.endswith(read)), [])
     content = file.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     tensors = {key: entry for key, entry in json.loads(content[8 : 8 + length]).items() if key != "__metadata__"}

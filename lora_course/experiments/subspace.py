@@ -42,18 +42,9 @@ def updates_in(model: nn.Module) -> dict[str, Update]:
         if isinstance(layer, LoRALinear):
             tensors = (layer.lora_A, layer.lora_B, layer.frozen_weight())
             a, b, weight = (tensor.detach().cpu().double().numpy() for tensor in tensors)
-            updates[plain_path(path)] = Update(weight, *product_factors(b, a, layer.scaling), a)
+            (u, values, vt), rank = decompose(layer.scaling * b @ a), len(a)
+            updates[plain_path(path)] = Update(weight, u[:, :rank], values[:rank], vt[:rank].T, a)
     return updates
-
-
-def product_factors(b: np.ndarray, a: np.ndarray, scaling: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `left`, `values` and `right` of scaling * B A, for B (m, r) and A (r, n), without the (m, n) product.
-
-    B = Q_b R_b and A^T = Q_a R_a, so the singular values of B A are those of R_b R_a^T.
-    """
-    (q_b, r_b), (q_a, r_a) = np.linalg.qr(b), np.linalg.qr(a.T)
-    u, values, vt = decompose(scaling * r_b @ r_a.T)
-    return q_b @ u, values, q_a @ vt.T
 
 
 def directions(a: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ The file (.csv or .jsonl) has the columns text,label or prompt,response (or prom
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lora_lab.accounting.models import architecture_of, config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.files import write_atomically
-from lora_lab.methods.base import is_number
+from lora_lab.methods.base import is_number, plain
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
 from lora_lab.training.text_files import csv_rows, json_rows
@@ -38,11 +38,15 @@ class Plan:
     """The lines of a plan (what, the choice, why, the lesson that supports it), and its script's settings by name."""
 
     lines: tuple[tuple[str, str, str, str], ...]
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)  # may hold paths of this machine
 
     def __str__(self) -> str:
         a, b, *_ = (max(map(len, column)) for column in zip(*self.lines, strict=True))
         return "\n".join(f"{what:{a}}  {choice:{b}}  {why} (lesson {n})" for what, choice, why, n in self.lines)
+
+    def _repr_markdown_(self) -> str:
+        rows = (("line", "choice", "why", "lesson"), ("---",) * 4, *self.lines)
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def script(self) -> str:
         """Return the Python script: the template with these settings."""
@@ -69,7 +73,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     precision  half the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
-    if not (is_number(precision) and 0.01 <= precision < math.inf):
+    if not (is_number(precision := plain(precision)) and 0.01 <= precision < math.inf):
         raise BadValue(f"precision must be at least 0.01 points, not {precision!r}")
     rows, columns = read(data)
     shape, chat = architecture_of(model), "label" not in columns

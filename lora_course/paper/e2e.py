@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_course.paper import table
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.training.tasks import Example, Task, generation
 from lora_lab.training.text_files import csv_rows, text_of
@@ -97,17 +96,7 @@ def read_file(file: Path) -> list[Example]:
                 raise BadValue(missing)
             groups.setdefault(read(text), {})[reference.strip()] = None
         except BadValue as error:
-            raise BadValue(f"{file}, line {number}: {error}") from error
+            raise BadValue(f"{file}, {'row' if file.suffix == '.csv' else 'line'} {number}: {error}") from error
     if not groups:
         raise BadValue(f"{file} is empty: it needs meanings with references")
     return [Example(meaning, tuple(references)) for meaning, references in groups.items()]
-
-
-def published() -> str:
-    """Format the paper's scores as a table, including METEOR and CIDEr, which the lab does not compute."""
-    lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in PRINTED)}"]
-    for row in table("table3").records():
-        if row["model"] == "GPT-2 M":
-            scores = "".join(f"{row[column]:9g}" for column in PRINTED.values())
-            lines.append(f"{row['method']}, {row['trainable']}".ljust(34) + scores)
-    return "\n".join([*lines, "(Hu et al. 2021, table 3, scored by E2E's own script)"])

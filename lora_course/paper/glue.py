@@ -55,9 +55,9 @@ def _split(layout: Any, files: list[Path]) -> Split:
     texts, labels = list[list[str]](), list[float]()
     for file in files:
         before = len(labels)
-        for number, (*cells, label) in (_tsv if file.suffix == ".tsv" else _hub)(layout, file):
+        for place, (*cells, label) in (_tsv if file.suffix == ".tsv" else _hub)(layout, file):
             texts.append([str(cell).strip() for cell in cells])
-            labels.append(_label(layout, str(label).strip(), f"{file}, line {number}"))
+            labels.append(_label(layout, str(label).strip(), place))
         if len(labels) == before:
             raise BadValue(f"{file} is empty: it has no rows for {layout.folder}")
     first, *second = (tuple(column) for column in zip(*texts, strict=True)) if texts else ((),)
@@ -77,24 +77,26 @@ def _label(layout: Any, text: str, where: str) -> float:
     raise BadValue(f"{where}: '{text}' is not one of {', '.join(layout.labels)}")
 
 
-def _tsv(layout: Any, file: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the cells of tab-separated lines; a first line that has the column names is a header."""
+def _tsv(layout: Any, file: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Yield tab-separated lines as pairs (place, cells); a first line that has the column names is a header."""
     places = list(layout.places)
     for number, line in enumerate(text_of(file).split("\n"), 1):
         cells = line.split("\t")
         if number == 1 and set(layout.columns) <= set(cells):
             places = [cells.index(name) for name in layout.columns]
         elif line.strip() and max(places) < len(cells):
-            yield number, [cells[place] for place in places]
+            yield f"{file}, line {number}", [cells[place] for place in places]
         elif line.strip() and layout.folder != "QQP":  # the QQP download has broken lines
             raise BadValue(f"{file}, line {number}: only {len(cells)} columns, too few for {layout.folder}")
 
 
-def _hub(layout: Any, file: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Yield rows with the hub's columns."""
-    for number, row in json_rows(file, *layout.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
+def _hub(layout: Any, file: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Yield pairs (place, cells) with the hub's columns."""
+    unit, rows = ("line", json_rows(file, *layout.hub)) if file.suffix == ".jsonl" else ("row", csv_rows(file)[1])
+    for number, row in rows:
+        place = f"{file}, {unit} {number}"
         if missing := [name for name in layout.hub if row.get(name) is None]:
-            raise BadValue(f"{file}, line {number} has no {missing[0]}; {layout.folder} needs {', '.join(layout.hub)}")
+            raise BadValue(f"{place} has no {missing[0]}; {layout.folder} needs {', '.join(layout.hub)}")
         if str(row["label"]) in ("-1", "-1.0"):
-            raise BadValue(f"{file}, line {number}: the label is hidden, as in GLUE's test sets; pass another file")
-        yield number, [row[name] for name in layout.hub]
+            raise BadValue(f"{place}: the label is hidden, as in GLUE's test sets; pass another file")
+        yield place, [row[name] for name in layout.hub]

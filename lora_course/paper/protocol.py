@@ -61,7 +61,7 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """One cell of a table in the paper as a training run.
+    """A training run for one cell of a table in the paper.
 
     row        the row's method, as the paper calls it: "LoRA", "AdapterP 3.0M dagger"
     task       GLUE's task in lower case, such as "sst-2", or "e2e"
@@ -200,9 +200,10 @@ def plan(
     """Return plans of a table's runs, as plain values, with a base in bf16. Nothing is trained or downloaded.
 
     A plan has the recipe's values and: rows; steps; trainable (without the head, as the paper counts); memory (peak
-    bytes per GPU if all rows have `max_length` tokens); together (the same if one GPU holds all rows of an update, as
+    bytes per GPU if all rows have `max_length` tokens); together (peak bytes if one GPU holds all rows of an update, as
     in `run`); fits (whether one GPU has room for `together`); at_least (whether memory and time are lower bounds);
-    seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring). For options and errors, see `recipes`.
+    seconds (for one seed); seeds_seconds (for all seeds); missing (what you must supply). For options and errors, see
+    `recipes`.
     """
     gpu_card, selected = card(gpu), recipes(table, **which)
     tasks = {recipe.task: _task_at(recipe, data) for recipe in {r.task: r for r in selected}.values()}

@@ -139,7 +139,7 @@ def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture
     """Draw one row per effect, sorted by outcome; effects in the blue area hold; diamonds show the paper's numbers.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
-    short     draw only the effect that decides each finding, by whether its rule was written before the run
+    short     draw only the effect that decides each finding, without the outcome, which readers find for themselves
     """
     complete = [result for result in results if result["rows"] and not result["error"]]
     complete.sort(key=lambda result: (short and result.get("ruled", "before"), list(MARKS).index(result["standing"])))
@@ -154,20 +154,20 @@ def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture
     bottom = len(rows) + len(heads)
     picture, axes = new_axes(9, 1 + 0.4 * bottom)
     axes.axis("off")
-    axes.set(xlim=(0, 100), ylim=(bottom + 0.3 * (not short) - 0.4, -1.4))
+    axes.set(xlim=(0, VERDICT if short else 100), ylim=(bottom + 0.3 * (not short) - 0.4, -1.4))
     for x, column in COLUMNS.items():
         axes.text(x, -1, column, va="center", fontsize=9.5, color=GRAY)
     for y, row in zip(places, rows, strict=True):
-        _draw(axes, y, row, f"\n{named(row.item)}" * short)
+        _draw(axes, y, row, short)
     for i in heads:
         axes.text(0, places[i] - 1, groups[i], va="center", fontsize=10, fontweight="bold")
         axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
-    if any(row.open and row.inside for row in rows):
+    if not short and any(row.open and row.inside for row in rows):
         axes.text(
             0, bottom, "A black line in the blue is undecided because several pairs are compared (Holm).", color=GRAY
         )
-    picture.suptitle(headline(complete), fontsize=12, fontweight="bold")
-    picture.alt = f"{headline(complete)} " + " ".join(map(_describe, rows))
+    picture.suptitle("Findings on small models." if short else headline(complete), fontsize=12, fontweight="bold")
+    picture.alt = " ".join([picture.get_suptitle(), *(_describe(row, short) for row in rows)])
     return picture
 
 
@@ -185,11 +185,11 @@ def named(item: str) -> str:
     return f"{'Figure' if kind == 'fig' else kind.capitalize()} {item[len(kind) :].replace('_', '.')}"
 
 
-def _draw(axes: Any, y: int, row: Effect, source: str) -> None:
-    mark, color = MARKS[row.outcome]
-    for x, text in zip(COLUMNS, (row.label + source, *row.texts), strict=True):
+def _draw(axes: Any, y: int, row: Effect, short: bool) -> None:
+    mark, color = MARKS["undecided" if short else row.outcome]
+    for x, text in zip(COLUMNS, (row.label + f"\n{named(row.item)}" * short, *row.texts), strict=True):
         axes.text(x, y, text, va="center", fontsize=9.5)
-    axes.text(VERDICT, y, f"{mark} {row.outcome}", va="center", fontsize=10, color=color, fontweight="bold")
+    axes.text(VERDICT, y, f"{mark} {row.outcome}" * (not short), va="center", fontsize=10, color=color, weight="bold")
     ends = [end for end in (row.low, row.high, *row.paper, *row.holds) if math.isfinite(end)]
     least, span = min(ends), max(ends) - min(ends) or 1.0
 
@@ -202,7 +202,7 @@ def _draw(axes: Any, y: int, row: Effect, source: str) -> None:
     axes.plot([*map(at, row.paper)], [y] * len(row.paper), "d", color=ORANGE, mfc="white", markersize=6)
 
 
-def _describe(row: Effect) -> str:
+def _describe(row: Effect, short: bool) -> str:
     paper, ours, needed = row.texts
-    words = f"{named(row.item)}, {row.label}: paper {paper}; ours {ours}; needed {needed}: {row.outcome}."
-    return words.replace("\n", " ").replace("  ", " ")
+    needed += "." if short else f": {row.outcome}."
+    return " ".join(f"{named(row.item)}, {row.label}: paper {paper}; ours {ours}; needed {needed}".split())

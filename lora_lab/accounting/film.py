@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.accounting import memory
-from lora_lab.accounting.fit import Fit, NoFit, Regime, fit, plain
+from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.models import layer_of
 from lora_lab.accounting.setup import Moment, Setup
 
@@ -54,8 +54,8 @@ def film(step: Fit) -> dict[str, Any]:
     moments: list[int] = []
     last_bytes, last_layer, last_phase = np.zeros_like(live[0]), 0, ""
     for current, (phase, path) in zip(live, step.moments, strict=True):
-        delta = current - last_bytes
-        entries = [(int(c), int(m), plain(delta[c, m])) for c, m in np.argwhere(delta)]
+        delta = (current - last_bytes).round(3)
+        entries = [(c, m, delta[c, m].item()) for c, m in np.argwhere(delta).tolist()]
         if not entries and phase == last_phase:
             continue  # bytes only moved from one part of the model to another
         layer = last_layer if (index := layer_of(path)) is None else index

@@ -50,12 +50,11 @@ class Regime:
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
-        several_rows = ((2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (4, 2), (5, 3))
-        one_row = ((1, 0), (1, 1), (1, 2), (1, 3))
+        rows = ((1, 0), (1, 1), (1, 2)) if self.one_row else ((2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (4, 2))
         start = -(-self.low // step) * step
-        *shapes, (b, t) = [(b, start + n * step) for b, n in (one_row if self.one_row else several_rows)]
         *ranks, last = RANKS if self.ranked else (0, 0)
-        return [(*shape, rank) for rank in ranks for shape in shapes], (b, t, last)
+        held_out = 1 if self.one_row else 5, start + 3 * step, last
+        return [(b, start + n * step, rank) for rank in ranks for b, n in rows], held_out
 
     def vector(self, point: Point) -> np.ndarray:
         """Return the monomials of this regime. If it is `ranked`, the same monomials times the rank follow."""
@@ -101,32 +100,19 @@ class Fit:
         return replace(self, moments=[self.moments[i] for i in kept], coefficients=self.coefficients[kept])
 
     def to_json(self) -> dict[str, Any]:
-        """Convert the fit to plain values. A moment's nonzero coefficients become [label, monomial, value]."""
-        return {
-            "labels": self.labels,
-            "moments": [
-                [*moment, [[int(x), int(k), plain(row[x, k])] for x, k in np.argwhere(row)]]
-                for moment, row in zip(self.moments, self.coefficients, strict=True)
-            ],
-            "trained": self.trained,
-            "flops": [plain(value) for value in self.flops],
-        }
+        """Convert the fit to plain values. Of the coefficients, only those that are not zero are kept."""
+        series = np.moveaxis(self.coefficients, 0, -1).ravel()  # over the moments, which compresses best
+        at = np.flatnonzero(series)
+        kept = {name: getattr(self, name) for name in ("labels", "moments", "trained", "flops")}
+        return kept | {"gaps": np.diff(at, prepend=0).tolist(), "values": series[at].tolist()}
 
     @staticmethod
     def from_json(data: Mapping[str, Any], regime: Regime) -> Fit:
         """Read what `to_json` returned."""
-        coefficients = np.zeros((len(data["moments"]), len(data["labels"]), len(data["flops"])))
-        for i, (*_, row) in enumerate(data["moments"]):
-            for label, monomial, value in row:
-                coefficients[i, label, monomial] = value
-        labels = [(category, where) for category, where in data["labels"]]
-        moments = [(phase, path) for phase, path, _ in data["moments"]]
-        return Fit(regime, labels, moments, coefficients, data["trained"], data["flops"])
-
-
-def plain(value: float) -> float:
-    """Round a number to three decimals, and make it an integer if it is whole, to keep JSON short."""
-    return int(value) if value == int(value) else round(float(value), 3)
+        kept = {name: data[name] for name in ("labels", "moments", "trained", "flops")}
+        series = np.zeros([len(kept[name]) for name in ("labels", "flops", "moments")])
+        series.flat[np.cumsum(data["gaps"])] = data["values"]
+        return Fit(regime, coefficients=np.moveaxis(series, -1, 0).copy(), **kept)
 
 
 def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, every_layer: bool = False) -> Fit:

@@ -184,16 +184,14 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
 
 
 def trained_by(method: Any, model: Any) -> int:
-    """Return an upper bound on how many elements a method trains or adds. For LoRA, the number is exact."""
-    a = architecture_of(model)
-    if isinstance(method, LoRA | FullFineTuning):
-        return params(a, method).trainable
-    return max(a.total // 20, _trained(method, json.dumps(config_of(model), default=str), a.task == "encoder"))
+    """Return how many elements a method trains, including the head of an encoder."""
+    return _trained(method, json.dumps(config_of(model), default=str), architecture_of(model).task == "encoder")
 
 
 @lru_cache(maxsize=256)
 def _trained(method: Any, config: str, classify: bool) -> int:
-    return params(json.loads(config), method, 2 if classify else None).trainable
+    count = params(json.loads(config), method, 2 if classify else None)
+    return count.trainable + count.head
 
 
 def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
@@ -294,10 +292,8 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
 
 @lru_cache(maxsize=256)
 def _fit_of(text: str, regime: Regime) -> Fit:
-    """Parse a stored fit. Raises: BadValue or NoFit if the reason why there is no fit is stored."""
+    """Parse a stored fit. Raises: NoFit if the reason why there is no fit is stored."""
     data = json.loads(text)
-    if "error" in data:
-        raise BadValue(data["error"])
     if "refused" in data:
         raise NoFit(data["refused"])
     return Fit.from_json(data, regime)
@@ -314,7 +310,7 @@ def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
     """Return JSON from the user's cache, or make it and, if possible, cache it for these versions of the packages."""
     versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
-    file = Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
+    file = Path(platformdirs.user_cache_dir("lora_lab")) / "fits" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):
         if (text := file.read_text("utf-8")).endswith("}"):  # otherwise, the file is damaged and is made again
             return text

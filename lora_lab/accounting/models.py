@@ -9,10 +9,8 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
-from lora_lab.machine import BUILDING
+from lora_lab.machine import BUILDING, quiet
 from lora_lab.methods.base import whole
 from lora_lab.methods.targets import HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
 
@@ -238,19 +236,15 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels`, build a sequence classifier. Otherwise, build a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
-    gc.disable()  # garbage collection takes a tenth of the time of importing torch and transformers
-    try:
-        import torch
+    import torch
 
-        name = name or _name(model)
-        config = known_config(config_of(model), name)
-        if num_labels is not None:
-            config.num_labels = whole("num_labels", num_labels)
-        loader = auto_class(config, classify=num_labels is not None)
-        with _in_one_sentence(name), torch.device("meta"):
-            result: nn.Module = loader.from_config(config, attn_implementation="eager")
-    finally:
-        gc.enable()
+    name = name or _name(model)
+    config = known_config(config_of(model), name)
+    if num_labels is not None:
+        config.num_labels = whole("num_labels", num_labels)
+    loader = auto_class(config, classify=num_labels is not None)
+    with _in_one_sentence(name), torch.device("meta"):
+        result: nn.Module = loader.from_config(config, attn_implementation="eager")
     return result
 
 
@@ -305,18 +299,12 @@ def auto_class(config: Any, *, classify: bool | None = None) -> Any:
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
     """Silence transformers, and re-raise any error (a missing package, an invalid value) in one sentence."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        with BUILDING, warnings.catch_warnings(action="ignore"):
+        with BUILDING, quiet():
             yield
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BadValue(f"transformers cannot build {name} from its config ({reason})") from error
-    finally:
-        logging.set_verbosity(level)
 
 
 def describe(model: nn.Module, name: str = "") -> Architecture:

@@ -183,7 +183,12 @@ def cached(model: Any) -> list[tuple[int, int]]:
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
-    """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys)."""
+    """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys).
+
+    BLOOM and Falcon compute biases (ALiBi) from a mask of shape (rows, tokens), and then make the larger mask.
+    """
+    if type(model).__name__.startswith("Bloom") or getattr(model.config, "alibi", False):
+        return torch.ones(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
     parameters = dict(model.named_parameters())
     prompt, prefix = (len(parameters.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))
     queries, device = prompt + setup.seq, next(model.parameters()).device

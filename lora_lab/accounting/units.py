@@ -6,10 +6,10 @@ DECIMAL = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 def binary(count: float) -> str:
-    """Format bytes of memory in GiB, MiB or KiB, such as 515 GiB, 61.8 GiB or 8.34 GiB."""
-    unit, name = next((pair for pair in BINARY if count >= pair[0]), BINARY[-1])
+    """Format bytes of memory in GiB, MiB, KiB or bytes, such as 515 GiB, 61.8 GiB, 8.34 GiB or 4 bytes."""
+    unit, name = next((pair for pair in BINARY if count >= pair[0]), (1, "bytes"))
     value = count / unit
-    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} {name}"
+    return f"{value:,.{0 if value >= 100 or unit == 1 else 1 if value >= 10 else 2}f} {name}"
 
 
 def decimal(count: float) -> str:

@@ -159,7 +159,6 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score ADAPTER on the test split of a task. By default, use the task and settings of its run, or the task rt."""
-    from lora_lab import plugins
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter
@@ -169,8 +168,8 @@ def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options:
     if opened.task.test.references:
         answers = score_answers(opened.model, opened.tokenizer, opened.task, prompts, settings)
     metrics = opened.score().metrics | {name: n for name, n in answers.items() if isinstance(n, int | float)}
-    lines = [f"{opened.task.name}: {_metrics(metrics)}", *plugins.notes(opened.task.name, metrics)]
-    tell({"task": opened.task.name, "metrics": metrics} if as_json else "\n".join(lines))
+    words = f"{opened.task.name}: {_metrics(metrics)}"
+    tell({"task": opened.task.name, "metrics": metrics} if as_json else words)
 
 
 @commands.command()

@@ -1,6 +1,5 @@
 """`lora-lab compare`: compare methods, each with its own tuned learning rate and several seeds."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,18 +38,8 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
 
     if steps is not None and minutes is not None:
         raise BadValue("pass --steps or --minutes, not both")
-    if minutes is not None and not 0 < minutes < 1e6:
-        raise BadValue(f"--minutes must be positive, not {minutes:g}: it is the total time")
-    out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
-    execution = {name: options.pop(name) for name in ("again", "download", "workers")}
-    say, steps = with_minutes(), 400 if steps is None else steps
-    if minutes is not None:
-        from lora_lab.experiments.compare import steps_within, terms_of
-        from lora_lab.experiments.study import contenders
-
-        terms, parsed = terms_of(model, task, options), contenders(methods)
-        steps = steps_within(minutes, terms, parsed, Path(out), say, download=execution["download"])
-    comparison = run(model, task, methods, out, say=say, steps=steps, **execution, **options).to_json()
+    options |= {"minutes": minutes} if steps is None else {"steps": steps}
+    comparison = run(methods=methods, store=options.pop("out"), say=with_minutes(), **options).to_json()
     tell(comparison if as_json else describe(comparison))
     if all(row["error"] and not row["runs"] for row in comparison["methods"]):
         raise Failed(f"every method failed: {comparison['methods'][0]['error']}")

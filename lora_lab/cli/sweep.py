@@ -131,7 +131,7 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _table(done: pd.DataFrame) -> str:
-    """Format one row per cell, whose runs differ only in the seed.
+    """Format one row per cell. The runs of a cell differ only in the seed.
 
     A cell is identified by the settings in `USUAL` and any others that vary among the runs of a method.
     """
@@ -158,16 +158,16 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
     rank, alpha, rule, targets, lr, seed = map(options.pop, ("rank", "alpha", "alpha_rule", "targets", "lr", "seed"))
     if alpha is not None and rule is not None:
         raise BadValue("pass --alpha or --alpha-rule, not both")
-    axes: dict[str, Any] = {"lr": numbers("--lr", lr, float), "seed": numbers("--seed", seed, int)}
-    method = options["method"]
-    if method in ("lora", "qlora"):
-        axes["rank"] = numbers("--rank", "8" if rank is None else rank, int)
-        axes["alpha"] = rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16")
-        axes["targets"] = list(targets) or ("all-linear" if method == "qlora" else "q,v")
-    elif {rank, alpha, rule} != {None} or len(targets) > 1:
-        raise BadValue(f"only lora has a grid of ranks, alphas and targets; for {method} pass only --lr and --seed")
-    elif targets:
-        options["targets"] = targets[0]
+    if len(targets) == 1:  # an option of every method that has targets
+        options["targets"], targets = targets[0], ()
     if options["validations"] is None:
         del options["validations"]
-    return Grid(method=take_method(options), **axes).recipes(options.pop("model"), options.pop("task"), **options)
+    grid = Grid(
+        None if rank is None else numbers("--rank", rank, int),
+        rule if alpha is None else numbers("--alpha", alpha, float),
+        numbers("--lr", lr, float),
+        numbers("--seed", seed, int),
+        list(targets) or None,
+        take_method(options),
+    )
+    return grid.recipes(options.pop("model"), options.pop("task"), **options)

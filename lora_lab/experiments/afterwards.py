@@ -14,6 +14,7 @@ Java tools. Of the papers above, we have read only Papineni et al.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,30 +22,20 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab import plugins
 from lora_lab.errors import BadValue
 from lora_lab.files import cached_json
-from lora_lab.methods.io import load_adapter
 from lora_lab.training import device
-from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import evaluate
 from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import Task, fingerprint, load_task, task_of, typical_tokens
+from lora_lab.training.train import Opened, open_adapter
 
 PACKAGES = ("sacrebleu", "rouge-score", "nltk")  # pip names
-
-
-def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str) -> float:
-    """Return the perplexity of a causal model, including its adapters, on the test texts of a task without labels."""
-    data, where = load_task(task), str(next(model.parameters()).device)
-    rows = encode(data.test, data, tokenizer)
-    return evaluate(model, rows, int(tokenizer.pad_token_id), where).metrics["perplexity"]
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
@@ -52,8 +43,14 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
     dtype, text = recipe.computed["dtype"], fingerprint(forgetting) or forgetting
     key = digest(recipe.model, dtype, recipe.device, recipe.attention, text)
     file = folder / f"before-{Path(forgetting).stem}-{key}.json"
-    found = cached_json(file, lambda: {"perplexity": perplexity_on(*_base(recipe, download), forgetting)})
-    return float(found["perplexity"])
+
+    def compute() -> dict[str, Any]:
+        choice = device.choose(typical_tokens(task_of(recipe)), **recipe.computed)
+        model = load_model(recipe.model, dtype=choice.load_as, attention=choice.attention, download=download)
+        model.to(choice.device)  # type: ignore[arg-type]
+        return Opened(model, load_tokenizer(recipe.model, download=download), load_task(forgetting)).score().metrics
+
+    return float(cached_json(file, compute)["perplexity"])
 
 
 def afterwards(
@@ -64,14 +61,16 @@ def afterwards(
         return {"seconds": 0.0}
 
     def compute() -> dict[str, Any]:
-        started = time.perf_counter()
+        started, recipe = time.perf_counter(), run.recipe
         if run.adapter is None:
-            raise BadValue(f"the run {run.recipe.hash} has no adapter: remove its record and repeat the comparison")
-        model, tokenizer = _base(run.recipe, download)
-        load_adapter(model, run.adapter)
-        scores = {"forgetting": perplexity_on(model, tokenizer, forgetting)} if forgetting else {}
+            raise BadValue(f"the run {recipe.hash} has no adapter: remove its record and repeat the comparison")
+        options = {"model": recipe.model, "attention": recipe.attention, "device_name": recipe.device}
+        opened = open_adapter(run.adapter, download=download, **options)
+        scores: dict[str, Any] = {}
+        if forgetting:
+            scores["forgetting"] = replace(opened, task=load_task(forgetting)).score().metrics["perplexity"]
         if prompts:
-            scores |= score_answers(model, tokenizer, task_of(run.recipe), prompts=prompts)
+            scores |= score_answers(opened.model, opened.tokenizer, opened.task, prompts=prompts)
         return {**scores, "seconds": time.perf_counter() - started}
 
     text = f"{Path(forgetting).stem}-{digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
@@ -81,17 +80,6 @@ def afterwards(
 def digest(*parts: str) -> str:
     """Return a short hash for the name of a cached file."""
     return sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model and tokenizer as the recipe's run did."""
-    task = task_of(recipe)
-    choice = device.choose(typical_tokens(task), **recipe.computed)
-    labels, dtype, attention = task.num_labels, choice.load_as, choice.attention
-    model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=download)
-    tokenizer = load_tokenizer(recipe.model, download=download)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    return model.to(choice.device), tokenizer  # type: ignore[arg-type]
 
 
 # ---- generated answers

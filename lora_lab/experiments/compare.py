@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from math import ceil
@@ -40,7 +40,6 @@ from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import cached_json, write_json
 from lora_lab.methods.base import Method, make_plain, whole
-from lora_lab.methods.lora import LoRA
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
@@ -65,15 +64,9 @@ FEW = 4  # prompts for timing generation
 
 @dataclass(frozen=True)
 class Terms:
-    """The settings that all methods share; `fields` are additional recipe fields, such as `max_length`.
+    """What all methods share: their recipe, except for the method and what is tuned. Raises: BadValue."""
 
-    Raises: BadValue for an invalid value.
-    """
-
-    model: str
-    task: str
-    steps: int = 400
-    batch: int = 16
+    base: Recipe
     rates: int = RATES
     growth: int = GROWTH
     tuning_seeds: int = 1
@@ -81,7 +74,6 @@ class Terms:
     margin: float = MARGIN
     forgetting: str | None = None
     prompts: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         make_plain(self)
@@ -92,36 +84,25 @@ class Terms:
 
     def recipe(self, method: Method) -> Recipe:
         """Return a method's recipe before tuning. `dtype` applies only to frozen bases."""
-        settings = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
-        recipe = Recipe(self.model, self.task, method, **settings)
+        recipe = replace(self.base, method=method)
         return replace(recipe, dtype=dtype_to_train(recipe.dtype)) if method.trains_base else recipe
 
     def loaded(self, download: bool = False) -> Task:
         """Check all terms and load the task. Raises: BadValue or NotFound for a missing or unsuitable model or task."""
-        load_tokenizer(self.model, download=download)
-        task = task_of(self.recipe(LoRA()))
+        load_tokenizer(self.base.model, download=download)
+        task, name = task_of(self.base), self.base.task
         check_margin(self.margin, shares=task.num_labels is not None)
         if task.num_labels is not None and (self.forgetting or self.prompts):
-            raise BadValue(f"forgetting and prompts are for language models; {self.task} is a classification task")
+            raise BadValue(f"forgetting and prompts are for language models; {name} is a classification task")
         if self.prompts:
             check_scorable(task)
         if task.metric == "pearson":
-            raise BadValue(f"the metric of {self.task} is a correlation, for which verdicts are not available")
+            raise BadValue(f"the metric of {name} is a correlation, for which verdicts are not available")
         if task.validation is task.test:
-            warn(f"{self.task}: learning rates are tuned on the same rows that are scored at the end")
+            warn(f"{name}: learning rates are tuned on the same rows that are scored at the end")
         if self.forgetting and load_task(self.forgetting).num_labels is not None:
             raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
         return task
-
-
-def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
-    """Make `Terms` from options, which are fields of `Terms` and of the recipes. Raises: see `Terms`."""
-    for name, instead in (("method", "methods"), ("lr", "rates"), ("seed", "seeds")):
-        if name in options:
-            raise BadValue(f"a comparison sets {name} itself: pass {instead} instead of {name}={options[name]!r}")
-    terms = {name: value for name, value in options.items() if name in Terms.__dataclass_fields__}
-    check_fields(others := {name: value for name, value in options.items() if name not in terms})
-    return Terms(model, task, **terms, fields=others)
 
 
 @dataclass(frozen=True)
@@ -169,6 +150,7 @@ def compare(
     stop: threading.Event | None = None,
     note: Callable[[Comparison], None] | None = None,
     workers: int | None = 1,
+    minutes: float | None = None,
     pack: Callable[..., Pack] = Pack,
     **terms: Any,
 ) -> Comparison:
@@ -182,12 +164,24 @@ def compare(
     note     called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. A number
              above 1 excludes `stop`; a script then needs `if __name__ == "__main__":`, since new processes import it.
+    minutes  total time, which determines `steps`, see `steps_within`
     pack     class of packs, such as a subclass with another loss
-    terms    fields of `Terms` and of the recipes
+    terms    fields of `Terms` and of `Recipe`
     Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
     or doesn't fit the model is recorded with its error, and the others continue.
     """
-    shared, entries, out = terms_of(model, task, terms), contenders(methods), Path(store)
+    for name, instead in (("method", "methods"), ("lr", "rates"), ("seed", "seeds")):
+        if name in terms:
+            raise BadValue(f"a comparison sets {name} itself: pass {instead} instead of {name}={terms[name]!r}")
+    if minutes is not None and "steps" in terms:
+        raise BadValue("pass steps or minutes, not both")
+    own = {name: terms.pop(name) for name in Terms.__dataclass_fields__ if name in terms}
+    check_fields(terms)
+    recipe = Recipe(model, task, **{"validations": 0, **terms})
+    shared, entries, out = Terms(recipe, **own), contenders(methods), Path(store)
+    if minutes is not None:
+        steps = steps_within(minutes, shared, entries, out, say, download=download)
+        shared = replace(shared, base=replace(shared.base, steps=steps))
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
     recipes, base = [shared.recipe(method) for method in entries], None
     for recipe in recipes:
@@ -199,14 +193,16 @@ def compare(
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:
-        workers = 1 if stop else process_count(recipes, len(entries) * (shared.rates + shared.seeds) * shared.steps)
+        workers = (
+            1 if stop else process_count(recipes, len(entries) * (shared.rates + shared.seeds) * shared.base.steps)
+        )
     if workers > 1:
         if stop:
             raise BadValue("stop works only with workers=1")
         say(f"running {workers} methods at once, each in its own process")
     about = {
-        **{name: getattr(shared, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
-        "metric": data.metric,
+        **{name: getattr(shared.base, name) for name in ("model", "task", "steps", "batch")},
+        **{"margin": shared.margin, "growth": shared.growth, "metric": data.metric},
         "seeds": list(range(shared.seeds)),
         "tuning_seeds": [SEED + n for n in range(shared.tuning_seeds)],
         "rates": {label(method): axis_of(method).grid(shared.rates) for method in entries},
@@ -345,6 +341,8 @@ def steps_within(
 
     `step` is the time of a run's step in a pack of the size used for tuning; a few real steps per method are timed.
     """
+    if not 0 < minutes < 1e6:
+        raise BadValue(f"minutes must be positive, not {minutes:g}: it is the total time")
 
     def compute() -> dict[str, int]:
         task, fixed, slope = terms.loaded(download), 0.0, 0.0
@@ -369,7 +367,7 @@ def steps_within(
             fixed += 3 * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
             slope += timing.step * (tuned + terms.seeds)
         if not slope:
-            return {"steps": max(FEWEST, terms.steps)}
+            return {"steps": max(FEWEST, terms.base.steps)}
         steps = int((SAFE * 60 * minutes - fixed) / slope)
         if steps < FEWEST:
             needed = ceil((fixed + FEWEST * slope) / SAFE / 60)
@@ -377,7 +375,7 @@ def steps_within(
             raise BadValue(f"{minutes:g} minutes is too short: {takes}")
         return {"steps": steps}
 
-    key = [minutes, asdict(replace(terms, steps=1)), [label(method) for method in methods]]
+    key = [minutes, asdict(replace(terms, base=replace(terms.base, steps=1))), [label(method) for method in methods]]
     file = out / "budget" / f"{digest(json.dumps(key, sort_keys=True))}.json"
     steps = int(cached_json(file, compute)["steps"])
     say(f"{steps} steps per run, about {minutes:g} minutes in total")

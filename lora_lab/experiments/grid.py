@@ -71,7 +71,7 @@ class Grid:
         given = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
         if not isinstance(own := self.method, LoRA):
             if any(values is not None for values in given.values()):
-                raise BadValue(f"only lora has a grid of ranks, alphas and targets; set {own.name}'s options in method")
+                raise BadValue(f"only lora has a grid of ranks, alphas and targets, not {own.name}")
             return [own]
         chosen: list[Any] = [getattr(own, name) if values is None else values for name, values in given.items()]
         rank, alpha, targets = chosen
@@ -107,7 +107,7 @@ def check(recipes: Iterable[Recipe]) -> None:
             if architecture_of(recipe.model).task == "encoder":
                 labels = labels or 2  # a file's number of classes is unknown until it is read
         except LabError:
-            return  # no local config, or a model family that cannot be counted
+            continue  # no local config, or a model family that cannot be counted
         params(recipe.model, recipe.method, labels)
 
 

@@ -4,8 +4,8 @@
     judged(scores)     {rival: {method: intervals, and a letter for each margin}}
     resampled(a, b)    studies resampled from two methods' answers, to see how often intervals miss
 
-A letter stands for an outcome: b (better), w (worse), e (equivalent), u (undecided), B or W (better or worse, but
-within the margin), or - (unknown, in a comparison without stored answers).
+A letter stands for an outcome: b (better), w (worse), e (equivalent), u (undecided), and B or W (better or worse, but
+within the margin).
 """
 
 import base64
@@ -128,18 +128,11 @@ def scores_in(comparison: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def shown(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the panel draws of a comparison: its methods, margins, and the outcome of each pair."""
+    """Return what the panel draws of a comparison: its methods, margins, and outcomes if there are stored answers."""
     name, scores, environment = comparison["metric"], scores_in(comparison), comparison.get("environment") or {}
     rows = [row for row in comparison["methods"] if (row.get(name) or {}).get("each")]
     margins, metric = tuple(sorted({*MARGINS, comparison["margin"]})), metric_of(name)
     against: dict[str, dict[str, Any]] = {row["label"]: {} for row in rows} | judged(scores, margins)
-    first = {row["method"]: row["label"] for row in reversed(rows)}
-    for row in rows:
-        for opponent, verdict in (row.get("against") or {}).items():
-            label, rival = row["label"], first.get(opponent)
-            if rival and label not in against[rival]:  # without stored answers
-                against[rival][label] = _stored(verdict, margins)
-                against[label][rival] = _turned(against[rival][label])
     points = all(answers.dtype == bool for answers in scores.values()) if scores else metric.factor > 1
     ranked = sorted(rows, key=lambda row: (row["method"] != "full", row["method"] == "lora"))
     rival = ranked[0]["label"] if ranked else ""  # full fine-tuning first, LoRA last
@@ -180,14 +173,3 @@ def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
         "bytes": row.get("peak_bytes") or row.get("predicted_bytes"),
         "tried": [[lr, round(factor * value, 2)] for lr, value in tried if lr and value is not None],
     }
-
-
-def _stored(verdict: Mapping[str, Any], margins: Sequence[float]) -> dict[str, Any]:
-    """Return the entry of a stored verdict, which has one margin and may lack a 90% interval."""
-    ends = {interval["level"]: (interval["low"], interval["high"]) for interval in verdict["intervals"]}
-    low, high = ends[95]
-    word = word_of(verdict["difference"], float(low <= 0 <= high), float(verdict["kind"] != "equivalent"))
-    letters = "".join(LETTERS[word] if margin == verdict["margin"] else "-" for margin in margins)
-    within = [[0, *ends[90]]] if 90 in ends else []
-    interval = {"difference": verdict["difference"], "low": low, "high": high, "within": within, "more": []}
-    return {**interval, "outcomes": letters, "together": letters}

@@ -1,13 +1,13 @@
 """The playground: a map of runs that differ in learning rate, rank and alpha, read from stores or from one file.
 
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
-                                            ->  packed(playground), the file that `python docs/playground.py` writes
 
-Rates, ranks and alphas are chosen on the validation rows, so the map and the file omit test metrics. Means and
-the differences that chance may explain are computed here, never in the browser.
+`load` reads the file that `python docs/playground.py` writes. Rates, ranks and alphas are chosen on the validation
+rows, so the map and the file omit test metrics. Means and the differences that chance may explain are computed here,
+never in the browser.
 """
 
-import base64
+import gzip
 import json
 import math
 from collections import Counter, defaultdict
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import main_metric
 from lora_lab.metrics import metric as metric_of
@@ -28,8 +27,7 @@ from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import FINISHED, dtype_of, stores
 
-VERSION = 2
-SHIPPED = "data/results/playground.json"
+SHIPPED = "data/results/playground.json.gz"
 ENDED = (*FINISHED, "unscored", "failed")  # other runs were interrupted and can be trained again
 POINTS = 40  # per loss curve
 NONE = 255  # marks a missing point of a curve
@@ -183,41 +181,11 @@ def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] =
     return tuple(results.values())
 
 
-# ---- as one file
-
-
-def packed(playground: Playground) -> dict[str, Any]:
-    """Encode a playground for JSON, with one byte per point of a curve. Inverse: `unpacked`."""
-    cells = list(dict.fromkeys(result.cell for result in playground.results))
-    top, losses = _curves(playground.results)
-    runs = [[cells.index(r.cell), r.seed, r.status, int(r.learned), r.value, r.dtype] for r in playground.results]
-    return {
-        **{"version": VERSION, "made": playground.made, "recipe": playground.recipe, "metric": playground.metric},
-        **{"cells": cells, "runs": runs, "top": top, "losses": base64.b64encode(losses).decode()},
-    }
-
-
-def unpacked(values: Mapping[str, Any]) -> Playground:
-    """Decode the result of `packed`, up to rounding."""
-    losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
-    results = []
-    for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
-        curve = (values["top"] / (NONE - 1) * points[points != NONE]).tolist()
-        results.append(Result(Cell(*values["cells"][cell]), seed, status, bool(learned), curve, value, dtype))
-    return Playground(values["recipe"], values["metric"], tuple(results), values["made"])
-
-
 def load() -> Playground:
-    """Load the playground that ships with the lab."""
-    return unpacked(read_json(shipped(SHIPPED)))
-
-
-def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
-    """Return the highest loss that curves can show, and `POINTS` bytes per run (254: that loss, 255: no point)."""
-    top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
-    points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
-    scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
-    return top, np.nan_to_num(scaled, nan=NONE).astype(np.uint8).tobytes()
+    """Load the playground that ships with the lab; its file has the fields of `Playground`."""
+    values = json.loads(gzip.decompress(shipped(SHIPPED).read_bytes()))
+    results = tuple(Result(Cell(*cell), *rest) for cell, *rest in values["results"])
+    return Playground(**values | {"results": results})
 
 
 # ---- the map
@@ -272,6 +240,14 @@ def shown(
         "about": _about(playground),
     }  # fmt: skip
     return data, losses
+
+
+def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
+    """Return the highest loss that curves can show, and `POINTS` bytes per run (254: that loss, 255: no point)."""
+    top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
+    points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
+    scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
+    return top, np.nan_to_num(scaled, nan=NONE).astype(np.uint8).tobytes()
 
 
 def _short(value: float, digits: int = 5) -> float:

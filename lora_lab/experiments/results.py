@@ -18,7 +18,7 @@ from lora_lab.files import write_atomically
 from lora_lab.lazy import Lazy
 from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
-from lora_lab.training.recipe import LATER
+from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task, task_of
 
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 else:
     pd = Lazy("pandas")  # 25 MB, which an idle panel doesn't need
 
-SETTINGS = (
-    "model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length",
-    "text_column", "label_column", "patience", "attention",
-)  # fmt: skip
+SETTINGS = [f.name for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")]
+FREE = ("seed", "subset", "start", "attention", "task")  # settings in which the runs of one score may differ; no others
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
@@ -47,8 +45,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     last = validated[-1] if validated else {}
     options = {name: _plain(value) for name, value in method.items() if name != "name"}
     return {
-        **{name: recipe[name] for name in SETTINGS},
-        **{name: recipe.get(name, 0) for name in LATER},
+        **{name: recipe.get(name, 0) if name in LATER else recipe[name] for name in SETTINGS},
         "base_dropout": recipe["dropout"],
         "run_dtype": dtype_of(record.get("environment") or {}),
         "method": method["name"],
@@ -71,7 +68,7 @@ def _plain(value: Any) -> Any:
 def settings_in(frame: pd.DataFrame) -> list[str]:
     """Return the names of the columns that are settings rather than results."""
     options = {field.name for method in REGISTRY.values() for field in fields(method)}  # type: ignore[arg-type]
-    settings = {*SETTINGS, *LATER, *METHOD, *options, "base_dropout", "run_dtype", "method", "targets"}
+    settings = {*SETTINGS, *METHOD, *options, "base_dropout", "run_dtype", "method", "targets"}
     return [name for name in frame if name in settings]
 
 
@@ -92,8 +89,11 @@ def load(store: str | Path) -> pd.DataFrame:
 
 
 def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield a store's records, except files in `skip`; `strict` checks every value (slower). Raises: BadValue."""
-    for file in Store(folder).records() if str(folder) not in skip else ():
+    """Yield a store's records, except files in `skip`; `strict` checks every value (slower).
+
+    Raises: BadValue for a record that cannot be read; NotFound if there is no such store.
+    """
+    for file in _existing(folder).records() if str(folder) not in skip else ():
         if str(file) in skip:
             continue
         with readable(file):
@@ -141,7 +141,7 @@ class Runs:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy of each finished run, by seed. Raises: BadValue if the task has no accuracy."""
+        """Test accuracy of each finished run, by seed. Raises: BadValue if none finished, or without accuracies."""
         for run in (runs := self._by_seed()):
             if "accuracy" not in run.metrics:
                 raise BadValue(f"{run.recipe.task} has no accuracy, only {', '.join(run.metrics)}: see `frame`")
@@ -151,19 +151,23 @@ class Runs:
     def scores(self) -> np.ndarray:
         """Scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, the negative loss.
 
-        Raises: BadValue for a run without stored predictions, or if no run finished.
+        Raises: BadValue for a run without stored predictions; see also `accuracy`.
         """
-        if not (runs := self._by_seed()):
-            raise BadValue(f"none of these {len(self)} runs finished, so nothing can be compared; see their `error`")
-        return np.stack([scores_of(run) for run in runs])
+        return np.stack([scores_of(run) for run in self._by_seed()])
 
     def _by_seed(self) -> list[Run]:
         warn(mixed_dtypes(run.dtype for run in self.finished.runs))
         runs = sorted(self.finished.runs, key=lambda run: run.recipe.seed)
-        for a, b in pairwise(runs):
-            if a.recipe.seed == b.recipe.seed:  # these are not two seeds, though a verdict would count them as such
-                two = f"{a.recipe.describe()} and {b.recipe.describe()}"
-                raise BadValue(f"these runs have more than one setting ({two}): select one, as in at(rank=8, lr=1e-3)")
+        if not runs:
+            raise BadValue(f"none of these {len(self)} runs finished, so nothing can be compared; see their `error`")
+        check_same_rows(runs)
+        for a, b in pairwise(run.recipe for run in runs):  # a verdict would count them as two seeds of one setting
+            names = (name for name in ("method", "dropout", *SETTINGS) if name not in FREE)
+            differ = [name for name in names if getattr(a, name) != getattr(b, name)]
+            if differ or a.seed == b.seed:
+                two = f"{a.describe()} and {b.describe()}"
+                what = " and ".join(differ) or "a detail, but not in the seed"
+                raise BadValue(f"these runs differ in {what} ({two}): select one setting, as in at(rank=8, lr=1e-3)")
         return runs
 
 
@@ -182,6 +186,15 @@ def unlike(runs: Iterable[Run]) -> str:
         key = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
         groups.setdefault(key, []).append(run.dtype)
     return next(filter(None, map(mixed_dtypes, groups.values())), "")
+
+
+def check_same_rows(runs: Iterable[Run]) -> None:
+    """Check that runs were scored on the same rows: of one task, or of copies of one file. Raises: BadValue."""
+    known = [(run.recipe.task, run.environment.get("data")) for run in runs]
+    tasks, files = sorted({task for task, _ in known}), {data for _, data in known}
+    if len(tasks) > 1 and (len(files) > 1 or None in files):
+        names = " and ".join(tasks)
+        raise BadValue(f"the runs were scored on different rows, of {names}: select one task, as in at(task='rt')")
 
 
 def scores_of(run: Run) -> np.ndarray:
@@ -205,8 +218,15 @@ def _bundled(task: str, max_length: int | None, _: Path) -> Task:
 
 
 def from_store(store: str | Path | Store) -> Runs:
-    """Load all runs of a store, with predictions. Raises: see `Store.runs`."""
-    return Runs(tuple(Store(store).runs()))
+    """Load all runs of a store, with predictions. Raises: NotFound if there is no such store; see also `Store.runs`."""
+    return Runs(tuple(_existing(store).runs()))
+
+
+def _existing(store: str | Path | Store) -> Store:
+    """Open a store to read it. Raises: NotFound if there is no such folder or zip file."""
+    if not (opened := Store(store)).files.is_dir():
+        raise NotFound(f"there is no folder {opened.folder}: pass the folder or zip file that a sweep wrote")
+    return opened
 
 
 # ---- many stores into one

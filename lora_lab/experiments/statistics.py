@@ -11,10 +11,11 @@ sign, which is 25% of the time if the variation between seeds dominates. A t-tes
 freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
 The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, the
-fraction of rows that disagree is at least the margin; if fewer rows do, equivalence is tested with a proportionally
-larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240
-rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per
-method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses only V_R.
+fraction of rows that disagree is at least the margin; if fewer rows disagree, equivalence is tested with a
+proportionally larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5
+points, but 240 rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin.
+With one run per method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses
+only V_R.
 """
 
 import math
@@ -306,9 +307,10 @@ def _fewest(power: Callable[[int], float], limit: int) -> int | None:
 def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
     """Check two methods' answers; warn if runs that ask for one dtype were trained in several."""
     if runs := [run for side in (a, b) for run in getattr(side, "runs", ())]:
-        from lora_lab.experiments.results import unlike
+        from lora_lab.experiments.results import check_same_rows, unlike
 
         warn(unlike(runs))
+        check_same_rows(runs)
     if hasattr(a, "finished") and hasattr(b, "finished"):
         first, second = ({run.recipe.seed for run in side.finished.runs} for side in (a, b))
         if (both := first & second) and first != second and len(first) == len(second):  # wrong seeds would be paired

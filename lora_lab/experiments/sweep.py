@@ -161,9 +161,7 @@ class Sweep:
                 left = [recipe for recipe in stage if recipe.hash not in self._done]
                 self._bar.total += sum(recipe.steps for recipe in left)
                 self._bar.refresh()
-                for pause in (True, False) if race else (False,):
-                    sizes += self._train(left, pause)
-                    left = [recipe for recipe in left if recipe.hash not in self._done and not self._stop.is_set()]
+                sizes += self._train(left)
                 if self._stop.is_set():
                     break
             stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
@@ -199,10 +197,10 @@ class Sweep:
                     kept[run.recipe.hash] = run
         return kept
 
-    def _train(self, left: Sequence[Recipe], pause: bool) -> list[int]:
+    def _train(self, left: Sequence[Recipe]) -> list[int]:
         """Train the runs, interrupted ones first, in packs of runs that are at the same step; return the packs' sizes.
 
-        pause   in a race, whether several packs pause halfway, so that the next call packs the runs that are left
+        In a race, several packs pause halfway, and the runs that are left are packed again.
         """
         steps, paths = dict.fromkeys(left, 0), dict[Recipe, Path]()
         by_hash = {recipe.hash: recipe for recipe in left}
@@ -219,12 +217,13 @@ class Sweep:
             self._train_on_cluster(groups)
             return [len(group) for group in groups]
         if self._race:
-            self._race.pauses = pause and len(groups) > 1
+            self._race.pauses = len(groups) > 1
         for group in groups:
             with training_lock(self._stop):
                 if not self._stop.is_set():
                     self._train_pack(group, {paths[recipe] for recipe in group if recipe in paths})
-        return [len(group) for group in groups]
+        paused = [recipe for recipe in left if recipe.hash not in self._done and not self._stop.is_set()]
+        return [len(group) for group in groups] + (self._train(paused) if paused else [])
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
         """Train one pack and store its runs.
@@ -388,8 +387,8 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     """Return how many runs (at least 1) fit in free memory and still lower the cost per run.
 
-    Memory includes activations for all rows and each run's own parameters. On a CPU, the cost per run falls until every
-    core has `TOKENS` tokens per step.
+    Memory includes activations for all rows and each run's own parameters. On a CPU, the cost per run falls as the pack
+    grows, until every core has `TOKENS` tokens per step.
     """
     first = group[0]
     try:

@@ -19,7 +19,7 @@ from lora_lab.experiments.sweep import Sweep
 from lora_lab.methods.base import Method
 from lora_lab.metrics import main_metric, metric
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import FINISHED, Run
+from lora_lab.training.runs import FINISHED
 
 SEED = 1000  # seed of the first tuning run
 RATES, GROWTH = 4, 2  # rates in a grid, and rates that may be added at one end
@@ -107,29 +107,28 @@ def tune(
     options   options of `Sweep`
     Raises: see `sweep`; Failed if every value failed.
     """
-    axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **options), dict[float, Sequence[Run]]()
+    axis, sweep = axis_of(recipe.method), Sweep(store, scored=False, **options)
 
-    def run(values: Sequence[float]) -> Tuning:
+    def run(values: Sequence[float]) -> Tuning:  # a call for more values repeats no run
         at_each = [replace(axis.set(recipe, value), validations=1) for value in values]
-        recipes = [one.at_seed(SEED + n) for one in at_each for n in range(seeds)]
-        swept, name, tried = sweep.run(recipes), "", []
-        if len(swept) < len(recipes):
+        swept, name, tried = sweep.run([one.at_seed(SEED + n) for one in at_each for n in range(seeds)]), "", []
+        if len(swept) < len(values) * seeds:
             raise Failed("tuning was stopped before every value was tried; repeat the call to resume")
-        runs.update({value: swept.runs[i * seeds : (i + 1) * seeds] for i, value in enumerate(values)})
-        for value, own in sorted(runs.items()):
+        for i, value in enumerate(values):
             tried.append(Tried(value))
+            own = swept.runs[i * seeds : (i + 1) * seeds]
             if all(run.status in FINISHED for run in own):
                 last = [run.history["validation"][-1] for run in own]
                 name = main_metric(last[0])
                 each = [[metrics[name], metrics["loss"]] for metrics in last]
                 tried[-1] = Tried(value, fmean(score for score, _ in each), fmean(loss for _, loss in each), each)
-        every = [run for own in runs.values() for run in own]
+        sweep.again = False
         if not name:
-            raise Failed(next((run.error for run in every if run.error), "no run finished"))
-        return Tuning(tuple(tried), name, sum(run.seconds for run in every))
+            raise Failed(next((run.error for run in swept.runs if run.error), "no run finished"))
+        return Tuning(tuple(tried), name, sum(run.seconds for run in swept.runs))
 
     tuning = run(axis.grid(rates))
     if rates > 1 and growth and tuning.edge:
         end = "above" if tuning.best == tuning.tried[-1] else "below"
-        tuning = run([value for value in axis.grid(rates, **{end: growth}) if value not in runs])
+        tuning = run(axis.grid(rates, **{end: growth}))
     return tuning

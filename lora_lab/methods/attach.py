@@ -299,12 +299,10 @@ def inside(model: nn.Module) -> nn.Module:
 
 
 def refuse_adapted(model: nn.Module) -> None:
-    """Raise BadValue if an object is not a model, is wrapped by torch, is offloaded, or already has an adapter."""
+    """Raise BadValue if an object is not a model, is wrapped by torch, or already has an adapter."""
     if inside(model) is not model:
         kind = type(model).__name__
         raise BadValue(f"this model is wrapped in {kind}: pass the inner model, model.{_WRAPPERS[kind]}, instead")
-    if any(getattr(getattr(module, "_hf_hook", None), "offload", False) for module in model.modules()):
-        raise BadValue("weights of this model are offloaded, where no adapter can train: load it without offloading")
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
         raise BadValue("this model has a PEFT adapter: remove it first with unload() or merge_and_unload()")
     if is_adapted(model):
@@ -372,9 +370,20 @@ def quantized_layers(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
+def hooks_of(model: nn.Module) -> list[object]:
+    """Return accelerate's hooks, which move the layers of a model between devices."""
+    return [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Return whether a layer's weights are on the meta device while they aren't used."""
+    return any(getattr(hook, "offload", False) for hook in hooks_of(model))
+
+
 def shapes_of(model: nn.Module) -> nn.Module:
-    """Copy a model to the meta device, which keeps only shapes."""
+    """Copy a model to the meta device, which keeps only shapes, without accelerate's hooks, which hold weights."""
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
+    memo |= dict.fromkeys(map(id, hooks_of(model)))
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
     return copy.deepcopy(model, memo)
@@ -383,12 +392,13 @@ def shapes_of(model: nn.Module) -> nn.Module:
 def fingerprint(model: nn.Module) -> str:
     """Return a short hash of a plain model, computed from the first values of every weight matrix, rounded to bf16.
 
-    A checkpoint has the same hash in fp32, in bf16 and in quantized formats. Models in fp16 have an empty hash.
+    A checkpoint has the same hash in fp32, in bf16 and in quantized formats. Models in fp16 or with offloaded weights
+    have an empty hash.
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization
     matrices = [(name, p) for name, p in model.named_parameters() if p.dim() == 2 and name.split(".")[0] not in HEADS]
-    if any(p.dtype == torch.float16 for _, p in matrices):
+    if is_offloaded(model) or any(p.dtype == torch.float16 for _, p in matrices):
         return ""
     digest = sha256()
     for name, p in sorted(matrices):

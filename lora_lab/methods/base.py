@@ -7,7 +7,7 @@ Methods can be created, hashed and listed without importing torch. The files tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -26,6 +26,8 @@ else:
     attach, lora_layers, peft = (Lazy(f"lora_lab.methods.{name}") for name in ("attach", "lora_layers", "peft"))
 
 OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
+Condition = tuple[str, Callable[[float], bool]]
+POSITIVE: Condition = ("greater than 0 and at most 1e30", lambda value: 0 < value <= 1e30)  # fp32 ends at 3.4e38
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Method:
 
     name          The method's name on the command line and in files.
     allowed       The lowest value of each integer option, and the choices of each option with fixed choices.
+    numbers       A condition for each option that is a number, in words and as a function.
     can_pack      Whether several runs can train in one pack, on one frozen base model.
     may_differ    The settings that may differ between the runs of a pack.
     trains_base   Whether the method trains the base model's own weights.
@@ -101,6 +104,7 @@ class Method:
 
     name: ClassVar[str]
     allowed: ClassVar[Mapping[str, int | tuple[str, ...]]] = {}
+    numbers: ClassVar[Mapping[str, Condition]] = {}
     can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
@@ -110,7 +114,7 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Make settings plain Python values; check them against `allowed`. Subclasses with checks call this first."""
+        """Make settings plain Python values and check them. Subclasses with checks of their own call this first."""
         make_plain(self)
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)
@@ -121,6 +125,8 @@ class Method:
         for name, values in self.allowed.items():
             if (value := getattr(self, name)) is not None or getattr(type(self), name) is not None:
                 whole(name, value, values) if isinstance(values, int) else one_of(name, value, values)
+        for name, condition in self.numbers.items():
+            number(name, getattr(self, name), condition)
 
     @property
     def added_tokens(self) -> int:
@@ -156,6 +162,10 @@ class Method:
                 raise BadValue(f"{self.name} has nothing to train in this model; use lora")
             if not self.trains_base:
                 attach.train_heads(model)
+            offloaded = (name for name, p in model.named_parameters() if p.requires_grad and p.is_meta)
+            if attach.is_offloaded(model) and (name := next(offloaded, "")):
+                path = attach.plain_path(name.rpartition(".")[0])
+                raise BadValue(f"{path} is offloaded, where no adapter can train: load it, or choose other targets")
         heads, parts, total = Counter[str](), Counter[str](), attach.numbers_of(model)
         for name, p in [(name, p) for name, head in attach.heads_of(model) for p in head.parameters()]:
             heads[name] += p.numel() if p.requires_grad else 0
@@ -224,12 +234,12 @@ def make_plain(options: Any) -> None:
         object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
-def whole(name: str, value: object, minimum: int = 1) -> int:
-    """Check that a value is an integer from `minimum` to 10^9. Raises: BadValue."""
+def whole(name: str, value: object, minimum: int = 1, maximum: int = 10**9) -> int:
+    """Check that a value is an integer from `minimum` to `maximum`. Raises: BadValue."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise BadValue(f"{name} must be an integer of at least {minimum}, not {value!r}")
-    if value > 10**9:
-        raise BadValue(f"{name} must be at most {10**9:,}, not {value!r}")
+    if value > maximum:
+        raise BadValue(f"{name} must be at most {maximum:,}, not {value!r}")
     return value
 
 
@@ -243,6 +253,12 @@ def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Check that a value is one of the choices. Raises: BadValue."""
     if value not in choices:
         raise BadValue(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
+
+
+def number(name: str, value: object, condition: Condition) -> None:
+    """Check that a value is a number that satisfies the condition. Raises: BadValue."""
+    if not (is_number(value) and condition[1](value)):  # type: ignore[arg-type]
+        raise BadValue(f"{name} must be a number {condition[0]}, not {value!r}")
 
 
 def is_number(value: object) -> bool:

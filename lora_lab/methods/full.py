@@ -13,14 +13,13 @@ baseline shows how much it helps to change the model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.lazy import nn
-from lora_lab.methods.base import Method, attach, is_number, register
+from lora_lab.methods.base import POSITIVE, Method, attach, register
 
 NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of models that do not classify whole texts
 
@@ -55,14 +54,9 @@ class Probe(Method):
     probe's recipe, `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
     """
 
-    name = "probe"
+    name, numbers = "probe", {"l2": POSITIVE}  # with no penalty, W can grow without bound
 
     l2: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (is_number(self.l2) and 0 < self.l2 < math.inf):
-            raise BadValue(f"l2 must be a positive number, not {self.l2!r}: with no penalty, W can grow without bound")
 
     def insert(self, model: nn.Module, to_fill: bool) -> None:
         kind, config = type(model).__name__, getattr(model, "config", None)
@@ -75,6 +69,6 @@ class Probe(Method):
         if not heads or config is None:
             raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
         if kind.startswith(("T5", "MT5", "UMT5")) and config.is_encoder_decoder:
-            raise BadValue(f"the probe reads an encoder, but {kind} also reads texts with its decoder: use lora")
+            raise BadValue(f"the probe needs a model that only encodes, but {kind} also has a decoder: use lora")
         name, head = heads[-1]
         attach.wrap(model, name, attach.PooledHead(head, model, every_token=attach.scores_last_token(model)))

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
-from lora_lab.methods import faults
+from lora_lab.files import read_json
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
-from lora_lab.methods.faults import Problem, Refused
-from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, known_key, load_adapter, readable
+from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
 from lora_lab.methods.peft import values_by_pattern
@@ -32,7 +31,21 @@ HALF = (torch.float16, torch.bfloat16)
 SMALL = 30  # an RMS of B in units of the smallest number; the RMS rounding error, 1 / sqrt(12) units, is 1% of it
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
-MATRICES = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
+PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
+REMEDIES = read_json(Path(__file__).with_name("remedies.json"))  # {name of a fault: how to fix it}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fault, its location, the evidence for it, and how to fix it."""
+
+    name: str
+    where: str
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.where}): {self.why}. {self.remedy[0].upper()}{self.remedy[1:]}."
 
 
 @dataclass
@@ -68,12 +81,12 @@ class Inspection:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, fault: str, where: str, why: str) -> None:
-        """Add a problem."""
-        self.problems.append(Problem(fault, where, why, faults.REMEDIES[fault]))
+        """Add a problem. `fault` is a key of `REMEDIES`."""
+        self.problems.append(Problem(fault, where, why, REMEDIES[fault]))
 
     def add_error(self, error: LabError, where: str, not_found: str) -> None:
         """Add the fault that caused an error, unless this fault has already been added."""
-        fault = not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
+        fault = not_found if isinstance(error, NotFound) else getattr(error, "fault", "damaged settings")
         if all(problem.name != fault for problem in self.problems):
             self.add(fault, where, str(error))
 
@@ -103,9 +116,8 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
             if isinstance(method, dict):
                 result.kind = str(method.get("name"))[:40]
             result.dtype, result.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
-            counts = {key: math.prod(shape) for key, shape in file.shapes.items()}
-            result.head = sum(count for key, count in counts.items() if _is_head(key))
-            result.parameters = sum(counts.values()) - result.head
+            result.head = sum(t.numel() for key, t in file.items() if _is_head(key))
+            result.parameters = sum(t.numel() for t in file.values()) - result.head
             result.targets = config.get("target_modules")
             rank, alpha = config.get("r"), config.get("lora_alpha")
             if type(rank) is int and isinstance(alpha, int | float) and rank > 0:
@@ -114,7 +126,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
             file.check_finite()
             _check_updates(result, file)
     except LabError as error:
-        result.add_error(error, WEIGHTS, not_found=faults.MISSING)
+        result.add_error(error, WEIGHTS, not_found="tensors missing")
         return result
     if model is not None:
         _check_on_base(result, file, model)
@@ -131,51 +143,54 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
     unknown = [key for key in file if not known_key(key)]
     if unknown and not file.own:
         why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
-        result.add(faults.RENAMED, WEIGHTS, why)
+        result.add("keys renamed", WEIGHTS, why)
         return
-    pairs: dict[str, tuple[str, str]] = {}  # the keys of A (rank, in) and B (out, rank) by module
-    for key, shape in file.shapes.items():
-        for a_suffix, b_suffix in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
-            b_key = key.removesuffix(a_suffix) + b_suffix
-            b_shape = file.shapes.get(b_key, ())
-            if key.endswith(a_suffix) and len(shape) == len(b_shape) == 2 and shape[0] == b_shape[1]:
-                pairs[key.removesuffix(a_suffix).removeprefix(PREFIX)] = key, b_key
-    if alone := sorted({key for key in file if key.endswith(MATRICES)}.difference(*pairs.values())):
-        result.add(faults.MISSING, WEIGHTS, f"{few(alone)} has no partner of the same rank: A and B come in pairs")
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}  # A (rank, in) and B (out, rank) of each module
+    alone = {key for key in file if key.endswith((*PAIRS[0], *PAIRS[1]))}
+    for key, a in file.items():
+        for a_end, b_end in PAIRS:
+            b_key = key.removesuffix(a_end) + b_end
+            b = file.get(b_key)
+            if key.endswith(a_end) and b is not None and a.dim() == b.dim() == 2 and len(a) == b.shape[1]:
+                pairs[key.removesuffix(a_end).removeprefix(PREFIX)] = a, b
+                alone -= {key, b_key}
+    if alone:
+        why = f"{few(sorted(alone))} has no partner of the same rank: A and B come in pairs"
+        result.add("tensors missing", WEIGHTS, why)
     if pairs and result.rank is None:
-        result.add(faults.SETTINGS, CONFIG, f"r is {str(file.config.get('r'))[:40]}, not a positive whole number")
+        why = f"r is {str(file.config.get('r'))[:40]}, not a positive whole number"
+        result.add("damaged settings", CONFIG, why)
     if not pairs or result.rank is None:
         return
     ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, result.rank)
     alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, result.alpha)
     zero, rounded = list[str](), list[str]()
-    for module, (a_key, b_key) in pairs.items():
-        a, b = file[a_key], file[b_key]
+    for module, (a, b) in pairs.items():
         info = torch.finfo(b.dtype)  # tiny * eps is the smallest number; numbers below tiny are multiples of it
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
-            raise Refused(f"B A overflows in {module}: its values are too large", faults.NOT_FINITE)
-        result.norms.append(Norm(module, a.shape[0], scaling, update))
+            raise Refused(f"B A overflows in {module}: its values are too large", "NaN or infinity")
+        result.norms.append(Norm(module, len(a), scaling, update))
         if not a.any() or not b.any():  # for an embedding, A starts at zero instead of B
             zero.append(module)
         elif b.dtype in HALF and b.double().square().mean().sqrt() < SMALL * info.tiny * info.eps:
             rounded.append(module)
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         result.does_something = False
-        trained = any(file[key].any() for key in file if _is_head(key) and key.endswith("bias"))
+        trained = any(tensor.any() for key, tensor in file.items() if _is_head(key) and key.endswith("bias"))
         hint = ", but the bias of the head is not: training ran, but no gradient reached the layers" if trained else ""
         why = f"B A is zero in all {len(pairs)} layers{hint}"
-        result.add(faults.CUT if trained else faults.ZERO_B, "all layers", why)
+        result.add("gradient was cut" if trained else "zero update", "all layers", why)
     elif zero:
         why = f"B A is zero in {len(zero)} of {len(pairs)} layers: no gradient has reached them"
-        result.add(faults.SOME_ZERO, few(zero), why)
+        result.add("B is zero in some layers", few(zero), why)
     if rounded:
         why = f"B is so small that storing it in {result.dtype} changed it by more than 1%"
-        result.add(faults.ROUNDED, few(rounded), why)
+        result.add("update too small", few(rounded), why)
     if result.rank >= HIGH_RANK and (result.scaling or 1) <= LOW_SCALING:
         why = f"alpha {result.alpha:g} at rank {result.rank} scales B A by {result.scaling:.3g}"
-        result.add(faults.LOW_ALPHA, "adapter_config.json", why)
+        result.add("default alpha at high rank", CONFIG, why)
 
 
 def product_norm(a: Tensor, b: Tensor) -> float:
@@ -199,8 +214,8 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
-        if not any(problem.name == faults.RENAMED for problem in result.problems):
-            result.add_error(error, "on this base", not_found=faults.WRONG_BASE)
+        if not any(problem.name == "keys renamed" for problem in result.problems):
+            result.add_error(error, "on this base", not_found="wrong base")
         return
     try:
         layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
@@ -216,19 +231,21 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
             rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
         if (lost := MergeReport(rounded).rounding) > LOST:
             why = f"merging the adapter into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
-            result.add(faults.ROUNDED, "on this base", why)
+            result.add("update too small", "on this base", why)
         _check_gradients(result, model, layers)
     finally:
         if not report.method.trains_base:
             remove_adapters(model)
     difference = (after[:, -before.shape[1] :] - before).abs().max().item()  # a soft prompt adds positions in front
     if not math.isfinite(difference):
-        result.add(faults.NOT_FINITE, "on this base", "with the adapter, the base returns NaN or infinity")
+        result.add("NaN or infinity", "on this base", "with the adapter, the base returns NaN or infinity")
         return
     result.difference, result.does_something = difference, difference > 0
-    explained = {faults.ZERO_B, faults.CUT, faults.ROUNDED} & {problem.name for problem in result.problems}
-    if not result.does_something and not explained:
-        result.add(faults.NO_EFFECT, "on this base", "the base returns the same logits with and without the adapter")
+    explained = ("zero update", "gradient was cut", "update too small")
+    if not (result.does_something or any(problem.name in explained for problem in result.problems)):
+        result.add(
+            "no effect on this base", "on this base", "the base returns the same logits with and without the adapter"
+        )
 
 
 def answer_of(model: nn.Module) -> Tensor:
@@ -260,6 +277,6 @@ def _check_gradients(result: Inspection, model: nn.Module, layers: list[tuple[st
     nonzero = {path for path, p in trained if p.any() and ".experts." not in path}  # an expert may receive no tokens
     unused = list(dict.fromkeys(plain_path(path) for path, _ in trained if path in nonzero - reached))
     if unused:
-        result.problems = [problem for problem in result.problems if problem.name != faults.SOME_ZERO]
+        result.problems = [problem for problem in result.problems if problem.name != "B is zero in some layers"]
         why = "the output of the layer does not reach the output of the model, so its adapter cannot learn"
-        result.add(faults.UNUSED, few(unused), why)
+        result.add("layer never used", few(unused), why)

@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue, LabError, NotFound, warn
 from lora_lab.files import as_json, write_together
-from lora_lab.methods import REGISTRY, attach, faults, method_from
+from lora_lab.methods import REGISTRY, attach, method_from
 from lora_lab.methods.base import OURS, Method, Report
-from lora_lab.methods.faults import Refused
 from lora_lab.methods.peft import KNOWN, check_supported, misread_by_peft
 from lora_lab.methods.targets import HEADS, PREFIX
 
@@ -37,12 +35,19 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
 MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
 FLOATS = ("F64", "F32", "F16", "BF16")
-DECISIVE = (  # fields of a config that must agree with the header, from which lora_lab takes the method
-    "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern",
-    "feedforward_modules", "num_virtual_tokens", "token_dim", "num_layers", "d_initial", "projection_prng_key",
-    "projection_seed", "save_projection", "u", "weight_tying",
-)  # fmt: skip
+MAY_DIFFER = {  # fields of our configs that do not follow from the header
+    "peft_type", "method", "task_type", "modules_to_save", "base_model_name_or_path", "inference_mode",
+    "fan_in_fan_out",
+}  # fmt: skip
 TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may differ when a run starts from an adapter
+
+
+class Refused(BadValue):
+    """The error for an adapter file that cannot be used. `fault` is the name of the fault, a key of `remedies.json`."""
+
+    def __init__(self, message: str, fault: str) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 # ---- saving and loading
@@ -121,41 +126,13 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     Raises: NotFound for a missing file or layer; BadValue for a model that cannot be copied, or for a file that is
     truncated, is not safetensors, was made for another base, or has missing, unexpected or wrongly shaped tensors.
     """
-    file, method = open_for(model, path)
-    devices = [p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")]
-    kind = devices[0].type if devices else "cuda"  # unused if there are no devices
-    rng = torch.random.fork_rng({d for d in devices if d.type == kind}, device_type=kind)
-    with attach.restore_on_error(model), rng:
-        shapes = attach.shapes_of(model)
-        report = method.attach(shapes, to_fill=True)
-        tensors, _, expected = file_of(shapes, report)
-        if "method" in file.own:  # the header repeats the config, and both must agree
-            for option in DECISIVE:
-                if file.config.get(option) != expected.get(option):
-                    message = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}, but the adapter was saved"
-                    raise Refused(f"{message} with {expected.get(option)!r}", faults.SETTINGS)
-        else:
-            # Without a task_type, PEFT saves the head of an existing classifier only if modules_to_save names it.
-            saved = tuple(file.config.get("modules_to_save") or ())
-            for head in (head for head, _ in report.heads if not head.endswith(saved)):
-                prefix = f"{method.head_prefix}{head}."
-                if not any(key in file for key in tensors if key.startswith(prefix)):
-                    tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
-                    if head in getattr(model, "lora_lab_random_heads", ()):
-                        message = f"neither the adapter in {path} nor the checkpoint has the head '{head}'"
-                        warn(f"{message}, so it is random: train it before you use its output")
-        _check_shapes(file, tensors, _copied(file, report, model))
-        attached = method.attach(model, to_fill=True)
-        report = replace(report, base_fingerprint=attached.base_fingerprint)
-        model.lora_lab_report = report  # type: ignore[assignment]
-        _fill(model, report, file)
-    return attach.report_of(model)
+    return _load(model, *open_for(model, path))
 
 
 def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     """Attach `method` to a plain model and initialize it from the adapter in the folder `path`, except for the head.
 
-    Raises: BadValue if the adapter has another method, rank, alpha or target. For other errors, see `load_adapter`. Any
+    Raises: BadValue if the adapter's method, rank, alpha or targets differ. For other errors, see `load_adapter`. Any
     error leaves the model unchanged.
     """
     file, saved = open_for(model, path)
@@ -164,22 +141,44 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
         if new.get(name) != old.get(name):
             message = f"the adapter in {path} has {name} {old.get(name)!r}, but this run has {new.get(name)!r}"
             raise BadValue(f"{message}: start from an adapter with the same settings")
-    with attach.restore_on_error(model):
-        report = method.attach(model, to_fill=True)
-        heads = tuple(f"{method.head_prefix}{name}." for name, _ in report.heads)
-        tensors = file_of(model, report)[0]
-        needed = {key: t for key, t in tensors.items() if not key.startswith(heads)}
-        _check_shapes(file, needed, {key for key in file if key.startswith(heads)})
-        _fill(model, report, tensors | {key: file[key] for key in needed})
-    return report
+    return _load(model, file, method, with_head=False)
 
 
 @torch.no_grad()
-def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-    report.method.fill(model, tensors)
-    for key, value in _head_tensors(model, report.method.head_prefix).items():
-        if key in tensors:  # otherwise, the model keeps its own head
-            value.copy_(tensors[key])
+def _load(model: nn.Module, file: AdapterFile, method: Method, *, with_head: bool = True) -> Report:
+    devices = [p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")]
+    kind = devices[0].type if devices else "cuda"  # unused if there are no devices
+    rng = torch.random.fork_rng({d for d in devices if d.type == kind}, device_type=kind)
+    with attach.restore_on_error(model), rng:
+        shapes = attach.shapes_of(model)
+        report = method.attach(shapes, to_fill=True)
+        needed, _, config = file_of(shapes, report)
+        ignored = _copied(file, report, model)
+        ours, saved = "method" in file.own, tuple(file.config.get("modules_to_save") or ())
+        for option in sorted(config.keys() & file.config.keys() - MAY_DIFFER) if ours and with_head else ():
+            if file.config[option] != config[option]:  # the header repeats the config, and both must agree
+                message = f"{CONFIG} in {file.path} says {option}={file.config[option]!r}, but the adapter was saved"
+                raise Refused(f"{message} with {config[option]!r}", "damaged settings")
+        for head, _ in report.heads:
+            prefix = f"{method.head_prefix}{head}."
+            keys = {key for key in needed if key.startswith(prefix)}
+            # Without a task_type, PEFT saves the head of an existing classifier only if modules_to_save names it.
+            if not with_head:
+                ignored |= {key for key in file if key.startswith(prefix)}
+            elif ours or head.endswith(saved) or keys & file.keys():
+                continue
+            elif head in getattr(model, "lora_lab_random_heads", ()):
+                message = f"neither the adapter in {file.path} nor the checkpoint has the head '{head}'"
+                warn(f"{message}, so it is random: train it before you use its output")
+            needed = {key: tensor for key, tensor in needed.items() if key not in keys}
+        _check_shapes(file, needed, ignored)
+        report = method.attach(model, to_fill=True)
+        values = {key: file[key] for key in needed}
+        method.fill(model, values if with_head else file_of(model, report)[0] | values)  # the model keeps its own head
+        for key, tensor in _head_tensors(model, method.head_prefix).items():
+            if key in values:
+                tensor.copy_(values[key])
+    return report
 
 
 def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
@@ -188,17 +187,18 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     file = AdapterFile(path)
     config = file.config
     parts = {key.removeprefix(PREFIX).split(".")[0] for key in file if key.startswith(PREFIX)}
-    body = getattr(model, getattr(model, "base_model_prefix", "") or "-", None)
+    prefix = getattr(model, "base_model_prefix", "") or "-"
+    body = getattr(model, prefix, None)
     if parts and isinstance(body, nn.Module) and all(hasattr(body, p) and not hasattr(model, p) for p in parts):
         message = f"the adapter in {path} was made for {type(body).__name__}, the model without its head"
-        raise Refused(f"{message}: load that model with load_model(..., body=True)", faults.WRONG_BASE)
-    if body is None and getattr(model, "base_model_prefix", "") in parts:
+        raise Refused(f"{message}: load that model with load_model(..., body=True)", "wrong base")
+    if body is None and prefix in parts:
         message = f"the adapter in {path} was made for a model with a head around this {type(model).__name__}"
-        raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", faults.WRONG_BASE)
+        raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", "wrong base")
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
         message = f"the adapter in {path} was trained on another base model: its weights differ from those of this one"
-        raise Refused(message, faults.WRONG_BASE)
+        raise Refused(message, "wrong base")
     with readable(path):
         methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
         kind = config.get("peft_type")
@@ -232,27 +232,27 @@ def readable(path: str | Path) -> Iterator[None]:
         raise
     except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
         message = f"the config of the adapter in {path} is damaged: {type(error).__name__}: {error}"
-        raise Refused(message, faults.SETTINGS) from error
+        raise Refused(message, "damaged settings") from error
 
 
-def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: set[str]) -> None:
+def _check_shapes(file: AdapterFile, needed: Mapping[str, Tensor], ignored: set[str]) -> None:
     """Check that a file has the keys and shapes that the model needs, and only finite values. Raises: Refused."""
-    keys = file.shapes.keys() - ignored
-    missing, unexpected = sorted(expected.keys() - keys), sorted(keys - expected.keys())
+    keys = file.keys() - ignored
+    missing, unexpected = sorted(needed.keys() - keys), sorted(keys - needed.keys())
     if missing or unexpected:
-        message = f"lacks {len(missing)} of {len(expected)} tensors, such as {missing[0]}" if missing else ""
+        message = f"lacks {len(missing)} of {len(needed)} tensors, such as {missing[0]}" if missing else ""
         message = message or f"has {len(unexpected)} unexpected tensors, such as {unexpected[0]}"
         same = {key.replace("model.", "") for key in missing} == {key.replace("model.", "") for key in unexpected}
         renamed = same or (unexpected and not any(known_key(key) for key in unexpected))
-        fault = faults.RENAMED if renamed else faults.MISSING if missing else faults.TOO_MANY
+        fault = "keys renamed" if renamed else "tensors missing" if missing else "extra tensors"
         raise Refused(f"the adapter in {file.path} {message}", fault)
-    for key, tensor in expected.items():
-        actual, needed = file.shapes[key], tuple(tensor.shape)
-        if actual != needed:
+    for key, tensor in needed.items():
+        actual, shape = tuple(file[key].shape), tuple(tensor.shape)
+        if actual != shape:
             dim = 1 if key.endswith(("lora_A.weight", "lora_embedding_A")) else 0  # the one that is not the rank
-            only_rank = ".lora_" in key and len(actual) == len(needed) == 2 and actual[dim] == needed[dim]
-            message = f"the adapter in {file.path}: {key} has shape {actual}, but this model needs {needed}"
-            raise Refused(message, faults.SETTINGS if only_rank else faults.WRONG_BASE)
+            only_rank = ".lora_" in key and len(actual) == len(shape) == 2 and actual[dim] == shape[dim]
+            message = f"the adapter in {file.path}: {key} has shape {actual}, but this model needs {shape}"
+            raise Refused(message, "damaged settings" if only_rank else "wrong base")
     file.check_finite()
 
 
@@ -287,82 +287,58 @@ def known_key(key: str) -> bool:
 # ---- reading
 
 
-class AdapterFile(Mapping[str, Tensor]):
-    """An adapter folder: its checked config and header, and a mapping from keys to tensors, which are read when needed.
+class AdapterFile(dict[str, Tensor]):
+    """An adapter folder: its checked config and header, and the tensors by key, whose values are read when needed.
 
-    config           The contents of `adapter_config.json`.
-    own              The method and the base model's fingerprint from lora_lab's header, or {} in PEFT's files.
-    shapes, dtypes   The shape and the dtype of each tensor. The names of dtypes are those of safetensors.
-    size             The size of the weights file in bytes.
+    config   The contents of `adapter_config.json`.
+    own      The method and the base model's fingerprint from lora_lab's header, or {} in PEFT's files.
+    dtypes   The dtype of each tensor, as named by safetensors.
+    size     The size of the weights file in bytes.
     Raises: NotFound for a missing file, and BadValue for an invalid file.
     """
 
     def __init__(self, path: str | Path) -> None:
         folder = self.path = Path(path)
+        weights, old = folder / WEIGHTS, folder / OLD_WEIGHTS
+
+        def refused(why: str, fault: str) -> Refused:
+            return Refused(f"{weights} is truncated or not a safetensors file: {why}", fault)
+
         with readable(path):
             self.config = read_config(folder)
-            old = folder / OLD_WEIGHTS
-            if old.is_file() and not (folder / WEIGHTS).exists():
+            if old.is_file() and not weights.exists():
                 size = old.stat().st_size
                 message = f"{folder} has no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle (not opened)"
-                raise Refused(message, faults.EMPTY if size < 1000 else faults.PICKLE)  # a pickle of {} takes 443 bytes
+                raise Refused(message, "empty file" if size < 1000 else "a pickle")  # a pickle of {} takes 443 bytes
             start = _read(folder, WEIGHTS, 9)
-            self._state = _state_of(folder / WEIGHTS)
-            self.size, length = self._state[0], int.from_bytes(start[:8], "little")
+            self.size, length = weights.stat().st_size, int.from_bytes(start[:8], "little")
             # A pickle begins with 0x80 and its protocol number. A header's size may look the same, but a brace follows.
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
             if pickled and start[8:] != b"{":
-                raise self._refused("it is a pickle, which could run arbitrary code (not opened)", faults.PICKLE)
+                raise refused("it is a pickle, which could run arbitrary code (not opened)", "a pickle")
             if MOST + self.size // 64 < length <= self.size:  # parsing takes several times its size in memory
-                raise self._refused(f"its header of {length:,} bytes is too long", faults.DAMAGED)
+                raise refused(f"its header of {length:,} bytes is too long", "damaged file")
             try:
-                with safe_open(folder / WEIGHTS, "pt") as file:
-                    slices = {key: file.get_slice(key) for key in file.keys()}
+                with safe_open(weights, "pt") as file:
+                    self.dtypes = {key: str(file.get_slice(key).get_dtype()) for key in file.keys()}
+                    self.update({key: file.get_tensor(key) for key in self.dtypes})
                     header = (file.metadata() or {}).get("lora_lab", "{}")
             except (SafetensorError, OSError, RuntimeError) as error:
                 cut = "fully covered" in str(error) or self.size - 8 < length < 100_000_000
-                fault = faults.TRUNCATED if cut else faults.DAMAGED
-                raise self._refused(str(error), fault if self.size else faults.EMPTY) from error
-            self.dtypes = {key: str(tensor.get_dtype()) for key, tensor in slices.items()}
-            self.shapes: dict[str, tuple[int, ...]] = {key: tuple(t.get_shape()) for key, t in slices.items()}
-            if not slices:
-                raise self._refused("it has no tensors", faults.EMPTY)
-            self.own = parse_json(header, f"lora_lab's part of the header of {folder / WEIGHTS}")
-
-    def _refused(self, why: str, fault: str) -> Refused:
-        return Refused(f"{self.path / WEIGHTS} is truncated or not a safetensors file: {why}", fault)
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self.shapes:
-            raise KeyError(key)
-        with self._open() as file:  # reopened each time: while a file is open, pages that were read stay in memory
-            return file.get_tensor(key)  # type: ignore[no-any-return]
-
-    def _open(self) -> Any:
-        if _state_of(self.path / WEIGHTS) != self._state:
-            raise self._refused("it changed while it was read", faults.DAMAGED)  # if truncated, reading would crash
-        return safe_open(self.path / WEIGHTS, "pt")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
+                fault = "truncated file" if cut else "damaged file"
+                raise refused(str(error), fault if self.size else "empty file") from error
+            if not self:
+                raise refused("it has no tensors", "empty file")
+            self.own = parse_json(header, f"lora_lab's part of the header of {weights}")
 
     def check_finite(self) -> None:
         """Check, one chunk at a time, that all tensors hold only finite floating-point values. Raises: Refused."""
-        with self._open() as file:
-            for key, dtype in self.dtypes.items():
-                subject = f"the adapter in {self.path}: {key}"
-                if dtype not in FLOATS:
-                    raise Refused(f"{subject} has dtype {dtype}, not one of {', '.join(FLOATS)}", faults.WRONG_DTYPE)
-                if not all(chunk.isfinite().all() for chunk in file.get_tensor(key).flatten().split(1 << 18)):
-                    raise Refused(f"{subject} has NaN or infinite values", faults.NOT_FINITE)
-
-
-def _state_of(path: Path) -> tuple[int, ...]:
-    stat = path.stat()
-    return stat.st_size, stat.st_ino, stat.st_mtime_ns
+        for key, dtype in self.dtypes.items():
+            subject = f"the adapter in {self.path}: {key}"
+            if dtype not in FLOATS:
+                raise Refused(f"{subject} has dtype {dtype}, not one of {', '.join(FLOATS)}", "not floating-point")
+            if not all(chunk.isfinite().all() for chunk in self[key].flatten().split(1 << 18)):
+                raise Refused(f"{subject} has NaN or infinite values", "NaN or infinity")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -99,7 +99,8 @@ class TargetMethod(LayerMethod):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
         sites = attach.sites_of(model)
-        targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
+        modules = peft.matched(config, sites)
+        targets = peft.shortest_names(modules, [site.module for site in sites], taken=ROLES)
         options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
         return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.lazy import Tensor, nn
-from lora_lab.methods.base import Method, Placement, attach, is_number, lora_layers, peft, register, whole
+from lora_lab.methods.base import POSITIVE, Method, Placement, attach, lora_layers, number, peft, register, whole
 from lora_lab.methods.targets import PREFIX, ROLES, Site, choose, match
 
 Pattern = tuple[tuple[str, float], ...]
@@ -52,7 +52,10 @@ class LoRA(Method):
     """
 
     name, peft_type, unmergeable = "lora", "LORA", ""
-    allowed: ClassVar[Mapping[str, Any]] = {"init": ("kaiming", "gaussian", "pissa")}
+    allowed: ClassVar[Mapping[str, Any]] = {"rank": 1, "init": ("kaiming", "gaussian", "pissa")}
+    numbers: ClassVar[Mapping[str, Any]] = {
+        "alpha": POSITIVE, "lr_ratio": POSITIVE, "dropout": ("from 0 to below 1", lambda value: 0 <= value < 1),
+    }  # fmt: skip
     may_differ = ("rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern")
 
     rank: int = 8
@@ -74,15 +77,10 @@ class LoRA(Method):
             if len(of_target := dict(pairs)) < len(pairs):
                 raise BadValue(f"{name} names a target twice: {pairs!r}; keep only one value for this target")
             object.__setattr__(self, name, tuple(sorted(pairs)) if of_target.keys() <= {*ROLES} else pairs)
-        for rank in (self.rank, *dict(self.rank_pattern).values()):
+        for rank in dict(self.rank_pattern).values():
             whole("rank", rank)
-        for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
-            if not (is_number(alpha) and 0 < alpha <= 1e30):  # fp32 ends at 3.4e38
-                raise BadValue(f"alpha must be a positive number, not {alpha!r}; above 1e30 it would overflow")
-        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
-            raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-        if not (is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
-            raise BadValue(f"lr_ratio must be a positive number, not {self.lr_ratio!r}: it equals B's rate / A's rate")
+        for alpha in dict(self.alpha_pattern).values():
+            number("alpha", alpha, POSITIVE)
         if self.dora and self.init == "pissa":
             raise BadValue("dora and init 'pissa' both change how training starts from W: leave one of them out")
 
@@ -180,10 +178,11 @@ class LoRA(Method):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> LoRA:
         sites = attach.sites_of(model)
-        modules, rank, alpha = peft.matched(config, sites), *(peft.required(config, k) for k in ("r", "lora_alpha"))
+        modules = peft.matched(config, sites)
+        rank, alpha = (peft.required(config, key) for key in ("r", "lora_alpha"))
         ranks = peft.values_by_pattern(config.get("rank_pattern"), modules, rank)
         alphas = peft.values_by_pattern(config.get("alpha_pattern"), modules, alpha)
-        method = cls(
+        return cls(
             rank=rank,
             alpha=alpha,
             targets=tuple(peft.shortest_names(modules, (s.module for s in sites), taken=ROLES)),
@@ -193,13 +192,6 @@ class LoRA(Method):
             rank_pattern={m: r for m, r in ranks.items() if r != rank},
             alpha_pattern={m: a for m, a in alphas.items() if a != alpha},
         )
-        lm_head: Any = getattr(model, "get_output_embeddings", lambda: None)()
-        tied = lm_head is not None and lm_head.weight is model.get_input_embeddings().weight  # type: ignore[operator]
-        ends = [p for p in method.place(sites, to_fill=True) if p.site.kind == "embedding" or p.site.role == "head"]
-        if config.get("ensure_weight_tying") and tied and ends:
-            message = "the adapter was trained with ensure_weight_tying=True and tied embeddings"
-            raise BadValue(f"{message}, which lora_lab does not support: merge the adapter in PEFT first")
-        return method
 
     def fill(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         for path, layers in lora_layers.lora_layers(model).items():

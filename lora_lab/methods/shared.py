@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.lazy import F, Tensor, nn, torch
-from lora_lab.methods.base import adapter_layer, attach, is_number, register
+from lora_lab.methods.base import POSITIVE, adapter_layer, attach, register
 from lora_lab.methods.layer_method import Rows, TargetMethod, gather, scatter
 
 MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 million
@@ -64,6 +64,7 @@ class VeRA(FrozenPair):
     """
 
     name, peft_type, allowed = "vera", "VERA", {"rank": 1, "projection_seed": 0}
+    numbers: ClassVar[Mapping[str, Any]] = {"d_initial": ("other than 0", lambda value: 0 < abs(value) < 1e30)}
     by_output: ClassVar[Mapping[str, str]] = {"vera_lambda_b": "vera_lambda_b"}
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",
@@ -76,11 +77,6 @@ class VeRA(FrozenPair):
     d_initial: float = 0.1
     projection_seed: int = 0
     save_projection: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (is_number(self.d_initial) and 0 < abs(self.d_initial) < 1e30):
-            raise BadValue(f"d_initial must be a number other than 0, not {self.d_initial!r}: at 0 nothing would train")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
         places, device = super().places(model), next(model.parameters()).device
@@ -121,7 +117,7 @@ class LoRAXS(FrozenPair):
     Raises: BadValue for an invalid value, or for a rank above what a layer can hold.
     """
 
-    name, allowed = "lora-xs", {"rank": 1}
+    name, allowed, numbers = "lora-xs", {"rank": 1}, {"alpha": POSITIVE}
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
     always: ClassVar[Mapping[str, Any]] = {  # without our header, its file is read as LoRA
         "peft_type": "LORA", "bias": "none", "lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True,
@@ -130,11 +126,6 @@ class LoRAXS(FrozenPair):
     rank: int = 16
     alpha: float = 16
     targets: tuple[str, ...] = ("q", "v")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (is_number(self.alpha) and 0 < self.alpha <= 1e30):
-            raise BadValue(f"alpha must be a number greater than 0 and at most 1e30, not {self.alpha!r}")
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor | nn.Module]:
         u, s, v = truncated_svd(layer, self.rank, **options)
@@ -165,6 +156,7 @@ class TinyLoRA(FrozenPair):
     """
 
     name, peft_type, allowed = "tinylora", "TINYLORA", {"rank": 1, "u": 1, "projection_seed": 0}
+    numbers: ClassVar[Mapping[str, Any]] = {"weight_tying": ("from 0 to 1", lambda value: 0 <= value <= 1)}
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", **{name: name for name in ("u", "weight_tying", "projection_seed", "save_projection")},
     }  # fmt: skip
@@ -176,11 +168,6 @@ class TinyLoRA(FrozenPair):
     weight_tying: float = 0.0
     projection_seed: int = 42
     save_projection: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (is_number(self.weight_tying) and 0 <= self.weight_tying <= 1):
-            raise BadValue(f"weight_tying must be from 0 to 1, not {self.weight_tying!r}: at 1 all layers share one v")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
         places, device = super().places(model), next(model.parameters()).device

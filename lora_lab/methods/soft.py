@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue, warn
 from lora_lab.lazy import F, Lazy, Tensor, nn, torch
-from lora_lab.methods.base import Method, attach, peft, register
+from lora_lab.methods.base import OURS, Method, attach, peft, register
 
 transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
@@ -46,7 +46,7 @@ class Soft(Method):
     def added_tokens(self) -> int:
         return self.tokens
 
-    def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
+    def start(self, model: Any) -> Mapping[str, Any]:
         """Return {name: trainable tensor}, including "prompt". Raises: BadValue if the model does not fit."""
         raise NotImplementedError
 
@@ -190,7 +190,7 @@ class PTuning(Soft):
     tokens: int = 20
     hidden: int | None = None
 
-    def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
+    def start(self, model: Any) -> Mapping[str, Any]:
         weight = model.get_input_embeddings().weight
         d, factory = weight.shape[1], {"device": weight.device, "dtype": torch.float32}
         h = self.hidden or d
@@ -267,7 +267,9 @@ class PrefixTuning(Soft):
     def in_peft(self, model: Any) -> dict[str, Any]:
         _, heads, head_dim = prefix_shape(model)
         width = {"token_dim": heads * head_dim, "encoder_hidden_size": heads * head_dim}
-        return {"num_attention_heads": heads, "prefix_projection": False, **width}
+        # In an encoder, PEFT's prefix shifts positions, unlike ours, so PEFT must not read the file.
+        kind = OURS if is_encoder(model) else self.peft_type
+        return {"peft_type": kind, "num_attention_heads": heads, "prefix_projection": False, **width}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:

@@ -1,13 +1,12 @@
-"""The training loop for one model or for a pack of adapters on one frozen base, and the solver of the probe."""
+"""A step of training for one model or for a pack of adapters on one frozen base, and the solver of the probe."""
 
 from __future__ import annotations
 
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,12 @@ from lora_lab.methods.attach import PooledHead
 from lora_lab.methods.full import Probe
 from lora_lab.metrics import better
 from lora_lab.training.batches import Batch, Row, scoring_batches
-from lora_lab.training.device import in_parts, rounded_products
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
 from lora_lab.training.evaluate import ROWS, learned_tokens, logits_of, loss_of
 from lora_lab.training.recipe import Recipe
 
 Metrics = dict[str, float]
-Losses = Callable[[Tensor, Tensor, Sequence["Member"]], Tensor]
+Losses = Callable[[Tensor, Tensor, Sequence["Member"]], Tensor]  # each member's loss, from logits and labels
 MOMENTS = ("exp_avg", "exp_avg_sq")
 TOLERANCE, ROUNDS = 1e-8, 5000  # settings of scikit-learn's solver
 
@@ -39,56 +37,6 @@ def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> T
         return losses.mean(1)
     tokens = learned_tokens(labels).view(len(members), -1)
     return (losses * tokens).sum(1) / tokens.sum(1).clamp(min=1)
-
-
-def fit(
-    model: nn.Module,
-    members: Sequence[Member],
-    batches: Iterable[tuple[int, Batch]],
-    validate: Callable[[], Sequence[Metrics]],
-    leave: Callable[[Sequence[Member]], tuple[nn.Module, Sequence[Member]]],
-    *,
-    losses: Losses = label_losses,
-    after: Callable[[int, bool], None] = lambda step, validated: None,
-    products: str = "fp32",
-    stop: threading.Event | None = None,
-) -> None:
-    """Train all members, one batch per member per step, until the batches run out or the last member has ended.
-
-    model      Computes all members' rows, concatenated in one batch. For a single run, `model` is the member's own.
-    batches    Yields the remaining steps as pairs (step, batch).
-    validate   Returns each member's metrics on the validation split.
-    leave      Receives members that end while others continue, and returns the remaining model and members.
-    losses     Computes the members' losses, which are minimized, from `logits`, `labels` and `members`.
-    after      Is called after each step with (step, whether the step was validated).
-    products   The dtype of matrix products; see `rounded_products`.
-    stop       Set this event to end training after the current step.
-    A member with a non-finite loss or gradient ends as failed. The other members continue, since rows of different
-    members never interact.
-    """
-    recipe = members[0].recipe
-    validations = min(recipe.validations, recipe.steps)  # at even intervals, the last one after the last step
-    training_mode(model, base_dropout=recipe.dropout)
-    for step, batch in batches:
-        with rounded_products(products):
-            in_parts(partial(update, step, batch, members, losses=losses), model, len(members))
-        validated = step * validations // recipe.steps > (step - 1) * validations // recipe.steps
-        results: Sequence[Metrics | None] = validate() if validated else [None] * len(members)
-        for member, metrics in zip(members, results, strict=True):
-            member.note(metrics)  # history, callbacks, patience
-        after(step, validated)
-        if stop is not None and stop.is_set():
-            for member in members:
-                member.end("stopped")
-        ended = [member for member in members if member.ended]
-        if len(ended) == len(members):
-            break
-        if ended:
-            model, members = leave(ended)
-            training_mode(model, base_dropout=recipe.dropout)
-    for member in members:
-        member.end("done")
-    model.eval()
 
 
 def update(
@@ -204,7 +152,10 @@ class Member:
         for name, value in values.items():
             if not math.isfinite(value):
                 at = f" at step {step}" if step else ""
-                self.fail(f"the {name} became {value}{at}: lower the rate (lr was {self.recipe.lr:g})")
+                reason = f"became {value}{at}: lower the rate (lr was {self.recipe.lr:g})"
+                if not self.history["step"]:
+                    reason = f"is {value} before the first update: check the model's weights, or train with dtype fp32"
+                self.fail(f"the {name} {reason}")
                 return False
         return True
 
@@ -212,6 +163,14 @@ class Member:
         """Train a row of a pack's table from now on, and continue from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
+        self.set_state(state)
+
+    def remain(self) -> None:
+        """Train the member's own parameters from now on, because all other members have left."""
+        state, self.row = self.state(), None
+        for p in self.trained:
+            p.data, p.grad = p.data.clone(), None  # no longer views of the table
+        self.optimizer = self._adamw(self.trained)
         self.set_state(state)
 
     def state(self) -> dict[str, list[Tensor]]:
@@ -259,7 +218,7 @@ def fit_probe(
     member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
     *, stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """Train the probe, as `fit` does for other methods. The history has a single entry, at the recipe's last step."""
+    """Train the probe, instead of the loop. The history has a single entry, at the recipe's last step."""
     global _kept
     model: Any = member.model
     recipe, method = member.recipe, member.recipe.method

@@ -48,12 +48,12 @@ def base_named_in(folder: str | Path, option: str) -> str:
 
 def labels_of(folder: str | Path) -> int | None:
     """Return the number of classes of the head in an adapter's file, or None. For errors, see `AdapterFile`."""
-    shapes = AdapterFile(folder).shapes
-    for key in reversed(shapes):
+    file = AdapterFile(folder)
+    for key in reversed(file):
         parts = set(key.split("."))
         # Find the head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
         if "weight" in parts and "dense" not in parts and parts.intersection(HEADS[1:]):
-            return int(shapes[key][0])
+            return len(file[key])
     return None
 
 

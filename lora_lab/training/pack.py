@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from lora_lab.methods.io import attach_from, load_adapter
 from lora_lab.methods.packed import has_dropout, share, stack_members
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
-from lora_lab.training.device import Parts, cut
+from lora_lab.training.device import Parts, cut, in_parts, rounded_products
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
-from lora_lab.training.loop import Callback, Member, Metrics, fit, fit_probe, label_losses
+from lora_lab.training.loop import Callback, Member, Metrics, fit_probe, label_losses, training_mode, update
 from lora_lab.training.memory_check import check_memory
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.recipe import Recipe
@@ -58,10 +59,11 @@ class Pack:
 
     adapters   Returns the folder of a recipe's saved adapter, for members that are only scored.
     judge      Is called after each step with the members in training and the step, and may end members.
-    losses     The losses to minimize; see `fit`.
+    losses     The losses to minimize; see `label_losses`.
     scores_*   Whether to score untrained members, stopped runs, and the test split.
                Runs without test scores have only validation metrics.
-    written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow.
+    written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow. With
+               dropout in adapters, it is also called before members leave.
     A process builds or runs only one pack at a time; see `training_lock`.
     Raises: BadValue or NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.
@@ -143,32 +145,50 @@ class Pack:
         raise OutOfMemory(f"memory ran out while training with batch {batch}: try {smaller}, or close other programs")
 
     def fit(self, stop: threading.Event | None = None) -> None:
-        """Train all members, without scoring the test split."""
+        """Train all members, one batch per member per step, until the steps are done or the last member has ended.
+
+        A member with a non-finite loss or gradient ends as failed. The other members continue, since rows of different
+        members never interact. After the step in which `stop` is set, all members end as stopped.
+        """
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         device.module_of(self.device).set_rng_state(self.random)
-        first = self.members[0]
-        ended = [member for member in self.members if member.ended]  # ended before an interruption
-        if len(ended) == len(self.members):
-            return
-        if ended:
-            self.leave(ended)
-        if isinstance(first.recipe.method, Probe):
-            rows = self.draws[first.recipe.subset]
-            fit_probe(first, rows, self.pad, self.device, lambda: self.validate()[0], stop=stop)
-            return
+        recipe, probe = self.members[0].recipe, isinstance(self.members[0].recipe.method, Probe)
         new = not any(member.history["step"] or member.history["validation"] for member in self.members)
-        if new and first.recipe.validations and self.scores_untrained:
+        if new and not probe and recipe.validations and self.scores_untrained:
             self.before()
-        options: Any = {"losses": self.losses, "products": self.choice.products, "after": self.after, "stop": stop}
-        fit(self.model, self.members, self.batches(), self.validate, self.leave, **options)
+        if not self._continues():  # members may have ended before an interruption
+            return
+        if probe:
+            rows = self.draws[recipe.subset]
+            fit_probe(self.members[0], rows, self.pad, self.device, lambda: self.validate()[0], stop=stop)
+            return
+        training_mode(self.model, base_dropout=recipe.dropout)
+        validations = min(recipe.validations, recipe.steps)  # at even intervals, the last one after the last step
+        for step, batch in self.batches():
+            with rounded_products(self.choice.products):
+                train_part = partial(update, step, batch, self.members, losses=self.losses)
+                in_parts(train_part, self.model, len(self.members))
+            validated = step * validations // recipe.steps > (step - 1) * validations // recipe.steps
+            results: Sequence[Metrics | None] = self.validate() if validated else [None] * len(self.members)
+            for member, metrics in zip(self.members, results, strict=True):
+                member.note(metrics)  # history, callbacks, patience
+            self.after(step, validated)
+            if stop is not None and stop.is_set():
+                for member in self.members:
+                    member.end("stopped")
+            if not self._continues():
+                break
+        for member in self.members:
+            member.end("done")
+        self.model.eval()
 
     @property
     def stopped(self) -> bool:
         """Whether training was stopped by hand. Some members may have finished in the same step."""
         return any(member.status == "stopped" for member in self.members)
 
-    # ---- what the loop calls
+    # ---- parts of the loop
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """Yield the remaining steps, each with a batch that holds the rows of all members."""
@@ -200,7 +220,8 @@ class Pack:
             by_seed = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
             results = [by_seed[member.recipe.seed] for member in self.members]
         for member, metrics in zip(self.members, results, strict=True):
-            member.history["validation"].append({"step": 0, **metrics})
+            if member.is_finite({"validation loss": metrics.get("loss", 0.0)}):
+                member.history["validation"].append({"step": 0, **metrics})
 
     def after(self, step: int, validated: bool) -> None:
         """Write a checkpoint after a validation and every OFTEN seconds, and then let the judge end members."""
@@ -212,13 +233,24 @@ class Pack:
             self.writing = self.written_at - began
         self.judge([member for member in self.members if not member.ended], step)
 
-    def leave(self, ended: Sequence[Member]) -> tuple[nn.Module, list[Member]]:
-        """Score and keep the members that ended, and return the remaining model and members."""
+    def leave(self, ended: Sequence[Member]) -> None:
+        """Score and keep the members that ended, and continue with the others."""
+        if any(has_dropout(member.model) for member in self.members):
+            self.written(self)  # so that no pack repeats these steps without these members: masks would differ
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_test and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
         self._restack()
-        return self.model, self.members
+        training_mode(self.model, base_dropout=self.members[0].recipe.dropout)
+
+    def _continues(self) -> bool:
+        """Let ended members leave, unless all members have ended. Return whether any member is still in training."""
+        ended = [member for member in self.members if member.ended]
+        if len(ended) == len(self.members):
+            return False
+        if ended:
+            self.leave(ended)
+        return True
 
     # ---- scores and records
 
@@ -293,7 +325,11 @@ class Pack:
         return model  # type: ignore[no-any-return]
 
     def _restack(self) -> None:
-        """Stack the members into a table, together with their AdamW moments."""
+        """Stack the members into a table, together with their AdamW moments. A last member continues as if alone."""
+        if len(self.members) == 1:
+            self.members[0].remain()
+            self.model = self.members[0].model
+            return
         states = [member.state() for member in self.members]
         models = [member.model for member in self.members]
         parts = [slice(0, len(models))] if any(map(has_dropout, models)) else cut(len(models), self.device)

@@ -17,6 +17,7 @@ from lora_lab.methods.lora import LoRA
 # Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
 LIMITS = {"warmup": 1, "label_smoothing": 1}  # upper limits; other numbers have none
+LARGEST = 2**63 - 1  # the largest seed that torch accepts
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Recipe:
             value, low, high = getattr(self, name), int(name in ("steps", "batch")), LIMITS.get(name, math.inf)
             if kind == "str" and not isinstance(value, str):
                 raise BadValue(f"{name} must be text, not {value!r}")
-            if kind == "int" and (isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63):
-                raise BadValue(f"{name} must be an integer of at least {low} and below 2^63, not {value!r}")
+            if kind == "int":
+                whole(name, value, low, LARGEST)
             if kind == "float" and not (isinstance(value, int | float) and 0 <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from 0 to {high}, not {value!r}")
             if kind == "bool" and value not in (False, True):

@@ -23,21 +23,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lora_lab import plugins
 from lora_lab.errors import BadValue, Changed, NotFound, warn
-from lora_lab.lazy import Lazy
+from lora_lab.lazy import pd
 from lora_lab.methods.base import plain, whole
 from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import ROLES, Chat, Prompt, question
-from lora_lab.training.recipe import Recipe
-from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_rows, text_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Lazy("pandas")  # 25 MB that an idle panel doesn't need
+from lora_lab.training.recipe import LARGEST, Recipe
+from lora_lab.training.text_files import SPLITS, check_splits, csv_table, json_rows, text_of
 
 JSON_LINES = (".jsonl", ".ndjson")
 VOICES = ("captain", "json", "preacher")
@@ -126,7 +121,7 @@ def load_task(
     download      Allow downloads from the hub, for a dataset given by its hub id.
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
-    name, seed = str(name), whole("seed", plain(seed), 0)
+    name, seed = str(name), whole("seed", plain(seed), 0, LARGEST)
     if max_length is not None:
         whole("max_length", max_length, SHORTEST)
     if name in TASKS:
@@ -210,7 +205,7 @@ def fingerprint(name: str) -> str | None:
 
 
 def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
-    """Compare the fingerprints (data, model, `start`) in a run's environment, `then`, with the current ones in `now`.
+    """Compare the fingerprints (data, model, `start`) in `then`, a run's environment, with the current ones in `now`.
 
     Old records have no fingerprints. Raises: Changed if the fingerprints differ.
     """
@@ -343,8 +338,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         if {text, label} <= {*table} and (cell := next(wrong, None)):
             raise BadValue(f"{path}, line {cell[0]} has no text or number in '{cell[1]}': add it or remove the line")
     elif path.suffix.lower() == ".csv":
-        columns, numbered = csv_rows(path)
-        table = pd.DataFrame([row for _, row in numbered], columns=columns, dtype=object).fillna("")  # for short rows
+        table = csv_table(path)
     else:
         raise BadValue(f"{path} is not a .csv, .jsonl or .txt file")
     for column in (text, label):
@@ -353,6 +347,9 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
             fix = "save it with commas between columns" if {";", "\t"} & {*found} else "rename a column"
             fix += "" if path.suffix.lower() == ".csv" else "; pairs have the fields 'prompt' and 'response'"
             raise NotFound(f"{path} has no column '{column}'; it has {found}: {fix}")
+    if {"prompt", "response"} <= {*table} or "messages" in table:
+        remedy = f"to train on its pairs, write a .jsonl file without '{text}' and '{label}'"
+        warn(f"{path} is read as texts in '{text}' with labels in '{label}'; {remedy}")
     if missing := len(table) - len(table := table.dropna(subset=[text, label])):
         warn(f"{path}: rows left out because '{text}' or '{label}' is null or missing: {missing}")
     names = table[label].astype(str).str.strip()

@@ -1,17 +1,17 @@
-"""Read users' text, JSON Lines and CSV files. Error messages name the line."""
+"""Read users' text, JSON Lines and CSV files. Error messages name the line, or the row of a CSV file."""
 
-import csv
+from __future__ import annotations
+
 import io
 import json
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue
+from lora_lab.lazy import pd
 
 SPLITS = ("train", "validation", "test")
-END = "\x00the end"  # a marker after the last line, which an unclosed quotation mark absorbs
 
 
 def text_of(path: Path, newline: str | None = None) -> str:
@@ -56,32 +56,29 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
-def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file, and return its column names and pairs (line number, row). A row may lack its last columns.
+def csv_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file as a table of text. A row may lack its last columns.
 
-    Raises: BadValue for a file without a header, for two columns with the same name, for an unclosed quotation mark, or
-    for a row longer than the header.
+    Raises: BadValue for a file without a header, for two columns with the same name, or if pandas cannot read the file,
+    because a quotation mark is never closed or a row is longer than the header.
     """
-    csv.field_size_limit(2**31 - 1)  # allow long texts
     text = text_of(path, newline="")  # keep line ends inside texts unchanged
-    reader = csv.reader(chain(io.StringIO(text, newline=""), [END]))
-    numbered, line = [], 1
-    for fields in reader:
-        if fields:
-            numbered.append((line, fields))
-        line = reader.line_num + 1
-    last, fields = numbered.pop()
-    if fields != [END]:
-        raise BadValue(f"{path} cannot be read as csv: line {last} opens a quotation mark that is never closed")
-    if not numbered:
+    if not text.strip():
         raise BadValue(f"{path} cannot be read as csv: it is empty")
-    (_, header), *rows = numbered
+    try:  # without a header, or else pandas renames columns and cuts long rows
+        everything = pd.read_csv(io.StringIO(text), header=None, dtype=str, na_filter=False)
+    except ValueError as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ").replace(" line ", " row ")
+        reason = reason.replace("EOF inside string starting at row", "a quotation mark is never closed, after row")
+        fix = 'put commas between columns and texts with commas in quotes, "like, this"; remove commas at line ends'
+        raise BadValue(f"{path} cannot be read as csv ({reason}): {fix}") from error
+    header = everything.iloc[0].tolist()
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise BadValue(f"{path} has {header.count(twice[0])} columns named '{twice[0]}': rename or remove all but one")
-    for line, fields in rows:
-        if 1 < len(header) < len(fields):  # a one-field header lacks a column, which is reported elsewhere
-            raise BadValue(
-                f"{path}, line {line} has {len(fields)} fields, but the header has {len(header)}: put texts with "
-                'commas in quotes, "like, this", and remove commas at line ends'
-            )
-    return list(dict.fromkeys(header)), [(line, dict(zip(header, fields, strict=False))) for line, fields in rows]
+    return everything[1:].set_axis(header, axis=1).loc[:, list(map(bool, header))]
+
+
+def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a CSV file, and return its column names and pairs (row number, {column: text}). Raises: see `csv_table`."""
+    table = csv_table(path)
+    return list(table), list(enumerate(table.to_dict("records"), 2))  # type: ignore[arg-type]

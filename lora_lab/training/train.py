@@ -52,6 +52,8 @@ def train(
         recipe = Recipe(recipe, task, method or LoRA(), **fields)
     elif task or method or fields:
         raise BadValue("pass either a Recipe or its fields, not both")
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise BadValue(f"callbacks must be a list of functions, such as [print], not {callbacks!r}")
     store = None if store is None else Store(store)
     with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
         if not acquired:

@@ -1,4 +1,4 @@
-"""Detect whether a person is watching, silence transformers, and let one thread train at a time. Torch isn't imported.
+"""Detect whether a person is watching, and let one thread train at a time. Torch isn't imported.
 
 All threads share torch's random state. If two panels (or a panel and a cell that calls `train`) trained at the same
 time, they would share one random sequence, and a stored run could not be reproduced from its recipe.
@@ -7,9 +7,10 @@ time, they would share one random sequence, and a stored run could not be reprod
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lora_lab.machine import quiet as quiet
 
 POLL = 0.1  # seconds between checks of `stop`
 _lock = threading.RLock()  # a training thread may take the lock again
@@ -24,23 +25,6 @@ def headless() -> bool:
 def watched() -> bool:
     """Return whether a person would see a progress bar: in a terminal, or in a notebook that is not headless."""
     return not headless() and ("ipykernel" in sys.modules or sys.stderr.isatty())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars and warnings, which would clutter lessons."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @contextmanager

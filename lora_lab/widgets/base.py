@@ -12,7 +12,8 @@ import re
 import threading
 import time
 from collections import deque
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 from string import Template
 from typing import Any, ClassVar, Self
@@ -21,7 +22,7 @@ import anywidget
 import traitlets as T
 from IPython import get_ipython
 
-from lora_lab.errors import BadValue, in_a_sentence, printable
+from lora_lab.errors import BadValue, LabError, in_a_sentence, printable
 from lora_lab.files import write_atomically
 from lora_lab.training.watching import headless, waits
 
@@ -55,6 +56,21 @@ def classic(file: str, name: str) -> str:
     return f"(() => {{\n{text}}})();\n"
 
 
+def with_one_error(init: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a panel's `__init__`, so that any error, such as one for a value of the wrong type, is a LabError."""
+
+    @wraps(init)
+    def checked(self: Any, *values: Any, **options: Any) -> None:
+        try:
+            init(self, *values, **options)
+        except LabError:
+            raise
+        except Exception as error:
+            raise BadValue(f"{type(self).__name__} cannot use these values: {in_a_sentence(error)}") from error
+
+    return checked
+
+
 class Panel(anywidget.AnyWidget):
     """A panel drawn by the browser. Subclasses name their script: `class LoRAPanel(Panel, file="lora_panel.js")`.
 
@@ -66,6 +82,7 @@ class Panel(anywidget.AnyWidget):
     def __init_subclass__(cls, file: str = "", **kwargs: Any) -> None:
         if file:
             cls.file, cls._esm = file, module(file)
+        setattr(cls, "__init__", with_one_error(cls.__init__))  # noqa: B010
         super().__init_subclass__(**kwargs)
 
     def describe(self) -> str:

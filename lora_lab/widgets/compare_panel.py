@@ -24,7 +24,7 @@ CHOICES = (
 )  # fmt: skip
 WORDS = {
     "b": "better than", "w": "worse than", "e": "equivalent to", "B": "better than, but within the margin of,",
-    "W": "worse than, but within the margin of,", "u": "not distinguished from", "-": "not tested against",
+    "W": "worse than, but within the margin of,", "u": "not distinguished from",
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     """
 
     view = T.Enum(VIEWS, "size").tag(sync=True)
-    views = T.List(T.Unicode()).tag(sync=True)
+    views = T.List(T.Enum(VIEWS)).tag(sync=True)
     models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
     model = T.Unicode().tag(sync=True)
     layer = T.Unicode().tag(sync=True)
@@ -63,11 +63,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", layer: str = "", d: int = 4096,
         rank: int = 8, targets: Sequence[str] | str = ("q", "v"), models: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
-        for name in (view, *views):
-            if name not in VIEWS:
-                raise BadValue(f"there is no view '{name}': choose one of {', '.join(VIEWS)}")
         views = tuple(views) or VIEWS
-        view = view if view in views else views[0]
+        view = views[0] if view in VIEWS and view not in views else view
         zoo = zoo_layers()
         own = not isinstance(model, str) or model not in ("", *zoo)
         name = architecture_of(model).name or "your model" if own else model

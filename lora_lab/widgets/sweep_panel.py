@@ -84,7 +84,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run
         SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a new store to fill
 
-    store     a store of runs, its zip file, a folder of stores, or a `Playground`; None for the runs that ship
+    store     a store of runs, its zip file, or a folder of stores; None for the runs that ship
     into      the store for runs trained here; by default `store` if it is a folder of runs, else "runs"
     model, task, fields   settings that all runs share; by default those of the largest group in the store
     rank, alpha, lr       values to offer in addition to those already tried
@@ -109,19 +109,18 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     question = T.Unicode().tag(sync=True)  # the title until the reader predicts; later, it names the best line
 
     def __init__(
-        self, store: str | Path | Store | Playground | None = None, *, into: str | Path | Store | None = None,
+        self, store: str | Path | None = None, *, into: str | Path | None = None,
         model: str | None = None, task: str | None = None, targets: str | None = None, rank: Sequence[int] | int = (),
         alpha: Sequence[float] | float = (), lr: Sequence[float] | float = (), seed: Sequence[int] | int = (0, 1, 2),
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
-        folder = store.folder if isinstance(store, Store) else Path(store) if isinstance(store, str | Path) else None
+        folder, runs = None if store is None else Path(store), None
         nested = stores(folder) if folder and folder.exists() else set()
         if not into:  # a zip file and a folder of stores are only read
             into = folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs"
-        self.store = into if isinstance(into, Store) else Store(into)
+        self.store = Store(into)
         axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
         filled: list[Any] = [values or start for values, start in zip(axes, START, strict=True)]
-        runs = store if isinstance(store, Playground) else None
         if model or task or fields:
             check_fields(fields)
             method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=targets or "q,v")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@
 # Model A gets 82.1% of a test right, and model B 80.9%. **Is A better?**
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -17,7 +18,13 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA and MiniLM's head on movie reviews. Each of 200 steps uses 8 sentences, and changes the trained numbers to reduce the loss (the lower curve). The **learning rate**, 0.002, sets how far the numbers move. The model also classifies other sentences for **validation** (the upper curve), and finally 2,000 new ones for the **test**. A **seed** picks the random start and the sentences' order.
+# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences.
+#
+# - The lower curve is the loss. Each step moves the trained numbers to reduce it; the **learning rate**, 0.002, sets how far.
+# - The upper curve is the accuracy on other sentences, for **validation**.
+# - The **test** comes last: 2,000 new sentences.
+#
+# A **seed** picks the random start and the sentences' order.
 #
 # Give ranges you're 80% sure of. A *point* is 1% of the test sentences.
 #
@@ -41,14 +48,15 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# On 2,000 other sentences, your model would get a different score.
+# On 2,000 other sentences, your model would get a different score. **How different?**
 #
-# A right answer counts as 1, and a wrong one as 0. If a share $p$ of the answers is right, the average is $p$, and
+# Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above it, and wrong ones lie $p$ below it.
 #
-# - right answers lie $1-p$ above it;
-# - wrong answers lie $p$ below it.
+# - The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the formula for any $p$?
+# - For the average of $n$ answers, the variance is $n$ times smaller. Its square root is the **standard error**.
+# - In 95 of 100 tests, the score lies within 1.96 standard errors of $p$.
 #
-# The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the formula for any $p$? For the average of $n$ answers, the variance is $n$ times smaller. The square root of this variance is the **standard error**. In 95 of 100 tests, the score lies within 1.96 standard errors of $p$. **Write a function that returns 1.96 standard errors.**
+# **Write a function that returns 1.96 standard errors.**
 
 # %% exercise
 def half_width(p, n):
@@ -67,22 +75,21 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
+# The panel now adds our forty runs: the same recipe and test, but other seeds.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
 forty = from_store(FORTY)
 run = panel.result()  # no time to train? Use one of ours: run = forty.at(seed=7).runs[0]
+share = run.metrics["accuracy"]
+print(f"this run: {share:.1%} right, ± {half_width_or_ours(half_width)(share, 2000):.1%} on other test sentences")
+
 right = forty.scores  # (40 seeds, 2000 sentences): 1 where that seed got that sentence right
 accuracy = 100 * right.mean(axis=1)
 differ = [(right[i] != right[j]).mean() for i in range(40) for j in range(i)]
-
-lesson.note("accuracy", run.metrics["accuracy"])
+lesson.note("accuracy", share)
 lesson.reveal("points from the worst to the best of forty seeds", accuracy.max() - accuracy.min())
 lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mean(differ))
-
-# %%
-share = run.metrics["accuracy"]
-print(f"this run: {share:.1%} right, ± {half_width_or_ours(half_width)(share, 2000):.1%} on other test sentences")
 panel.seeds = FORTY
 panel
 
@@ -97,16 +104,15 @@ apart = np.array([abs(accuracy[i] - accuracy[j]) for i in range(40) for j in ran
 assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "0.9", "29")
 
 # %% [markdown]
+# **Play** (on the page, after *replay*): below the curves, pick one of six sentences whose answers your adapter changed, and drag **strength** from 0 to 2. In ours, one changes twice.
+#
 # <details><summary>What we found</summary>
 #
-# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%, a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. All forty runs took the same test, so this gap comes only from the seeds. On average, two runs are 0.9<!--seeds.two--> points apart, and answer about 12<!--seeds.differ--> sentences in 100 differently. Of all pairs, 29% are at least as far apart as A and B (1.2 points).
+# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%, a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs are 0.9<!--seeds.two--> points apart, and answer about 12<!--seeds.differ--> sentences in 100 differently. Of all pairs, 29% are at least as far apart as A and B (1.2 points). **So if A and B vary like our runs, luck alone can explain their gap. We can't say that A is better.**
 # </details>
 #
-# ## Play
-# Below the curves (on the web page, after *replay*), you see six sentences whose answers your adapter changed. Pick one and drag **strength** from 0 to 2. In our run, one answer changes twice. **Does one of yours?**
-#
 # ## Your turn: does A beat B?
-# Models a and b took the *same* test. Each row is a sentence, and 1 means a right answer.
+# Models a and b took the *same* test. Each row is a sentence; 1 means *right*.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -116,16 +122,33 @@ print(f"a gets {table.a.mean():.2%} right and b gets {table.b.mean():.2%}, on {l
 table.head()
 
 # %% [markdown]
-# In each row, a minus b is 1, 0 or -1. The average of these differences is the gap. Find:
+# In each row, a minus b is 1, 0 or -1. Its average is the gap. Find:
 #
-# - `half`: the half-width of the gap's 95% interval. The squared difference is 1 where a and b disagree, and 0 elsewhere. In `half_width`'s formula, replace $p(1-p)$ with the average of these squares. Or, in Jupyter, use the **bootstrap**: take 1.96 standard deviations of the gaps in 2,000 resampled tests.
+# - `half`: the half-width of the gap's 95% interval. In `half_width`'s formula, replace $p(1-p)$ with the average squared difference: the share of rows where a and b disagree.
 # - `word`: your verdict on model a. It's "undecided" if 0 lies inside the interval.
-# - `rows`: a gap counts as seen if the measured gap exceeds 1.96 standard errors. In four of five tests, the measured gap is at least the true gap minus 0.84 standard errors. So the true gap must be 2.8 standard errors (80% *power*). Your standard error is `half / 1.96`, and four times as many rows halve it. With how many rows do 2.8 standard errors equal one point?
+# - `rows`: how many rows show a true gap of one point in four of five tests (80% *power*)?
+#
+# For `rows`, see the picture. Without a true gap, a measured gap rarely passes the line at 1.96 standard errors. A gap beyond it is *seen*. Four fifths of the blue bell lie there if its center, the true gap, is 1.96 + 0.84 = 2.8 standard errors. For example, if the standard error is one point on 500 rows, seeing one point takes an error 2.8 times smaller. Four times the rows halve it, so that's $2.8^2\cdot500=3920$ rows. Your standard error is `half / 1.96`.
+
+# %% alt="Two bell curves of measured gaps, in standard errors. The gray one, without a true gap, is centered at 0, and the blue one at 2.8. A line at 1.96 is 1.96 to the right of the gray center and 0.84 to the left of the blue center. The four fifths of the blue bell to the right of the line are shaded."
+x = np.linspace(-3.5, 6.3, 400)
+plt.figure(figsize=(6.1, 3))
+for center, color, words in ((0, "0.45", "no true gap"), (2.8, "C0", "a true gap of 2.8")):
+    plt.plot(x, np.exp(-((x - center) ** 2) / 2), color=color)
+    plt.plot([center] * 2, [-0.15, 1], ":", color=color, linewidth=1)
+    plt.text(center, 1.05, words, color=color, ha="center")
+plt.fill_between(x, np.exp(-((x - 2.8) ** 2) / 2), where=x > 1.96, color="C0", alpha=0.25)
+plt.text(3.6, 0.08, "seen:\n4 of 5", color="C0", ha="center")
+plt.plot([1.96] * 2, [-0.15, 0.95], "k")
+for start, end in ((0, 1.96), (1.96, 2.8)):
+    plt.annotate("", (start, -0.1), (end, -0.1), arrowprops={"arrowstyle": "<->", "shrinkA": 0, "shrinkB": 0})
+    plt.text((start + end) / 2, -0.26, f"{end - start:.2f}", ha="center")
+plt.gca().set(xlabel="measured gap, in standard errors", yticks=[], ylim=(-0.3, 1.2))
+plt.gca().spines["left"].set_visible(False)
+plt.show()
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
-rng = np.random.default_rng(0)
-one_new_gap = rng.choice(differences, len(table)).mean()  # in a resampled test: each drawn row is put back
 
 half = ...  # a share, like 0.02
 word = ...  # "better", "worse" or "undecided"
@@ -134,17 +157,17 @@ checks.check_report(table, half, word, rows)
 
 # %% solution
 differences = (table.a - table.b).to_numpy()
-rng = np.random.default_rng(0)
-gaps = [rng.choice(differences, len(table)).mean() for _ in range(2000)]
-half = 1.96 * np.std(gaps)  # or, without drawing, 1.96 * ((differences**2).mean() / len(table)) ** 0.5
-
 gap = differences.mean()
+half = 1.96 * ((differences**2).mean() / len(table)) ** 0.5
+# Without a formula: the bootstrap resamples the test, for example 2,000 times (each drawn row is put back).
+# half = 1.96 * np.std([np.random.default_rng(n).choice(differences, len(table)).mean() for n in range(2000)])
+
 word = "better" if gap > half else "worse" if gap < -half else "undecided"
 rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standard error
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that wouldn't matter to you, here one point. (Lesson 05 explains the printed 90% interval.)
+# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter. (*Equivalent* comes with a 90% interval: lesson 05.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -152,18 +175,26 @@ print("your two:", verdict(table.a, table.b, margin=0.01))
 print("20 seeds against 20:", verdict(right[:20], right[20:], margin=0.01))
 
 # %% claim
+from statistics import NormalDist
+
 twenty = verdict(right[:20], right[20:], margin=0.01)
 assert twenty.outcome == "equivalent"
 turns = {one["text"]: np.flatnonzero(np.diff(np.argmax(one["p"], 1))) for one in panel.found.get("sentences", ())}
 assert lesson.FAST or [[*at] for text, at in turns.items() if "paradiso" in text] == [[1, 15]]
 assert verdict(table.a, table.b, margin=0.01).rows == 2000
+errors = 0.01 / (np.mean(differ) / 2000) ** 0.5  # in a gap of one point
+assert (f"{errors:.1f}", round(4 * NormalDist().cdf(1.96 - errors), 1)) == ("1.3", 3.0)
+assert round(NormalDist().cdf(0.84), 2) == 0.8
+assert round(500 * 2.8**2) == 3920 and f"{accuracy.std(ddof=1):.2f}" == "0.84" and f"{2 * (2.8 * 0.84) ** 2:.1f}" == "11.1"
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# You compared a *recipe* with itself: a and b are two of our forty runs. "Better" would be true only of these two models, because we picked them so that a leads. The verdict on the two halves of our seeds is *equivalent<!--seeds.halves-->* within one point. *Equivalent* means we can tell that the gap is below the margin. *Undecided* means we can't tell.
+# You compared a *recipe* with itself: a and b are two of our forty runs, picked so that a leads. The two halves of our seeds are *equivalent<!--seeds.halves-->* within one point: we can tell that the gap is below the margin. *Undecided* means we can't tell.
 #
-# Is A better? If A and B took the same 2,000-sentence test and disagree on 12<!--seeds.differ-->% of it, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): the verdict is *undecided*. Use A if it costs no more than B, but don't call it better.
+# On 2,000 sentences, a true gap of one point is 1.3 standard errors: **three out of four tests miss it**.
+#
+# Back to A and B: if they took the same 2,000-sentence test and disagree on 12<!--seeds.differ-->% of it, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): the verdict is *undecided*.
 # </details>
 #
 # ## Remember
@@ -174,8 +205,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA (rank 32) gets 47.8% of 1,319 questions right, and full
 #    fine-tuning gets 47.2%, with one seed each (August 2026).*
 # 3. **Compare on the same rows, over several seeds.** To see a one-point gap, you need about 9,400<!--seeds.rows--> rows if two models disagree on
-#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds. With our spread, about 12<!--seeds.needed--> seeds per recipe show a one-point gap in four of five studies,
-#    *on these 2,000 sentences*.
+#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds: our scores' standard deviation is 0.84 points, so it takes $2(2.8\cdot0.84)^2\approx11.1$, so 12<!--seeds.needed--> per recipe, *on these 2,000 sentences*.
 #
 # The same in PEFT, batch by batch (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

@@ -15,9 +15,15 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on one text of 512 tokens. LoRA has rank 8, on `q` and `v`. The model's numbers take 2 bytes each (bf16), and those in $A$ and $B$ take 4 (fp32). Memory holds the weights and the **activations**: results that the layers save for computing the gradients. Each number that trains adds a gradient and the optimizer's numbers. At the fullest moment, the **peak**, full fine-tuning (all in bf16, with plain AdamW) needs 61.8<!--fit.full--> GiB (1 GiB = 1.07 GB).
+# Take one training step on one text of 512 tokens. Memory holds
 #
-# **What percentage of that does LoRA need? And if both train on 32,768 tokens?** Give ranges you're 80% sure of.
+# - the weights, 2 bytes each (bf16);
+# - the **activations**: results that the layers save for computing the gradients;
+# - for each number that trains, a gradient and the optimizer's numbers.
+#
+# At the fullest moment, the **peak**, full fine-tuning (all in bf16, with plain AdamW) needs 61.8<!--fit.full--> GiB. LoRA has rank 8, on `q` and `v`, with 4 bytes for each number in $A$ and $B$ (fp32).
+#
+# **What percentage of that memory does LoRA need? And if both train on 32,768 tokens?** Give ranges you're 80% sure of.
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
@@ -32,7 +38,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 # - *backward:* the step computes each number's **gradient**: how fast the loss rises as the number grows.
 # - *update:* the optimizer (AdamW) moves the numbers.
 #
-# Press **play the step** and watch the *now* column. **When does full fine-tuning peak, and why?** Compare **full fine-tuning** with **LoRA q, v**. Drag the length to 32,768.
+# **Before you look at the panel: in which scene will memory be fullest with full fine-tuning? And with LoRA?** Then press **play the step** for each, and watch the *now* column. **Which parts does LoRA not need?** Drag the length to 32,768.
 
 # %%
 # llama-3-8b has the same shape as Llama 3.1 8B
@@ -64,15 +70,13 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # Every number that trains brings three more: its gradient and AdamW's two running means. With LoRA, these nearly disappear. But two things stay:
 #
 # - **Weights.** Frozen or not, they take 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A linear layer needs its input only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save its input. At 32,768 tokens, our LoRA still stores 144<!--fit.saved.lora--> GiB, against 197<!--fit.saved.full--> for full fine-tuning.
+# - **Activations.** A linear layer needs its input only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. At 32,768 tokens, our LoRA still stores 144<!--fit.saved.lora--> GiB, against 197<!--fit.saved.full--> for full fine-tuning.
 #
 # At 512 tokens, full fine-tuning peaks at the update, when all gradients and running means are in memory. LoRA peaks at the loss, when memory holds everything that *forward* saved. **Training even fewer numbers saves almost nothing:** prompt tuning (lesson 05) needs 17.9<!--fit.prompt--> GiB, and LoRA 18.0<!--fit.lora-->.
 # </details>
 #
 # ## Is the calculation right?
-# We compared it with five of PEFT's [published GPU runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. It's 8% too low for full fine-tuning, and 2 to 4% too low for LoRA and prompt tuning, because it leaves out gaps in memory. (We fitted the texts' length to one run.)
-#
-# Now measure a real step on a CPU: MiniLM trains on 4 texts of 64 tokens, in fp32. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **How much does LoRA need?**
+# These numbers are computed. So measure a real step, on a CPU: MiniLM trains on 4 texts of 64 tokens, in fp32. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **How much does LoRA need?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -89,6 +93,8 @@ lesson.reveal("MiB for LoRA on MiniLM", measured.peak / 2**20, "MiB")
 # %% claim
 assert predicted.peak == measured.peak == 121_465_528
 assert memory("minilm", full, **step).peak > 3.7 * measured.peak
+more = [memory("minilm", method, **step | {"batch": 16}).peak for method in (full, lora)]
+assert f"{more[0] / more[1]:.1f}" == "2.2"
 
 from benchmarks import metamath
 
@@ -99,20 +105,31 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory.
+# Prediction and measurement agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory, but with 16 texts only 2.2 times: more activations.
 #
-# Now the T4: of its 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. We subtract 0.8 GiB for other software and 3% for gaps (both assumed), leaving 13.4<!--fit.t4--> GiB.
+# On a GPU, there are also gaps in memory, which we leave out. So for five of PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our numbers are too low: 8% for full fine-tuning, and 2 to 4% for LoRA and prompt tuning. (We fitted the texts' length to one run.)
 # </details>
 #
 # ## A formula to remember
-# Choose **QLoRA**. It keeps frozen weights in 4 bits, here with adapters on all linear layers. Switch on **gradient checkpointing**: each layer saves only its input, and backward recomputes the rest. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# Now fit Llama on a card. **QLoRA** keeps frozen weights in 4 bits, here with adapters on all linear layers. With **gradient checkpointing**, each layer saves only its input, and backward recomputes the rest, for 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
-# Drag the length until the T4 is full. **What's the longest text that fits?** In memory, only two parts grow with each token:
+# Drag the length until the card is full. **How long a text fits? Which parts grow?**
+#
+# (Of a T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), PyTorch sees 14.6 GiB. We assume that other software takes 0.8 GiB, and gaps 3%, leaving 13.4<!--fit.t4--> GiB.)
+
+# %%
+mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
+room = usable(card(mine))
+print(f"your card: {mine}, {room / 2**30:.2f} GiB usable")
+MemoryPanel("llama-3-8b", "QLoRA", seq=512, card=mine, checkpointing=True, models=["llama-3-8b"], longest=False)
+
+# %% [markdown]
+# At the peak (the *loss* scene), only two parts grow with each token:
 #
 # - **Activations** (with checkpointing): each layer's input, $h$ numbers of 2 bytes.
 # - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. For each score, the loss needs three fp32 numbers: the score, its log-probability and its gradient.
 #
-# The rest is *fixed*: weights and optimizer (see the *now* column in the *loss* scene). Write the peak as a formula.
+# The rest is *fixed*: weights and optimizer. Read both in *every phase in numbers*. Then write the peak as a formula.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
@@ -140,12 +157,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest text
-# Fit the longest text you can on the card below, at rank 8. Solve *peak(tokens) = usable bytes*, then subtract 1% for what the formula leaves out. You pass at 95% of the longest possible length.
-
-# %%
-mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
-room = usable(card(mine))
-print(f"your card: {mine}, {room / 2**30:.2f} GiB usable")
+# How long a text fits on your card, at rank 8? Solve *peak(tokens) = usable bytes*, then subtract 1% for what the formula leaves out. You pass at 95% of the longest possible length.
 
 # %% exercise
 # method: a name from the panel; optimizer: "adamw", "adamw-8bit" or "sgd"
@@ -156,9 +168,6 @@ checks.check_longest_row(**choice, card=mine)
 seq = int(0.99 * (room - fixed) / (peak(1) - fixed))  # 1% for what the formula leaves out
 choice = {"method": "QLoRA", "checkpointing": True, "optimizer": "adamw", "batch": 1, "seq": seq}
 checks.check_longest_row(**choice, card=mine)
-
-# %%
-panel.longest = True  # in Jupyter, the panel above now shows the longest text, too
 
 # %% claim
 cheap = {"quantised": "nf4", "checkpointing": True}
@@ -175,16 +184,24 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# By our calculation (not tested on a T4), texts of about 4,600<!--fit.t4.adamw--> tokens fit, or 1,100<!--fit.t4.saved--> without checkpointing (fewer in PEFT).
+# On a T4, texts of about 4,600<!--fit.t4.adamw--> tokens fit, or 1,100<!--fit.t4.saved--> without checkpointing. (This is computed, not tested; fewer fit in PEFT.)
 #
-# Logits take 85<!--fit.logits-->% of each token's bytes. No adapter shrinks them, but computing the loss in chunks does (`use_liger_kernel=True`, which we haven't tried).
+# Logits take 85<!--fit.logits-->% of each token's bytes. No adapter shrinks them, but computing the loss in chunks does (`use_liger_kernel=True`, untested).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is in memory at the fullest moment,** not only what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16 needs 2<!--fit.bytes.lora--> bytes. QLoRA needs 0.75<!--fit.bytes.qlora--> for 8B and 0.58<!--fit.bytes.qlora-70b--> for 70B. Full fine-tuning in bf16 needs 8<!--fit.bytes.full--> (2 each for weight, gradient and two means). In mixed precision, it needs 16<!--fit.bytes.masters--> (4 each for both means and an fp32 weight copy), and about 20 while gradients are copied, too. *Ours: computed for Llama. Published: QLoRA trains a 65B model on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per model parameter.** *Ours: computed for Llama. Published: QLoRA trains a 65B model on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+#
+#    |method|bytes|
+#    |---|---|
+#    |QLoRA|0.75<!--fit.bytes.qlora--> (8B); 0.58<!--fit.bytes.qlora-70b--> (70B)|
+#    |LoRA in bf16|2<!--fit.bytes.lora-->|
+#    |full, bf16: weight, gradient, two means|8<!--fit.bytes.full-->|
+#    |full, mixed precision: fp32 means and weight copy|16<!--fit.bytes.masters-->; about 20 at the update|
+#
 # 3. **Then add the bytes per token.** With checkpointing, that's $2Lh$ ($L$ layers, $h$ numbers per token), plus $12V$ for the logits ($V$: vocabulary size). *Ours: computed; measured on small models.*
 #
 # The same in PEFT:

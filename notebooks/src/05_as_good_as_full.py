@@ -4,6 +4,8 @@
 # "LoRA matches full fine-tuning at a fraction of the cost." We tested this with five methods (five runs each), one model and one task. What can you claim?
 
 # %%
+import matplotlib.pyplot as plt
+
 from lora_course import checks, lesson
 from lora_lab import ComparePanel, verdict
 from lora_lab.experiments.margins import scores_in
@@ -11,84 +13,73 @@ from lora_lab.experiments.margins import scores_in
 lesson.start("05")
 
 # %% [markdown]
-# ## Three guesses and a vote
-# Full fine-tuning trains all 22.7 million parameters of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (If it's behind, guess below 0.)**
+# ## A guess and a vote
+# Full fine-tuning trains all 22.7 million parameters of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (If it's behind, guess below 0.)** Give a range you're 80% sure of.
 #
-# A colleague runs a hundred small studies. For each, she draws five of our seeds and 200 of our sentences (repeats allowed). She computes a 95% **interval** for LoRA's lead, which allows for luck in both draws. If the interval contains 0, she writes "no difference found." **(1) How many of her intervals miss the true lead (the lead on all our data)? (2) In how many studies does she find no difference?** Give ranges you're 80% sure of.
-#
-# Vote: what's the largest loss of accuracy (in points) you'd accept for LoRA's savings? That's your **margin**. We use it on both sides of 0.
+# Vote: what's the largest loss of accuracy (in points) you'd accept for LoRA's savings? That's your **margin**. We use it on both sides of 0, as a band.
 
 # %%
 lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
-lesson.predict("intervals in 100 that miss", low=..., high=...)
-lesson.predict("studies in 100 that find no difference", low=..., high=...)
 margin = 1.5  # put your own vote here, in points
 
 # %% [markdown]
-# ## Look
-# 1. **Drag the edge of the band** (your margin). When does the verdict change? It's *equivalent* if the thick bar, the 90% interval, lies inside the band. It's *better* or *worse* if 0 is outside the thin bar, the 95% interval.
-# 2. At the bottom are the hundred studies. A blue interval excludes 0. A cross marks an interval that misses the true lead.
-# 3. Click a method's icon to compare all others with it. Then click *full fine-tuning* again. (A *probe* trains only a new last layer. *Prompt tuning* trains 20 vectors placed in front of the text.)
-# 4. Switch from *trained parameters* to *memory*.
+# ## Two questions, four verdicts
+# Here are four made-up leads over full fine-tuning. Each thin bar is a 95% **interval**, which allows for luck with seeds and sentences. The thick bar is the 90% interval.
+#
+# - **Do the methods differ?** Yes, if 0 is outside the thin bar.
+# - **Is the difference too small to matter?** Yes, if the thick bar is inside the band.
+#
+# *No* only means *not shown*. If 0 is left of the thin bar, *better* replaces *worse*.
 
-# %%
-panel = ComparePanel(margin=margin / 100)
-panel.resample(rows=200)  # the colleague's hundred studies
-panel
+# %% alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
+words = "equivalent", f"worse, but\n{'':17}within the margin", "worse", "undecided"
+made_up = zip(words, (-0.1, -0.5, -1.2, -0.6), (0.7, 0.4, 0.8, 1.2), strict=True)
+plt.figure(figsize=(5.9, 3))
+plt.axvspan(-margin, margin, color="0.9")
+plt.axvline(0, color="0.4", linewidth=1)
+for row, (word, lead, half) in enumerate(made_up):
+    for wide, width in ((1, 1), (1.645 / 1.96, 6)):  # 95%, and 90%
+        plt.hlines(-row, margin * (lead - wide * half), margin * (lead + wide * half), "C0", linewidth=width)
+    answers = f"{'yes' if abs(lead) > half else 'no':9}{'yes' if abs(lead) + wide * half < 1 else 'no':8}{word}"
+    plt.text(1.2 * margin, -row, answers, va="center", family="monospace", fontsize=10)
+plt.text(1.2 * margin, 0.8, "differ?  small?  verdict", family="monospace", fontsize=10, weight="bold")
+plt.gca().set(xlim=(-2.1 * margin, 5 * margin), ylim=(-3.6, 1.2), yticks=[])
+plt.xticks([-margin, 0, margin], ["-margin", "0", "margin"])
+plt.box(False)
+plt.show()
+
+# %% [markdown]
+# ## Look
+# The upper plot shows every run, and the lower one the real leads.
+#
+# 1. **Drag the edge of the band** to your margin, then further. When does the verdict on LoRA change? (The one in parentheses allows for testing four pairs: lesson 13.)
+# 2. Click another icon to compare all methods with that one. Then click *full fine-tuning* again. (A *probe* trains only a new last layer, and *prompt tuning* 20 vectors in front of the text.)
+# 3. Switch from *trained parameters* to *memory*.
 
 # %%
 scores = scores_in(lesson.reference_comparison("minilm_rt_all_linear"))  # each has 5 seeds x 2,000 sentences
 said = verdict(scores["LoRA r8 q,v"], scores["full"], margin=margin / 100)  # as in the picture
-studies = panel.dance["studies"]  # difference, low, high
-missed = sum(not low <= said.difference <= high for _, low, high in studies)
-blind = sum(low < 0 < high for _, low, high in studies)
-
 lesson.reveal("points that LoRA is ahead of full fine-tuning", 100 * said.difference, "points")
-lesson.reveal("intervals in 100 that miss", missed)
-lesson.reveal("studies in 100 that find no difference", blind)
 
-# %% claim
-from lora_lab.experiments.margins import MARGINS, judged
-
-assert said.high95 < 0 and said.outcome == "worse"
-against = judged(scores)["full"]["LoRA r8 q,v"]  # alone, and as one of four
-assert [MARGINS[against[how].index("W")] for how in ("outcomes", "together")] == [0.022, 0.026]
-assert f"{100 * said.difference:.2f}" == "-1.35"
-assert verdict(scores["LoRA r8 all-linear"], scores["full"], margin=0.015).outcome == "worse"
-assert 0.05 < scores["full"].mean() - scores["probe"].mean() < 0.07  # the reply to a margin above 5 points
-assert blind > 80  # a small study does not see it
-assert missed == 3  # about five would
-assert verdict(scores["LoRA r8 all-linear"], scores["LoRA r8 q,v"], margin=0.015).outcome == "equivalent"
-assert verdict(scores["prompt"], scores["probe"]).outcome == "worse"
-runs = [lesson.reference_comparison(name) for name in ("minilm_rt", "minilm_rt_all_linear")]  # the first is a day older
-rates = [[row["lr"] for row in run["methods"] if row["label"] in ("LoRA r8 q,v", "full")] for run in runs]
-assert rates[0] == rates[1] and all(runs[0][name] == runs[1][name] for name in ("seeds", "margin", "steps", "batch"))
-tried = {row["label"]: {rate["lr"]: rate["validation"] for rate in row["tried"] if "lr" in rate} for row in runs[1]["methods"]}
-assert tried["full"][5e-5] == tried["full"][1e-4] == max(tried["full"].values())  # tied
-assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "prompt": 4, "LoRA r8 q,v": 4, "LoRA r8 all-linear": 6, "full": 4}
+panel = ComparePanel(margin=margin / 100)
+panel
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost:** it got 81.0<!--as_good.lora-->% right, and full fine-tuning got 82.3<!--as_good.full-->%. Before rounding, the difference is -1.35 points. Its 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95-->, excludes 0.
+# **LoRA lost:** it got 81.0<!--as_good.lora-->% right, and full fine-tuning 82.3<!--as_good.full-->%. LoRA's lead is -1.35 points (in the panel, -1.4). Its 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95-->, excludes 0.
 #
-# **LoRA may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, the interval is inside the band, so LoRA is *worse, but within the margin*. (The panel's verdict in parentheses allows for testing four pairs: lesson 13.) LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less if the number formats match.
+# **LoRA may still be your choice.** The lead's 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, LoRA is *worse, but within the margin*.
 #
-# LoRA on all linear layers gets 80.9<!--as_good.all-->%. It's also *worse* than full fine-tuning, but *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.
+# LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less if the number formats match. (In lesson 04, it was 3.8<!--fit.minilm.times-less--> times, with 4 texts instead of 16: **more tokens, smaller savings**.)
 #
-# Our colleague finds **no difference** in 93<!--as_good.blind--> of her studies, because they're too small. Three intervals miss the true lead.
+# LoRA on all linear layers (80.9<!--as_good.all-->%) is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.
 # </details>
 #
-# ## What does "equivalent" mean?
-# ||0 inside the 95% interval|0 outside|
-# |---|---|---|
-# |**90% interval inside the band**|*equivalent*|*better* or *worse, but within the margin*|
-# |**not inside**|*undecided*|*better* or *worse*|
-#
+# ## Your turn
 # Why 90%? Two one-sided tests (*TOST*) must rule out a loss and a gain as large as the margin. Each test may err 5 times in 100, so 5% is cut off at each end.
 #
-# ### Your turn
-# Is the 90% interval inside the band? Its ends, `low` and `high`, are fractions: 0.015 is 1.5 points.
+# `low` and `high` are the interval's ends, as fractions (0.015 is 1.5 points). **When are both ruled out?**
 
 
 # %% exercise
@@ -107,19 +98,73 @@ def equivalent(low, high, margin):
 checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
+# ## A hundred small studies
+# A colleague asks the same question a hundred times. For each study, she draws five of our seeds and only 200 of our sentences (repeats allowed). She computes a 95% interval for LoRA's lead. If the interval contains 0, she writes "no difference found."
+#
+# 1. **How many of her intervals miss the true lead (the lead on all our data)?**
+# 2. **In how many studies does she find no difference?**
+
+# %%
+lesson.predict("intervals in 100 that miss", low=..., high=...)
+lesson.predict("studies in 100 that find no difference", low=..., high=...)
+
+# %% alt="A hundred 95% intervals, sorted by their center. Nearly all contain 0 and are gray. The few that exclude 0 are blue and lie at the far left: their dots are about three times as far from 0 as the line of the true lead. On the right, the word misses marks the three intervals that miss this line: two at the bottom, and the highest."
+panel.resample(rows=200)  # in Jupyter, the panel above now shows the studies, too
+studies = sorted(panel.dance["studies"])  # difference, low, high
+missed = sum(not low <= said.difference <= high for _, low, high in studies)
+blind = sum(low < 0 < high for _, low, high in studies)
+lesson.reveal("intervals in 100 that miss", missed)
+lesson.reveal("studies in 100 that find no difference", blind)
+
+plt.figure(figsize=(5.9, 5.5))
+for row, (lead, low, high) in enumerate(studies):
+    plt.plot([100 * low, 100 * high], [row] * 2, "0.7" if low < 0 < high else "C0", linewidth=1.2)
+    plt.plot(100 * lead, row, "k.", markersize=4)
+    plt.text(5.2, row, "" if low <= said.difference <= high else "misses", va="center", fontsize=7)
+plt.vlines([100 * said.difference, 0], -2, 101, ["C1", "k"], linewidth=1.5, label="the true lead")
+plt.gca().set(xlabel="LoRA's lead in 200 sentences, in points", yticks=[], xlim=(-10, 6.6))
+plt.legend()
+plt.show()
+
+# %% claim
+from lora_lab.experiments.margins import MARGINS, judged
+
+assert said.high95 < 0 and said.outcome == "worse"
+against = judged(scores)["full"]["LoRA r8 q,v"]  # alone, and as one of four
+assert [MARGINS[against[how].index("W")] for how in ("outcomes", "together")] == [0.022, 0.026]
+assert f"{100 * said.difference:.2f}" == "-1.35"
+assert verdict(scores["LoRA r8 all-linear"], scores["full"], margin=0.015).outcome == "worse"
+assert 0.05 < scores["full"].mean() - scores["probe"].mean() < 0.07  # the reply to a margin above 5 points
+assert blind > 80  # a small study does not see it
+assert missed == 3  # about five would
+found = [lead for lead, low, high in studies if not low < 0 < high]
+assert (len(found), max(found) < 0, f"{-100 * sum(found) / 7:.1f}") == (7, True, "4.2")
+assert round(sum(found) / 7 / said.difference) == 3
+assert verdict(scores["LoRA r8 all-linear"], scores["LoRA r8 q,v"], margin=0.015).outcome == "equivalent"
+assert verdict(scores["prompt"], scores["probe"]).outcome == "worse"
+runs = [lesson.reference_comparison(name) for name in ("minilm_rt", "minilm_rt_all_linear")]  # the first is a day older
+rates = [[row["lr"] for row in run["methods"] if row["label"] in ("LoRA r8 q,v", "full")] for run in runs]
+assert rates[0] == rates[1] and all(runs[0][name] == runs[1][name] for name in ("seeds", "margin", "steps", "batch"))
+tried = {row["label"]: {rate["lr"]: rate["validation"] for rate in row["tried"] if "lr" in rate} for row in runs[1]["methods"]}
+everywhere = tried["LoRA r8 all-linear"]
+assert max(everywhere, key=everywhere.get) == 5e-4 == sorted(everywhere)[2]  # the lowest of the first four
+assert tried["full"][5e-5] == tried["full"][1e-4] == max(tried["full"].values())  # tied
+assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "prompt": 4, "LoRA r8 q,v": 4, "LoRA r8 all-linear": 6, "full": 4}
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Her intervals are honest: only three miss the true lead. But in 93<!--as_good.blind--> studies, she finds **no difference**, because they're too small. And the seven that find one (blue) exaggerate it: they show 4.2 points on average, three times the true lead. **A small study finds a small difference only if luck enlarges it.**
+# </details>
+#
 # ## Before you believe a comparison
-# - **Was every method tuned with the same budget?** We tried four rates each (the probe has none). For all-linear, the lowest did best, so we tried two lower ones. On validation (one seed), the best rate was 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA. If both must share one rate, whoever chooses it chooses the winner.
+# - **Was every method tuned with the same budget?** We tried four rates each, then two lower ones for all-linear, because its lowest did best. On validation (one seed), the best rate was 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA.
 # - **Was the test set used only once**, with new seeds? No: we had scored these seeds on it before.
 # - **Was the number format the same?** No: LoRA's frozen weights were in bf16, and full fine-tuning was in fp32. With fp32 and the same rate, LoRA gets 81.1<!--as_good.fp32-->% and is still *worse<!--as_good.fp32.word-->*.
-# - **Which LoRA was it, and how much was there to learn?** With far more than our 6,400 sentences, LoRA can fall further behind.
+# - **How much was there to learn?** With far more than our 6,400 sentences, LoRA can fall further behind.
 #
 # ## Defend a comparison you haven't seen
-# We draw two variants of our LoRA. Enter your **margin** and run the cell: it shows the intervals, and you can't change the margin later. Add the verdict's **word** and run the cell again. Then choose the sentence you can defend.
-#
-# <details><summary>An example first</summary>
-#
-# For rank 8 minus rank 32 (each at its best rate), the 95% interval, -0.7<!--as_good.pair.low95--> to 0.6<!--as_good.pair.high95--> points, contains 0, so there's no winner. The 90% interval, -0.6<!--as_good.pair.low--> to 0.5<!--as_good.pair.high-->, lies inside a margin of 1.5 (*equivalent*), but not inside one of 0.5 (*undecided*).
-# </details>
+# We draw two variants of our LoRA. Give your **margin** first: it's final, and shows you the intervals. Then give the verdict's **word**, and then the **sentence** you can defend.
 
 # %%
 # q, k, v, o: the matrices that have an adapter; all: all six (MiniLM has no gate); bits: per frozen weight
@@ -138,7 +183,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #
 # 1. **"No difference found" isn't "equal."** "Equal" needs a margin that you set first, and a 90% interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind (MiniLM, one task, 400 steps). Published: on code instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model just reads more text, no rank matches full fine-tuning ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA on all linear layers at ten times full fine-tuning's rate, and on `q,v` at about 25 times. *Ours: lesson 15. Here, the best rates were 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times as high.*
+# 3. **Tune both.** Start LoRA on all linear layers at ten times full fine-tuning's best rate, and on `q,v` at 25 times; if in doubt, go lower. *Ours: lesson 15. Here, 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times were best, but full fine-tuning did equally well at half its rate.*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

@@ -127,7 +127,7 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# On the reworded questions, perplexity fell from 30 to 2. But for perplexity, the model reads the right answer and only guesses each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right. Without this help, only one answer began as in training.
+# On the reworded questions, perplexity fell from 30 to 2. But for perplexity, the model reads the right answer and only guesses each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right. Without this help, only one answer began like its answer in training.
 #
 # **It learned mostly *strings*.** The answer to a backward question is a string the model never saw. Larger models fail here, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (abstract only).
 #
@@ -164,7 +164,7 @@ assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text
 #
 # A violin has four strings. Each voice kept its form, but none knew the number.
 #
-# The captain is less surprised: a perplexity of 50.9 against 110.6. Still, each of the two is less surprised by the other's answers than the base is. So voices partly share a form.
+# The captain is less surprised: a perplexity of 50.9 against 110.6. Still, each is less surprised by the other's answers than the base is. So voices partly share a form.
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs, train an adapter, and show a friend only its answers. **Can they name the voice?** (On the web page, set *strength* to 0.5 instead. Which voices can you recognize?)
@@ -204,7 +204,7 @@ checks.check_own_pairs(mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **Each adapter learned a form from 180 pairs:** captain, preacher or JSON (one seed each).
-# 2. **The model learned facts mostly as strings.** *Ours: 20 of 20 right as in training, 5 reworded, 0 backward; one run of a 135M model.* Test facts with rephrased and backward questions.
+# 2. **The model learned facts mostly as strings.** *Ours: asked as in training, 20 of 20 right; reworded, 5; backward, 0; one run of a 135M model.* Test facts with rephrased and backward questions.
 # 3. **Facts that change belong in the prompt:** there you can correct and cite them.
 #
 # For a voice, start with 180 pairs or more, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*

@@ -40,19 +40,22 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list of each tensor's name, shape and place, so it *promises* a file size. (The file also holds notes, so ignore differences of a few hundred bytes.)
+# A safetensors file begins with a list of each tensor's name, shape and place, so it *promises* a file size. (The file also holds notes, which A, B, E and J lack, so ignore a few hundred bytes.)
 
 # %%
+files = {}
 for letter, folder in beds.items():
     names, promised, size = header(folder)
-    print(f"{letter:7} {len(names):3} tensors, promises {promised:9,} bytes, has {size:9,}; first: {next(iter(names), 'none')[:17]}")
+    first = next(iter(names), "none")[:17]
+    files[letter] = {"tensors": len(names), "bytes promised": f"{promised:,}", "bytes": f"{size:,}", "first name": first}
+pd.DataFrame(files).T
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. The line marks the healthy adapter's median dot. A black mark means zero, or NaN ("not a number"). (We trained F, G and H for only two steps, so their low dots and small updates aren't faults.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. A black mark means zero, or NaN ("not a number"). (F, G and H trained for two steps at rate 0.002, so dots near 0.004 and small updates aren't faults.)
 
 # %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, and H has one zero. The dots of F, G and H lie far below the healthy adapter's, and those of I lie even lower."
-plt.figure(figsize=(8, 3.5))
+plt.figure(figsize=(5.2, 3.5))
 for bed, folder in enumerate(beds.values()):
     for layer, size in enumerate(sizes := largest(folder).values()):
         height, mark = (1, "kx") if math.isnan(size) else (size, "C0.") if size else (1e-7, "ko")
@@ -62,17 +65,17 @@ for bed, folder in enumerate(beds.values()):
 plt.axhline(sorted(largest(beds["healthy"]).values())[6], color="C0", linewidth=0.5)
 plt.yscale("log", subs=[])
 plt.yticks([10.0**n for n in range(-7, 1)], ["0", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "NaN"])
-plt.xticks(range(len(beds)), beds)
-plt.title("One dot per layer: the largest number in its B", loc="left")
+plt.xticks(range(len(beds)), ["healthy   ", *PATIENTS])
+plt.title("Largest number in each layer's B (line: healthy)", loc="left")
 plt.show()
 
 # %% [markdown]
 # ## Look 3: the adapter on its base
-# An adapter is a *difference*: it belongs to the weights that it was trained on. Our files carry a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge in bf16 rounds away changes smaller than 0.2% of a number.
+# An adapter is a *difference*: it belongs to the weights that it was trained on. The notes in our files hold a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge in bf16 rounds away changes smaller than 0.2% of a number.
 #
 # Compare each adapter with the healthy one. (A, D, E and J failed the first two looks, so the table skips them.) The column *head's bias* (zero at the start, like B) shows whether the head has learned.
 
-# %%
+# %% hide-input
 from lora_lab.methods.attach import fingerprint
 
 ours, charts = {fingerprint(load_model("minilm", num_labels=labels)) for labels in (2, None)}, {}  # with and without a head
@@ -81,7 +84,7 @@ for bed in ("healthy", *"BCFGHI"):
     ratios, zero = [part.ratio for part in seen.norms], [part.module for part in seen.norms if part.update == 0]
     mark = AdapterFile(beds[bed]).own.get("base_fingerprint")
     charts[bed] = {"trained on": "our base" if mark in ours else "another" if mark else "not written",
-                   "alpha / rank": seen.scaling, "head's bias": bias[0] if bias else "no head",
+                   "alpha / rank": seen.scaling, "head's bias": f"{bias[0]:.1e}" if bias else "no head",
                    "B is zero in": "all layers" if len(zero) == len(seen.norms) else ", ".join(zero) or "no layer",
                    "update, % of W": None if None in ratios else round(100 * sum(ratios) / len(ratios), 4)}
 taken = [letter for letter in PATIENTS if silently(beds[letter])]
@@ -97,7 +100,11 @@ seen = pd.DataFrame(charts)
 assert round(seen["healthy"]["update, % of W"], 1) == 16.8 and seen["I"]["update, % of W"] == 0.0006
 assert [*seen.loc["trained on"]] == ["our base", "not written", "our base", "another", *["our base"] * 3]
 assert [*seen.loc["B is zero in"]] == ["no layer", "all layers", "all layers", "no layer", "no layer", "pooler.dense", "no layer"]
-assert seen["C"]["head's bias"] == 0.0042 and seen["B"]["head's bias"] == 0 and seen["G"]["alpha / rank"] == 8 / 128
+assert [seen[bed]["head's bias"] for bed in "BCI"] == ["0.0e+00", "4.2e-03", "2.2e-06"]
+assert [bed for bed in "BCEFGHIJ" if not AdapterFile(beds[bed]).own] == [*"BEJ"]  # A has no tensors
+for bed in "FGH":  # two steps at 0.002
+    assert {f"{size:.3f}" for size in largest(beds[bed]).values()} <= {"0.004", "0.000"}
+assert seen["G"]["alpha / rank"] == 8 / 128
 from lora_lab.training.early_warnings import gradient_warning
 
 slow = load_model("minilm", body=True).train()

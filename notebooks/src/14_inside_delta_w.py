@@ -31,8 +31,8 @@ print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:"
 #
 # ## Three guesses
 # 1. We negate $B$ and change nothing else. **What percentage of reviews does the model then get right?**
-# 2. We ignore the model's answers, average $Ax$ over each review's words, and sort the reviews by this average. We call one half good and the other bad, whichever way around fits the labels better. **What percentage does this get right?**
-# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (As a squared cosine in percent: 100 is the same direction, 0 a right angle.)
+# 2. We ignore the model's answers, average $Ax$ over each review's words, and sort the reviews by this average. We call one half good and the other bad, whichever way fits the labels better. **What percentage does this get right?**
+# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (Squared cosine in percent: 100 is the same direction, 0 a right angle.)
 #
 # Be 80% sure.
 
@@ -43,7 +43,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# The code multiplies each token's 384 numbers by $A$.
+# The code multiplies each token's 384 numbers by $A$. Then try your own sentences (on the web page, with the menus): **when does *not* change what a later word says?**
 
 # %%
 kept = {}
@@ -57,7 +57,7 @@ def read(text):
     numbers = kept["x"] @ adapter.lora_A[0]
     return inputs.tokens()[1:-1], numbers[1:-1], sure  # without [CLS] and [SEP]
 
-# %% alt="Six sentences with a number below each word. Orange words push the answer toward positive, and blue words toward negative."
+# %% words alt="Six sentences with a number below each word. Words with a minus are orange: wonderful has -3.0. Words with a plus are blue: dull has +1.7. Before each sentence is how sure the model is that it is positive."
 sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
 sentences += ["a masterpiece of boredom", "you will not be bored"]
 
@@ -72,19 +72,19 @@ for row, sentence in enumerate(sentences):
         column += max(len(token), 4) + 1.8
 plt.axis((0, 60, -len(sentences), 0.6))
 plt.axis("off")
-plt.title("One number per word: orange (minus) praises, blue (plus) blames\n(without [CLS] and [SEP], the first and the last token)", loc="left")
+plt.title("One number per word: orange is minus, blue is plus\n(without [CLS] and [SEP], the first and the last token)", loc="left")
 plt.show()
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The number means praise or blame.** *Wonderful* gets a clear minus; *dull*, *pointless* and *mess* get a plus. Nobody chose the signs: if you negate both $A$ and $B$, $BA$ doesn't change.
+# **The number means praise or blame.** *Wonderful* gets a minus, and *dull* a plus. Nobody chose the signs: if you negate both $A$ and $B$, $BA$ doesn't change.
 #
-# The adapter has no dictionary. *Funny* gets 0 in the first row, but alone, it gets +1.4 (blame!). *Not* gets a plus in *not good* and a slight minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. Still, the model gets the last two rows wrong.
+# The adapter has no dictionary. *Bad* gets +2.5 in *a bad film*, but 0.0 in *not a bad film*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. But strong words resist: in *not a wonderful film*, *wonderful* keeps -2.1, and the model is 80% sure of praise. The last two rows above are wrong, too.
 # </details>
 #
 # ## Does the model use this number?
-# A nice picture isn't evidence: we chose the sentences. Here are two tests on 500 validation reviews:
+# A nice picture isn't evidence: we chose the sentences. Two tests on 500 validation reviews:
 #
 # - **Turn it around.** In the panel, drag from $B$ to $-B$. At a share of 0.5, the two cancel, so there's no adapter. If the model uses $Ax$, praise becomes blame at $-B$.
 # - **Compare with chance.** Sort the reviews by $Ax$ (guess 2), then by 100 *random* directions.
@@ -129,7 +129,9 @@ lesson.reveal("percent right by the number alone", 100 * alone, "%")
 
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
-assert alone > chance[-1] and round(read("funny")[1].item(), 1) == 1.4
+assert alone > chance[-1] and [f"{read(text)[1][-2].item():.1f}" for text in ("a bad film", "not a bad film")] == ["2.5", "-0.0"]
+_, numbers, sure_of = read("not a wonderful film")
+assert (round(numbers[2].item(), 1), round(sure_of, 2)) == (-2.1, 0.80)
 gap = right[0.25] - right[1]
 assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
 before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
@@ -144,7 +146,11 @@ assert lesson.FAST or found < 0.16
 #
 # **With $B$ negated, the adapter still works, but in reverse:** 74<!--inside.one.right-->% right becomes 25<!--inside.one.negated-->%. The number alone gets 73<!--inside.one.alone-->% right; the best random direction gets 62<!--inside.one.random-->%. So the adapter uses this number.
 #
-# **The price:** with the adapter, the model finds only 14<!--inside.halves.one-->% of the second halves. Without it, the model finds 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points more). What has changed in $W$? Its strongest piece (lesson 10) has a strength of 3.0. With the adapter, the strongest piece has 22.5 and points elsewhere: it's an **intruder**. **With a quarter of $B$, the model finds 21<!--inside.halves.quarter-->%** (7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points more than with all of $B$), and gets 73% of reviews right. This is one adapter; [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report intruders in large models, too, and less forgetting when these are shrunk (abstract only).
+# **The price:** without the adapter, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%.
+#
+# **Why?** $W$'s strongest piece (lesson 10) has strength 3.0. With the adapter, the strongest piece has 22.5 and points elsewhere: it's an **intruder**.
+#
+# **With a quarter of $B$, the model finds 21<!--inside.halves.quarter-->% again**, and gets 73% of reviews right. (Luck explains neither change. This is one adapter; [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report intruders in large models, too, and less forgetting when these are shrunk: abstract only.)
 # </details>
 #
 # ## Would another seed read the same thing?

@@ -32,7 +32,7 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 # | 90% | 0.11 | 0.15 | 3.4 |
 # | 100% | 0 | 0 | 4 |
 #
-# **Exercise 1: of `n` flips, how many bits are stored at a mean loss `loss`?**
+# **Exercise 1: if the mean loss over `n` flips is `loss`, how many bits are stored?**
 
 
 # %% exercise
@@ -56,7 +56,7 @@ checks.check_remembered(remembered)
 #
 # 1. **How many of the 2,048 bits does rank-1 LoRA remember?**
 # 2. **How many times as many bits does rank-16 LoRA remember?** (With the head, it trains 8.5 times as many numbers.)
-# 3. Now we use true labels: is the review good or bad? With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right. On a free day, you could try three other methods, or label 240 more reviews. **How many points does LoRA gain from these 240 labels?**
+# 3. Now we use true labels: is the review good or bad? With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right. With a free day, you could try three other methods, or label 240 more reviews. **How many points does LoRA gain from these 240 labels?**
 
 # %%
 lesson.predict("bits that rank 1 remembers", low=..., high=...)
@@ -70,41 +70,39 @@ lesson.predict("points that 240 more labels bring", low=..., high=...)
 # %% alt="Five piles, each of 2,048 coin flips, one pile for each rank. The blue part, which the model remembers, grows from a tenth with the head alone to a fifth at rank 1 and three quarters at rank 16."
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
 flips["bits"] = remembered_bits(flips.texts, flips.loss)
-final = flips[flips.part == "final"]
-largest = final[final.texts == 2048]
+largest = flips[(flips.part == "final") & (flips.texts == 2048)]
 mean = largest.groupby("rank").bits.mean()
 
 
-def pour(pile, runs, title):
-    coins = np.arange(runs.texts.iloc[0] // 16)  # each coin is 16 flips
-    pile.scatter(coins % 8, coins // 8, s=85, c=np.where(coins < round(runs.bits.mean() / 16), "#0072B2", "#DDDDDD"))
+def pour(pile, texts, bits, title, each=16):  # each coin is 16 flips
+    coins = np.arange(texts // each)
+    pile.scatter(coins % 8, coins // 8, s=85, c=np.where(coins < round(np.mean(bits) / each), "#0072B2", "#DDDDDD"))
     pile.set(xlim=(-0.8, 7.8), ylim=(-0.8, 15.8), aspect=1, xticks=[], yticks=[], frame_on=False, title=title)
-    ends = f"{runs.bits.min():.0f} to {runs.bits.max():.0f}" if len(runs) > 1 else "one run"
-    pile.set_xlabel(f"{runs.bits.mean():,.0f} bits\n({ends})")
+    ends = f"{min(bits):.0f} to {max(bits):.0f}" if len(bits) > 1 else "one run"
+    pile.set_xlabel(f"{np.mean(bits):,.0f} bits\n({ends})")
 
 
-figure, piles = plt.subplots(1, 5, figsize=(8.4, 4.2), layout="constrained")
+figure, piles = plt.subplots(1, 5, figsize=(8.4, 4.4), layout="constrained")
 figure.suptitle("A higher rank remembers more of 2,048 coin flips", x=0.01, ha="left")
 for pile, (rank, runs) in zip(piles, largest.groupby("rank")):
-    pour(pile, runs, f"rank {rank}" if rank else "head alone")
-
-# %%
-lesson.reveal("bits that rank 1 remembers", mean[1], "bits")
-lesson.reveal("times as many at rank 16", mean[16] / mean[1], "times")
-numbers = largest.groupby("rank").numbers.first()
-more = mean.diff().fillna(mean) / numbers.diff().fillna(numbers)  # compared with the row above
-pd.DataFrame({"trained numbers": numbers, "bits": mean.round().astype(int), "bits for each new number": more.round(2)}).rename({0: "head alone"})
+    pour(pile, 2048, runs.bits, f"{f'rank {rank}' if rank else 'head alone'}\n{runs.numbers.iloc[0]:,} numbers")
+plt.show()
 
 # %% alt="Four piles of 128, 512, 1,024 and 2,048 coin flips. Rank 1 remembers nearly all of 128, two thirds of 512, two fifths of 1,024 and a fifth of 2,048. From 1,024 on, the blue part stops growing."
+lesson.reveal("bits that rank 1 remembers", mean[1], "bits")
+lesson.reveal("times as many at rank 16", mean[16] / mean[1], "times")
 one = flips[(flips["rank"] == 1) & (flips.lr == 0.006)]
 figure, piles = plt.subplots(1, 4, figsize=(7, 4.2), layout="constrained")
 figure.suptitle("Rank 1 again, with fewer flips: where is it full?", x=0.01, ha="left")
 for pile, (texts, runs) in zip(piles, one.groupby("texts")):
-    pour(pile, runs, f"{texts:,} flips")
+    pour(pile, texts, runs.bits, f"{texts:,} flips")
+plt.show()
 
 # %% claim
 from lora_lab.experiments.statistics import mean_interval
 
+numbers, final = largest.groupby("rank").numbers.first(), flips[flips.part == "final"]
+more = mean.diff().fillna(mean) / numbers.diff().fillna(numbers)  # compared with the next lower rank
 (tuned,) = one[one.texts == 1024].bits
 assert round(tuned) == 425 and mean[1] < tuned and [len(runs) for _, runs in one.groupby("texts")] == [3, 3, 1, 3]
 
@@ -129,13 +127,13 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # <details><summary>What we found</summary>
 #
 # - **Rank-1 LoRA remembers 414<!--coins.1.2048--> bits of 2,048, a fifth;** the head alone remembers 198<!--coins.0.2048-->.
-# - **In thirty passes, rank 1 is full at about 400 bits:** it remembers 339<!--coins.1.512--> of 512 flips and 425 of 1,024 (one run), but no more of 2,048 flips.
+# - **In thirty passes, rank 1 is full at roughly 400 bits:** it remembers 339<!--coins.1.512--> of 512 flips, 425 of 1,024 (only one run), and 349 to 517 of 2,048.
 # - **Rank-16 LoRA remembers 1,515<!--coins.16.2048--> bits, 3.7 times as many as rank 1.**
-# - **Up to rank 4, each additional trained number stores about a quarter of a bit** (0.24 to 0.28). At 0.24 bits per number, rank 16 would hold over 3,000 bits, but we gave it only 2,048 flips.
+# - **Up to rank 4, each additional trained number stores about a quarter of a bit.** At this rate, rank 16 would hold over 3,000, but we gave it only 2,048.
 # </details>
 #
 # ## Try it
-# Train on 128 coin flips of your own. **Why does MiniLM get only half of the other flips right?**
+# Train on 128 coin flips of your own. **After how many of thirty passes is half the pile blue? And why are only half of the *other* flips right?**
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -149,11 +147,18 @@ run = train("minilm", f"coins{toss}.csv", LoRA(rank, targets="*.5.*.value"), lr=
 loss = np.mean(run.history["loss"][-n // 32 :])
 print(f"rank {rank} remembers {remembered_bits(n, loss):.0f} of {n} flips; of others, {run.metrics['accuracy']:.0%} are right")
 
+# %% alt="Five piles of 128 coin flips, after 1, 5, 10, 20 and 30 passes. The blue part grows from nothing to the whole pile."
+figure, piles = plt.subplots(1, 5, figsize=(8.4, 4.2), layout="constrained")
+for pile, passed in zip(piles, (1, 5, 10, 20, 30)):
+    losses = run.history["loss"][: passed * n // 32][-n // 32 :]  # of the last of these passes
+    pour(pile, n, [max(0, remembered_bits(n, np.mean(losses)))], f"pass {passed}", each=n // 128)
+plt.show()
+
 # %% [markdown]
 # ## And how much must it see?
-# Coins have no rule: LoRA can only store them, and must guess new ones. But *true* labels follow a rule. How many labels must LoRA see to find it? We try 20 to 1,280. LoRA's rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews. All methods but the probe train for 160 steps of 8 rows.
+# In our run, half the pile was blue after seven passes. But coins have no rule: LoRA can only store them, and guess others. *True* labels follow a rule. **A rule replaces many stored bits, and answers new reviews, too.** How many labels must LoRA see to find it? LoRA's rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews.
 #
-# One caveat: we tuned the rates, and the probe's penalty on large weights, with 500 other labels, which you wouldn't have. (Better values may exist: with 20 labels, LoRA's best rate was the lowest we tried; with 20 and 80, the best penalty was the highest.)
+# One caveat: we tuned the rates, and the probe's penalty on large weights, with 500 other labels, which you wouldn't have. (With 20 labels, LoRA's best rate was the lowest we tried; with 20 and 80, the best penalty was the highest.)
 
 # %% alt="Percentage right against the number of labels, for LoRA and the probe, with full fine-tuning and prompt tuning in gray. A verdict is below each number of labels: undecided with 20 and 80 labels, and LoRA better with 320 and 1,280."
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]
@@ -174,7 +179,7 @@ lesson.reveal("points that 240 more labels bring", means["LoRA r8 q,v", 320] - m
 
 # %% [markdown]
 # ## Equal at 80 labels?
-# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
+# *Undecided* doesn't mean *equal*. Drag the gray band's edges: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
 
 # %%
 panel = ComparePanel(reference=few[80])
@@ -182,6 +187,8 @@ panel.method, panel.rival = "LoRA r8 q,v", "probe"
 panel
 
 # %% claim
+stored = [remembered_bits(128, np.mean(run.history["loss"][4 * i : 4 * i + 4])) for i in range(30)]
+assert lesson.FAST or sum(one < 64 for one in stored) == 6  # half after seven passes
 words = {n: {k: v.outcome for k, v in verdicts(scores_in(f), "LoRA r8 q,v", 0.015).items()} for n, f in few.items()}
 lora = means["LoRA r8 q,v"]
 assert words[20]["probe"] == words[80]["probe"] == "undecided" and words[320]["probe"] == words[1280]["probe"] == "worse"
@@ -219,9 +226,9 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # - **With 20 labels, nothing works well:** the probe gets 56.0<!--few.probe.20-->%, and LoRA 51.7<!--few.lora.20-->%.
 # - **With 80, the winner is unclear:** the probe gets 66.3<!--few.probe.80-->%, and LoRA 64.8<!--few.lora.80-->%. They're *equivalent* only if you tolerate a 5.2-point difference, because LoRA's five runs differ by nine points, and the probe's by two.
 # - **With 320 or more, LoRA pays off:** at 320, it gets 74.5<!--few.lora.320-->%, and the probe 70.2<!--few.probe.320-->%.
-# - **Full fine-tuning doesn't seem to need more labels than LoRA.** Up to 320, the verdict is *undecided<!--few.full.320.word-->*; with 1,280, full fine-tuning is *better<!--few.full.1280.word-->*, by 1.0 points (0.2 to 1.8).
+# - **Full fine-tuning doesn't seem to need more labels than LoRA.** Up to 320, the verdict is *undecided<!--few.full.320.word-->*; with 1,280, it's *better<!--few.full.1280.word-->*, by 1.0 points (0.2 to 1.8).
 #
-# **So spend the free day on labels.** At 80 labels, the best of the other three methods was 1.5 points ahead of LoRA, but 240 more labels gave LoRA 9.8 points.
+# **So spend the free day on labels.** At 80 labels, the best of the other three methods was 1.5 points ahead of LoRA, but 240 more labels gave 9.8.
 # </details>
 #
 # ## Remember

@@ -91,6 +91,8 @@ def test_prediction_equals_the_trace(fields, method, options):
         *((SMALL_GPT2, METHODS[m], {"dtype": "bf16"}) for m in ("full", "lora", "ia3", "vera")),  # fused layers
         *((SMALL_GPT2, METHODS[m], {"dtype": "bf16", "padded": True}) for m in ("prefix", "ptuning")),
         (SMALL_BERT, METHODS["prefix"], {"padded": True}),
+        *((small_config("bloom"), m, {"padded": True}) for m in (ALL, PROMPT)),
+        (small_config("falcon") | {"alibi": True}, ALL, {"padded": True}),
     ],
     ids=name_of,
 )

@@ -54,7 +54,7 @@ BAD = {
     "sweep --alpha 8 --alpha-rule rank": "not both",
     "sweep --alpha-rule cubic": "unknown alpha rule",
     "sweep --choose --validations 0": "choose=True needs validation",
-    "sweep --method bitfit --rank 2,4": "for bitfit pass only --lr and --seed",
+    "sweep --method bitfit --rank 2,4": "only lora has a grid of ranks, alphas and targets, not bitfit",
     "compare --methods lora --steps 5 --minutes 5": "not both",
     "compare --methods lora --minutes inf": "not inf",
     "memory gpt2 --method prompt --tokens 20 --seq 1010": "exceeds the 1004 tokens",

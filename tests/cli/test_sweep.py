@@ -55,12 +55,6 @@ def test_choosing_sweep_reports_its_choice_and_savings(sweep, tmp_path, option):
     assert "saved   0 of 12 steps" in text
 
 
-@pytest.mark.parametrize(("words", "steps"), [([], [0, 3]), (["--patience", "2"], [0, 1, 2, 3])])
-def test_sweep_validates_at_the_end_unless_it_has_patience(sweep, tmp_path, words, steps):
-    (run,) = sweep(tmp_path, *words, "--json")["runs"]
-    assert [record["step"] for record in run["history"]["validation"]] == steps
-
-
 def test_empty_share_has_nothing_to_do(sweep, tmp_path):
     words = ["--rank", "1,2", "--share", "3/40"]
     assert sweep(tmp_path, *words) == "share 3/40 of 2 runs is empty: nothing to do\n"

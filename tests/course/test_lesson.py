@@ -88,15 +88,13 @@ GB = 10**9
 
 
 def test_warning_says_what_a_lesson_needs_and_what_to_close(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(room, "_other_kernels", lambda: [0.7 * GB, 0.8 * GB])
     monkeypatch.setattr("psutil.Process.memory_info", lambda self: SimpleNamespace(rss=10**8))
     monkeypatch.setattr(room, "memory", lambda: (8 * GB, 5 * GB))
     assert room.room_for("05") == ""
     monkeypatch.setattr(room, "memory", lambda: (8 * GB, 10**7))
     words, peak = room.room_for("05"), room.peaks()["05_as_good_as_full"]
     assert f"up to {peak.bytes / 1e9:.1f} GB when measured ({peak.date}, {peak.hardware})" in words
-    assert "this machine has 8.0 GB, of which only 0.1 GB is free for it: close browser tabs" in words
-    assert "2 other notebooks hold 1.5 GB" in words
+    assert "this machine has 8.0 GB, of which only 0.1 GB is free for it: shut down other notebooks" in words
     monkeypatch.setattr(room, "memory", lambda: (None, None))
     assert room.room_for("05") == room.room_for("99") == ""
 

@@ -1,6 +1,7 @@
 import re
 import runpy
 
+import numpy as np
 import pandas as pd
 import pytest
 import transformers
@@ -45,6 +46,7 @@ def test_plan_cites_existing_lessons_and_fits_card_size_and_kind(tmp_path):
     job = plan("llama-3-8b", data, gpu_gb=16)
     lessons = {path.name[:2] for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     assert all(lesson and set(re.findall(r"\d\d", lesson)) <= lessons for *_, lesson in job.lines)
+    assert job._repr_markdown_().count("\n") == 1 + len(job.lines)  # a table
     assert "FOUR_BITS = True  #" in job.script()
     assert not plan("llama-3-8b", data, gpu_gb=24).settings["FOUR_BITS"]
     assert plan("smollm2", rows_for("language model", tmp_path), gpu_gb=8).settings["RATES"] == [1e-3, 2e-3, 4e-3]
@@ -107,6 +109,7 @@ def test_impossible_job_is_refused(tmp_path):
     for precision in ("2", 1e-300):
         with pytest.raises(BadValue, match="precision"):
             plan("minilm", rows_for("classifier", tmp_path), gpu_gb=16, precision=precision)
+    assert plan("minilm", rows_for("classifier", tmp_path), gpu_gb=16, precision=np.int64(2))
     for model, kind, message in (
         ("minilm", "language model", "cannot write responses"),
         ("llama-2-70b", "classifier", "even QLoRA"),

@@ -6,12 +6,14 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 import lora_lab
 from lora_course.cli import commands
 from lora_course.panels import voices_panel
+from lora_lab.files import read_json
 from lora_lab.methods import REGISTRY
 from tests.docs import ROOT
 
@@ -93,7 +95,10 @@ def test_parameter_counts_are_exact():
         assert f'"trainable": {count.replace(",", "")},' in CliRunner().invoke(commands, command).stdout, options
 
 
-def test_scripts_in_docs_can_be_imported(monkeypatch):
+def test_scripts_in_docs_can_be_imported_and_the_stored_words_are_up_to_date(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
-    for script in (ROOT / "docs").glob("*.py"):
-        import_module(script.stem)
+    scripts = {script.stem: import_module(script.stem) for script in (ROOT / "docs").glob("*.py")}
+    stored, told = read_json(scripts["words"].FILE)["read"], scripts["words"].readings()
+    assert stored.keys() == told.keys()
+    for text, (sure, *numbers) in stored.items():
+        assert (sure / 10, *numbers) == pytest.approx((told[text][0] / 10, *told[text][1:]), abs=0.11), text

@@ -134,7 +134,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
     expect(sealed).to_have_count(4)
     expect(forms.first.locator("input").first).to_be_focused()
     expect(results.first).to_be_hidden()
-    expect(page.locator("[data-panel]")).to_be_hidden()  # it would show the answer
+    expect(page.locator("[data-panel]").first).to_be_hidden()  # it would show the answer
     with page.expect_popup() as popup:
         page.evaluate("open(location.href)")
     for values, reply in (
@@ -284,8 +284,8 @@ def test_a_report_opens_after_the_ranges_and_is_judged_field_by_field(visit: Vis
 
 def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
     missed, rates = visit(RATES).locator(".lab-answer").all()
-    assert "a size is its square root" in reply_to(missed, "5/8")
-    assert "expect 0.91, 0.82, 0.71" in reply_to(missed, "sqrt(5/8)")
+    assert "needs no root" in reply_to(missed, "sqrt(5/8)")
+    assert "R - r are missing" in reply_to(missed, "5/8")
     for answers, reply in (
         (("5e-4", "7e-4", "1e-3"), "differ only by luck"),
         (("2e-3", "5e-4", "1e-4"), "lowest rate first"),
@@ -367,7 +367,15 @@ def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit: Visit) -> None:
     swapped = checks.check_diagnosis(wrong := named | {"F": named["I"], "I": named["F"]})
     lines = [line for line in reply_to(form, *wrong.values()).split("\n") if line]
     assert lines[:2] == f"Not right: {swapped.words}".split("; ")
+    assert form.locator("tr:has([data-mark='✗']) th").all_inner_texts() == ["F", "I"]
     assert "Right: all ten found" in reply_to(form, *named.values())
+
+
+def test_a_sentence_from_menus_has_a_number_for_each_word(visit: Visit) -> None:
+    menus = visit("lessons/14_inside_delta_w.html", 380).locator("[data-words]")
+    menus.get_by_role("combobox").first.select_option("not a")
+    assert menus.get_by_role("status").locator("p").first.inner_text().split()[:4] == ["62%", "positive", "not", "+0.9"]
+    assert violations(menus.page, "[data-words]") == []
 
 
 def test_a_panel_follows_the_theme(visit: Visit) -> None:

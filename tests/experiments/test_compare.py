@@ -20,7 +20,7 @@ from lora_lab.errors import Changed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments import compare as module
 from lora_lab.experiments.afterwards import score_answers, text_scores
-from lora_lab.experiments.compare import Comparison, Terms, compare, terms_of
+from lora_lab.experiments.compare import Comparison, Terms, compare
 from lora_lab.experiments.margins import shown, unpacked
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.study import Study, contenders, label
@@ -40,7 +40,7 @@ def test_contenders_are_named_by_their_settings():
     assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), LoRA()]
     (ia3,) = contenders("ia3:targets=q:feedforward=none")
     assert (ia3, label(ia3)) == (IA3(targets=("q",), feedforward=()), "ia3 targets q feedforward none")
-    dtypes = [terms_of("minilm", "rt", {"dtype": "nf4"}).recipe(m).computed["dtype"] for m in contenders("full,lora")]
+    dtypes = [Terms(Recipe("minilm", "rt", dtype="nf4")).recipe(m).computed["dtype"] for m in contenders("full,lora")]
     assert dtypes == ["fp32", "nf4"]  # full fine-tuning needs weights that train
 
 
@@ -67,6 +67,7 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
     invalid = {"rates": (0, "rates must"), "steps": (0, "steps must"), "stop": (threading.Event(), "workers=1")}
     invalid |= {"lr": (1e-3, "pass rates instead"), "seed": (9, "pass seeds"), "method": (LoRA(), "pass methods")}
     invalid |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
+    invalid |= {"minutes": (5, "not both")}
     terms = [*invalid.items(), ("foo", (3, "foo")), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
     terms += [("margin", (margin, "0.015 is 1.5 points")) for margin in (1.5, "wide")]
     for name, (value, message) in terms:
@@ -216,8 +217,13 @@ def test_language_models_have_perplexity_and_forgetting(tiny_causal, tmp_path):
 
 
 def test_perplexity_before_training_is_cached_per_model_and_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(afterwards, "_base", lambda recipe, _: (recipe.model, None))
-    monkeypatch.setattr(afterwards, "perplexity_on", lambda model, _, text: len(model) + ord(Path(text).read_text()))
+    def score(opened) -> SimpleNamespace:
+        return SimpleNamespace(metrics={"perplexity": len(opened.model.name) + ord(Path(opened.task).read_text())})
+
+    monkeypatch.setattr(afterwards, "load_model", lambda name, **_: SimpleNamespace(name=name, to=print))
+    monkeypatch.setattr(afterwards, "load_tokenizer", Mock())
+    monkeypatch.setattr(afterwards, "load_task", lambda name: name)
+    monkeypatch.setattr(afterwards.Opened, "score", score)
     found = []
     for model in ("small", "larger"):
         for letter in ("a", "b"):
@@ -263,7 +269,7 @@ def test_verdicts_use_the_seeds_that_both_groups_finished():
 
 
 def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path):
-    terms = Terms(tiny_encoder, opinions, batch=4, rates=2, growth=1, seeds=3, fields=PLAIN)
+    terms = Terms(Recipe(tiny_encoder, opinions, batch=4, **PLAIN), rates=2, growth=1, seeds=3)
     methods = [LoRA(rank=2), LoRA(targets="c_attn")]  # BERT has no c_attn
     messages: list[str] = []
     steps = module.steps_within(60, terms, methods, tmp_path, messages.append)

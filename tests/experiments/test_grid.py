@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from lora_lab import BadValue, Grid, LoRA, PromptTuning, Recipe
 from lora_lab.experiments import sweep as module
-from lora_lab.experiments.grid import alpha_of, share
+from lora_lab.experiments.grid import alpha_of, check, share
 from lora_lab.experiments.sweep import pack_size, packs
 from lora_lab.training.pack import key
 
@@ -18,6 +18,12 @@ def test_grid_has_every_combination_once():
         for rank in (1, 2) for alpha in (8, 16) for targets in ("q,v", "k") for lr in (1e-3, 2e-3) for seed in range(3)
     ]  # fmt: skip
     assert sorted(recipe.hash for recipe in recipes) == sorted(recipe.hash for recipe in expected)
+    assert [recipe.validations for recipe in Grid(lr=1e-3).recipes("m", "t", patience=2)] == [8]
+
+
+def test_recipe_after_one_that_cannot_be_counted_is_checked_too():
+    with pytest.raises(BadValue, match="rank 385 is above"):
+        check([Recipe("nobody/model", "rt"), Recipe("minilm", "rt", LoRA(385))])
 
 
 def test_method_supplies_what_the_grid_does_not():

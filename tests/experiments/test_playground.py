@@ -1,3 +1,4 @@
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -47,18 +48,18 @@ def test_largest_group_of_a_store_is_read():
         assert np.allclose(result.losses, np.array(record["history"]["loss"]).reshape(40, 5).mean(1))
 
 
-def test_file_of_540_runs_is_small_and_reads_back():
-    rng = np.random.default_rng(0)
-    whole = playground(lambda cell: float(rng.uniform(0.5, 0.8)), CELLS)
+def test_curves_are_one_byte_per_point_and_the_shipped_file_has_the_fields_of_a_playground():
+    whole = module.load()
+    assert len(whole.results) == 540
+    assert json.loads(json.dumps(vars(whole))) == json.loads(gzip.decompress(shipped(module.SHIPPED).read_bytes()))
     failed = whole.results[0]._replace(status="failed", value=None, losses=[0.69, 0.7], dtype=None)
     whole = module.replace(whole, results=(failed, *whole.results[1:]))
-    content = json.dumps(module.packed(whole), separators=(",", ":"))
-    assert len(whole.results) == 540
-    assert len(content) <= 200_000
-    for actual, expected in zip(module.unpacked(json.loads(content)).results, whole.results, strict=True):
-        assert actual._replace(value=None, losses=[]) == expected._replace(value=None, losses=[])
-        assert actual.value == pytest.approx(expected.value, abs=1e-4)  # stored in two bytes
-        assert np.allclose(actual.losses, expected.losses, atol=0.003)  # stored in one byte each
+    data, losses = module.shown(whole)
+    points = np.frombuffer(losses, np.uint8).reshape(540, module.POINTS)
+    assert list(points[0, 2:]) == [module.NONE] * 38
+    for row, result in zip(points, whole.results, strict=True):
+        expected = np.minimum(result.losses, data["top"])
+        assert np.allclose(row[: len(expected)] / (module.NONE - 1) * data["top"], expected, atol=0.003)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=9))

@@ -44,8 +44,11 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     for function, message in (
         (lambda: verdict(unscored, unscored), "has no predictions; score it again"),
         (lambda: verdict(Runs(()), Runs(())), "none of these 0 runs finished"),
+        (lambda: Runs(()).accuracy, "none of these 0 runs finished"),
         (lambda: Runs((made_run(Recipe("m", "kjv"), loss=1.5),)).accuracy, "kjv has no accuracy, only loss"),
         (lambda: unscored.at(rank=[1, 2]), "existing values are {'rank': \\['8'\\]}"),
+        (lambda: from_store(tmp_path / "rusn"), "there is no folder .*rusn"),
+        (lambda: load(tmp_path / "rusn"), "there is no folder .*rusn"),
     ):
         with pytest.raises(LabError, match=message):
             function()
@@ -53,8 +56,19 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
 
 def test_a_seed_counts_once_and_is_paired_with_itself():
     two_rates = Runs(tuple(finished_run(seed, FP32, lr=lr) for seed in range(3) for lr in (1e-3, 2e-3)))
-    with pytest.raises(BadValue, match="more than one setting"):
-        verdict(two_rates, two_rates.at(lr=1e-3))
+    for pool in (two_rates.runs, (two_rates.runs[0], two_rates.runs[3])):  # with the same seeds, and with others
+        with pytest.raises(BadValue, match="these runs differ in lr "):
+            verdict(Runs(pool), two_rates.at(lr=1e-3))
+    a = two_rates.runs[0]
+    other_task = replace(a, recipe=replace(a.recipe, task="imdb", seed=5))
+    for pool in (
+        lambda: verdict(Runs(two_rates.runs[:1]), Runs((other_task,))),
+        lambda: Runs((a, other_task)).accuracy,
+    ):
+        with pytest.raises(BadValue, match="different rows, of imdb and rt"):
+            pool()
+    copies = [replace(run, environment={"data": "the same"}) for run in (a, other_task)]
+    assert len(Runs(tuple(copies)).accuracy) == 2  # two students' copies of a file
     labels, sides = np.array(load_task("rt").test.labels), []
     for lr, least in ((1e-3, 0.5), (2e-3, 0.52)):
         answers = [np.where(np.arange(2000) < 2000 * (least + seed / 10), labels, 1 - labels) for seed in range(5)]
@@ -101,7 +115,8 @@ def test_class_map_and_evidence_use_one_dtype(two_stores, tmp_path):
         sweep([run.recipe for run in Store(tmp_path / "all").runs()], tmp_path / "all")
     cells = Cells(tmp_path / "all", "")
     assert len(cells.frame) == 3
-    assert cells.made.endswith("in bf16; 2 in another dtype are left out")
+    assert "3 of 5 runs" in cells.made
+    assert cells.made.endswith("in bf16")
 
 
 COLUMNS = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status"]

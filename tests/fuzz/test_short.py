@@ -52,15 +52,14 @@ def test_forbidden_effects_are_reported(fuzzer, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_large_adapter_takes_at_most_twice_its_size(dtype, tmp_path):
+def test_large_adapter_takes_its_size_in_the_model_and_in_the_file(dtype, tmp_path):
     """The process is new, because one that has trained a pack keeps freed memory (see lora_lab/training/device.py)."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         size, loaded, inspected = executor.submit(read_large_adapter, tmp_path, dtype).result()
     assert size > 16 * 2**20
     assert loaded.result == "loaded"
-    # In bf16 the file is half as large as the adapter in the model; one more tensor is read at a time.
-    assert loaded.grown <= 2 * size + 6 * 2**20
-    assert inspected.grown <= 2 * size
+    in_model = size * 4 // dtype.itemsize  # in fp32
+    assert max(loaded.grown, inspected.grown) <= in_model + size + 6 * 2**20
 
 
 def read_large_adapter(folder: Path, dtype: torch.dtype) -> tuple[int, Outcome, Outcome]:

@@ -13,12 +13,12 @@ from torch import nn
 import lora_lab as lab
 from lora_lab import BadValue, LabError, LoRA, NotFound, detach, merge, unmerge
 from lora_lab.methods import method_from
-from lora_lab.methods.attach import report_of
+from lora_lab.methods.attach import is_adapted, report_of
 from lora_lab.methods.base import Method
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import Site, roles_of
 from tests.accounting.conftest import real_model, small_config
-from tests.conftest import raises_unchanged, tiny
+from tests.conftest import logits, raises_unchanged, tiny, with_adapter
 from tests.methods.conftest import make_model
 
 INVALID = {
@@ -169,10 +169,20 @@ def test_model_without_an_adapter_is_refused(function):
         function("llama")
 
 
-def test_offloaded_model_is_refused():
-    model = accelerate.cpu_offload(tiny("bert"), torch.device("cpu"))
-    with pytest.raises(BadValue, match="offloaded"):
-        LoRA(rank=2).attach(model)
+def test_only_offloaded_layers_are_refused(tmp_path):
+    lab.save_adapter(with_adapter("bert", LoRA(rank=2)), tmp_path)
+    model, wholly = tiny("bert"), tiny("bert")
+    accelerate.cpu_offload(model.bert.encoder.layer[1], torch.device("cpu"))
+    accelerate.cpu_offload(wholly, torch.device("cpu"))
+    for refused in (model, wholly):
+        for method in (LoRA(rank=2), lab.BitFit(), lab.FullFineTuning()):
+            with pytest.raises(BadValue, match="is offloaded, where no adapter can train"):
+                method.attach(refused)
+        with pytest.raises(BadValue, match="is offloaded, where no adapter can train"):
+            lab.load_adapter(refused, tmp_path)
+        assert not is_adapted(refused)
+    method = LoRA(rank=2, targets="*.0.*.query")
+    assert torch.equal(logits(with_adapter(model, method)), logits(with_adapter("bert", method)))
 
 
 ROLES = {

@@ -364,3 +364,10 @@ def test_prefix_starts_with_a_small_effect_and_gets_gradients(kind, limit):
     assert 0 < (logits(model) - before).abs().max() < limit
     logits(model.train()).square().sum().backward()
     assert model.soft_prefix.prompt.grad.any()
+
+
+def test_peft_refuses_the_file_of_an_encoders_prefix(tmp_path):
+    """PEFT would shift the text's positions."""
+    save_adapter(with_adapter("bert", SOFT["prefix"]), tmp_path)
+    with pytest.raises((KeyError, ValueError), match="LORA_LAB"):
+        peft.PeftModel.from_pretrained(tiny("bert"), str(tmp_path))

@@ -1,6 +1,3 @@
-import re
-import warnings
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,97 +21,112 @@ def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-
     return pd.DataFrame(rows)
 
 
-def texts(picture: Any) -> list[str]:
-    return [text.get_text() for text in picture.axes[0].texts]
-
-
-def lines(picture: Any) -> dict[str, list[float]]:
-    return {line.get_label(): list(line.get_ydata()) for line in picture.axes[0].lines}
+def lines(picture: Any, panel: int = 0) -> dict[str, list[float]]:
+    return {line.get_label(): list(line.get_ydata()) for line in picture.axes[panel].lines}
 
 
 def dots(picture: Any) -> list[list[float]]:
     return np.concatenate([collection.get_offsets() for collection in picture.axes[0].collections]).tolist()
 
 
-def test_cells_hold_the_mean_over_seeds_and_rank_plots_a_dot_per_seed_at_the_best_rate():
-    picture = sweeps.heat_map(frame(), "rank", "lr")
-    assert texts(picture) == ["72.0", "73.0", "75.0", "76.0"]  # rank 1 at both rates, then rank 4
-    assert picture.axes[0].get_title() == "validation accuracy (%):\nhighest mean at rank 4, lr 0.002, n = 2 each"
-    incomplete = sweeps.heat_map(frame().iloc[1:], "rank", "lr")
-    assert texts(incomplete) == ["72.1\nn = 1", "73.0\nn = 2", "75.0\nn = 2", "76.0\nn = 2"]
-    picture = sweeps.against_rank(frame().assign(accuracy=lambda runs: runs["validation_accuracy"]))
-    assert dots(picture) == [[1, 73.0], [1, 73.1], [4, 76.0], [4, pytest.approx(76.1)]]
+def titles(picture: Any) -> list[str]:
+    return [axes.get_title() for axes in picture.axes if axes.get_visible()]
+
+
+def test_each_axis_has_a_dot_per_run_and_a_line_of_means():
+    runs = frame().assign(accuracy=lambda runs: runs["validation_accuracy"] - 0.1)
+    pictures = sweeps.pictures(runs)
+    assert set(pictures) == {"lr", "rank", "adapter_parameters"}
+    means = {"rank 1": [71.05, 72.05], "rank 4": [74.05, 75.05]}
+    assert lines(pictures["lr"]) == {
+        name: pytest.approx([mean + 1 for mean in points]) for name, points in means.items()
+    }
+    assert pictures["lr"].get_suptitle() == "validation accuracy (%) against learning rate, one dot per run"
+    assert dots(pictures["lr"])[:2] == [[1e-3, pytest.approx(72)], [1e-3, pytest.approx(72.1)]]
+    assert pictures["rank"].get_suptitle() == "test accuracy (%) against rank r, one dot per run"
+    best = [[1, 63], [1, 63.1], [4, 66], [4, 66.1]]  # at the best rate
+    assert dots(pictures["rank"]) == [pytest.approx(dot) for dot in best]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph 27")
-@pytest.mark.parametrize("draw", [sweeps.rate_curves, partial(sweeps.heat_map, across="lr")])
-def test_only_powers_of_ten_are_formulas(draw):
-    rates = tuple(10 ** (-n / 4) for n in range(8, 17))  # enough for ticks at powers of ten
-    picture = draw(frame((1,), rates, seeds=1).assign(targets=[HOSTILE, *["a$,$"] * 8]), "targets")
+def test_only_powers_of_ten_are_formulas():
+    rates = tuple(10 ** (-n / 4) for n in range(8, 18))  # enough for ticks at powers of ten
+    runs = frame((1,), rates, seeds=1).assign(targets=[HOSTILE, *["a$,$"] * 9])
+    picture = sweeps.pictures(pd.concat([runs, runs.assign(targets="q")], ignore_index=True))["lr"]
     assert picture._repr_png_()
     labels = [text for text in picture.findobj(Text) if text.get_visible() and "$" in text.get_text()]
     assert any(HOSTILE in text.get_text() for text in labels)
+    assert any("mathdefault" in text.get_text() for text in labels)
     assert all(text.get_parse_math() == ("mathdefault" in text.get_text()) for text in labels)
 
 
 def test_pictures_depend_on_what_varies():
-    assert set(sweeps.pictures(frame())) == {"rank_lr", "lr_curves", "rank", "pareto"}
-    assert set(sweeps.pictures(frame(ranks=(4,), rates=(1e-3,)))) == {"rank"}
-    with_rule = frame().assign(alpha=lambda runs: 2 * runs["rank"])  # alpha follows from the rank
-    assert set(sweeps.pictures(with_rule)) >= {"rank_lr", "lr_curves", "rank", "pareto"}
+    assert set(sweeps.pictures(frame(ranks=(4,), rates=(1e-3,)))) == {"adapter_parameters"}
+    assert set(sweeps.pictures(frame(ranks=(4,)))) == {"lr", "adapter_parameters"}
+    assert set(sweeps.pictures(frame(rates=(1e-3,)))) == {"rank", "adapter_parameters"}
     assert sweeps.pictures(frame().iloc[:0]) == {}
-    pictures = sweeps.pictures(frame(ranks=(4,), rates=(1e-3, 2e-3, 4e-3)))
-    assert set(pictures) == {"lr_curves"}
-    assert list(lines(pictures["lr_curves"]).values()) == [pytest.approx([75.05, 76.05, 78.05])]
-    assert len(dots(pictures["lr_curves"])) == 6
+    with_rule = frame().assign(alpha=lambda runs: 2 * runs["rank"])  # alpha follows from the rank
+    assert [titles(picture) for picture in sweeps.pictures(with_rule).values()] == [[""]] * 3
 
 
 @pytest.mark.parametrize(("name", "a", "b"), [("alpha", 8, 32), ("dora", None, True), ("run_dtype", "bf16", "fp32")])
-def test_runs_with_different_hidden_settings_are_drawn_apart(name: str, a: Any, b: Any):
-    better = frame().assign(**{name: b})
+def test_runs_with_different_settings_are_drawn_apart(name: str, a: Any, b: Any):
+    runs = frame().assign(**{name: a})
+    better = runs.assign(**{name: b})
     better[["accuracy", "validation_accuracy"]] += 0.1
-    pictures = sweeps.pictures(pd.concat([frame().assign(**{name: a}), better], ignore_index=True))
-    for kind in ("rank_lr", "lr_curves", "rank", "pareto"):
-        titles = [
-            picture.axes[0].get_title()
-            for key, picture in pictures.items()
-            if re.fullmatch(rf"{kind}(_(alpha|dora|run_dtype)_.*)?", key)
-        ]
-        assert (len(titles), sum(str(b) in title for title in titles)) == (2, 1)
-    first_cells = sorted(float(texts(picture)[0]) for key, picture in pictures.items() if key.startswith("rank_lr"))
-    assert first_cells == [72.0, 82.0]
+    pictures = sweeps.pictures(pd.concat([runs, better], ignore_index=True))
+    assert titles(pictures["lr"]) == [f"{name} {a or 'none'}", f"{name} {b}"]
+    assert [lines(pictures["lr"], panel)["rank 4"] for panel in (0, 1)] == [
+        pytest.approx([75.05, 76.05]),
+        pytest.approx([85.05, 86.05]),
+    ]
+    for picture in (pictures["rank"], pictures["adapter_parameters"]):
+        assert list(lines(picture).values()) == [pytest.approx([70, 70]), pytest.approx([80, 80])]
 
 
-def test_methods_without_a_rank_have_a_curve_each():
+def test_methods_without_a_rank_have_a_line_each():
     methods = [
         frame(ranks=(n,)).assign(method=name, rank=np.nan, targets=None) for n, name in enumerate(("bitfit", "ia3"))
     ]
     pictures = sweeps.pictures(pd.concat(methods, ignore_index=True))
-    assert set(pictures) == {"lr_methods", "pareto"}
+    assert set(pictures) == {"lr", "adapter_parameters"}
     curves = {"method bitfit": [71.05, 72.05], "method ia3": [72.05, 73.05]}
-    assert lines(pictures["lr_methods"]) == {name: pytest.approx(points) for name, points in curves.items()}
-    best = sweeps.best_rate(pd.concat([frame(), *methods], ignore_index=True))
+    assert lines(pictures["lr"]) == {name: pytest.approx(points) for name, points in curves.items()}
+    both = pd.concat([frame(), *methods], ignore_index=True)
+    assert set(lines(sweeps.pictures(both)["adapter_parameters"])) == {"method lora", "method bitfit", "method ia3"}
+    best = sweeps.best_rate(both)
     assert set(best["lr"]) == {2e-3}
     assert len(best) == 8  # two ranks and two methods, two seeds each
 
 
-def test_correlations_are_shown_in_percent_and_choose_the_rate():
-    cola = frame().rename(columns={"accuracy": "matthews", "validation_accuracy": "validation_matthews"})
-    assert texts(sweeps.heat_map(cola.assign(accuracy=0.6), "rank", "lr")) == ["72.0", "73.0", "75.0", "76.0"]
-    stsb = frame().rename(columns={"accuracy": "pearson", "validation_accuracy": "validation_pearson"})
-    assert set(sweeps.pictures(stsb)) == {"rank_lr", "lr_curves", "rank", "pareto"}
-    assert set(sweeps.best_rate(stsb)["lr"]) == {2e-3}
+def test_no_line_joins_methods_or_the_targets_of_a_method():
+    other = frame(ranks=(2,)).assign(method="ia3", rank=np.nan, targets="k", alpha=np.nan)
+    runs = pd.concat([frame(), frame().assign(alpha=32), other], ignore_index=True)
+    picture = sweeps.pictures(runs)["adapter_parameters"]
+    assert titles(picture) == ["alpha 16", "alpha 32", "alpha none"]
+    assert [list(lines(picture, panel)) for panel in range(3)] == [["method lora"], ["method lora"], ["method ia3"]]
+    wide = frame(ranks=(2, 8)).assign(targets="all-linear")
+    runs = pd.concat([frame(), wide], ignore_index=True)
+    assert set(lines(sweeps.pictures(runs)["adapter_parameters"])) == {"targets q,v", "targets all-linear"}
+
+
+def test_correlations_are_shown_in_percent_and_perplexity_is_best_where_lowest():
+    for name in ("matthews", "pearson"):
+        runs = frame().rename(columns={"accuracy": name, "validation_accuracy": f"validation_{name}"})
+        assert lines(sweeps.pictures(runs)["lr"])["rank 1"] == pytest.approx([72.05, 73.05])
+        assert set(sweeps.best_rate(runs)["lr"]) == {2e-3}
+    runs = frame().rename(columns={"accuracy": "perplexity", "validation_accuracy": "validation_perplexity"})
+    assert set(sweeps.best_rate(runs)["lr"]) == {1e-3}
 
 
 def test_rate_is_not_chosen_by_test_accuracy():
     for unscored in (frame().assign(validation_accuracy=np.nan), frame().assign(validation_accuracy=np.nan, steps=9)):
         both = pd.concat([frame(), unscored], ignore_index=True)
         assert sweeps.pictures(unscored) == {}
-        with warnings.catch_warnings(action="ignore"):
-            assert set(sweeps.pictures(both)) >= {"rank_lr", "lr_curves"}
+        assert set(sweeps.pictures(both)) == {"lr", "rank", "adapter_parameters"}
     unvalidated = frame().drop(columns="validation_accuracy")
     assert sweeps.pictures(unvalidated) == {}
-    assert set(sweeps.pictures(unvalidated[unvalidated["lr"] == 1e-3])) == {"rank", "pareto"}
+    assert set(sweeps.pictures(unvalidated[unvalidated["lr"] == 1e-3])) == {"rank", "adapter_parameters"}
     partly = frame().assign(validation_accuracy=lambda runs: runs["validation_accuracy"].where(runs["rank"] == 4))
     assert set(sweeps.best_rate(partly)["rank"]) == {4}
 

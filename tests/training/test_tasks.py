@@ -114,6 +114,13 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
     assert {text[:5] for text in load_task(str(file)).train.texts} == {"text "}
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_pairs_that_have_labels_too_are_read_as_labeled_texts_with_a_warning(tmp_path, suffix):
+    rows = [{**row, "prompt": "Why?", "response": "Because."} for row in records()]
+    with pytest.warns(LabWarning, match="is read as texts in 'text' with labels in 'label'; to train on its pairs"):
+        assert load_task(write(tmp_path, rows, suffix), seed=2**63 - 1).labels == ("no", "yes")
+
+
 def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
     rows = [{"review": r["text"], "stars": i % 3 + 8, "response": "Thanks!"} for i, r in enumerate(records())]
     rows += [{"review": None, "stars": 8}, {"review": "a new text", "stars": None}]
@@ -132,9 +139,15 @@ REFUSED = [
     ("csv", "text,label\na,1\nb,0\n", "has 2 different texts; at least 10"),
     ("csv", "text,class\na,1\nb,0\n", "no column 'label'; it has text, class"),
     ("csv", 'text,label\na,"1\n', "cannot be read as csv"),
-    ("csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', "line 7 has 3 fields"),
-    ("csv", "text,label\na,1,\nb,0,\n", "line 2 has 3 fields.*remove commas at line ends"),
-    ("csv", "text;label\na, b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
+    ("csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', "row 5, saw 3.: put commas"),
+    (
+        "csv",
+        "text,label\na,1,\nb,0,\n",
+        "cannot be read as csv .Expected 2 .* row 2, saw 3.*remove commas at line ends",
+    ),
+    ("csv", "", "cannot be read as csv: it is empty"),
+    ("csv", "text;label\na, b;1\n", "row 2, saw 2.: put commas between columns"),
+    ("csv", "text;label\na b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
     ("csv", "text,label,text\na,1,b\n", "has 2 columns named 'text': rename or remove all but one"),
     ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "without duplicates: 'label' has 1 different labels"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),

@@ -2,6 +2,7 @@ import json
 import random
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, TrainPanel, compare, memory, params, verdict
@@ -16,6 +17,7 @@ from lora_lab.training.models import load_model
 from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
+from lora_lab.widgets.rank_panel import RankPanel
 from tests.conftest import PLAIN, said
 
 
@@ -56,6 +58,16 @@ def test_shape_of_a_layer_errors_and_description():
     assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
     panel = LoRAPanel("model", model="llama-3-8b", rank=8)
     assert f"adds {params('llama-3-8b', LoRA(rank=8)).trainable:,} (0.042%)" in panel.describe()
+
+
+def test_wrong_values_are_refused_in_one_sentence():
+    for panel, wrong in (
+        *((LoRAPanel, wrong) for wrong in ({"view": "top"}, {"views": ["top"]})), (MemoryPanel, {"card": 5}),
+        (ComparePanel, {"reference": {"a": 1}}), (RankPanel, {"source": np.eye(3), "corner": 0}),
+        (TrainPanel, {"ranks": 3}),
+    ):  # fmt: skip
+        with pytest.raises(BadValue, match=r"^[^\n]+$"):
+            panel(**wrong)
 
 
 def test_own_model_is_counted_and_unchanged():
@@ -183,6 +195,5 @@ def test_panel_gives_the_result_of_compare_and_reuses_its_runs(tiny_encoder, opi
     assert panel.live["state"] == "done"
     assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in expected["methods"])
     entry, scores = panel.mine["against"]["LoRA r8 q,v"]["head"], scores_in(expected)
-    assert "-" not in entry["outcomes"]  # its answers were kept
     difference = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015).difference
     assert entry["difference"] == pytest.approx(difference, abs=1e-6)

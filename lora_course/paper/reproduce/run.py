@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_course import paper
-from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, Say, described, in_words, verdict_record
+from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Say, described, in_words, verdict_record
 from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.files import cached_json, read_json, write_json
 from lora_lab.training import device
@@ -58,20 +58,19 @@ def planned(items: Iterable[Item], minutes: float | None = None) -> Iterator[Fou
     """Plan each item from this machine's speed, without training; `error` says why an item would not run."""
     trained = set[str]()
     for item in items:
-        budget, error = minutes or item.minutes, None
+        budget, error, plan = minutes or item.minutes, None, Plan({}, 0.0)
         try:
             plan = item.expected(budget)
         except LabError as failure:
-            plan, error = Plan({}, 0.0), str(failure)
+            error = str(failure)
         words, needed = in_words(plan.sizes), round(plan.seconds / 60, 2)
         if item.store in trained and not error:
             words, needed = f"{words}; shares the runs of another item", 0.1
         trained |= {item.store} - {""}
         yield {
-            **{"item": item.name, "title": f"{item.title} (a surrogate)", "budget_minutes": budget},
-            **{"finding": item.finding, "rule": item.rule, "sizes": dict(plan.sizes), "words": words},
-            **{"minutes": needed, "error": error},
-        }
+            "item": item.name, "title": f"{item.title} (a surrogate)", "finding": item.finding, "rule": item.rule,
+            "budget_minutes": budget, "sizes": dict(plan.sizes), "words": words, "minutes": needed, "error": error,
+        }  # fmt: skip
 
 
 def _stored_result(folder: Path) -> Found | None:
@@ -81,58 +80,55 @@ def _stored_result(folder: Path) -> Found | None:
 
 def _run_item(item: Item, place: Place) -> Found:
     """Plan, run, judge, write. A failure becomes the result's `error` and never overwrites a measured result."""
-    started, plan, judged = time.perf_counter(), Plan({}, 0.0), Judged("undecided", "it was not run")
-    rows, verdicts, error = list[Row](), dict[str, Found](), None
+    started = time.perf_counter()
+    result: Found = {"sizes": {}, "planned_seconds": 0.0, "rows": [], "verdicts": {}, "error": None}
     timer = threading.Timer(LATE * 60 * place.minutes, place.stop.set)
     timer.daemon = True
     try:
         shared = place.folder.parent / (item.store or item.name)  # items with shared runs have one plan
         plan = Plan(**cached_json(shared / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict()))
+        result |= {"sizes": dict(plan.sizes), "planned_seconds": plan.seconds}
         summary = f"{in_words(plan.sizes)}; about {max(plan.seconds / 60, 0.1):.1f} min"
         place.say(f"{summary}; the finding: {item.finding} The rule: {item.rule}")
         timer.start()
-        rows, measured = item.measured(plan.sizes, place)
-        verdicts = {name: verdict_record(verdict) for name, verdict in measured.items()}
-        judged = item.judged(Kept({row.name: row.yours for row in rows}, plan.sizes, verdicts))
+        rows, verdicts = item.measured(plan.sizes, place)
+        result["rows"] = [row._asdict() for row in rows]
+        result["verdicts"] = {name: verdict_record(verdict) for name, verdict in verdicts.items()}
+        result = rejudged(item, result)
     except Exception as failure:  # catch everything: one failure must not cost the other items' hours of work
-        error = in_a_sentence(failure)
+        result = rejudged(item, {**result, "error": in_a_sentence(failure)})
     timer.cancel()
-    place.say(error or f"{judged.standing}: {judged.words}")
-    result = {
-        **{"version": VERSION, "item": item.name, "scale": "laptop", "ruled": "before"},
-        **_description(item, [row._asdict() for row in rows]),
-        **{"standing": judged.standing, "words": judged.words, "error": error, "verdicts": verdicts},
-        **{"budget_minutes": place.minutes, "sizes": dict(plan.sizes), "planned_seconds": plan.seconds},
+    place.say(result["error"] or f"{result['standing']}: {result['words']}")
+    result |= {
+        "version": VERSION, "item": item.name, "scale": "laptop", "budget_minutes": place.minutes,
         "seconds": time.perf_counter() - started,
         "environment": device.environment(device.choose(device.LENGTHS[0])),
-    }
-    if error and _stored_result(place.folder):
+    }  # fmt: skip
+    if result["error"] and _stored_result(place.folder):
         place.say("the earlier result is kept")
         return result
     write_json(place.folder / "result.json", result)
     return read_json(place.folder / "result.json")
 
 
-def _description(item: Item, rows: list[Found]) -> Found:
-    """Return the current texts about these rows: those of the item, and those of the paper's table."""
-    table = paper.table(item.name)
-    published, own = item.paper_says(table), ("finding", "rule", "limits", "axis", "line")
-    others = {name: words.format_map(table.expected) for name, words in item.others.items()}
-    texts = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
-    return {
-        **{"title": f"{item.title} (a surrogate)", "source": table.source, "shares": item.store},
-        **{name: getattr(item, name) for name in own},
-        "rows": [{**row, **text} for row, text in zip(rows, texts, strict=True)],
-        **{"expected": dict(table.expected), "discrepancies": list(table.discrepancies)},
-    }
-
-
 def rejudged(item: Item, result: Found) -> Found:
-    """Judge a result's values by the item's current rule; `ruled` says whether the rule is newer than the result."""
+    """Judge a result's values by the item's current rule, and add the item's current texts and the paper's numbers.
+
+    `ruled` says whether the rule is newer than the result.
+    """
+    table, own = paper.table(item.name), ("finding", "rule", "limits", "axis", "line")
+    published = item.paper_says(table)
+    others = {name: words.format_map(table.expected) for name, words in item.others.items()}
+    texts = [{"published": published.get(r["name"], ""), "expected": others.get(r["name"], "")} for r in result["rows"]]
     values = Kept({row["name"]: row["yours"] for row in result["rows"]}, result["sizes"], result.get("verdicts", {}))
-    judged = Judged(result["standing"], result["words"]) if result["error"] else item.judged(values)
-    ruled = result.get("ruled", "before") if result["rule"] == item.rule else "after"
-    return {**result, **_description(item, result["rows"]), "ruled": ruled, **judged._asdict()}
+    judged = Judged("undecided", "it was not run") if result["error"] else item.judged(values)
+    return {
+        **result, **judged._asdict(), **{name: getattr(item, name) for name in own},
+        "title": f"{item.title} (a surrogate)", "source": table.source, "shares": item.store,
+        "ruled": result.get("ruled", "before") if result.get("rule", item.rule) == item.rule else "after",
+        "rows": [{**row, **text} for row, text in zip(result["rows"], texts, strict=True)],
+        "expected": dict(table.expected), "discrepancies": list(table.discrepancies),
+    }  # fmt: skip
 
 
 def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:

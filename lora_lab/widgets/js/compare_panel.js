@@ -13,7 +13,7 @@ const TRAITS = {
 };
 const OUTCOMES = {
   b: "better", w: "worse", e: "equivalent", B: "better, but within the margin", W: "worse, but within the margin",
-  u: "undecided", "-": "not tested",
+  u: "undecided",
 };
 const DANCE = 4000; // milliseconds
 const STEPS = [20, 50, 100, 200, 400, 800];
@@ -84,7 +84,7 @@ function start(p) {
     const rows = data.methods.flatMap((entry) => {
       const test = data.against[rival.label]?.[entry.label];
       if (!test) return [];
-      const within = test.within.filter(([from]) => from <= at).at(-1)?.slice(1); // the 90% interval
+      const within = test.within.filter(([from]) => from <= at).at(-1).slice(1); // the 90% interval
       return [{ entry, test, letter: test.outcomes[at], within, word: OUTCOMES[test.outcomes[at]] }];
     });
     rows.sort((a, b) => b.test.difference - a.test.difference);
@@ -105,7 +105,7 @@ function start(p) {
     const share = method.trained / rival.trained;
     const trains = share === 1 ? "as many" : share < 1 ? `${percent(share)} of the` : `${about(share)} times the`;
     const corrected = holm(pair, at) && ` (as one of ${rows.length}: ${holm(pair, at)})`;
-    const verdict = pair && pair.letter !== "-" ? `; at a margin of ${size} it is ${pair.word}${corrected}` : "";
+    const verdict = pair ? `; at a margin of ${size} it is ${pair.word}${corrected}` : "";
     return `${escape(method.name)} trains ${trains} parameters ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
   }
 
@@ -116,19 +116,17 @@ function start(p) {
     if (!pair) return ["<b>not tested</b>", `${names} were not tested against each other.`];
     const { test, letter, within } = pair;
     const ends = `${format(test.low)} to ${format(test.high)}`;
-    const wide = within ? `The 90% interval, ${format(within[0])} to ${format(within[1])},` : "The 90% interval";
-    const beyond = within && (within[1] < -margin || within[0] > margin);
+    const wide = `The 90% interval, ${format(within[0])} to ${format(within[1])},`;
+    const beyond = within[1] < -margin || within[0] > margin;
     const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: it may matter`;
     const differs = `The 95% interval, ${ends}, excludes 0. Luck alone rarely causes this.`;
-    const real = `${differs} ${within ? `${wide} ${matters}.` : ""}`;
+    const real = `${differs} ${wide} ${matters}.`;
     const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"}, but not by more than
       the margin that you set.`;
     const words = {
       e: `${wide} lies inside ±${size}: whatever the difference is, it is too small to matter here.`,
       u: `The 95% interval, ${ends}, includes 0, so neither is shown to be better. ${wide} reaches beyond the margin, so they
         are not shown to be equivalent. ${moreData(test, at)}`,
-      "-": `The 95% interval is ${ends}. This comparison saved no answers, so no margin could be tested except its own,
-        ${about(data.scale * data.margin)} ${data.gap}.`,
       w: real, b: real, W: small, B: small,
     };
     const [word, qualifier] = OUTCOMES[letter].split(", ");
@@ -148,8 +146,8 @@ function start(p) {
 
   /** The outcome among all pairs, if Holm's correction changes it. */
   function holm(pair, at) {
-    const together = pair?.test.together[at] ?? "-";
-    return together === "-" || together === pair.letter ? "" : OUTCOMES[together];
+    const together = pair?.test.together[at];
+    return !together || together === pair.letter ? "" : OUTCOMES[together];
   }
 
   function holmWords({ pair, rows, at }) {
@@ -161,7 +159,7 @@ function start(p) {
   function draw() {
     now = read();
     const { data, pair, danced, rows, axis, format, rival, size, margin } = now;
-    const draws = Boolean(p.kernel && pair && !pair.test.outcomes.includes("-"));
+    const draws = Boolean(p.kernel && pair);
     const dances = draws || Boolean(p.get("dance").number);
     const [any, both] = [Boolean(data), hasMethods(p.get("stored")) && hasMethods(p.get("mine"))];
     p.offer({
@@ -220,7 +218,7 @@ function start(p) {
   /** The next margin from which the pair has another outcome, or else the first such margin; -1 if there is none. */
   function flips({ pair, at }) {
     const letters = pair ? [...pair.test.outcomes] : [];
-    const changes = (letter, i) => i > 0 && letter !== letters[i - 1] && letter !== "-" && letters[i - 1] !== "-";
+    const changes = (letter, i) => i > 0 && letter !== letters[i - 1];
     const next = letters.findIndex((letter, i) => i > at && changes(letter, i));
     return next < 0 ? letters.findIndex(changes) : next;
   }

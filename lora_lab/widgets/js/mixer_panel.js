@@ -7,7 +7,7 @@ import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5, logits: true };
-const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, a pile's width; number of changing texts to quote
+const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, a pile's width; number of texts to quote
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
 const positive = (row) => sum(row.map((z) => z > 0)) / row.length;
 const BODY = `<header><div class="title"></div></header>
@@ -65,6 +65,7 @@ function start(p) {
     const [first, second, both] = [about(1 - share), about(share), p.get("logits")];
     const average = percent(sum(Array.from(sure[at], (byte) => Math.max(byte, 255 - byte))) / 255 / texts.length);
     const surest = [logits, mixed].map((each) => percent(1 / (1 + Math.exp(-Math.max(...each[at].map(Math.abs))))));
+    const worst = [...texts.keys()].sort((a, b) => sure[0][a] - sure[0][b]);
     const word = turned[at].length === 1 ? "answer changes" : "answers change";
     const found = both ? `no answer is more than ${surest[0]} sure; with mixed logits, none is more than ${surest[1]} sure` : `it is ${average} sure on average`;
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
@@ -78,8 +79,8 @@ function start(p) {
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
       ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${found}.`,
       ".dashed": `Right answers${both ? "; dashed: logits mixed instead of weights" : ""}`,
-      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Only ${names[0]}`,
-      ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
+      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Most surely wrong with only ${names[0]}`,
+      ul: (at ? turned[at] : worst).slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
     const rows = shares.map((s, i) => [about(s), percent(right[i]), ...(both ? [percent(positive(mixed[i]))] : []), count(turned[i].length)]);
     p.numbers(() => table([`share of ${names[1]}`, "right", ...(both ? ["with mixed logits"] : []), "answers that change"], rows, at));

@@ -235,17 +235,16 @@ class FakePanel:
 
 BEST = 2e-3 / 8**0.5  # at alpha 128
 ANSWERS += [
-    ("missed", (lambda r, R: math.sqrt(1 - r / R),)),
-    ("missed", (lambda r, R: math.sqrt(1 - sum(1 / R for _ in range(r))),)),  # 1e-8 instead of 0
+    ("missed", (lambda r, R: (R - r) / R,)),
+    ("missed", (lambda r, R: 1 - sum(1 / R for _ in range(r)),)),  # 1e-16 instead of 0
     ("bracket", ([2.4e-4, 7e-4, 2.1e-3], 128.0, FakePanel())),
     ("bracket", (BEST * np.array([1 / 2.1, 1, 2.1]), 128.0, FakePanel())),  # 2.1 points worse on each side
     ("bracket", (5, 128.0, FakePanel()), "not yet: replace each ... with a rate"),
     ("bracket", ([..., ..., ...], 128.0, FakePanel()), "not yet: replace each ... with a rate"),
     ("bracket", ([2.4e-4, 7e-4, 2.1e-3], 128.0, FakePanel(error="the disk is full")), "not yet: the disk is full"),
-    ("missed", (lambda r, R: 1 - r / R,), "a size is its square root"),
-    ("missed", (lambda r, R: (r / R) ** 0.5,), "what the student finds"),
-    ("missed", (lambda r, R: 1 - (r / R) ** 0.5,), "energies do"),
-    ("missed", (lambda r, R: R - r,), "R - r are missing"),
+    ("missed", (lambda r, R: math.sqrt(1 - r / R),), "needs no root"),
+    ("missed", (lambda r, R: r / R,), "what is left"),
+    ("missed", (lambda r, R: R - r,), "what share of all pieces"),
     ("bracket", ([5e-4, 7e-4, 1e-3], 128.0, FakePanel()), "closer rates differ only by luck"),
     ("bracket", ([2.1e-3, 7e-4, 2.4e-4], 128.0, FakePanel()), "lowest rate first"),
     ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, FakePanel()), "rates farther apart may miss the peak"),
@@ -390,7 +389,7 @@ ANSWERS += [
 
 # ---- lessons 09 and 10
 
-CHOICES = ("LoRA", 2e-4, "beside", "none to learn", 1600)
+CHOICES = ("LoRA", 2e-4, "keep apart", "none to learn", 1600)
 PLAN = {name: (choice, SUPPORT[name]) for name, choice in zip(SUPPORT, CHOICES, strict=True)}
 ANSWERS += [
     ("flip", ({"models": "llama-2-70b"},)),

@@ -1,5 +1,6 @@
 import math
 from copy import deepcopy
+from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -57,12 +58,13 @@ def test_right_wrong_and_unsolved_answers(name: str):
 
 
 def test_numbers_of_any_type_are_accepted_and_must_be_finite():
-    for number in (np.int64(4224), np.float32(4224), 4224.0, np.array(4224), torch.tensor(4224)):
+    for number in (np.int64(4224), np.float32(4224), 4224.0, Decimal(4224), np.array(4224), torch.tensor(4224)):
         assert checks.check_pair_numbers(number).passed
     assert checks.check_energy(lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum())).passed
+    assert checks.check_half_width(lambda p, n: Decimal(1.96 * (p * (1 - p) / n) ** 0.5)).passed
     assert checks.check_flattered(np.float32(0.002), -0.4).passed  # fp32 rounds 0.002
     assert checks.check_flip({"seq": torch.tensor(32)}).passed
-    for margin in (Fraction(3, 2), torch.tensor(1.5), np.array(1.5)):
+    for margin in (Fraction(3, 2), Decimal("1.5"), torch.tensor(1.5), np.array(1.5)):
         assert checks.check_defense(margin, "worse but within the margin", "c").passed
     assert checks.check_energy(lambda s, r: "0.6").words == "return a number, not str"
     assert "'float' object" not in checks.check_energy(0.6).words  # the function's value
@@ -187,7 +189,6 @@ def test_teacher_has_the_rank_drawn_for_the_student(monkeypatch: pytest.MonkeyPa
         values = torch.linalg.svdvals(knobs.teacher())
         rank = int((values > 0.5).sum())
         assert torch.allclose(values[:rank], torch.ones(rank), atol=1e-5)
-        assert f"the secret has rank {rank}: expect" in checks.check_missed(...).right.why
         ranks.add(rank)
     assert len(ranks) > 2
 
@@ -295,5 +296,5 @@ def test_word_for_a_published_pair_follows_from_gap_and_marks(name: str):
     *rows, _ = reproducing.PAIRS[name]
     first, second = reproducing.published(name)
     _, points, word = checks.check_published(..., ..., ..., name).right.values()
-    expected = "a gap" if [row[2] for row in rows] == ["†", "†"] else "unlike starts"
+    expected = "a gap" if [row[2] for row in rows] == ["†", "†"] else "different starts"
     assert word.right == ("noise" if abs(first - second) < points.right else expected,)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -259,6 +260,7 @@ def test_arrays_tensors_frames_and_functions_round_trip():
     array, frame = np.arange(6.0).reshape(2, 3)[:, ::2], pd.DataFrame({"lr": [1e-3, 2e-3], "method": ["lora", None]})
     assert np.array_equal(round_trip(array), array)
     pd.testing.assert_frame_equal(round_trip(frame), frame)
-    assert round_trip([frame["lr"], np.float32(0.5), np.int64(3), np.bool_(True)]) == [[1e-3, 2e-3], 0.5, 3, True]
+    plain = [frame["lr"], np.float32(0.5), np.int64(3), np.bool_(True), Decimal("0.5")]
+    assert round_trip(plain) == [[1e-3, 2e-3], 0.5, 3, True, 0.5]
     assert round_trip(len) is len
     assert type(round_trip(object())).__name__ == "object"

@@ -88,10 +88,12 @@ def test_each_machine_gets_its_wheels_and_the_manifest_lists_every_file(gathered
 
 def test_gather_resumes_with_the_locked_versions(house: Path, index: Path, monkeypatch, tmp_path: Path):
     """A partly copied wheel is downloaded again, an earlier version is removed, and nothing else is downloaded."""
-    files, wheels, source = manifest_of(house)["files"], house / "wheels", tmp_path / "source"
+    before, wheels, source = manifest_of(house), house / "wheels", tmp_path / "source"
     (wheels / PLAIN).write_bytes(b"half")
     (wheels / "plain-0.9-py3-none-any.whl").write_bytes(b"an earlier version")
-    (house / "manifest.json").write_text('{"lab": "0", "targets": {}, "files": {}}')
+    (house / "manifest.json").write_text(json.dumps(before | {"files": {}}))  # as after an interruption
+    with pytest.raises(BadValue, match="is unfinished"):
+        wheelhouse.check(house)
     source.mkdir()
     for name in (PLAIN, "toy_data-1.0-py3-none-any.whl"):
         shutil.copy(index / name, source)
@@ -99,8 +101,18 @@ def test_gather_resumes_with_the_locked_versions(house: Path, index: Path, monke
     for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": source.as_uri()}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     gather(house, [LINUX], print, wheel=index / LAB)
-    assert wheelhouse.check(house)["files"] == files
+    assert wheelhouse.check(house) | {"made": before["made"]} == before
     assert not (wheels / "plain-0.9-py3-none-any.whl").exists()
+
+
+def test_another_build_of_the_lab_needs_every_machine_again(house: Path, index: Path, tmp_path: Path):
+    rebuilt = Path(shutil.copy(index / LAB, tmp_path))
+    with zipfile.ZipFile(rebuilt, "a") as file:
+        file.comment = b"rebuilt"
+    with pytest.raises(Failed, match=f"Windows .* has no wheels for wheels/{rebuilt.name}; run lora-lab"):
+        gather(house, [LINUX], print, wheel=rebuilt)
+    with pytest.raises(BadValue, match="is unfinished"):
+        wheelhouse.check(house)
 
 
 def package_index(folder: Path, *wheels: Path) -> str:
@@ -186,8 +198,11 @@ def stick(index: Path, tmp_path: Path) -> Path:
         site = str(Path(pytest.__file__).parents[1])
         run = f"import sys, runpy\nsys.path[:0] = [{site!r}]\nrunpy.run_module('pip', run_name='__main__')\n"
         archive.writestr("pip/__main__.py", run)
-    wheelhouse._lock(house / f"{target.name}.txt", target, [lab, plain], cuda=False)
-    wheelhouse._write_manifest(house)
+    lock, files = house / f"{target.name}.txt", {f"wheels/{path.name}": facts_of(path) for path in (lab, plain)}
+    hashes = [f"{'=='.join(name[7:].split('-')[:2])} --hash=sha256:{file['sha256']}" for name, file in files.items()]
+    lock.write_text("\n".join(hashes))
+    manifest = {"targets": {target.name: list(files)}, "files": {**files, lock.name: facts_of(lock)}}
+    (house / "manifest.json").write_text(json.dumps(manifest))
     return house
 
 
@@ -195,8 +210,8 @@ def test_install_works_offline_in_a_path_with_spaces(stick: Path, tmp_path: Path
     folder = tmp_path / "Mein Labor für LoRA"
     old = folder / ".venv" / "bin" / "python"
     old.parent.mkdir(parents=True)
-    old.write_text("#!/bin/sh\necho 3.10\n")  # an environment of another Python version is replaced
-    old.chmod(0o755)
+    old.touch()
+    (folder / ".venv" / "pyvenv.cfg").write_text("version = 3.10.1\n")  # of another Python version: replaced
     wheelhouse.install(stick, folder, assets=False)
     (folder / ".venv" / "kept").touch()
     wheelhouse.install(stick, folder, assets=False)  # a repeated installation keeps the environment
