@@ -71,7 +71,7 @@ panel
 #
 # **LoRA may still be your choice.** The lead's 90% interval reaches just below -2.1<!--as_good.lora.low-->. With a margin of 2.2<!--as_good.lora.within--> points or more, LoRA is *worse, but within the margin*.
 #
-# LoRA needs 4<!--as_good.memory--> times less memory, or 2<!--as_good.memory.fp32--> times less if the number formats match. (In lesson 04, it was 3.8<!--fit.minilm.times-less--> times, with 4 texts instead of 16: **more tokens, smaller savings**.)
+# LoRA needs 4<!--as_good.memory--> times less memory. In the same number format, it's 2<!--as_good.memory.fp32--> times less. With 4 texts instead of 16, that was 3.8<!--fit.minilm.times-less--> times (lesson 04): **more tokens, smaller savings**.
 #
 # LoRA on all linear layers (80.9<!--as_good.all-->%) is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.
 # </details>

@@ -133,7 +133,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # <details><summary>Which three lines of our run's output are warnings?</summary>
 #
 # 1. *Validation loss 0.6230:* guessing between two labels gives 0.69, which isn't much worse.
-# 2. *At the edge of RATES:* a higher rate may be better, perhaps because our script takes only 30 steps.
+# 2. *At the edge of RATES:* a higher rate may be better, perhaps because our script takes 30 steps. (In 200 steps, 0.002 can collapse: lesson 15.)
 # 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
 #
 # On Monday, ask for more rows.

@@ -118,11 +118,11 @@ checks.check_lowest(lowest, at_the_last="unknown")
 
 # %% [markdown]
 # ## Why a factor at all?
-# At every step, Adam moves each trained number by about the rate $\eta$, however small its gradient is. LoRA trains $A$ and $B$, and $W$ changes by $\frac{\alpha}{r}BA$. Each entry of $BA$ is a sum of $r$ products of small numbers, so $W$ moves little, and LoRA needs a higher rate. If both matrices grow like $\eta$, and the products push the same way, then
+# At every step, Adam moves each number by about the rate $\eta$, however small its gradient is. LoRA trains $A$ and $B$, and $W$ changes by $\frac{\alpha}{r}BA$. Each entry of $BA$ is a sum of $r$ products of small numbers, so $W$ moves little, and LoRA needs a higher rate. If both matrices grow like $\eta$, and the products push the same way, then
 #
 # $$\text{change of }W\;\approx\;\frac{\alpha}{r}\cdot r\cdot\eta^2=\alpha\,\eta^2.$$
 #
-# It's a sketch: $A$ starts at random numbers (lesson 01). At first, $W$ changes by about $\alpha\,\eta\,|A_0|$, and quadrupling $\alpha$ would quarter the rate. Later, when $A$'s own changes are larger, **the best rate shouldn't depend on the rank, and quadrupling $\alpha$ should halve it.** Then at $\alpha=16$, the valleys of all ranks coincide; with $\alpha=r$, they move left as the rank grows. **Do they?**
+# It's a sketch: $A$ starts at random numbers. At first, $W$ changes by about $\alpha\,\eta\,|A_0|$, and quadrupling $\alpha$ would quarter the rate. Later, when $A$'s own changes are larger, **the best rate shouldn't depend on the rank, and quadrupling $\alpha$ should halve it.** Then at $\alpha=16$, the valleys of all ranks coincide; with $\alpha=r$, they move left as the rank grows. **Do they?**
 
 # %% alt="Validation loss against the learning rate, for ranks 1, 8, 64 and 128. With alpha 16, the four valleys lie on top of each other, near 25 times full fine-tuning's rate. With alpha equal to the rank, they move left as the rank grows, from 83 times to 9."
 runs = pd.read_csv(shipped("data/results/rates.csv"))  # ours; other seeds than above
@@ -199,7 +199,7 @@ assert 2.8 < ratios["LoRA, all linear"][0] * (16 / 144) ** 0.5 < 3.2
 # <details><summary>What we found: rank and alpha</summary>
 #
 # - **$\alpha$ moves the best rate; the rank hardly does.** With $\alpha=r$, the formula predicts a factor of $\sqrt{64}=8$ from rank 1 to 64. We measured 5.9<!--regret.fall--> (95% interval: 1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->).
-# - **Ten and three can both be right.** On all linear layers, the line reaches three near $\alpha=144$; [the reader](https://github.com/Brokttv/Lora-Without-Regret) found three at 320.
+# - **Ten and three can both be right.** On all linear layers, the line reaches three near $\alpha=144$; [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten at 160 and three at 320.
 # - **At high $\alpha$, $A$'s start shows.** From 256 to 1,024, the best rate falls by a factor of 3.7 (95% interval: 3.1 to 4.5), not 2: such low rates hardly move $A$.
 # </details>
 #
@@ -213,7 +213,7 @@ print(f"full fine-tuning of the layer: {found['full']['accuracy']}%, {found['ful
 pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
 
 # %% [markdown]
-# **Exercise 2: what does this table show?** Which is the lowest rank that's too high for this layer (`impossible`)? Which sentence does it support? What would you try next: "more ranks", "more seeds" or "more rates"?
+# **Exercise 2: what does this table show?** Which is the table's lowest rank that's too high for this layer (`impossible`)? Which sentence does it support? What would you try next: "more ranks", "more seeds" or "more rates"?
 #
 # - **a**: At this rate and length, $\alpha=r$ gave the highest accuracy at ranks above 8.
 # - **b**: Beyond rank 4, a higher rank gains little.

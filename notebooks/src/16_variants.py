@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month, a paper says: *our variant beats LoRA*. Many papers train all methods at one learning rate (lesson 05). We tuned each method's rate. **Which variants are better, and what do they cost?**
+# Every month, a paper says: *our variant beats LoRA*. Some comparisons train all methods at one learning rate. We tuned each method's rate. **Which variants are better, and what do they cost?**
 #
 # ## Three guesses
 # MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v`. For each method, we took the best of six to eight rates, using three seeds. Then we scored five new seeds on 2,000 test sentences. The margin is 1.5 points. Be 80% sure.
