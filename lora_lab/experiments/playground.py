@@ -117,7 +117,7 @@ def read(folder: str | Path) -> Playground | None:
 
 
 def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
-    """Yield (student's subfolder, record) for every run except the files in `skip`. Raises: see `read`."""
+    """Yield (student's subfolder, record) for every run whose file isn't in `skip`. Raises: see `read`."""
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
     seen = set[int]()  # a student's run counts once, even if there are a zip file and its unpacked folder

@@ -185,7 +185,7 @@ class Pack:
 
     @property
     def stopped(self) -> bool:
-        """Whether training was stopped by hand. Some members may have finished in the same step."""
+        """Whether training was stopped by hand. Even then, some members may have finished in that step."""
         return any(member.status == "stopped" for member in self.members)
 
     # ---- parts of the loop

@@ -177,7 +177,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are right. Of the 200 others, the model gets 51 to 57% right, depending on your sixteen reviews. Guessing would get 43 to 57% (95% interval; see lesson 02). So your $A$ and $B$ only memorized sixteen reviews.
+# All sixteen answers are right. Of the other 200, the model gets 51 to 57% right, depending on your sixteen reviews. Guessing would get 43 to 57% (95% interval; see lesson 02). So your $A$ and $B$ only memorized sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it

@@ -30,7 +30,7 @@ lesson.start("02")
 #
 # 1. **We trained with forty seeds. How many points separate the worst run from the best?**
 # 2. **On average, on how many of 100 sentences do two of these runs disagree?**
-# 3. **Suppose two runs truly differ by one point. How many sentences does a test need, so that four of five tests show the gap?**
+# 3. **Suppose two runs truly differ by one point. How many sentences must a test have for four of five tests to show the gap?**
 #
 # Then press **Start** (on the web page, **replay**).
 

@@ -129,7 +129,7 @@ MemoryPanel("llama-3-8b", "QLoRA", seq=512, card=mine, checkpointing=True, model
 # - **Activations** (with checkpointing): each layer's input, $h$ numbers of 2 bytes.
 # - **Logits:** the model's scores for the next token, one for each of the $V$ entries of its vocabulary. For each score, the loss needs three fp32 numbers: the score, its log-probability and its gradient.
 #
-# The rest is *fixed*: weights and optimizer. Read both in *every phase in numbers*. Then write the peak as a formula.
+# The rest is fixed: weights and optimizer. Read them below *every phase in numbers*. Then write the peak as a formula.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers

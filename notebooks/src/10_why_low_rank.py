@@ -236,7 +236,7 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 # <details><summary>Answer box</summary>
 #
 # 1. **Is the model simple? No.** One weight matrix needs 144 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In effect, yes; in energy, no.** This matrix's change needs 112 pieces for 90% of its energy. But with two pieces of each change, 79.2<!--knobs.cut.2-->% of the answers are right. *Ours: one run.*
+# 2. **Is the change simple? By effect, yes; by energy, no.** This matrix's change needs 112 pieces for 90% of its energy. But with two pieces of each change, 79.2<!--knobs.cut.2-->% of the answers are right. *Ours: one run.*
 # 3. **Is the task simple? With two labels, yes.** A gradient needs about 12 pieces for 90% of its energy.
 #
 # **Trained matrices of rank 8 hold hundreds of unrelated facts.** *Ours (400 steps, random vectors of 128 numbers): they hold 256 of 256 facts, or 74% of 512.*

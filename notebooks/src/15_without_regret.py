@@ -91,7 +91,7 @@ ClaimPanel("rate_above_full", claims=["rate_above_full"])
 #
 # - **The place matters:** about ten times full fine-tuning's rate on all linear layers, 25 times on `q,v`.
 # - **One multiple for both places?** Ten times loses the fewest nats. But on all linear layers, there's a cliff. At 0.002 (×24), two of three seeds are near guessing. Even at 0.001 (×12), the best rate in tuning, one of lesson 16's five seeds collapses to 49.3%. Too low costs less: lesson 03's 0.0005 (×6) loses 0.01 nats. **If in doubt, go lower.**
-# - **Is it always ten?** Only up to a factor of 7 (on the slider: 10): the six intervals reach from 4.8 to 66.
+# - **Is it always ten?** Only within a factor of 7 (on the slider: 10): the six intervals reach from 4.8 to 66.
 # </details>
 #
 # ## Where is the bottom of a valley?

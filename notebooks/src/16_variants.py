@@ -149,7 +149,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None of the eight is proven better than plain LoRA** if each has its own rate. LoRA-XS and TinyLoRA are worse. Six verdicts are *undecided*: the 95% intervals reach from 4.1 points behind LoRA (LoRA-FA) to 1.7 ahead (PiSSA). (If each were the only test, rsLoRA and DoRA would be *equivalent*.)
+# - **None of the eight is proven better than plain LoRA** if each has its own rate. LoRA-XS and TinyLoRA are worse. Six verdicts are *undecided*: the 95% intervals reach from 4.1 points behind LoRA (LoRA-FA) to 1.7 ahead (PiSSA). (Tested alone, rsLoRA and DoRA would be *equivalent*.)
 # - **With one rate for all, 5<!--variant.winners--> of the six can win,** but three win by less than half a point. At the lowest rate, plain LoRA has hardly learned anything, so LoRA+ looks 17.3<!--variant.flattered--> points better.
 # - **Best rates differ.** Measured by loss, not accuracy (lesson 15), LoRA-FA's best rate is 3.4<!--regret.fa--> times that of plain LoRA (95% interval: 1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), and LoRA+'s is 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
 # - **One method outside the eight is equivalent to LoRA: IA3**, with a fifth of LoRA's numbers and a file of 61 kB. But it needs 85<!--variant.ia3.peak--> MiB of memory, and LoRA needs 73<!--variant.lora.peak-->.

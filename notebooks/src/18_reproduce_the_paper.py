@@ -132,7 +132,7 @@ assert [row["published"][:5] for row in ours["rows"] if "bottleneck H" in row["n
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The outcome can depend on the machine.** On our CPU, two bottlenecks slow one text down by 28.7<!--reproduce.h.one-->%, and cost less with a large batch: the finding *holds*. Another run was *undecided*.
+# **The outcome can depend on the machine.** On our CPU, with two bottlenecks, one text takes 28.7<!--reproduce.h.one-->% longer, and a large batch slows down less: the finding *holds*. Another run was *undecided*.
 # </details>
 #
 # ## All eleven

@@ -99,7 +99,7 @@ def _with_adapter(base: nn.Module, method: Any) -> nn.Module:
 
 
 def _time_models(models: Mapping[str, nn.Module], ids: torch.Tensor, seed: int) -> dict[str, float]:
-    """Measure the seconds of each model, in random order."""
+    """Time each model, in random order."""
     order, times = random.Random(seed).sample(sorted(models), len(models)), dict[str, float]()
     for name in order:
         start = time.perf_counter()
