@@ -18,7 +18,7 @@ from benchmarks.train import timed
 from lora_lab import LoRA, Recipe, memory
 from lora_lab.experiments.sweep import pack_size
 from lora_lab.training import device
-from lora_lab.training.loop import training_mode, update
+from lora_lab.training.member import training_mode, update
 from lora_lab.training.pack import Pack
 
 RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200

@@ -24,7 +24,7 @@ from lora_lab import LoRA, Recipe
 from lora_lab.files import write_json
 from lora_lab.training import device
 from lora_lab.training.device import in_parts
-from lora_lab.training.loop import training_mode, update
+from lora_lab.training.member import training_mode, update
 from lora_lab.training.pack import Pack
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "cost.json"

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -61,26 +62,32 @@ def unwritable(folder: Path, error: OSError) -> BadValue:
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write two files so that old files and new files never mix.
+    """Write several files so that old files and new files never mix.
 
-    contents   The contents of the files, by name. Without the second file, readers must ignore the first file.
-    The second file is moved away first and written last, so it is missing if the process is killed in between.
-    Raises: BadValue if the folder cannot be written to. If the first file cannot be replaced, the earlier files stay.
+    contents   The contents of each file, by name. If the last file is missing, readers must ignore the other files.
+    The last file is removed first and written last, so it is missing if the process is killed in between.
+    Raises: BadValue if the folder cannot be written to. The earlier files are then restored.
     """
-    first, second = contents
-    earlier = folder / f".{second}.earlier"
+    *others, last = contents
     with _written(folder, contents) as new:
-        if replaces := (folder / second).exists():
-            _replace(folder / second, earlier)
+        earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
+        replaced = [name for name in (last, *others) if (folder / name).exists()]
         try:
-            _replace(new[first], folder / first)
+            for name in replaced:
+                _replace(folder / name, earlier[name])
+            for name, path in new.items():
+                _replace(path, folder / name)
         except BaseException:
-            if replaces:
-                os.replace(earlier, folder / second)
+            for name in new:
+                if earlier[name].exists():
+                    os.replace(earlier[name], folder / name)
+                elif name not in replaced:
+                    (folder / name).unlink(missing_ok=True)
             raise
-        _replace(new[second], folder / second)
-        with suppress(OSError):  # on Windows, it may be open; the next call replaces it
-            earlier.unlink()
+        for name in new:  # also remove what killed processes left behind
+            for path in folder.glob(f".{escape(name)}.*.earlier"):
+                with suppress(OSError):  # on Windows, the old file may be open, but the new files are in place
+                    path.unlink()
 
 
 def _replace(old: Path, new: Path) -> None:

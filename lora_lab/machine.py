@@ -1,10 +1,11 @@
-"""The memory of this machine or container, its free ports, and a quiet transformers.
+"""The memory of this machine or container, its free ports, the command for a Jupyter server, and a quiet transformers.
 
 The installer uses this module before any package is installed, so it imports only the standard library.
 """
 
 import os
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -72,3 +73,9 @@ def free_port(first: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise BadValue(f"ports {first} to {first + PORTS - 1} are all in use; choose another with --port")
+
+
+def jupyter_app(module: str) -> list[str]:
+    """Return the command for a Jupyter application, without jsonschema's IRI check, which takes a second to import."""
+    code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
+    return [sys.executable, "-c", code]

@@ -17,7 +17,7 @@ from typing import Any
 from lora_lab.errors import BadValue, Failed
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.kernels import forked_kernels
-from lora_lab.machine import free_port, memory
+from lora_lab.machine import free_port, jupyter_app, memory
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # hashes of the copied lessons, to detect those that a student has changed
@@ -51,7 +51,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",  # the default manager contacts a package registry
     }
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    command = [*jupyter_app("jupyterlab.labapp"), *(f"--{name}={value}" for name, value in options.items())]
     if check or not browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:

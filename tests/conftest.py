@@ -31,10 +31,10 @@ from torch import nn
 
 from lora_course import cli
 from lora_lab import BadValue, LabError, LoRA, Recipe, Run, load_model, load_tokenizer, save_adapter
+from lora_lab.machine import quiet
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
-from lora_lab.training.watching import quiet
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's import of it takes a second
 settings.register_profile("slow machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import secrets
-import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 from lora_lab.errors import NotFound
 from lora_lab.files import write_json
-from lora_lab.machine import free_port
+from lora_lab.machine import free_port, jupyter_app
 from lora_lab.training.assets import home
 from lora_lab.workbench import serving
 
@@ -43,7 +42,7 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
         cells = [{**cell, "source": f"import lora_lab as lab\n{panel}"} for panel in panels]
         page = Path(folder) / "panels.ipynb"
         write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
-        command = [sys.executable, "-m", "voila", str(page), *options]
+        command = [*jupyter_app("voila.app"), str(page), *options]
         with serving("Voila", command, env, port, say, "stopping the server", quiet=True) as server:
             address = f"http://127.0.0.1:{port}/?token={token}"
             say(f"the panels are at {address} (Ctrl+C stops the server)")

@@ -19,10 +19,10 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab import LoRA, NotFound, load_model
+from lora_lab.machine import quiet
 from lora_lab.methods.base import Report
 from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
 from lora_lab.training.assets import shipped
-from lora_lab.training.watching import quiet
 
 SOUND, USUAL = shipped("data/results/minilm-rt-r8"), LoRA(rank=8)
 

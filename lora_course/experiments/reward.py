@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from lora_lab import Recipe, load_task
 from lora_lab.training.evaluate import ROWS
-from lora_lab.training.loop import Member
+from lora_lab.training.member import Member
 from lora_lab.training.models import answering, load_tokenizer
 from lora_lab.training.pack import Pack
 

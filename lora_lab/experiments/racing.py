@@ -18,7 +18,7 @@ import numpy as np
 from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import LEVEL, Pair, holm
 from lora_lab.metrics import goodness, main_metric, metric
-from lora_lab.training.loop import Member
+from lora_lab.training.member import Member
 from lora_lab.training.recipe import Recipe, describe, recipe_from
 from lora_lab.training.runs import FINISHED, Run, Store
 

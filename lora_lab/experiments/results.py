@@ -8,24 +8,19 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from lora_lab.errors import BadValue, LabError, NotFound, nearest, warn
 from lora_lab.files import write_atomically
-from lora_lab.lazy import Lazy
+from lora_lab.lazy import pd
 from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task, task_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Lazy("pandas")  # 25 MB, which an idle panel doesn't need
 
 SETTINGS = [f.name for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")]
 FREE = ("seed", "subset", "start", "attention", "task")  # settings in which the runs of one score may differ; no others

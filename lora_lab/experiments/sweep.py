@@ -34,7 +34,7 @@ from lora_lab.methods.base import whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import cut
-from lora_lab.training.loop import Member, Progress
+from lora_lab.training.member import Member, Progress
 from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack, key
@@ -161,7 +161,9 @@ class Sweep:
                 left = [recipe for recipe in stage if recipe.hash not in self._done]
                 self._bar.total += sum(recipe.steps for recipe in left)
                 self._bar.refresh()
-                sizes += self._train(left)
+                for pause in (True, False) if race else (False,):
+                    sizes += self._train(left, pause)
+                    left = [recipe for recipe in left if recipe.hash not in self._done and not self._stop.is_set()]
                 if self._stop.is_set():
                     break
             stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
@@ -197,10 +199,10 @@ class Sweep:
                     kept[run.recipe.hash] = run
         return kept
 
-    def _train(self, left: Sequence[Recipe]) -> list[int]:
+    def _train(self, left: Sequence[Recipe], pause: bool) -> list[int]:
         """Train the runs, interrupted ones first, in packs of runs that are at the same step; return the packs' sizes.
 
-        In a race, several packs pause halfway, and the runs that are left are packed again.
+        pause   in a race, whether several packs pause halfway, so that the next call packs the runs that are left
         """
         steps, paths = dict.fromkeys(left, 0), dict[Recipe, Path]()
         by_hash = {recipe.hash: recipe for recipe in left}
@@ -217,13 +219,12 @@ class Sweep:
             self._train_on_cluster(groups)
             return [len(group) for group in groups]
         if self._race:
-            self._race.pauses = len(groups) > 1
+            self._race.pauses = pause and len(groups) > 1
         for group in groups:
             with training_lock(self._stop):
                 if not self._stop.is_set():
                     self._train_pack(group, {paths[recipe] for recipe in group if recipe in paths})
-        paused = [recipe for recipe in left if recipe.hash not in self._done and not self._stop.is_set()]
-        return [len(group) for group in groups] + (self._train(paused) if paused else [])
+        return [len(group) for group in groups]
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
         """Train one pack and store its runs.

@@ -244,7 +244,8 @@ class BankLayer(AdapterLayer):
         self.adapted = adapted
         self.held = nn.ModuleList(adapted.values())  # registered, so that moving the model to a device moves them too
         self.low_rank = [n for n, layer in adapted.items() if isinstance(layer, LoRALinear) and _loras(layer)]
-        self._rows: object = None  # the names for which `_gathered` was computed
+        self._stacked: Tensor | None = None
+        self._batch: object = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         used = self.choice.used if self.enabled else None
@@ -277,16 +278,17 @@ class BankLayer(AdapterLayer):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _gathered(self, y: Tensor) -> Tensor:
-        """Return [A | B^T] of each row as a tensor (rows, R, in + out), where R is the highest rank of these rows."""
-        if self.choice.used is not self._rows:  # during generation, every step has the same rows
-            names = [name for name in self.low_rank if name in self.choice.used]
-            pairs = [torch.cat(_pair(self.adapted[name]), 1) for name in names]
-            zeros = pairs[0].new_zeros(1, pairs[0].shape[1])  # for rows without an adapter
-            stacked = nn.utils.rnn.pad_sequence([*pairs, zeros], batch_first=True)
-            indices = {name: index for index, name in enumerate(names)}
-            self._pairs = stacked[[indices.get(name, -1) for name in self.choice.used]].to(y)
-            self._rows = self.choice.used
-        return self._pairs.to(y)
+        """Return [A | B^T] of each row as a tensor (rows, R, in + out), where R is the highest rank in this layer."""
+        batch = self.choice.used, y.dtype, y.device
+        if batch != self._batch:  # during generation, every step has the same rows
+            if self._stacked is None or (self._stacked.dtype, self._stacked.device) != batch[1:]:
+                pairs = [torch.cat(_pair(self.adapted[name]), 1).to(y) for name in self.low_rank]
+                zeros = pairs[0].new_zeros(1, pairs[0].shape[1])  # for rows without an adapter
+                self._stacked = nn.utils.rnn.pad_sequence([*pairs, zeros], batch_first=True)
+            indices = {name: index for index, name in enumerate(self.low_rank)}
+            self._cached = self._stacked[[indices.get(name, -1) for name in self.choice.used]]
+            self._batch = batch
+        return self._cached
 
 
 def _loras(layer: nn.Module) -> list[LoRALayer]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -165,10 +164,16 @@ def _blocks(values: Tensor, size: int) -> Tensor:
 @lru_cache(maxsize=1)
 def import_bitsandbytes() -> ModuleType | None:
     """Return bitsandbytes, or None if it is not installed or fails to import."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import, it warns about packages nobody needs here
-    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # the build may be for another CUDA version
-        return import_module("bitsandbytes")
-    return None
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # on import, it warns about packages that nobody needs here
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return import_module("bitsandbytes")
+    except Exception:  # the build may be for another CUDA version
+        return None
+    finally:
+        logger.setLevel(level)
 
 
 class QuantizedLinear(nn.Module):

@@ -25,7 +25,7 @@ import platformdirs
 
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import read_json, write_json
-from lora_lab.training.watching import quiet
+from lora_lab.machine import quiet
 
 MANIFEST = "manifest.json"
 

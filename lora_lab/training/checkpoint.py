@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from lora_lab.errors import BadValue, in_a_sentence, warn
 from lora_lab.files import write_atomically
 from lora_lab.training import device
-from lora_lab.training.loop import MOMENTS
+from lora_lab.training.member import MOMENTS
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.tasks import check_unchanged

@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from lora_lab.errors import BadValue
+from lora_lab.machine import quiet
 from lora_lab.methods.base import make_plain, whole
 from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, prompt_ids
 from lora_lab.training.models import answering, is_causal
-from lora_lab.training.watching import quiet
 
 ROWS = 32  # answers or beams generated at once
 

@@ -13,14 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lora_lab.errors import BadValue, Failed, NotFound, warn
-from lora_lab.machine import BUILDING
+from lora_lab.machine import BUILDING, quiet
 from lora_lab.methods.base import Method, plain, whole
 from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import HEADS, QUANTISED_BITS
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import AUTO, DTYPES, split_dtype
-from lora_lab.training.watching import quiet
 
 # Bundled models and their hub ids, which adapter files refer to.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}

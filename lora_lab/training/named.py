@@ -22,12 +22,12 @@ from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.files import refuse_foreign, whole_folder, write_json
+from lora_lab.machine import quiet
 from lora_lab.methods.inspect import Inspection, answer_of, inspect_adapter
 from lora_lab.methods.io import AdapterFile, load_adapter, read_config
 from lora_lab.methods.merge import SHORT, merge_for_good
 from lora_lab.methods.targets import HEADS, PREFIX
 from lora_lab.training.models import BUNDLED, STORED, auto_class, load_model, load_tokenizer, shapes_of_model
-from lora_lab.training.watching import quiet
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model

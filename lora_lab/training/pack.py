@@ -30,7 +30,7 @@ from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.device import Parts, cut, in_parts, rounded_products
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
-from lora_lab.training.loop import Callback, Member, Metrics, fit_probe, label_losses, training_mode, update
+from lora_lab.training.member import Callback, Member, Metrics, fit_probe, label_losses, training_mode, update
 from lora_lab.training.memory_check import check_memory
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.recipe import Recipe

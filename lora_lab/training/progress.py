@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from lora_lab.training.loop import Callback, Progress
+from lora_lab.training.member import Callback, Progress
 from lora_lab.training.watching import watched
 
 

@@ -19,7 +19,7 @@ from lora_lab.methods.merge import disabled
 from lora_lab.training import device
 from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
-from lora_lab.training.loop import Callback
+from lora_lab.training.member import Callback
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.named import base_named_in, labels_of
 from lora_lab.training.pack import Pack

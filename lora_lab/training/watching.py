@@ -10,8 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lora_lab.machine import quiet as quiet
-
 POLL = 0.1  # seconds between checks of `stop`
 _lock = threading.RLock()  # a training thread may take the lock again
 _waiting: set[int | None] = set()

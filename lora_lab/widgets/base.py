@@ -57,7 +57,7 @@ def classic(file: str, name: str) -> str:
 
 
 def with_one_error(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a panel's `__init__`, so that any error, such as one for a value of the wrong type, is a LabError."""
+    """Wrap a panel's `__init__`, so that a value of the wrong type raises BadValue in one sentence."""
 
     @wraps(init)
     def checked(self: Any, *values: Any, **options: Any) -> None:
@@ -65,7 +65,7 @@ def with_one_error(init: Callable[..., None]) -> Callable[..., None]:
             init(self, *values, **options)
         except LabError:
             raise
-        except Exception as error:
+        except (TypeError, ValueError, LookupError, AttributeError, T.TraitError) as error:
             raise BadValue(f"{type(self).__name__} cannot use these values: {in_a_sentence(error)}") from error
 
     return checked
@@ -82,7 +82,7 @@ class Panel(anywidget.AnyWidget):
     def __init_subclass__(cls, file: str = "", **kwargs: Any) -> None:
         if file:
             cls.file, cls._esm = file, module(file)
-        setattr(cls, "__init__", with_one_error(cls.__init__))  # noqa: B010
+        cls.__init__ = with_one_error(cls.__init__)  # type: ignore[method-assign]
         super().__init_subclass__(**kwargs)
 
     def describe(self) -> str:

@@ -19,7 +19,7 @@ from lora_lab.methods.targets import roles_of
 from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import Score, evaluate
-from lora_lab.training.loop import Member, Progress
+from lora_lab.training.member import Member, Progress
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store

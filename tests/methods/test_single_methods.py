@@ -21,7 +21,7 @@ from lora_lab.methods.io import WEIGHTS
 from lora_lab.methods.lora_layers import PiSSALinear
 from lora_lab.methods.packed import share
 from lora_lab.training.batches import check_fits
-from lora_lab.training.loop import Member
+from lora_lab.training.member import Member
 from lora_lab.training.tasks import Split, Task
 from tests.conftest import BERT, logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
 from tests.methods.conftest import CLOSE, PEFT_TARGETS, edit_config, load_peft, make_model, peft_model

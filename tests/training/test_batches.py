@@ -12,7 +12,7 @@ from lora_lab.errors import BadValue, LabWarning
 from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.evaluate import evaluate, logits_of
-from lora_lab.training.loop import features
+from lora_lab.training.member import features
 from lora_lab.training.pack import Pack
 from tests.training.conftest import rows, training_batches
 

@@ -22,7 +22,7 @@ from lora_lab.errors import Failed
 from lora_lab.metrics import better
 from lora_lab.training.batches import Row, collate
 from lora_lab.training.evaluate import classification_metrics, evaluate, loss_of, regression_metrics
-from lora_lab.training.loop import features, label_losses, solve
+from lora_lab.training.member import features, label_losses, solve
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 
@@ -173,8 +173,8 @@ def test_features_are_reused_for_the_same_texts(recipe, tmp_path, monkeypatch):
         computed.append(len(rows))
         return features(model, rows, *args, **options)
 
-    monkeypatch.setattr("lora_lab.training.loop._kept", None)
-    monkeypatch.setattr("lora_lab.training.loop.features", counting_features)
+    monkeypatch.setattr("lora_lab.training.member._kept", None)
+    monkeypatch.setattr("lora_lab.training.member.features", counting_features)
     sweep([recipe(method=Probe(l2=l2), seed=s) for l2, s in ((0.1, 0), (10.0, 0), (0.1, 1))], tmp_path)
     train(recipe(method=Probe(), examples=24), store=None)
     assert computed == [56, 24]

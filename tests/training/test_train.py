@@ -19,7 +19,7 @@ from lora_lab.errors import BadValue, Failed, LabError, LabWarning, OutOfMemory
 from lora_lab.experiments.tuning import AXES
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning, rate_warning
-from lora_lab.training.loop import Progress
+from lora_lab.training.member import Progress
 from lora_lab.training.pack import Pack
 from lora_lab.training.watching import training_lock, waits
 from tests.conftest import BERT, PLAIN, logits, lora_layers, tiny, until

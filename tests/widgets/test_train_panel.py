@@ -15,7 +15,7 @@ import pytest
 from lora_lab import IA3, BadValue, BitFit, FullFineTuning, LoRA, Recipe, Store, TrainPanel
 from lora_lab.methods import REGISTRY
 from lora_lab.training import memory_check
-from lora_lab.training.loop import Progress
+from lora_lab.training.member import Progress
 from lora_lab.training.watching import training_lock
 from lora_lab.widgets import base
 from lora_lab.widgets.live_run import LiveRun

@@ -1,4 +1,4 @@
-"""A step of training for one model or for a pack of adapters on one frozen base, and the solver of the probe."""
+"""A run in training (`Member`), its update in one step, and the solver of the probe. `Pack.fit` has the loop."""
 
 from __future__ import annotations
 
