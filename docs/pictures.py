@@ -48,7 +48,7 @@ def class_panel(folder: Path) -> ClassPanel:
 
 
 def compare_panel(folder: Path) -> ComparePanel:
-    panel = ComparePanel(margin=0.025)
+    panel = ComparePanel(margin=0.03)
     panel.resample(200)
     return panel
 

@@ -16,6 +16,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,7 +143,7 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts, but
     first attempts are kept from earlier receipts.
     """
-    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})", " ", text)  # escapes of an export as JSON, such as Slack's
+    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})|<w?br ?/?>", " ", unescape(text))  # an export as JSON (Slack's) or HTML
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in RECEIPT.finditer(text)]
     for start, end in pairwise([*starts, len(text)]):

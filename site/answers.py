@@ -217,8 +217,8 @@ def on_card() -> dict[str, Any]:
     linear, other, rest = bits.sizes(name, tokens)
     question = f"{name} has {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens "
     question += f"takes {rest:,} bytes besides weights. {usable(card_of(device)):,} bytes of a {device} are usable. "
-    question += "Give the peak in GiB, what double quantization saves in MiB, and the most bits that fit:"
-    return ask(question, checks.check_card(..., ..., ...).right)
+    question += "With NF4 and double quantization, give the peak in GiB. Then give the most bits that fit:"
+    return ask(question, checks.check_card(..., ...).right)
 
 
 def facts() -> dict[str, Any]:
@@ -231,7 +231,7 @@ def facts() -> dict[str, Any]:
 
 def flip() -> dict[str, Any]:
     """Return a form that offers changes to claim 3, with the check's reply to each change."""
-    changes = [("models", "llama-3.2-1b"), ("models", "llama-2-7b"), ("batch", 8), ("seq", 32), ("seq", 2048)]
+    changes = [("batch", 8), ("batch", 16), ("seq", 32), ("seq", 512), ("seq", 2048)]
     judged = {f"{name} = {value}": planning.check_flip({name: value}) for name, value in changes}
     change = Choice([c for c, r in judged.items() if r.passed], {c: r.words for c, r in judged.items()})
     return ask("Choose a change that makes claim 3 true.", {"change": change}, planning.TEXTS["flipped"])
@@ -276,14 +276,6 @@ def flattered() -> dict[str, Any]:
     question += "Which rate makes it look best? In the panel above, each has its own rate: how far ahead is it on test?"
     right, hints = checks.check_flattered(..., ..., variant).right, verdict.texts("pages")["flattered"]
     return ask(question, right, hints=hints, sealed=True)
-
-
-def carried() -> dict[str, Any]:
-    sentences = "; ".join(f"{letter}: {sentence}" for letter, sentence in regret.SENTENCES.items())
-    question = "Give the table's first impossible rank, the sentence that the numbers support, and your next run"
-    form = ask(f"{question}. {sentences}.", checks.check_carried(..., ..., ...).right, sealed=True)
-    form["fields"][1]["options"] = [*regret.SENTENCES]
-    return form
 
 
 def judge() -> dict[str, Any]:
@@ -349,11 +341,14 @@ def forms() -> dict[str, dict[str, Any]]:
         "flattered": flattered(),
         "lowest": ask(
             "At half a rate, the rate and twice the rate, the losses are 0.60, 0.50 and 0.56. After how many doublings "
-            "is the loss lowest? And if the lowest loss is at the last rate tried, the best rate is:",
-            {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01), "at the last": regret.LAST},
-            f"{regret.LOWEST.why}; {regret.LAST.why}",
+            "is the loss lowest?",
+            {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01)},
         ),
-        "carried": carried(),
+        "carried": ask(
+            "Of the three LoRAs with alpha = 16, how many points apart are the best and the worst? And your next run?",
+            checks.check_carried(..., ...).right,
+            sealed=True,
+        ),
         "judge": judge(),
         "published": published(),
     }

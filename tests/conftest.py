@@ -16,37 +16,31 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 import tokenizers
 import torch
 import transformers
 from hypothesis import HealthCheck, settings
-from torch import nn
 
 from lora_course import cli
-from lora_lab import BadValue, LabError, LoRA, Recipe, Run, load_model, load_tokenizer, save_adapter
-from lora_lab.machine import quiet
-from lora_lab.methods.base import Method
+from lora_lab import BadValue, LoRA, Recipe, Run, load_model, load_tokenizer, save_adapter
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
 
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's import of it takes a second
 settings.register_profile("slow machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("slow machine")
+ROOT = Path(__file__).parents[1]
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]
 MARK = "<img src=x onerror=alert(1)>"
 HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # HTML, half a formula, a terminal escape
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # recipe settings that need no measurement
 # Each of these takes minutes: started last, it would keep one of the two processes idle.
 SLOW_FILES = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
-
-
 bwrap = shutil.which("bwrap")
 no_sandbox = subprocess.run([*BWRAP, "true"], check=False).returncode != 0 if bwrap else "CI" not in os.environ
 needs_bwrap = pytest.mark.skipif(no_sandbox, reason="bubblewrap does not work here")
@@ -67,28 +61,33 @@ BART = {
     "vocab_size": 96, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
     "decoder_ffn_dim": 64, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
 }  # fmt: skip
+TWO_LAYERS, ENDS = {**BERT, "num_hidden_layers": 2}, {"eos_token_id": 0, "bos_token_id": 0}
+ENCODER = {**TWO_LAYERS, "max_position_embeddings": 66, "num_labels": 3}
+GROUPED = {**TWO_LAYERS, "num_key_value_heads": 2}
+TINY = {
+    "gpt2": ("GPT2LMHeadModel", {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **ENDS}),
+    "bert": ("BertForSequenceClassification", ENCODER),
+    "roberta": ("RobertaForSequenceClassification", ENCODER),
+    "phi3": ("Phi3ForCausalLM", {**GROUPED, **ENDS, "pad_token_id": 0}),
+    "llama": ("LlamaForCausalLM", {**GROUPED, "tie_word_embeddings": True}),
+    "wide": ("LlamaForCausalLM", {**TWO_LAYERS, "hidden_size": 256, "intermediate_size": 512}),
+    "gemma2": ("Gemma2ForCausalLM", {**GROUPED, "head_dim": 8}),  # scales its embeddings
+    "opt": ("OPTForCausalLM", {**TWO_LAYERS, "ffn_dim": 64, "word_embed_proj_dim": 24}),  # narrower than the layers
+}
 
 
-def tiny(kind: str) -> nn.Module:
-    """Return a small random model of an architecture, always with the same weights."""
+def make_model(name: str, size=BERT, **options):
+    """Return a small random model of a class of transformers, always with the same weights."""
     torch.manual_seed(0)
-    if kind == "gpt2":
-        config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-        config.eos_token_id = config.bos_token_id = 0
-        return transformers.GPT2LMHeadModel(config).eval()
-    encoder, grouped = {"max_position_embeddings": 66, "num_labels": 3}, {"num_key_value_heads": 2}
-    model_class, options = {
-        "bert": (transformers.BertForSequenceClassification, encoder),
-        "roberta": (transformers.RobertaForSequenceClassification, encoder),
-        "phi3": (transformers.Phi3ForCausalLM, {**grouped, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0}),
-        "llama": (transformers.LlamaForCausalLM, {**grouped, "tie_word_embeddings": True}),
-        "gemma2": (transformers.Gemma2ForCausalLM, {**grouped, "head_dim": 8}),  # scales its embeddings
-        "opt": (transformers.OPTForCausalLM, {"ffn_dim": 64, "word_embed_proj_dim": 24}),  # narrower than the layers
-    }[kind]
-    return model_class(model_class.config_class(**{**BERT, "num_hidden_layers": 2}, **options)).eval()
+    cls = getattr(transformers, name)
+    return cls(cls.config_class(**{**size, **options})).eval()
 
 
-def snapshot(model: nn.Module) -> dict[str, tuple]:
+def tiny(kind: str):
+    return make_model(*TINY[kind])
+
+
+def snapshot(model) -> dict[str, tuple]:
     """Return a model's state for comparison with `==`: types and modes of modules, and weights bit by bit."""
     modules = {name: (type(m).__name__, m.training) for name, m in model.named_modules()}
     weights = {
@@ -98,7 +97,7 @@ def snapshot(model: nn.Module) -> dict[str, tuple]:
     return {**modules, **weights, "": tuple(sorted(vars(model)))}
 
 
-def randomise(model: nn.Module, seed: int = 2) -> None:
+def randomise(model, seed: int = 2) -> None:
     """Fill the trainable parameters with random numbers, as if they had been trained."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
@@ -106,7 +105,7 @@ def randomise(model: nn.Module, seed: int = 2) -> None:
             parameter.data.normal_(std=0.1, generator=generator)
 
 
-def with_adapter(base: nn.Module | str, method: Method, seed: int = 2) -> nn.Module:
+def with_adapter(base, method, seed: int = 2):
     model = tiny(base) if isinstance(base, str) else base
     method.attach(model)
     randomise(model, seed)
@@ -114,7 +113,7 @@ def with_adapter(base: nn.Module | str, method: Method, seed: int = 2) -> nn.Mod
 
 
 @contextmanager
-def raises_unchanged(model: nn.Module, match: str, error: type[LabError] = BadValue) -> Iterator[None]:
+def raises_unchanged(model, match, error=BadValue):
     """Check that the block raises a one-line error and leaves the model as it was."""
     before = snapshot(model)
     with pytest.raises(error, match=match) as caught:
@@ -123,11 +122,11 @@ def raises_unchanged(model: nn.Module, match: str, error: type[LabError] = BadVa
     assert snapshot(model) == before
 
 
-def lora_layers(model: nn.Module) -> list[nn.Module]:
+def lora_layers(model):
     return [module for module in model.modules() if isinstance(module, LoRALayer)]
 
 
-def logits(model: nn.Module, ids: torch.Tensor | None = None) -> torch.Tensor:
+def logits(model, ids: torch.Tensor | None = None) -> torch.Tensor:
     """Return the model's logits for these tokens, or for two rows, one of which is padded."""
     if ids is not None:
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
@@ -141,12 +140,6 @@ def mapped(file: Path) -> bool:
     """Return whether this process still maps the file into memory; Windows could not replace it then. Needs Linux."""
     maps = Path("/proc/self/maps")
     return maps.exists() and str(file) in maps.read_text()
-
-
-@pytest.fixture
-def silent():
-    with quiet():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -172,14 +165,13 @@ def one_thread():
 def tiny_encoder(tmp_path_factory) -> str:
     """The folder of a random BERT of width 32 with MiniLM's tokenizer."""
     folder, tokenizer = tmp_path_factory.mktemp("encoder"), load_tokenizer("minilm")
-    torch.manual_seed(0)
-    size = BERT | {"num_hidden_layers": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 128}
-    transformers.BertModel(transformers.BertConfig(**size)).save_pretrained(folder)
+    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 128}
+    make_model("BertModel", TWO_LAYERS, **size).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
 
-def save_tokenizer(folder: Path, ends: Any = None, **special: str) -> int:
+def save_tokenizer(folder: Path, ends=None, **special: str) -> int:
     """Save a tokenizer whose tokens are bytes, and return its size; `ends` is its post-processor."""
     tokens = [*dict.fromkeys(special.values()), *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({token: n for n, token in enumerate(tokens)}, []))
@@ -195,10 +187,8 @@ def save_tokenizer(folder: Path, ends: Any = None, **special: str) -> int:
 def tiny_causal(tmp_path_factory) -> str:
     """The folder of a random Llama of width 32 whose tokens are bytes."""
     folder = tmp_path_factory.mktemp("causal")
-    size = BERT | {"num_hidden_layers": 2, "vocab_size": save_tokenizer(folder, eos_token="<end>")}
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(**size, bos_token_id=0, eos_token_id=0)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    vocab_size = save_tokenizer(folder, eos_token="<end>")
+    make_model("LlamaForCausalLM", TWO_LAYERS, vocab_size=vocab_size, **ENDS).save_pretrained(folder)
     return str(folder)
 
 
@@ -229,19 +219,18 @@ def recipe(tiny_encoder, opinions):
     return lambda **changes: Recipe(**{**defaults, **changes})
 
 
-def made_run(recipe: Recipe, answers: Any = None, environment: dict[str, Any] | None = None, **metrics: float) -> Run:
+def made_run(recipe: Recipe, answers=None, environment=None, **metrics: float) -> Run:
     """Return an invented finished run whose only validation has the metrics of its test."""
     validation = [{"step": recipe.steps, "loss": 0.5} | metrics]
     history = {"step": [recipe.steps], "loss": [0.5], "lr": [recipe.lr], "validation": validation}
     return Run(recipe, metrics, history, 100, 10, 1000, 1.0, 1, environment or {}, predictions=answers)
 
 
-def said(panel: Any, does: str, **more: Any) -> None:
-    """Send the panel the message of a button."""
+def said(panel, does: str, **more) -> None:
     panel._handle_custom_msg({"do": does, **more}, [])
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def until(condition, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not true after {seconds} s"
@@ -257,7 +246,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lora_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess]:
+def lora_lab(monkeypatch, capfd):
     """Return a function that runs a command: `lora_lab("sweep", "--rank", "4")`."""
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line replaces it
 

@@ -1,10 +1,8 @@
 import subprocess
 import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import grimp
-import pytest
 from click.testing import CliRunner
 
 from lora_lab.cli import commands
@@ -60,7 +58,7 @@ print(*loaded, read)"""
     assert last_line(code) == "lora_course.checks.small_file lora_course.checks.verdict []"
 
 
-def test_local_sweep_does_not_need_dask(monkeypatch: pytest.MonkeyPatch):
+def test_local_sweep_does_not_need_dask(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask", None)
     assert CliRunner().invoke(commands, ["sweep", "--share", "2/2"]).exit_code == 0
 
@@ -75,7 +73,7 @@ def test_no_circular_imports():
     TopologicalSorter(imports).prepare()  # raises CycleError
 
 
-def test_exceeded_budget_and_unlisted_file_are_reported(tmp_path: Path):
+def test_exceeded_budget_and_unlisted_file_are_reported(tmp_path):
     (tmp_path / "lora_lab" / "methods" / "deep").mkdir(parents=True)
     (tmp_path / "lora_lab" / "methods" / "deep" / "one.py").write_text("a\nb\nc\n")
     (tmp_path / "lora_lab" / "panel.js").write_text("a\n")

@@ -4,12 +4,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from lora_lab.kernels import forked_kernels
@@ -18,16 +15,15 @@ OWNER = "from lora_lab.kernels import forked_kernels as f\nwith f() as e: print(
 
 
 @pytest.fixture
-def owner(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
+def owner(monkeypatch):
     with subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
-        assert p.stdout
         monkeypatch.setenv("JUPYTER_PATH", folder := p.stdout.readline().strip())
         yield psutil.Process(p.pid)
         p.kill()
         shutil.rmtree(folder)
 
 
-def start(folder: Path) -> tuple[KernelManager, BlockingKernelClient]:
+def start(folder):
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel(cwd=str(folder), env={**os.environ, "LORA_LAB_STUDENT": "Ada"})
     client = manager.client()
@@ -36,7 +32,7 @@ def start(folder: Path) -> tuple[KernelManager, BlockingKernelClient]:
     return manager, client
 
 
-def printed(client: BlockingKernelClient, code: str) -> str:
+def printed(client, code: str) -> str:
     """Run code in a kernel; return what it printed, or the name of its error."""
     texts: list[str] = []
     client.execute_interactive(
@@ -46,7 +42,7 @@ def printed(client: BlockingKernelClient, code: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
-def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner: psutil.Process, tmp_path: Path):
+def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner, tmp_path):
     manager, client = start(tmp_path)
     code = "import os, sys; print('torch' in sys.modules, 'lora_lab' in sys.modules, os.getcwd(), os.getenv('{}'))"
     assert printed(client, code.format("LORA_LAB_STUDENT")) == f"True False {tmp_path} Ada"

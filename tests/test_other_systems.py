@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from lora_course.experiments import broken
 from lora_lab import LoRA, params
 from lora_lab.accounting import models
-from tests.conftest import mapped
+from tests.conftest import ROOT, mapped
 
-ROOT = Path(__file__).parents[1]
 SOURCES = ("lora_*/**/*.py", "site/*.py", "docs/*.py", "benchmarks/*.py", "notebooks/*.py", "notebooks/src/*.py")
 NOT_FILES = ("Image", "archive", "opener", "webbrowser")  # their `open` does not open text files
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}

@@ -1,17 +1,16 @@
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="start.ps1 is for Windows")
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def clone(tmp_path):
     """A folder with the script, next to a folder of programs that includes python3.12."""
     folder = tmp_path / "Mein Labor für LoRA"
     folder.mkdir()
@@ -22,25 +21,25 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-def write_program(path: Path, script: str = "exit 0") -> None:
+def write_program(path, script: str = "exit 0") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
 
 
-def start(clone: Path, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def start(clone, *arguments: str, cwd=None, **env: str) -> subprocess.CompletedProcess[str]:
     command, env = ["sh", str(clone / "start.sh"), *arguments], {"PATH": str(clone.parent / "bin"), **env}
     return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True)
 
 
-def write_wheelhouse(folder: Path, *locks: str) -> Path:
+def write_wheelhouse(folder, *locks: str):
     folder.mkdir()
     for name in ("install.py", *locks):
         (folder / name).write_text("")
     return folder
 
 
-def offline_steps(wheelhouse: str | Path, python: str = "python3.12") -> list[str]:
+def offline_steps(wheelhouse, python: str = "python3.12") -> list[str]:
     return [
         f"would run: {python} {wheelhouse}/install.py --to . --no-assets",
         f"would run: .venv/bin/python -m lora_course fetch --from {wheelhouse}/assets",
@@ -48,7 +47,7 @@ def offline_steps(wheelhouse: str | Path, python: str = "python3.12") -> list[st
     ]
 
 
-def test_without_a_wheelhouse_pip_is_used(clone: Path):
+def test_without_a_wheelhouse_pip_is_used(clone):
     assert start(clone, "--dry-run", "demo", "--steps", "9").stdout.splitlines() == [
         "would run: python3.12 -m venv --clear .venv",
         "would run: .venv/bin/python -m pip install --disable-pip-version-check -q -e .",
@@ -59,7 +58,7 @@ def test_without_a_wheelhouse_pip_is_used(clone: Path):
     assert [path.name for path in clone.iterdir()] == ["start.sh"]
 
 
-def test_wheelhouse_is_named_or_inside_or_beside(clone: Path, tmp_path: Path):
+def test_wheelhouse_is_named_or_inside_or_beside(clone, tmp_path):
     wheelhouse = write_wheelhouse(tmp_path / "Räder für alle")
     for name in (str(wheelhouse), wheelhouse.name):  # relative to the current folder
         done = start(clone, "--dry-run", cwd=tmp_path, LORA_LAB_WHEELHOUSE=name)
@@ -69,14 +68,14 @@ def test_wheelhouse_is_named_or_inside_or_beside(clone: Path, tmp_path: Path):
         assert start(clone, "--dry-run").stdout.splitlines() == offline_steps(folder)
 
 
-def test_folder_that_is_no_wheelhouse_is_refused(clone: Path, tmp_path: Path):
+def test_folder_that_is_no_wheelhouse_is_refused(clone, tmp_path):
     write_wheelhouse(clone / "wheelhouse")
     done = start(clone, "--dry-run", cwd=tmp_path, LORA_LAB_WHEELHOUSE="stick")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"LORA_LAB_WHEELHOUSE is {tmp_path}/stick, which has no install.py" in done.stderr
 
 
-def test_python_of_the_wheelhouse_is_preferred(clone: Path):
+def test_python_of_the_wheelhouse_is_preferred(clone):
     kind, other = ("macos-arm64", "linux") if os.uname().sysname == "Darwin" else ("linux", "macos-arm64")
     write_wheelhouse(clone / "wheelhouse", f"{kind}-3.12.txt", f"{other}-3.13.txt", "windows-3.11.txt")
     for python in ("python3.11", "python3.13"):
@@ -85,7 +84,7 @@ def test_python_of_the_wheelhouse_is_preferred(clone: Path):
         assert start(clone, "--dry-run", PYTHON=python).stdout.splitlines() == offline_steps("wheelhouse", python)
 
 
-def test_environment_is_kept_unless_it_is_broken(clone: Path):
+def test_environment_is_kept_unless_it_is_broken(clone):
     for python, first_step in (
         ("exit 0", ".venv/bin/python -m pip install"),
         ("exit 1", "python3.12 -m venv --clear .venv"),
@@ -97,7 +96,7 @@ def test_environment_is_kept_unless_it_is_broken(clone: Path):
         assert ("--clear" in steps) == ("--clear" in first_step)
 
 
-def test_old_python_is_skipped_and_none_or_a_failing_step_is_an_error(clone: Path):
+def test_old_python_is_skipped_and_none_or_a_failing_step_is_an_error(clone):
     write_program(clone.parent / "bin" / "python3.11", "exit 1")
     assert "python3.12 -m venv" in start(clone, "--dry-run").stdout
     (clone.parent / "bin" / "python3.12").unlink()
@@ -115,7 +114,7 @@ ENVIRONMENT = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/py
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 @pytest.mark.parametrize(("python", "creates"), [(None, True), ("exit 1", True), (WITHOUT_PIP, False)])
-def test_make_creates_a_missing_or_broken_environment_and_adds_pip(tmp_path: Path, python: str | None, creates: bool):
+def test_make_creates_a_missing_or_broken_environment_and_adds_pip(tmp_path, python, creates):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     write_program(tmp_path / "python", f'echo "$@" > calls\n{ENVIRONMENT}')

@@ -14,8 +14,7 @@ from lora_lab import workbench
 from lora_lab.errors import BadValue, Failed
 from lora_lab.machine import free_port
 from lora_lab.training import assets
-
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
 
 
 @pytest.fixture

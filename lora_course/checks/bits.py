@@ -10,7 +10,7 @@ from lora_lab.methods.targets import bits_per_weight
 
 CASE = ("llama-3-8b", "RTX 3060 12 GB", 2800)
 BITS = {"16 bits": 16.0, "4.5 bits": bits_per_weight("nf4-single"), "4.127 bits": bits_per_weight("nf4")}
-GIB, MIB = 2**30, 2**20
+GIB = 2**30
 PAGE = texts("pages")["block"]
 PARTS = {name: Number(**PAGE[name]) for name in ("index", "weight read back")}  # for pages without Python
 
@@ -59,8 +59,8 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
 
 
 @exercise
-def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
-    """Lesson 12: check QLoRA's peak (GiB), double quantization's savings (MiB), and the most bits/weight that fit."""
+def check_card(peak: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
+    """Lesson 12: check QLoRA's peak (GiB) with double quantization, and the most bits per weight that fit."""
     name, device, tokens = case
     (linear, other, rest), room = sizes(name, tokens), usable(card(device))
 
@@ -82,17 +82,6 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
     }
     fallback = "add the weights in linear layers (4.127 bits), all other weights (16 bits), and the rest of the step"
     peak_is = Number(needed(nf4) / GIB, near, within=0.002, fallback=fallback, hint="replace each ... with a number")
-    savings = linear * (BITS["4.5 bits"] - nf4) / 8
-    saves = {
-        8 * savings / MIB: "8 bits are one byte: divide by 8",
-        savings / 1e6: "those are MB: a MiB has 2**20 bytes",
-        savings / GIB: "those are GiB: the answer is in MiB",
-        linear / 16 / MIB: "that counts all 0.5 bits of absmax, but 0.127 bits remain: how much is saved?",
-        linear * (nf4 - 4) / 8 / MIB: "that is the 0.127 bits that remain: how much is saved?",
-        (needed(16) - needed(nf4)) / MIB: "that is all NF4 saves: double quantization only saves 4.5 - 4.127 bits",
-    }
-    fallback = "each weight in a linear layer goes from 4.5 bits to 4.127"
-    saved_is = Number(savings / MIB, saves, within=0.01, fallback=fallback)
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
         word: f"with {word}, the step needs {needed(bits) / GIB:.2f} GiB, and {room / GIB:.2f} is usable: "
@@ -105,5 +94,5 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
         "4.127 bits": "only double quantization makes it fit: 4.5 bits are too much",
         "none": "not even 4.127 bits fit: the part that isn't quantized is too large, so shorten the text",
     }
-    right = {"peak": peak_is, "saved": saved_is, "fits": Choice([fit], replies, reasons[fit])}
-    return parts(right, (peak, saved, fits), "replace the first two ... with numbers, and the third with a word")
+    right = {"peak": peak_is, "fits": Choice([fit], replies, reasons[fit])}
+    return parts(right, (peak, fits), "replace the first ... with a number, and the second with a word")

@@ -148,7 +148,7 @@ def no_margin(margin: Any) -> str:
 
 
 def why_not(word: Any, right: str) -> str:
-    """Return the reply to a wrong word: what was overlooked."""
+    """Return the reply to a wrong answer: what was overlooked."""
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):

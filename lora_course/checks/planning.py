@@ -19,7 +19,7 @@ ROWS = (100, 400, 800, 1600, 10_000)
 def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     """Lesson 09: check that one changed premise makes claim 3 (a third of the memory) true."""
     if unsolved(changes):
-        return Verdict(None, 'write a premise and its new value, such as {"seq": 64}')
+        return Verdict(None, 'write a premise and its new value, such as {"seq": 512}')
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
         return Verdict(False, 'change one premise, and write it as {"name": value}')
     (name,) = changes

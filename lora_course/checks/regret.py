@@ -1,4 +1,4 @@
-"""Exercises for lesson 15 (no regret): the lowest point of a parabola, and what eighteen published runs support."""
+"""Exercises for lesson 15 (no regret): the lowest point of a parabola, and what eighteen published runs compare."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,20 +18,17 @@ LOWEST = Function(
     fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
 )
 TEXTS = texts("regret")
-SENTENCES, IMPOSSIBLE = TEXTS["sentences"], Number(**TEXTS["impossible"])
-LAST, CARRIED, THEN = (Choice(**TEXTS[name]) for name in ("last", "carried", "then"))
+APART, THEN = Number(**TEXTS["apart"]), Choice(**TEXTS["then"])
 
 
 @exercise
-def check_lowest(place: Callable[[float, float, float], float], at_the_last: Any) -> Verdict:
-    """Lesson 15: check where a parabola through (-1, a), (0, b), (1, c) is lowest, and what to say if c is lowest."""
-    hint = f"write a function, and one of: {', '.join(LAST.replies)}, unknown"
-    return parts({"lowest": LOWEST, "at_the_last": LAST}, (place, at_the_last), hint, f"{LOWEST.why}; {LAST.why}")
+def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
+    """Lesson 15: check where a parabola through (-1, a), (0, b), (1, c) is lowest."""
+    return LOWEST.judge(place)
 
 
 @exercise
-def check_carried(impossible: Any, sentence: Any, then: Any) -> Verdict:
-    """Lesson 15: check a rank that no update can have, the sentence that 18 runs support, and what to run next."""
-    hint = "give a rank, a letter, and one of: " + ", ".join((*THEN.replies, *THEN.right))
-    right = {"impossible": IMPOSSIBLE, "sentence": CARRIED, "then": THEN}
-    return parts(right, (impossible, sentence, then), hint)
+def check_carried(apart: Any, then: Any) -> Verdict:
+    """Lesson 15: check how far apart three of 18 runs with the same alpha are, and what to run next."""
+    hint = "give a number, and one of: " + ", ".join((*THEN.replies, *THEN.right))
+    return parts({"apart": APART, "then": THEN}, (apart, then), hint)

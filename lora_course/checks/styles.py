@@ -53,6 +53,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
         labels = attempt(given, deepcopy(turns))
         if isinstance(labels, Verdict):
             return labels
+        labels = labels.tolist() if hasattr(labels, "tolist") else labels  # an array or a tensor
         if not isinstance(labels, Sequence):
             return Verdict(False, f"return a list of labels, not {type(labels).__name__}")
         labels, right = list(labels), labels_of(turns, "assistant")

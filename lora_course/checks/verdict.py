@@ -197,9 +197,11 @@ class Function(Right):
 
     def compare(self, given: Callable[..., Any]) -> Verdict:
         values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change its arguments
-        for value in values:
+        written = any(not isinstance(value, Verdict) for value in values)
+        for case, value in zip(self.cases, values, strict=True):
             if isinstance(value, Verdict):
-                return value
+                nothing = f"your function returns nothing for {', '.join(map(str, case))}: return a value in every case"
+                return Verdict(False, nothing) if written and value.passed is None else value
             if not isinstance(value, Real):
                 many = hasattr(value, "__len__") and not isinstance(value, str)
                 return Verdict(False, self.several if many else f"return a number, not {type(value).__name__}")

@@ -113,7 +113,7 @@ def card(name: str) -> Card:
     return cards[name]
 
 
-def judge(of: str, *, store: str | Path | None = None, **changed: Any) -> Verdict:
+def judge(of: str, /, *, store: str | Path | None = None, **changed: Any) -> Verdict:
     """Run a card's experiment, with some of its premises changed.
 
     store  a folder of your own finished runs, for experiments that read runs; by default, the lab's runs

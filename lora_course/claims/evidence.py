@@ -26,7 +26,7 @@ TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 1
 RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds
 RATES_OF_RUNS = "data/results/rates.csv"  # the runs that docs/rates.py trains
 VARIANTS = {  # the variants' labels in TUNED
-    "rsLoRA": f"{PLAIN} rslora True", "LoRA+": f"{PLAIN} lr_ratio 16", "LoRA-FA": f"{PLAIN} freeze_a True",
+    "LoRA+": f"{PLAIN} lr_ratio 16", "rsLoRA": f"{PLAIN} rslora True", "LoRA-FA": f"{PLAIN} freeze_a True",
     "DoRA": f"{PLAIN} dora True", "PiSSA": f"{PLAIN} init pissa", "VeRA": "vera", "LoRA-XS": "lora-xs",
     "TinyLoRA": "tinylora",
 }  # fmt: skip

@@ -32,6 +32,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lora_course import checks, predictions
 from lora_course.checks.verdict import Verdict, attempt
 from lora_course.classroom.kernel import REFUSED, pack, unpack
+from lora_course.receipts import handed_in
 from lora_lab.errors import BadValue, LabError, NotFound, printable
 from lora_lab.files import read_json
 from lora_lab.training import device
@@ -238,7 +239,7 @@ def grade(
     if not (limits.seconds < 1e6 and limits.memory_gib < 1e6):  # NaN would never stop a notebook
         raise BadValue(f"set limits below a million, not {limits.seconds:g} seconds and {limits.memory_gib:g} GiB")
     top = Path(path).resolve()
-    root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("[!.]*.[iI][pP][yY][nN][bB]")))
+    root, notebooks = (top.parent, [top]) if top.is_file() else (top, handed_in(top, ".ipynb"))
     if top.is_file():
         cells_of(top)  # raises for an unreadable file; in a folder, only that file's row fails
     notebooks = [path for path in notebooks if path.is_file() and not SKIPPED & {*path.relative_to(root).parts}]
@@ -283,13 +284,13 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
         for path in notebook.parent.iterdir():  # files that cells may read, such as data, but no other notebook
-            data = path.is_file() and not path.is_symlink() and path.suffix.lower() != ".ipynb" and path.name[0] != "."
-            if data and path.stat().st_size <= LARGEST:
+            plain = path.is_file() and not path.is_symlink() and path.name[0] != "."
+            if plain and ".ipynb" not in path.name.lower() and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
         for line in predictions.lines(log):  # the name that seeds the numbers in the exercises
             environment["LORA_LAB_STUDENT"] = line["student"]
-        handed_in = log.stat().st_size if log.is_file() else 0
+        logged = log.stat().st_size if log.is_file() else 0
         row["walls"] = {"network": bool(walls), "files": bool(walls)}
         with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:
             where = ""
@@ -306,7 +307,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                 row["status"] = "ran"
             except Ended as end:
                 row |= {"status": end.args[0], "words": end.args[1].format(where)}
-        row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
+        row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, logged))[:1000]}
     if row["status"] == "ran" and any(error["type"] == "MemoryError" for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}
     messages = [error["words"] for error in row["errors"]]

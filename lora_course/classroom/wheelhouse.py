@@ -164,7 +164,8 @@ def gather(
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     files = {path.relative_to(folder).as_posix(): facts_of(path) for path in paths}
     for name, names in chosen.items():  # an earlier machine's lock may name another build of the lab
-        locked = (folder / f"{name}.txt").read_text(encoding="utf-8")
+        lock = folder / f"{name}.txt"
+        locked = lock.read_text(encoding="utf-8") if lock.is_file() else ""
         if missing := [wheel for wheel in names if wheel not in files or files[wheel]["sha256"] not in locked]:
             machine = Target(*name.rsplit("-", 1))
             raise Failed(f"{machine} has no wheels for {', '.join(missing)}; run lora-lab wheelhouse again for it")

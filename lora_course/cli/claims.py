@@ -27,7 +27,7 @@ def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_js
         tell({"claims": [verdict.to_json() for verdict in verdicts]} if as_json else "\n".join(lines))
         return
     pairs = (change.partition("=") for change in changes)
-    verdict = cards.judge(claim, store=store, **{name.strip(): value for name, _, value in pairs})
+    verdict = cards.judge(claim, **{"store": store, **{name.strip(): value for name, _, value in pairs}})
     card = verdict.card
     premises = [f"  {name} = {as_text(verdict.premises[name])}    {p.means}" for name, p in card.all_premises.items()]
     evidence = [f"evidence: {source}" for source in verdict.evidence]

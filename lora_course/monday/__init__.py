@@ -18,7 +18,7 @@ from lora_lab.accounting.gpus import of_size, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.models import architecture_of, config_of, longest
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.units import binary, decimal
+from lora_lab.accounting.units import binary
 from lora_lab.files import write_atomically
 from lora_lab.methods.base import is_number, plain
 from lora_lab.training.assets import asset_path
@@ -45,7 +45,8 @@ class Plan:
         return "\n".join(f"{what:{a}}  {choice:{b}}  {why} (lesson {n})" for what, choice, why, n in self.lines)
 
     def _repr_markdown_(self) -> str:
-        rows = (("line", "choice", "why", "lesson"), ("---",) * 4, *self.lines)
+        told = ((what, choice, f"{why} (lesson {n})") for what, choice, why, n in self.lines)
+        rows = (("line", "choice", "why"), ("---",) * 3, *told)
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def script(self) -> str:
@@ -98,23 +99,22 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     needed, tenth = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), max(1, len(rows) // 10)
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil((len(rows) - 2 * tenth) / ROWS) * 3
     half, name = 196 * math.sqrt(0.16 / tenth), "QLoRA" if quantised == "nf4" else "LoRA"
-    size = f"{(n := params(model, method).trainable):,} trainable parameters; the file takes about {decimal(4 * n)}"
+    size = f"{params(model, method).trainable:,} trainable parameters"
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
     sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
+    fits = "LoRA fits" if name == "LoRA" else "LoRA in bf16 doesn't fit, but QLoRA does"
+    more = "and 2 is enough for a voice" if chat else "plus the head, and the adapter on a pooler"
     ask = "a tenth of your rows, for the perplexity; also ask rephrased questions yourself (the script doesn't)"
     lines = (
-        ("method", name, "LoRA fits, so QLoRA isn't needed" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
+        ("method", name, f"{fits}: predicted {binary(peak)} at {tokens} tokens per row; {binary(room)} is free", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
-        ("rank", str(method.rank), size + ("; for a voice, 2 will do" if chat else "; plus head and pooler"), "00, 03"),
-        ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
+        ("rank, alpha", f"{method.rank}, {ALPHA}", f"{size}, {more}; another rank keeps this alpha", "00, 03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; more can hurt LoRA (published)", "09, claim 16"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
-        ("memory", binary(peak), f"predicted for rows of {tokens} tokens; {binary(room)} is free", "04"),
         ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),
-        ("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
-        ("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
+        ("looks", "two", "B isn't zero, and a fresh base's output changes; two more by hand", "07"),
     )
     settings = {
         "MODEL": str(asset_path(model) if model in BUNDLED else model), "DATA": str(data), "COLUMNS": columns,

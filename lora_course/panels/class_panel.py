@@ -87,7 +87,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
 
 
 def guesses(folder: Path, unreadable: dict[str, str]) -> list[tuple[str, float]]:
-    """Return everyone's name and guess, from each guess.json; add to `unreadable` why a file was skipped."""
+    """Return everyone's name and guess, from each guess.json; add the reason for each skipped file to `unreadable`."""
     entries = []
     for file in handed_in(folder, "guess.json"):
         try:

@@ -191,7 +191,8 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
     if periods == 0:
         return shallow, values
     size = len(deep) - len(shallow)  # steps per period
-    head, tail = (_common(shallow[::way], deep[::way]) for way in (1, -1))  # equal steps at the start, and at the end
+    pairs = (enumerate(zip(shallow[::way], deep[::way], strict=False)) for way in (1, -1))
+    head, tail = (next((i for i, (a, b) in way if a != b), len(shallow)) for way in pairs)  # equal steps at both ends
     if size < 0 or head + tail - len(shallow) < 2 * size:
         raise NoFit("the order of operations does not repeat layer by layer")
     cut = (len(shallow) - tail + head) // 2  # between two identical layers, as far from both ends as possible
@@ -203,11 +204,6 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
     between = [before + (after - before) * i / (periods + 1) for i in range(1, periods + 1)]
     steps = shallow[:cut] + shallow[cut - size : cut] * periods + shallow[cut:]
     return steps, np.concatenate([values[:cut], *between, values[cut:]])
-
-
-def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Return the number of equal elements at the start of two lists."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
 
 
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: int) -> list[list[int]]:

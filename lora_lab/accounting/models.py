@@ -32,8 +32,17 @@ ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # maximum number of layers, or of experts per layer, since each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
 # Types with a table of positions; that of a `PADDED` type has two rows that hold no position
-PADDED, CAUSAL = ("roberta", "xlm-roberta", "camembert", "mpnet"), ("gpt2", "gpt_neo", "gpt_bigcode", "opt")
-LEARNED_POSITIONS = (*PADDED, *CAUSAL, "bert", "deberta-v2", "distilbert", "electra", "albert")
+PADDED = (
+    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl",
+)  # fmt: skip
+SHIFTED = (  # a prefix takes the first positions
+    "gpt2", "gpt_neo", "gpt_bigcode", "opt", "biogpt", "codegen", "ctrl", "gptj", "openai-gpt", "data2vec-text",
+    "roberta-prelayernorm", "xlm-roberta-xl", "roformer",
+)  # fmt: skip
+TABLES = (
+    *PADDED, *SHIFTED, "bert", "deberta-v2", "distilbert", "electra", "albert", "bart", "bigbird_pegasus", "blenderbot",
+    "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
+)  # fmt: skip
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
@@ -188,27 +197,25 @@ def config_of(model: Any) -> dict[str, Any]:
             raise NotFound(f"the folder '{model}' has no config.json; pass the folder of a model")
         found = file if file.is_file() else try_to_load_from_cache(str(model), "config.json")
     if not isinstance(found, str | Path):
-        raise NotFound(
-            f"no model '{model}': it is not a folder, a config.json, a hub id in the local cache, or a zoo name; "
-            f"nearest: {nearest(str(model).lower(), zoo())}"
-        )
+        kinds = "a folder, a config.json, a hub id in the local cache, or a zoo name"
+        raise NotFound(f"no model '{model}': it is not {kinds}; nearest: {nearest(str(model).lower(), zoo())}")
     return read_json(Path(found))
 
 
 def positions_of(method: Any, config: Mapping[str, Any]) -> int:
     """Return how many of a model's learned positions a method's prompt uses in every row."""
-    return int(method.positions(causal=config.get("model_type") in CAUSAL)) if method else 0
+    return int(method.positions(causal=config.get("model_type") in SHIFTED)) if method else 0
 
 
 def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
-    """Return the longest row that the model's learned positions allow, or None if the model has none.
+    """Return the longest row that the model's table of positions allows, or None if the model has no table.
 
-    The positions that the method's prompt uses are subtracted. Rotary positions have no limit: a model trained on 8,192
-    tokens also runs on longer rows, with poor results.
+    The positions that the method's prompt uses are subtracted. Positions that are computed have no limit: a model with
+    rotary positions that was trained on 8,192 tokens also runs on longer rows, with poor results.
     Raises: BadValue for a method whose prompt leaves no position for text.
     """
     kind = str(config.get("model_type"))
-    if kind not in LEARNED_POSITIONS:
+    if kind not in TABLES:
         return None
     given = config.get("n_positions") or config.get("max_position_embeddings")
     given = given or known_config(config).max_position_embeddings  # the default
@@ -376,6 +383,5 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             main = name == "weight"  # the weight of a norm, a router, a convolution or a special embedding
             part = path if main else f"{path}.{name}".removeprefix(".")
             outputs = p.shape[0] if p.dim() else 1
-            yield Module(
-                part, (main and role) or "other", "other", p.numel() // outputs, outputs, p.numel() + bias * main
-            )
+            numbers = p.numel() + bias * main
+            yield Module(part, (main and role) or "other", "other", p.numel() // outputs, outputs, numbers)

@@ -140,8 +140,9 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
 
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:
     """Copy a loaded model to the meta device, without its adapter."""
-    from lora_lab.methods.attach import heads_of, remove_adapters, shapes_of
+    from lora_lab.methods.attach import heads_of, inside, refuse_peft, remove_adapters, shapes_of
 
+    refuse_peft(model := inside(model))
     quantized = not all(p.is_floating_point() for p in model.parameters())  # bitsandbytes packs two weights in a byte
     if quantized and num_labels is None and heads_of(model):
         num_labels = model.config.num_labels

@@ -19,7 +19,7 @@ from lora_lab.accounting.kernels import stand_ins
 from lora_lab.accounting.models import auto_class, known_config, meta_model
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.machine import BUILDING
 from lora_lab.methods.quant import quantize_model
 
@@ -67,8 +67,19 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
-    if setup.adapter_dtype != "auto":
-        _set_adapters(model, setup.adapter_dtype)
+    for path, module in model.named_modules() if setup.adapter_dtype != "auto" else ():
+        parameters = dict(module.named_parameters(recurse=False))
+        for name, parameter in parameters.items():
+            if name in ADAPTERS or path.startswith(("soft_prompt", "soft_prefix")):
+                parameter.data = parameter.data.to(DTYPES[setup.adapter_dtype])
+        if setup.adapter_dtype != "fp32":
+            continue
+        if getattr(module, "out_slice", None):
+            raise BadValue("PEFT adapts fused layers as a whole: target c_attn or qkv_proj, or omit adapter_dtype")
+        if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
+            raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit adapter_dtype")
+        if "lora_A" in parameters:  # in fp32, adapters also compute in fp32
+            module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
     model.train()
     if setup.checkpointing:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # later releases rename the option
@@ -116,7 +127,8 @@ def without_data(
         with fake, stand_ins(cuda):
             with torch.device("meta") if cuda else nullcontext():
                 model = build(config, setup)
-            parts = prepare(model, method, setup)
+            with warnings.catch_warnings(action="ignore", category=LabWarning):  # about layers that stay frozen
+                parts = prepare(model, method, setup)
             with Tracker() as tracker:
                 yield model, tracker, tracker.claim_model(model, parts)
     except LabError:
@@ -193,23 +205,6 @@ def _mask(setup: Setup, model: nn.Module) -> Tensor:
     prompt, prefix = (len(parameters.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))
     queries, device = prompt + setup.seq, next(model.parameters()).device
     return torch.ones(setup.batch, 1, queries, prefix + queries, dtype=torch.bool, device=device)
-
-
-def _set_adapters(model: nn.Module, dtype: str) -> None:
-    """Convert the adapters to `dtype`. If `dtype` is fp32, they also compute in fp32."""
-    for path, module in model.named_modules():
-        parameters = dict(module.named_parameters(recurse=False))
-        for name, parameter in parameters.items():
-            if name in ADAPTERS or path.startswith(("soft_prompt", "soft_prefix")):
-                parameter.data = parameter.data.to(DTYPES[dtype])
-        if dtype != "fp32":
-            continue
-        if getattr(module, "out_slice", None):
-            raise BadValue("PEFT adapts fused layers as a whole: target c_attn or qkv_proj, or omit adapter_dtype")
-        if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
-            raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit adapter_dtype")
-        if "lora_A" in parameters:
-            module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
 
 
 def _in_fp32(layer: Any, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from lora_lab.experiments.sweep import ROOM, Sweep, locked, packs
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import cached_json, write_json
-from lora_lab.methods.base import Method, make_plain, whole
+from lora_lab.methods.base import Method, make_plain, plain, whole
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
@@ -159,13 +159,12 @@ def compare(
     methods  names or methods, see `contenders`
     store    folder for tuning, runs, and comparison.json
     say      called with progress messages
-    again    retry failed runs
     stop     set it to end after the current step; the same call resumes the comparison
     note     called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. A number
              above 1 excludes `stop`; a script then needs `if __name__ == "__main__":`, since new processes import it.
     minutes  total time, which determines `steps`, see `steps_within`
-    pack     class of packs, such as a subclass with another loss
+    again, pack   as in `Sweep`, such as a pack with another loss
     terms    fields of `Terms` and of `Recipe`
     Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
     or doesn't fit the model is recorded with its error, and the others continue.
@@ -173,6 +172,8 @@ def compare(
     for name, instead in (("method", "methods"), ("lr", "rates"), ("seed", "seeds")):
         if name in terms:
             raise BadValue(f"a comparison sets {name} itself: pass {instead} instead of {name}={terms[name]!r}")
+    if workers is not None:
+        workers = whole("workers", plain(workers))
     if minutes is not None and "steps" in terms:
         raise BadValue("pass steps or minutes, not both")
     own = {name: terms.pop(name) for name in Terms.__dataclass_fields__ if name in terms}
@@ -180,7 +181,7 @@ def compare(
     recipe = Recipe(model, task, **{"validations": 0, **terms})
     shared, entries, out = Terms(recipe, **own), contenders(methods), Path(store)
     if minutes is not None:
-        steps = steps_within(minutes, shared, entries, out, say, download=download)
+        steps = steps_within(plain(minutes), shared, entries, out, say, download=download)
         shared = replace(shared, base=replace(shared.base, steps=steps))
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
     recipes, base = [shared.recipe(method) for method in entries], None
@@ -193,9 +194,8 @@ def compare(
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:
-        workers = (
-            1 if stop else process_count(recipes, len(entries) * (shared.rates + shared.seeds) * shared.base.steps)
-        )
+        steps = len(entries) * (shared.rates + shared.seeds) * shared.base.steps
+        workers = 1 if stop else process_count(recipes, steps)
     if workers > 1:
         if stop:
             raise BadValue("stop works only with workers=1")
@@ -294,7 +294,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
     """Return the memory costs of a single run in bytes; omit those that are not covered or cannot be measured.
 
     A stored run's `peak_bytes` is the peak of a process that trains a whole pack. Here, `peak_bytes` is the peak of a
-    real step on the longest batch, tracked tensor by tensor, to compare it with the prediction for that step.
+    real step on the longest batch, tracked tensor by tensor; compare it with the prediction for that step.
 
     adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
@@ -341,8 +341,8 @@ def steps_within(
 
     `step` is the time of a run's step in a pack of the size used for tuning; a few real steps per method are timed.
     """
-    if not 0 < minutes < 1e6:
-        raise BadValue(f"minutes must be positive, not {minutes:g}: it is the total time")
+    if not isinstance(minutes, int | float) or not 0 < minutes < 1e6:
+        raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")
 
     def compute() -> dict[str, int]:
         task, fixed, slope = terms.loaded(download), 0.0, 0.0

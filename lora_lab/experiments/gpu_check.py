@@ -1,10 +1,5 @@
 """Check the lab's predictions on a GPU: `lora-lab gpu-check` writes one file to send back.
 
-    memory    peak and reserved bytes of real steps on random weights, relative to a trace; limits: 1.02 and 1.03
-    step      milliseconds of a training step, ours and PEFT's, if PEFT is installed
-    packs     seconds per run, by the number of runs that train side by side
-    runs      a run, a comparison and generation, end to end
-
 A part that fails is recorded with its error, and the others continue.
 """
 
@@ -65,7 +60,10 @@ def gpu_check(where: str = "cuda", say: Callable[[str], None] = lambda message: 
 
 
 def memory_rows(where: str) -> Iterator[Row]:
-    """Yield the GiB of a real step and of its trace, and their ratios, which should be near 1."""
+    """Yield the peak and reserved GiB of a real step on random weights, and the ratios of a trace to both.
+
+    The limits of the ratios are 1.02 and 1.03.
+    """
     for model in MODELS:
         for case, (method, options) in CASES.items():
             setup = {"batch": BATCH, "seq": SEQ, "dtype": "bf16", "device": where, **options}

@@ -1,9 +1,5 @@
 """Judge a comparison at every margin in advance, so that, in the browser, a panel only looks up results.
 
-    shown(comparison)  what `ComparePanel` draws from the JSON of `lora-lab compare`
-    judged(scores)     {rival: {method: intervals, and a letter for each margin}}
-    resampled(a, b)    studies resampled from two methods' answers, to see how often intervals miss
-
 A letter stands for an outcome: b (better), w (worse), e (equivalent), u (undecided), and B or W (better or worse, but
 within the margin).
 """
@@ -11,12 +7,13 @@ within the margin).
 import base64
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from lora_lab.experiments.statistics import LEVEL, Pair, Verdict, holm, mean_interval, word_of
+from lora_lab.experiments.statistics import LEVEL, Pair, holm, mean_interval, word_of
 from lora_lab.metrics import metric as metric_of
 
 WORDS = ("better", "worse", "equivalent", "undecided", "better but within the margin", "worse but within the margin")
@@ -31,7 +28,6 @@ VARIANTS = {  # variants of LoRA, by the option that makes them
     "rslora True": "rsLoRA", "lr_ratio 16": "LoRA+", "freeze_a True": "LoRA-FA", "dora True": "DoRA",
     "init pissa": "PiSSA",
 }  # fmt: skip
-SWAP = str.maketrans("bwBW", "wbWB")
 
 
 def packed(scores: np.ndarray) -> dict[str, Any]:
@@ -51,47 +47,38 @@ def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
 
 
 def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS) -> dict[str, dict[str, Any]]:
-    """Return {rival: {method: entry}} for scores (seeds, rows) by name, with the results of `verdict(method, rival)`.
+    """Return {rival: {method: entry}} for scores (seeds, rows) by name, with results of `verdicts` against the rival.
 
     difference, low, high   the difference and its 95% interval
     within                  90% intervals, [[index, low, high], ...], each valid from that index in `margins`
-    outcomes, together      a letter for each margin: without and with Holm's correction over this rival's methods
-    more                    for each undecided outcome, the [seeds, rows] that would decide it
+    together, outcomes      a letter for each margin: with Holm's correction over this rival's methods, and without
+    more                    for each undecided letter in `together`, the [seeds, rows] that would decide it
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}
-    verdicts: dict[tuple[str, str], list[Verdict]] = {}  # one for each margin
+    pairs, equal = dict[tuple[str, str], Pair](), dict[tuple[str, str], list[float]]()
     for a, b in combinations(scores, 2):
-        pair = Pair(scores[a].astype(float), scores[b].astype(float))
-        verdicts[a, b] = verdicts[b, a] = [pair.judged(margin) for margin in margins]
-        entries[b][a] = _entry(verdicts[a, b])
-        entries[a][b] = _turned(entries[b][a])
-    for rival, others in entries.items():
-        own = [verdicts[name, rival] for name in others]
-        differ = holm([at[0].p_difference for at in own])
-        equal = [holm([verdict.p_equivalence for verdict in at]) for at in zip(*own, strict=True)]
-        for i, entry in enumerate(others.values()):
-            entry["together"] = "".join(LETTERS[word_of(entry["difference"], differ[i], p[i])] for p in equal)
+        pair = pairs[a, b] = Pair(scores[a].astype(float), scores[b].astype(float))
+        turned = pairs[b, a] = copy(pair)  # shares widths, which take most of the time
+        turned.difference = -pair.difference
+        equal[a, b] = equal[b, a] = [pair.p_equivalence(margin) for margin in margins]
+    for rival, own in entries.items():
+        names = [name for name in scores if name != rival]
+        differ = holm([pairs[name, rival].p_difference for name in names])
+        corrected = zip(*(holm(at) for at in zip(*(equal[name, rival] for name in names), strict=True)), strict=True)
+        for name, p, of_margins in zip(names, differ, corrected, strict=True):
+            pair = pairs[name, rival]
+            found = [pair.judged(margin, (p, q), len(names)) for margin, q in zip(margins, of_margins, strict=True)]
+            alone = [LETTERS[word_of(pair.difference, pair.p_difference, q)] for q in equal[name, rival]]
+            first = found[0]  # the difference and its 95% interval don't depend on the margin
+            ends = [(round(verdict.low, 5), round(verdict.high, 5)) for verdict in found]
+            more = [(verdict.more_seeds, verdict.more_rows) for verdict in found if verdict.word == "undecided"]
+            own[name] = {
+                "difference": round(first.difference, 6), "low": round(first.low95, 5), "high": round(first.high95, 5),
+                "within": [[i, *both] for i, both in enumerate(ends) if i == 0 or both != ends[i - 1]],
+                "together": "".join(LETTERS[verdict.word] for verdict in found),
+                "more": [[n and int(float(f"{n:.2g}")) for n in sizes] for sizes in more], "outcomes": "".join(alone),
+            }  # fmt: skip
     return entries
-
-
-def _entry(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Return a pair's entry from its verdict at each margin."""
-    first = verdicts[0]  # the difference and its 95% interval don't depend on the margin
-    ends = [(round(verdict.low, 5), round(verdict.high, 5)) for verdict in verdicts]
-    within = [[i, *both] for i, both in enumerate(ends) if i == 0 or both != ends[i - 1]]
-    more = [(verdict.more_seeds, verdict.more_rows) for verdict in verdicts if verdict.word == "undecided"]
-    return {
-        "difference": round(first.difference, 6), "low": round(first.low95, 5), "high": round(first.high95, 5),
-        "within": within, "outcomes": "".join(LETTERS[verdict.word] for verdict in verdicts),
-        "more": [[n and int(float(f"{n:.2g}")) for n in sizes] for sizes in more],
-    }  # fmt: skip
-
-
-def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the reversed entry, which judges the rival against the method."""
-    swapped = {name: entry[name].translate(SWAP) for name in ("outcomes", "together") if name in entry}
-    ends = {"difference": -entry["difference"], "low": -entry["high"], "high": -entry["low"]}
-    return {**entry, **ends, "within": [[i, -high, -low] for i, low, high in entry["within"]], **swapped}
 
 
 def resampled(

@@ -199,7 +199,11 @@ def shown(
     ranks, alphas, rates   more values for the axes, whose cells have no runs yet
     Fractions such as accuracy are in percent. By chance alone, two cells may differ by `luck`; see `_luck`.
     """
-    results, metric, (top, losses) = playground.results, metric_of(playground.metric), _curves(playground.results)
+    results, metric = playground.results, metric_of(playground.metric)
+    top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
+    points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
+    scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)  # 254 is `top`, the highest loss that curves can show
+    losses = np.nan_to_num(scaled, nan=NONE).astype(np.uint8).tobytes()
     runs, seeds = defaultdict[Cell, list[int]](list), defaultdict[Cell, list[float]](list)
     for index, result in enumerate(results):
         runs[result.cell].append(index)
@@ -240,14 +244,6 @@ def shown(
         "about": _about(playground),
     }  # fmt: skip
     return data, losses
-
-
-def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
-    """Return the highest loss that curves can show, and `POINTS` bytes per run (254: that loss, 255: no point)."""
-    top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
-    points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
-    scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
-    return top, np.nan_to_num(scaled, nan=NONE).astype(np.uint8).tobytes()
 
 
 def _short(value: float, digits: int = 5) -> float:

@@ -138,13 +138,8 @@ def _method(text: str) -> Method:
             raise BadValue(f"a setting of {name} must be option=value, such as rank=4 or targets=q+v, not '{setting}'")
         if option in settings:
             raise BadValue(f"'{text.strip()}' sets {option} twice: set it once")
-        settings[option] = _value(value)
+        settings[option] = {"true": True, "false": False, "none": None}.get(value.lower(), value.replace("+", ","))
+        for kind in (float, int):  # a whole number is an int
+            with suppress(ValueError):
+                settings[option] = kind(value)
     return method_from(settings)
-
-
-def _value(text: str) -> Any:
-    """Parse a number, true, false, none, or items joined by +."""
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text.replace("+", ","))

@@ -169,7 +169,7 @@ class Sweep:
             stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
             if self.client is None and not self._stop.is_set():
                 for saved in checkpoint.unfinished(store.folder):
-                    if set(saved.recipes) & set(wanted):  # these runs have all ended
+                    if all(recipe in wanted or store.find(recipe) for recipe in saved.recipes):  # all have ended
                         saved.path.unlink(missing_ok=True)
                 finalists = race.finalists(store, stored.values()) if race else [list(stored.values())]
                 unscored = [run.recipe for runs in finalists for run in runs if run.status == UNSCORED]
@@ -238,12 +238,14 @@ class Sweep:
         except LabError as error:
             reason = str(error)
         else:
-            pack.scores_stopped, pack.scores_untrained = False, self.scored
-            pack.scores_test = self.scored and self._race is None
+            pack.scores_stopped, pack.scores_ends = False, self.scored and self._race is None
             pack.judge = self._race.judge if self._race else pack.judge
             pack.written = lambda pack: checkpoint.write(pack, path)
             if paths:
                 checkpoint.restore(pack, *sorted(paths))
+                for member in pack.members:
+                    if member.status == BEHIND:  # killed before its record was written: the leader is unknown
+                        member.status = "training"
             try:
                 pack.run(self._keep, self._stop)
                 if pack.stopped:  # the next sweep resumes it
@@ -374,14 +376,20 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
 
 
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
-    """Group recipes into packs of nearly equal size, with at most `size` runs each (None: chosen automatically)."""
+    """Group recipes into packs with at most `size` runs each (None: chosen automatically).
+
+    The packs of a group have similar sizes. If `size` allows, all but the last are multiples of the number of parts
+    that train at once, so that no part waits.
+    """
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []
     for recipe in sorted(recipes, key=lambda r: (str(getattr(r.method, "targets", "")), getattr(r.method, "rank", 0))):
         groups[key(recipe)].append(recipe)
     for group in groups.values():
-        parts = -(-len(group) // (pack_size(group, room) if size is None else whole("size", size)))
-        result += [group[len(group) * i // parts : len(group) * (i + 1) // parts] for i in range(parts)]
+        most = pack_size(group, room) if size is None else whole("size", size)
+        even, parts = ceil(len(group) / ceil(len(group) / most)), len(cut(MOST, "cpu"))
+        step = min(most, ceil(even / parts) * parts)
+        result += [group[i : i + step] for i in range(0, len(group), step)]
     return result
 
 

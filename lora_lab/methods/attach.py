@@ -180,10 +180,8 @@ def sites_of(model: nn.Module) -> list[Site]:
     if not any(site.kind == "linear" and site.role not in ("head", "pooler") for site in sites):
         foreign = (type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear) and not site_kind(m))
         if name := next(foreign, ""):
-            raise BadValue(
-                f"the linear layers of this model are of type {name}, which cannot be adapted: load the model "
-                "unquantized, or in 4 bits with load_model(name, dtype='nf4')"
-            )
+            message = f"the linear layers of this model are of type {name}, which cannot be adapted"
+            raise BadValue(f"{message}: load the model unquantized, or in 4 bits with load_model(name, dtype='nf4')")
     return sites
 
 
@@ -245,11 +243,9 @@ def train_heads(model: nn.Module) -> None:
         parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
         frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
         if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
-            warn(
-                f"{names} of this {type(model).__name__} is neither the base model nor a known head, so it stays "
-                "frozen, and its weights are random unless the checkpoint contains them; to adapt it, name its layers "
-                "as targets"
-            )
+            message = f"{names} of this {type(model).__name__} is neither the base model nor a known head, so it stays"
+            unless = "random unless the checkpoint contains them; to adapt it, name its layers as targets"
+            warn(f"{message} frozen, and its weights are {unless}")
     for name, head in heads_of(model):
         wrap(model, name, TrainedCopy(head))
 
@@ -283,10 +279,8 @@ def remove_adapters(model: nn.Module) -> None:
 
 # ---- inspecting a model
 
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module",
-    "AveragedModel": "module",
-}  # fmt: skip
+_WRAPPERS = {"OptimizedModule": "_orig_mod"}  # {class: attribute of the inner model}
+_WRAPPERS |= dict.fromkeys(("DataParallel", "DistributedDataParallel", "AveragedModel"), "module")
 
 
 def inside(model: nn.Module) -> nn.Module:
@@ -303,10 +297,15 @@ def refuse_adapted(model: nn.Module) -> None:
     if inside(model) is not model:
         kind = type(model).__name__
         raise BadValue(f"this model is wrapped in {kind}: pass the inner model, model.{_WRAPPERS[kind]}, instead")
-    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise BadValue("this model has a PEFT adapter: remove it first with unload() or merge_and_unload()")
+    refuse_peft(model)
     if is_adapted(model):
         raise BadValue("this model already has an adapter; remove it first with detach(model)")
+
+
+def refuse_peft(model: nn.Module) -> None:
+    """Raise BadValue if a model has an adapter of PEFT, which this lab would overlook."""
+    if any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise BadValue("this model has a PEFT adapter: remove it first with unload() or merge_and_unload()")
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -315,13 +314,14 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def report_of(model: nn.Module) -> Any:
-    """Return the `Report` of a model's adapter. Raises: BadValue if it has a bank of adapters or no adapter."""
+    """Return the `Report` of a model's adapter. Raises: BadValue if it has a bank, a PEFT adapter, or no adapter."""
     if hasattr(model := inside(model), "lora_lab_report"):
         return model.lora_lab_report
     if name := next((name for name, module in model.named_modules() if hasattr(module, "lora_lab_report")), ""):
         raise BadValue(f"the adapter belongs to module {name} of this {type(model).__name__}: pass that module instead")
     if is_adapted(model):
         raise BadValue("this model has a bank of adapters: bank.save(name, folder) saves one, bank.close() removes all")
+    refuse_peft(model)
     raise BadValue("this model has no adapter; attach one first, for example LoRA(rank=8).attach(model)")
 
 
@@ -360,30 +360,20 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
                 yield path, name, p
 
 
-def numbers_of(model: nn.Module) -> int:
-    """Count a model's parameters. A quantized weight counts as if it weren't quantized."""
-    return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
-
-
 def quantized_layers(model: nn.Module) -> list[Any]:
     """Return the quantized layers of a model; see `quant.py`."""
     return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
-def hooks_of(model: nn.Module) -> list[object]:
-    """Return accelerate's hooks, which move the layers of a model between devices."""
-    return [module._hf_hook for module in model.modules() if hasattr(module, "_hf_hook")]
-
-
 def is_offloaded(model: nn.Module) -> bool:
     """Return whether a layer's weights are on the meta device while they aren't used."""
-    return any(getattr(hook, "offload", False) for hook in hooks_of(model))
+    return any(getattr(getattr(module, "_hf_hook", None), "offload", False) for module in model.modules())
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
     """Copy a model to the meta device, which keeps only shapes, without accelerate's hooks, which hold weights."""
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
-    memo |= dict.fromkeys(map(id, hooks_of(model)))
+    memo |= dict.fromkeys(id(module._hf_hook) for module in model.modules() if hasattr(module, "_hf_hook"))
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
     return copy.deepcopy(model, memo)

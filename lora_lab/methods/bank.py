@@ -197,7 +197,7 @@ class AdapterBank:
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
         """Within the block, use a different adapter for each row of a batch. None stands for the base model alone.
 
-        names   A list with one name per row, in order, or with one name per beam for beam search.
+        names   A list with one name per row, in order, or with one name per beam for beam search (decoders only).
         Raises: NotFound for an unknown name, and BadValue if `names` is empty or differs in length from the batch.
         """
         if isinstance(names := plain(names), str) or not isinstance(names, Sequence) or not names:
@@ -256,24 +256,19 @@ class BankLayer(AdapterLayer):
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
-            raise BadValue(
-                f"a layer of this model gets an input of shape {tuple(x.shape)}, whose first dimension is not the "
-                "rows of the batch, so rows cannot have different adapters: call use(name) for one adapter at a time"
-            )
+            why = f"a layer gets an input of shape {tuple(x.shape)}, whose first dimension is not the rows of the batch"
+            raise BadValue(f"{why}, so rows cannot have different adapters: call use(name) for one adapter at a time")
         if batched:
-            return self._mixed(x)
+            in_features = x.shape[-1]
+            y: Tensor = self.base_layer(x.reshape(-1, in_features))  # (rows * tokens, out)
+            a, b = self._gathered(y).tensor_split([in_features], dim=2)  # (rows, R, in), (rows, R, out)
+            h = torch.bmm(x.reshape(len(a), -1, in_features).to(y.dtype), a.transpose(1, 2))  # (rows, tokens, R)
+            y = y.view(len(a), -1, y.shape[-1])
+            add = y.baddbmm if has_hook(self.base_layer) else y.baddbmm_  # a hook may have kept y
+            return add(h, b).view(*x.shape[:-1], y.shape[-1])
         groups = {name: [row for row, other in enumerate(used) if other == name] for name in dict.fromkeys(used)}
         parts = [self.adapted.get(name, self.base_layer)(x[rows], *args, **kwargs) for name, rows in groups.items()]
         return torch.cat(parts)[torch.tensor([row for rows in groups.values() for row in rows]).argsort()]
-
-    def _mixed(self, x: Tensor) -> Tensor:
-        in_features = x.shape[-1]
-        y: Tensor = self.base_layer(x.reshape(-1, in_features))  # (rows * tokens, out)
-        a, b = self._gathered(y).tensor_split([in_features], dim=2)  # (rows, R, in), (rows, R, out)
-        h = torch.bmm(x.reshape(len(a), -1, in_features).to(y.dtype), a.transpose(1, 2))  # (rows, tokens, R)
-        y = y.view(len(a), -1, y.shape[-1])
-        add = y.baddbmm if has_hook(self.base_layer) else y.baddbmm_  # a hook may have kept y
-        return add(h, b).view(*x.shape[:-1], y.shape[-1])
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -92,6 +92,7 @@ class Method:
     name          The method's name on the command line and in files.
     allowed       The lowest value of each integer option, and the choices of each option with fixed choices.
     numbers       A condition for each option that is a number, in words and as a function.
+    added_tokens  The number of tokens that the method puts in front of every row.
     can_pack      Whether several runs can train in one pack, on one frozen base model.
     may_differ    The settings that may differ between the runs of a pack.
     trains_base   Whether the method trains the base model's own weights.
@@ -105,6 +106,7 @@ class Method:
     name: ClassVar[str]
     allowed: ClassVar[Mapping[str, int | tuple[str, ...]]] = {}
     numbers: ClassVar[Mapping[str, Condition]] = {}
+    added_tokens: ClassVar[int] = 0
     can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
@@ -127,11 +129,6 @@ class Method:
                 whole(name, value, values) if isinstance(values, int) else one_of(name, value, values)
         for name, condition in self.numbers.items():
             number(name, getattr(self, name), condition)
-
-    @property
-    def added_tokens(self) -> int:
-        """The number of tokens that the method puts in front of every row."""
-        return 0
 
     def positions(self, causal: bool) -> int:
         """Return the number of positions that the method takes away from the text. `causal` is False for an encoder."""
@@ -166,7 +163,9 @@ class Method:
             if attach.is_offloaded(model) and (name := next(offloaded, "")):
                 path = attach.plain_path(name.rpartition(".")[0])
                 raise BadValue(f"{path} is offloaded, where no adapter can train: load it, or choose other targets")
-        heads, parts, total = Counter[str](), Counter[str](), attach.numbers_of(model)
+        heads, parts = Counter[str](), Counter[str]()
+        quantized = sum(layer.numbers for layer in attach.quantized_layers(model))  # as if they weren't quantized
+        total = quantized + sum(p.numel() for p in model.parameters())
         for name, p in [(name, p) for name, head in attach.heads_of(model) for p in head.parameters()]:
             heads[name] += p.numel() if p.requires_grad else 0
         if self.trains_base:
@@ -180,7 +179,7 @@ class Method:
         return report
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return {key: tensor} for a file, without heads, and the method's own fields of `adapter_config.json`."""
+        """Return {key: tensor} for a file (without heads), and the method's own fields of `adapter_config.json`."""
         heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
         own = attach.adapter_parameters(model)
         named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))

@@ -61,10 +61,8 @@ class Probe(Method):
     def insert(self, model: nn.Module, to_fill: bool) -> None:
         kind, config = type(model).__name__, getattr(model, "config", None)
         if any(word in kind for word in NOT_OF_A_TEXT):
-            raise BadValue(
-                f"the probe predicts one class per text, which a {kind} cannot: use load_model(name, num_labels=2), "
-                "or train another method, such as BitFit()"
-            )
+            advice = "use load_model(name, num_labels=2), or train another method, such as BitFit()"
+            raise BadValue(f"the probe predicts one class per text, which a {kind} cannot: {advice}")
         heads = [(name, head) for name, head in attach.heads_of(model) if name != "qa_outputs"]  # it predicts spans
         if not heads or config is None:
             raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')

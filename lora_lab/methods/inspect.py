@@ -243,9 +243,8 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
     result.difference, result.does_something = difference, difference > 0
     explained = ("zero update", "gradient was cut", "update too small")
     if not (result.does_something or any(problem.name in explained for problem in result.problems)):
-        result.add(
-            "no effect on this base", "on this base", "the base returns the same logits with and without the adapter"
-        )
+        why = "the base returns the same logits with and without the adapter"
+        result.add("no effect on this base", "on this base", why)
 
 
 def answer_of(model: nn.Module) -> Tensor:

@@ -34,6 +34,7 @@ from lora_lab.methods.targets import HEADS, PREFIX
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
 MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
+LARGE = 2**30  # files of at least this size are mapped, not read: their values are needed one tensor at a time
 FLOATS = ("F64", "F32", "F16", "BF16")
 MAY_DIFFER = {  # fields of our configs that do not follow from the header
     "peft_type", "method", "task_type", "modules_to_save", "base_model_name_or_path", "inference_mode",
@@ -210,7 +211,11 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
             raise BadValue(f"{message}: merge the adapter in PEFT first")
         check_supported(config)
         if "method" in file.own:
-            return file, method_from(file.own["method"])
+            try:
+                return file, method_from(file.own["method"])
+            except LabError as error:
+                message = f"the method in the header of {file.path / WEIGHTS} does not fit this version of lora_lab"
+                raise Refused(f"{message}: {error}", "damaged settings") from error
         if kind == OURS:
             raise BadValue("the adapter file has lost its header, which named its method: save it again")
         if unknown := sorted(option for option, value in config.items() if value and option not in KNOWN):
@@ -288,7 +293,7 @@ def known_key(key: str) -> bool:
 
 
 class AdapterFile(dict[str, Tensor]):
-    """An adapter folder: its checked config and header, and the tensors by key, whose values are read when needed.
+    """An adapter folder: its checked config and header, and the tensors by key.
 
     config   The contents of `adapter_config.json`.
     own      The method and the base model's fingerprint from lora_lab's header, or {} in PEFT's files.
@@ -319,7 +324,8 @@ class AdapterFile(dict[str, Tensor]):
             if MOST + self.size // 64 < length <= self.size:  # parsing takes several times its size in memory
                 raise refused(f"its header of {length:,} bytes is too long", "damaged file")
             try:
-                with safe_open(weights, "pt") as file:
+                # Reading a mapped file that was truncated meanwhile kills the process, but large files must be mapped.
+                with safe_open(weights, "pt", backend="pread" if self.size < LARGE else "mmap") as file:
                     self.dtypes = {key: str(file.get_slice(key).get_dtype()) for key in file.keys()}
                     self.update({key: file.get_tensor(key) for key in self.dtypes})
                     header = (file.metadata() or {}).get("lora_lab", "{}")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer, is_conv1d, out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import TrainedCopy, adapter_layers, inside, plain_path, put, remove_adapters, report_of
+from lora_lab.methods import attach
 from lora_lab.methods.base import is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
@@ -130,18 +130,18 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
     This cannot be undone. For options and errors, see `merge`.
     """
-    report, model = _merge(model, fp32, keep=False), inside(model)
+    report, model = _merge(model, fp32, keep=False), attach.inside(model)
     before, heads, tied = _bytes(model), list[Rounding](), False
-    for path, part in adapter_layers(model):
+    for path, part in attach.adapter_layers(model):
         tied |= part.tied
-        if type(part) is TrainedCopy:  # the copy becomes the head, in the base's dtype
+        if type(part) is attach.TrainedCopy:  # the copy becomes the head, in the base's dtype
             dtype = next(part.base_layer.parameters()).dtype
             trained = part.trained.named_parameters()
             heads += [rounding_of(f"{path}.{name}", torch.zeros_like(p, dtype=dtype), p) for name, p in trained]
             part.base_layer = part.trained.to(dtype).requires_grad_(False)
     quantized = [path for path, layer in model.named_modules() if hasattr(layer, "dequantized")]
     for path in quantized:
-        put(model, path, _dequantized(model.get_submodule(path), _dtype(model)))
+        attach.put(model, path, _dequantized(model.get_submodule(path), _dtype(model)))
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
@@ -150,14 +150,14 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))
     added = report.added_bytes + _bytes(model) - before
-    remove_adapters(model)
+    attach.remove_adapters(model)
     return replace(report, dequantised=(*report.dequantised, *quantized), added_bytes=added, heads=tuple(heads))
 
 
 def unmerge(model: nn.Module) -> None:
     """Restore the original layer of every merged adapter. Raises: BadValue if the adapter is missing or disabled."""
-    _refuse_disabled(model := inside(model))
-    for _, part in adapter_layers(model):
+    _refuse_disabled(model := attach.inside(model))
+    for _, part in attach.adapter_layers(model):
         part.merged = False
         if part.original:
             if part.tied:
@@ -173,17 +173,18 @@ def detach(model: nn.Module) -> None:
     """
     _refuse_trained_base(model)
     unmerge(model)
-    remove_adapters(model)
+    attach.remove_adapters(model)
 
 
 @contextmanager
 def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     """Disable the adapter in a `with` block. The trained head is disabled too, unless `keep_head` is True.
 
-    Raises: BadValue if the base itself was trained.
+    Raises: BadValue if the base itself was trained, or if the model has an adapter of PEFT.
     """
     _refuse_trained_base(model)
-    parts = [part for _, part in adapter_layers(model) if part.enabled and not (keep_head and part.head)]
+    attach.refuse_peft(attach.inside(model))
+    parts = [part for _, part in attach.adapter_layers(model) if part.enabled and not (keep_head and part.head)]
 
     def switch(enabled: bool) -> None:
         for part in parts:
@@ -203,17 +204,17 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """Within the block, multiply the update by `strength`: y = W x + strength * scaling * B A x. Heads stay enabled.
 
     Raises: BadValue if the strength is not a finite number, or if the strength is neither 0 nor 1 and the adapter is
-    merged or is not plain LoRA.
+    missing, merged or not plain LoRA.
     """
     if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
         raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")
-    parts: list[Any] = [part for _, part in adapter_layers(inside(model)) if not part.head]
+    parts: list[Any] = [part for _, part in attach.adapter_layers(attach.inside(model)) if not part.head]
     if strength in (0, 1):
         with disabled(model, keep_head=True) if strength == 0 else nullcontext():
             yield
         return
-    if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
-        name = report_of(model).method.name
+    name = attach.report_of(model).method.name
+    if not parts or not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         raise BadValue(f"a strength of {strength:g} needs a plain, unmerged LoRA: use 0 (off) or 1 (on) for {name}")
     before = [(part, part.scaling, part.strength) for part in parts]
     try:
@@ -226,13 +227,13 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
 
 
 def _refuse_disabled(model: nn.Module) -> None:
-    report_of(model)
-    if not all(part.enabled for _, part in adapter_layers(model)):
+    attach.report_of(model)
+    if not all(part.enabled for _, part in attach.adapter_layers(model)):
         raise BadValue("the adapter is disabled: leave the block of disabled(model) first")
 
 
 def _refuse_trained_base(model: nn.Module) -> None:
-    report: Any = getattr(inside(model), "lora_lab_report", None)
+    report: Any = getattr(attach.inside(model), "lora_lab_report", None)
     if report and report.method.trains_base:
         raise BadValue(f"{report.method.name} trained the base's own weights, which cannot be undone; reload the base")
 
@@ -240,25 +241,24 @@ def _refuse_trained_base(model: nn.Module) -> None:
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     """Compute each merged tensor twice, to check it and then to store it, so that only one is in memory at a time."""
-    _refuse_disabled(model := inside(model))
-    if keep and any(part.strength != 1 for _, part in adapter_layers(model)):
+    _refuse_disabled(model := attach.inside(model))
+    if keep and any(part.strength != 1 for _, part in attach.adapter_layers(model)):
         raise BadValue("merging would keep this strength: leave the at_strength block first, or call merge_for_good")
-    method = report_of(model).method.name
+    method = attach.report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
-    for path, part in adapter_layers(model):
+    for path, part in attach.adapter_layers(model):
         if part.unmergeable:
             raise BadValue(f"{method} cannot be merged: it {part.unmergeable}; keep its adapter file")
         if not (part.head or part.merged):
-            by_layer.setdefault(plain_path(path), []).insert(0, part)
+            by_layer.setdefault(attach.plain_path(path), []).insert(0, part)
     dtype, rounded, untied = torch.float32 if fp32 else _dtype(model), list[Rounding](), list[str]()
     uses = Counter(id(m._parameters["weight"]) for m in model.modules() if m._parameters.get("weight") is not None)
     for path, parts in by_layer.items():
         if any(t.is_meta for t in parts[0].base_layer.state_dict().values()):
             raise BadValue(f"cannot merge: the weight of {path} is offloaded; load the whole base into memory first")
         if "forward" in vars(parts[0].base_layer) and not hasattr(parts[0].base_layer, "_hf_hook"):
-            raise BadValue(
-                f"cannot merge: {path} has a forward function of its own, which keeps the old weight; remove it"
-            )
+            why = "has a forward function of its own, which keeps the old weight"
+            raise BadValue(f"cannot merge: {path} {why}; remove it")
         layer, merged = _merged(parts, dtype)
         if layer is parts[0].base_layer and "weight" in merged and uses[id(layer.weight)] > 1:
             untied.append(path)

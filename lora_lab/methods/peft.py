@@ -18,9 +18,9 @@ from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 # Options in PEFT's configs that lora_lab reads, or ignores because they have no effect
 _OPTIONS = """
     alpha_pattern auto_mapping base_model_name_or_path bias corda_config d_initial encoder_dropout encoder_hidden_size
-    encoder_num_layers encoder_reparameterization_type eva_config exclude_modules fan_in_fan_out
-    feedforward_modules inference_mode init_ia3_weights init_lora_weights init_v_bound init_weights layers_pattern
-    layers_to_transform loftq_config lora_alpha lora_dropout lora_ga_config megatron_core modules_to_save
+    encoder_num_layers encoder_reparameterization_type ensure_weight_tying eva_config exclude_modules
+    fan_in_fan_out feedforward_modules inference_mode init_ia3_weights init_lora_weights init_v_bound init_weights
+    layers_pattern layers_to_transform loftq_config lora_alpha lora_dropout lora_ga_config megatron_core modules_to_save
     num_attention_heads num_layers num_transformer_submodules num_virtual_tokens peft_type peft_version
     prefix_projection projection_prng_key projection_seed prompt_tuning_init prompt_tuning_init_text qalora_group_size
     r rank_pattern revision runtime_config save_projection target_modules task_type tinylora_dropout token_dim
@@ -31,7 +31,6 @@ KNOWN = frozenset(_OPTIONS.split())
 _UNSUPPORTED = (
     "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
     "use_qalora", "use_bdlora", "arrow_config", "megatron_config", "kasa_config", "monteclora_config", "velora_config",
-    "ensure_weight_tying",
 )  # fmt: skip
 _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 

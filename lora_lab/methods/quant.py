@@ -121,7 +121,7 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
     offset = absmax.mean().view(1)  # every absmax is near the mean, so 8 bits suffice for the difference
     groups = _blocks(absmax - offset, NESTED)
     scales = groups.abs().amax(1)
-    codes = _codes(groups, scales, dynamic_levels(), on_grid=True)[: len(absmax)]
+    codes = _codes(groups, scales, dynamic_levels(), on_grid=True)[: len(absmax)].clone()
     return Quantized(name, weight.shape, packed, codes, scales, offset)
 
 

@@ -64,7 +64,9 @@ class VeRA(FrozenPair):
     """
 
     name, peft_type, allowed = "vera", "VERA", {"rank": 1, "projection_seed": 0}
-    numbers: ClassVar[Mapping[str, Any]] = {"d_initial": ("other than 0", lambda value: 0 < abs(value) < 1e30)}
+    numbers: ClassVar[Mapping[str, Any]] = {
+        "d_initial": ("other than 0, from -1e30 to 1e30", lambda value: 0 < abs(value) <= 1e30)
+    }
     by_output: ClassVar[Mapping[str, str]] = {"vera_lambda_b": "vera_lambda_b"}
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",

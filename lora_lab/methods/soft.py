@@ -43,7 +43,7 @@ class Soft(Method):
     tokens: int
 
     @property
-    def added_tokens(self) -> int:
+    def added_tokens(self) -> int:  # type: ignore[override]  # a class variable in other methods
         return self.tokens
 
     def start(self, model: Any) -> Mapping[str, Any]:
@@ -85,10 +85,8 @@ class Soft(Method):
             elif mask is None and positions is not None and positions.dim() == 2:
                 length = int(positions[0, -1]) + 1
             if length != expected:
-                raise BadValue(
-                    f"the cache holds {tokens} vectors of {self.name} besides the text: to continue a text, pass all "
-                    "of it without past_key_values, and a mask of its tokens only"
-                )
+                message = f"the cache holds {tokens} vectors of {self.name} besides the text: to continue a text"
+                raise BadValue(f"{message}, pass all of it without past_key_values, and a mask of its tokens only")
         if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
         if positions is not None and not (self.name == "prefix" and is_encoder(model)):
@@ -231,19 +229,16 @@ class PrefixTuning(Soft):
     """
 
     name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
+    added_tokens = 0  # type: ignore[assignment]  # only keys and values
     retired: ClassVar[Mapping[str, Any]] = {"form": "keys-values"}
 
     tokens: int = 20
-
-    @property
-    def added_tokens(self) -> int:
-        return 0  # a prefix adds keys and values, but no tokens
 
     def positions(self, causal: bool) -> int:
         return self.tokens if causal else 0
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
-        layers, heads, head_dim = prefix_shape(model)
+        layers, heads, head_dim, _ = prefix_shape(model)
         if not all(hasattr(layer, "update") for layer in transformers.DynamicCache(config=model.config).layers):
             raise BadValue(f"some layers of {type(model).__name__} hold no keys and values; use prompt tuning")
         shape, device = (layers, self.tokens, 2 * heads * head_dim), next(model.parameters()).device
@@ -254,8 +249,8 @@ class PrefixTuning(Soft):
         """Add the prefix (rows, tokens, width) to the cache in the keyword arguments."""
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             raise BadValue("gradient checkpointing drops the cache, which holds the prefix: turn checkpointing off")
-        layers, heads, head_dim = prefix_shape(model)
-        name, encoder = str(_cache_name(model)), is_encoder(model)
+        layers, heads, head_dim, name = prefix_shape(model)
+        encoder = is_encoder(model)
         cache = call[name] = call.get(name) or transformers.DynamicCache(config=None if encoder else model.config)
         cache.holds_only_a_prefix = call.get("use_cache") is False
         if encoder:  # an encoder must not offset positions by the length of the cache
@@ -265,7 +260,7 @@ class PrefixTuning(Soft):
             cache.update(*layer.unbind(), number)  # keys and values (rows, kv_heads, tokens, head_dim)
 
     def in_peft(self, model: Any) -> dict[str, Any]:
-        _, heads, head_dim = prefix_shape(model)
+        _, heads, head_dim, _ = prefix_shape(model)
         width = {"token_dim": heads * head_dim, "encoder_hidden_size": heads * head_dim}
         # In an encoder, PEFT's prefix shifts positions, unlike ours, so PEFT must not read the file.
         kind = OURS if is_encoder(model) else self.peft_type
@@ -274,32 +269,25 @@ class PrefixTuning(Soft):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if is_encoder(model):
-            raise BadValue(
-                "in an encoder, PEFT's prefix shifts the text's positions and lora_lab's does not, so the outputs "
-                "would differ: train the prefix here, or use this file with PEFT"
-            )
+            message = "in an encoder, PEFT's prefix shifts the text's positions and lora_lab's does not"
+            raise BadValue(f"{message}, so the outputs would differ: train the prefix here, or use this file with PEFT")
         return super().from_peft(config, model)
 
 
-def prefix_shape(model: Any) -> tuple[int, int, int]:
-    """Return (layers, kv_heads, head_dim). Raises: BadValue if the model does not accept keys and values."""
-    config = model.config
+def prefix_shape(model: Any) -> tuple[int, int, int, str]:
+    """Return (layers, kv_heads, head_dim, cache argument). Raises: BadValue if the model accepts no keys and values."""
+    config, parameters = model.config, inspect.signature(type(model.base_model).forward).parameters
+    cache = next((name for name in CACHE if name in parameters), "")
     heads = None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
     unused = config.model_type in ("flaubert", "megatron-bert", "rembert", "xlm")  # they ignore or misread the cache
-    if unused or _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
+    if unused or not cache or getattr(config, "kv_lora_rank", None) or not heads:
         raise BadValue(f"{type(model).__name__} does not accept keys and values of a single shape; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
     kv_heads = 1 if mqa else getattr(config, "num_key_value_heads", None) or heads
-    return config.num_hidden_layers, kv_heads, head_dim
+    return config.num_hidden_layers, kv_heads, head_dim, cache
 
 
 def is_encoder(model: Any) -> bool:
     """Return whether the model's tokens also attend to later tokens."""
     return model.config.model_type in ENCODERS and not getattr(model.config, "is_decoder", False)
-
-
-def _cache_name(model: Any) -> str | None:
-    """Return the name of the base model's cache argument, or None if the model has no such argument."""
-    parameters = inspect.signature(type(model.base_model).forward).parameters
-    return next((name for name in CACHE if name in parameters), None)

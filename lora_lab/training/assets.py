@@ -49,9 +49,8 @@ def gguf_to_safetensors(folder: Path) -> None:
 
     file = next(folder.glob("*.gguf"))
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True)
-        )
+        config = GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, quantization_config=config)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
         model.float().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -60,15 +60,7 @@ class Batch:
     token_type_ids: Tensor | None = None
 
     def to(self, device: str) -> "Batch":
-        return self._map(lambda t: t.to(device))
-
-    def repeated(self, times: int) -> "Batch":
-        """Repeat all rows, once for each member of a pack."""
-        return self._map(lambda t: torch.cat([t] * times))
-
-    def of_members(self, part: slice, members: int) -> "Batch":
-        rows = len(self.labels) // members
-        return self._map(lambda t: t[part.start * rows : part.stop * rows])
+        return self.map(lambda t: t.to(device))
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the keyword arguments for `model`, with token types only if the model has an embedding for them."""
@@ -78,7 +70,8 @@ class Batch:
             inputs["token_type_ids"] = self.token_type_ids
         return inputs
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """Apply a function to every tensor."""
         types = None if self.token_type_ids is None else function(self.token_type_ids)
         return Batch(function(self.input_ids), function(self.attention_mask), function(self.labels), self.places, types)
 

@@ -49,7 +49,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
     """Return the chat as the model reads it, up to the answer. Raises: BadValue for turns that the template rejects."""
     if not tokenizer.chat_template:
         return "".join(f"{role}: {text}\n" for role, text in chat.turns) + "assistant:\n"
-    return _templated(tokenizer, chat.turns, answer_follows=True)
+    return _templated(tokenizer, chat, answer_follows=True)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -77,17 +77,15 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     end = end_of_text(tokenizer)
     if not tokenizer.chat_template:
         return end
-    rest = _templated(tokenizer, (("user", "?"), ("assistant", MARK))).rpartition(MARK)[2]
+    rest = _templated(tokenizer, Chat((("user", "?"), ("assistant", MARK)))).rpartition(MARK)[2]
     first = next(iter(tokenizer(rest, add_special_tokens=False)["input_ids"]), end)
     return int(first) if first in tokenizer.all_special_ids else end
 
 
-def _templated(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], *, answer_follows: bool = False
-) -> str:
-    messages = [{"role": role, "content": text} for role, text in turns]
+def _templated(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, answer_follows: bool = False) -> str:
+    messages = [{"role": role, "content": text} for role, text in chat.turns]
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows))
     except Exception as error:  # a template can raise any error
-        roles = ", ".join(role for role, _ in turns)
+        roles = ", ".join(role for role, _ in chat.turns)
         raise BadValue(f"this model's chat template does not accept the turns {roles}: {error}") from error

@@ -24,6 +24,7 @@ from lora_lab.training import device
 from lora_lab.training.member import MOMENTS
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
+from lora_lab.training.runs import dtype_of
 from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
@@ -79,6 +80,7 @@ def write(pack: Pack, path: Path) -> None:
         members.append(record | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
     header = {"version": VERSION, "step": pack.step, "members": members, "seconds": seconds, **pack.files}
+    header["dtype"] = dtype_of(device.environment(pack.choice))
     write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
 
 
@@ -86,12 +88,16 @@ def write(pack: Pack, path: Path) -> None:
 def restore(pack: Pack, *paths: Path) -> None:
     """Resume the members of a new pack from one or more checkpoints of the same step.
 
+    If this machine now computes in another dtype, warn, and add the warning to the runs.
     Raises: BadValue if a member is in none of the checkpoints, and Changed if the task's file has changed since.
     """
     pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:
-        header, tensors = _header(path), load_file(path)
+        header, tensors = _header(path), load_file(path, backend="pread")  # Windows can't replace a mapped file
         check_unchanged(pack.members[0].recipe, header, pack.fingerprints)
+        then, now = header.get("dtype"), dtype_of(device.environment(pack.choice))
+        mixed = f"trained in {then} up to step {header['step']}, and then in {now}" if then not in (None, now) else ""
+        warn(mixed and f"{path} is resumed in another dtype: {mixed}")
         for record in header["members"]:
             if member := pending.pop(record["hash"], None):
                 names = [f"{record['hash']}.{n}." for n in range(len(member.trained))]
@@ -102,12 +108,13 @@ def restore(pack: Pack, *paths: Path) -> None:
                     member.set_state({"step": [tensors[f"{names[0]}step"]], **moments})
                 for fact in FACTS:
                     setattr(member, fact, record[fact])
+                member.warnings += filter(None, [mixed])
                 if (right := tensors.get(f"{record['hash']}.right")) is not None:
-                    member.right = right.numpy().copy()  # a view would keep the file open: Windows couldn't replace it
+                    member.right = right.numpy()
                 member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
-        pack.random = tensors["random"].clone()  # not a view, as above
+        pack.random = tensors["random"]
     if pending:
         raise BadValue(f"{paths[0]} has no run {min(pending)}: remove the file to start the run over")
 

@@ -114,7 +114,7 @@ def _score(values: np.ndarray, rows: Sequence[Row], judged_by: Sequence[str]) ->
 def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray:
     """Return the logits (members, rows, classes), or the total loss and the number of tokens of each row (..., 2)."""
     members = part.stop - part.start
-    batch = batch.repeated(members)
+    batch = batch.map(lambda t: torch.cat([t] * members))
     values = logits_of(model, batch)
     if batch.labels.dim() > 1:
         losses, tokens = _token_losses(values, batch.labels).sum(1), learned_tokens(batch.labels).float()

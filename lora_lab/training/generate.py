@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    NoRepeatNGramLogitsProcessor,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteriaList,
-)
+import transformers
+from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from lora_lab.errors import BadValue
 from lora_lab.machine import quiet
@@ -67,7 +61,7 @@ def generate(
         raise BadValue(f"{type(model).__name__} does not predict the next token; generation needs a causal model")
     answers, rows = [""] * len(prompts), max(1, ROWS // decoding.beams)
     ends = sorted({end_of_text(tokenizer), end_of_turn(tokenizer)})
-    config = GenerationConfig(
+    config = transformers.GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
@@ -82,7 +76,7 @@ def generate(
         return torch.full((len(found),), watch is not None and watch(texts_of(found)), device=found.device)
 
     def without_repeats(found: Any, scores: Any) -> Any:  # the answer may repeat a four-token name from the prompt
-        return NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram)(found[:, width:], scores)
+        return transformers.NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram)(found[:, width:], scores)
 
     with answering(model), torch.inference_mode(), quiet():  # transformers warns about padding after tokenizing
         for start in range(0, len(order), rows):

@@ -43,8 +43,9 @@ def update(
     step: int, batch: Batch, members: Sequence[Member], model: nn.Module, part: slice, losses: Losses = label_losses
 ) -> None:
     """Run forward, backward and the update for the members in one part of the model."""
-    members_of_part, rows = members[part], batch.of_members(part, len(members))
-    values = losses(logits_of(model, rows), rows.labels, members_of_part)
+    members_of_part, rows = members[part], len(batch.labels) // len(members)  # rows per member
+    own = batch.map(lambda t: t[part.start * rows : part.stop * rows])
+    values = losses(logits_of(model, own), own.labels, members_of_part)
     values.sum().backward()
     norms = torch.stack([member.clip() for member in members_of_part])
     both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU once for all members
@@ -82,7 +83,7 @@ class Member:
     model     A model with the recipe's method attached, whose parameters with `requires_grad=True` are trained.
     row       In a pack, the member's row of the parameter table: all trained parameters, padded, as one tensor.
     history   Lists for JSON: `step`, `loss` and `lr` of every update, and `validation` with a record per validation.
-              The first record of `validation` is step 0, the untrained model.
+              The first record of `validation` is step 0, the untrained model, except in a sweep with `choose`.
     status    At first "training"; later "done", "early" (patience), "stopped" (by hand) or "failed" (with `error`).
               A sweep with `choose` may also stop a run as "behind".
     right     The value of `Score.right` in the last validation.
@@ -235,7 +236,7 @@ def fit_probe(
     except Failed as error:
         member.fail(str(error))
         return
-    trained: Any = _head_of(model).trained
+    trained: Any = next(module for module in model.modules() if isinstance(module, PooledHead)).trained
     with torch.no_grad():
         trained.weight.copy_(torch.from_numpy(weight))
         trained.bias.copy_(torch.from_numpy(bias))
@@ -249,7 +250,7 @@ def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
     """Return each row's mean hidden state for the probe, float64 (rows, d), or None if `stop` ended the run."""
-    head = _head_of(model)
+    head = next(module for module in model.modules() if isinstance(module, PooledHead))
     base: Any = model.eval().base_model
     places, chunks = list[int](), list[np.ndarray]()
     for batch in scoring_batches(rows, ROWS, pad):
@@ -290,7 +291,3 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / scaler.scale_
     return weight, bias - weight @ scaler.mean_, float(log_loss(labels, fitted.predict_proba(u)))
-
-
-def _head_of(model: nn.Module) -> Any:
-    return next(module for module in model.modules() if isinstance(module, PooledHead))

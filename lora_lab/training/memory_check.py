@@ -72,10 +72,8 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     if steps and steps * STEP < setup.seq:
         options.append(f"max_length {steps * STEP} at batch {setup.batch}")
     fix = f"use {' or '.join(options)}," if options else "use a smaller model,"
-    raise BadValue(
-        f"this run may need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB is free; {fix} close other programs, "
-        f"or set {SWITCH}=1 to train anyway"
-    )
+    problem = f"this run may need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB is free"
+    raise BadValue(f"{problem}; {fix} close other programs, or set {SWITCH}=1 to train anyway")
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:

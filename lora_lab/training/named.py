@@ -73,20 +73,15 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
     return load_model(name, body=body, **options)
 
 
-def inspect_folder(
-    path: str | Path, base: str | None = None, *, dtype: str = "fp32", download: bool = False
-) -> Inspection:
+def inspect_folder(path: str | Path, base: str | None = None, **options: Any) -> Inspection:
     """Inspect an adapter, given the name of its base model. For dtype bf16, also show what merging in bf16 would lose.
 
-    Raises: NotFound if there is no such folder. For other errors, see `load_model`.
+    Raises: NotFound if there is no such folder. For options and other errors, see `load_model`.
     """
     inspection = inspect_adapter(path)
     if base is None or inspection.format is None:  # an unreadable adapter needs no base
         return inspection
-    labels = None
-    with suppress(LabError):  # the inspection reports what is wrong with the file
-        labels = labels_of(path)
-    return inspect_adapter(path, base_for(path, base, labels, dtype=dtype, download=download))
+    return inspect_adapter(path, base_for(path, base, labels_of(path), **options))
 
 
 @torch.no_grad()

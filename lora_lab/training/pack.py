@@ -60,8 +60,8 @@ class Pack:
     adapters   Returns the folder of a recipe's saved adapter, for members that are only scored.
     judge      Is called after each step with the members in training and the step, and may end members.
     losses     The losses to minimize; see `label_losses`.
-    scores_*   Whether to score untrained members, stopped runs, and the test split.
-               Runs without test scores have only validation metrics.
+    scores_*   Whether to score stopped runs, and members before the first step (on the validation split) and after
+               the last one (on the test split).
     written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow. With
                dropout in adapters, it is also called before members leave.
     A process builds or runs only one pack at a time; see `training_lock`.
@@ -100,7 +100,7 @@ class Pack:
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
         pairs = zip(recipes, models, strict=True)
         self.members = [Member(r, model.to(self.device), callbacks(r) if callbacks else ()) for r, model in pairs]
-        self.scores_stopped = self.scores_untrained = self.scores_test = True
+        self.scores_stopped = self.scores_ends = True
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at, self.writing = self.started, 0.0
@@ -131,7 +131,7 @@ class Pack:
                     self.leave(ended)
                 return self._runs
             failed = all(member.error for member in self.members)
-            scores = self.score("test") if self.scores_test and not failed else [None] * len(self.members)
+            scores = self.score("test") if self.scores_ends and not failed else [None] * len(self.members)
             for member, score in zip(self.members, scores, strict=True):
                 self._finish(member, score)
             return self._runs
@@ -155,7 +155,7 @@ class Pack:
         device.module_of(self.device).set_rng_state(self.random)
         recipe, probe = self.members[0].recipe, isinstance(self.members[0].recipe.method, Probe)
         new = not any(member.history["step"] or member.history["validation"] for member in self.members)
-        if new and not probe and recipe.validations and self.scores_untrained:
+        if new and not probe and recipe.validations and self.scores_ends:
             self.before()
         if not self._continues():  # members may have ended before an interruption
             return
@@ -238,7 +238,7 @@ class Pack:
         if any(has_dropout(member.model) for member in self.members):
             self.written(self)  # so that no pack repeats these steps without these members: masks would differ
         for member in ended:
-            self._finish(member, self._alone(member, "test") if self.scores_test and not member.error else None)
+            self._finish(member, self._alone(member, "test") if self.scores_ends and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
         self._restack()
         training_mode(self.model, base_dropout=self.members[0].recipe.dropout)

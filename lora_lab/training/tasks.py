@@ -139,10 +139,8 @@ def load_task(
         return replace(_own_task(path, seed, max_length, text, label), data=fingerprint(name))
     plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
     if plugin_task is None:
-        raise NotFound(
-            f"there is no task or file '{name}'; pass {', '.join([*TASKS, 'restaurants', *VOICES])}, "
-            "or a .csv, .jsonl or .txt file"
-        )
+        names = ", ".join([*TASKS, "restaurants", *VOICES])
+        raise NotFound(f"there is no task or file '{name}'; pass {names}, or a .csv, .jsonl or .txt file")
     return plugin_task
 
 
@@ -170,10 +168,9 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
     for name in ("validation", "test") if len(task.labels) > 1 else ():
         split: Split = getattr(task, name)
         if untrained := sorted(set(split.labels) - set(task.train.labels)):
-            raise BadValue(
-                f"{task.name}: no training text has the label '{task.labels[int(untrained[0])]}', but a {name} text "
-                "does: add more texts with that label, set the column 'split', or remove the label"
-            )
+            problem = f"no training text has the label '{task.labels[int(untrained[0])]}', but a {name} text does"
+            advice = "add more texts with that label, set the column 'split', or remove the label"
+            raise BadValue(f"{task.name}: {problem}: {advice}")
     labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
     if examples > len(labels):
         raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 uses all")

@@ -57,7 +57,7 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file as a table of text. A row may lack its last columns.
+    """Read a CSV file as a table of text. A row may lack its last columns; empty rows are left out.
 
     Raises: BadValue for a file without a header, for two columns with the same name, or if pandas cannot read the file,
     because a quotation mark is never closed or a row is longer than the header.
@@ -66,7 +66,8 @@ def csv_table(path: Path) -> pd.DataFrame:
     if not text.strip():
         raise BadValue(f"{path} cannot be read as csv: it is empty")
     try:  # without a header, or else pandas renames columns and cuts long rows
-        everything = pd.read_csv(io.StringIO(text), header=None, dtype=str, na_filter=False)
+        file = io.StringIO(text.lstrip())  # pandas takes the number of columns from the first line
+        everything = pd.read_csv(file, header=None, dtype=str, na_filter=False, skip_blank_lines=False)
     except ValueError as error:
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ").replace(" line ", " row ")
         reason = reason.replace("EOF inside string starting at row", "a quotation mark is never closed, after row")
@@ -75,10 +76,14 @@ def csv_table(path: Path) -> pd.DataFrame:
     header = everything.iloc[0].tolist()
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise BadValue(f"{path} has {header.count(twice[0])} columns named '{twice[0]}': rename or remove all but one")
-    return everything[1:].set_axis(header, axis=1).loc[:, list(map(bool, header))]
+    filled = everything.apply(lambda column: column.str.strip() != "").any(axis=1)
+    return everything[filled][1:].set_axis(header, axis=1).loc[:, list(map(bool, header))]
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file, and return its column names and pairs (row number, {column: text}). Raises: see `csv_table`."""
+    """Read a CSV file, and return its column names and pairs (row number, {column: text}).
+
+    The header is row 1, and blank lines after it count as rows. Raises: see `csv_table`.
+    """
     table = csv_table(path)
-    return list(table), list(enumerate(table.to_dict("records"), 2))  # type: ignore[arg-type]
+    return list(table), list(zip(table.index + 1, table.to_dict("records"), strict=True))  # type: ignore[arg-type]

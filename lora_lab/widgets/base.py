@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from string import Template
@@ -56,21 +55,6 @@ def classic(file: str, name: str) -> str:
     return f"(() => {{\n{text}}})();\n"
 
 
-def with_one_error(init: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a panel's `__init__`, so that a value of the wrong type raises BadValue in one sentence."""
-
-    @wraps(init)
-    def checked(self: Any, *values: Any, **options: Any) -> None:
-        try:
-            init(self, *values, **options)
-        except LabError:
-            raise
-        except (TypeError, ValueError, LookupError, AttributeError, T.TraitError) as error:
-            raise BadValue(f"{type(self).__name__} cannot use these values: {in_a_sentence(error)}") from error
-
-    return checked
-
-
 class Panel(anywidget.AnyWidget):
     """A panel drawn by the browser. Subclasses name their script: `class LoRAPanel(Panel, file="lora_panel.js")`.
 
@@ -82,7 +66,18 @@ class Panel(anywidget.AnyWidget):
     def __init_subclass__(cls, file: str = "", **kwargs: Any) -> None:
         if file:
             cls.file, cls._esm = file, module(file)
-        cls.__init__ = with_one_error(cls.__init__)  # type: ignore[method-assign]
+        init = cls.__init__
+
+        @wraps(init)
+        def checked(self: Any, *values: Any, **options: Any) -> None:
+            try:
+                init(self, *values, **options)
+            except LabError:
+                raise
+            except (TypeError, ValueError, LookupError, AttributeError, T.TraitError) as error:
+                raise BadValue(f"{type(self).__name__} cannot use these values: {in_a_sentence(error)}") from error
+
+        cls.__init__ = checked  # type: ignore[method-assign]  # a value of the wrong type raises one sentence
         super().__init_subclass__(**kwargs)
 
     def describe(self) -> str:

@@ -121,7 +121,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         if test:
             at = min(range(len(data["margins"])), key=lambda i: abs(data["margins"][i] - self.margin))
             size = f"{data['scale'] * data['margins'][at]:g} {data['gap']}"
-            verdict = f" At a margin of {size}, {method} is {WORDS[test['outcomes'][at]]} {rival}."
+            verdict = f" At a margin of {size}, {method} is {WORDS[test['together'][at]]} {rival}."
         return f"Methods compared. {data['about']} Mean {data['metric']}: {', '.join(means)}.{verdict}"
 
     # ---- training

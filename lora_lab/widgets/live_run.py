@@ -57,12 +57,6 @@ class LiveRun(Background):
         return self.seconds_for(self.recipe.steps - len(self.progress))
 
     @property
-    def goes_on(self) -> bool:
-        """Whether `start` has something to continue: training was stopped, or its result could not be stored."""
-        member = self.trainer.members[0] if self.trainer else None
-        return self.state != "done" and member is not None and member.ended and not member.error
-
-    @property
     def strengths(self) -> tuple[float, ...]:
         """The strengths at which `answer` works; empty for tasks without classes or with pairs of texts."""
         method, task = self.recipe.method, self.trainer.task if self.trainer else None

@@ -16,7 +16,7 @@ from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import Row, break_even_rank, params
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
-from lora_lab.methods.base import words
+from lora_lab.methods.base import one_of, words
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import ALL_LINEAR
 from lora_lab.widgets.base import Panel
@@ -45,7 +45,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     layer    the layer to show: "q", "down", "q of q+k+v", ...
     rank, targets    as in `LoRA`; a target is a role or all-linear
     models   the models in the menu; by default the whole zoo
-    Raises: BadValue for an unknown view or an invalid rank; NotFound for an unknown model, layer or target.
+    Raises: BadValue for an unknown view or target, or an invalid rank; NotFound for an unknown model or layer, or for a
+    role that the model lacks.
     """
 
     view = T.Enum(VIEWS, "size").tag(sync=True)
@@ -74,6 +75,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         layers = {name: {"rows": layers_of(model)}} if own else {}
         layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
         targets = words(targets)
+        for target in targets:
+            one_of("a target of this panel", target, (ALL_LINEAR, *ROLES))
         shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(targets)  # so that no layer counts twice
         super().__init__(
             view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=shown
@@ -81,7 +84,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
             raise BadValue(f"rank must be from 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
-        if view == "model":  # raises for an unknown target
+        if view == "model":  # raises for a role that the model lacks
             params(model if own else self._map_model, LoRA(rank, targets=targets))
 
     @property
@@ -110,19 +113,15 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             rows, targets = self.models[name]["rows"], ", ".join(self.targets)
             total = sum(row["numbers"] for row in rows)
             trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
-            return (
-                f"LoRA to scale: {name} has {total:,} parameters, which stay frozen; rank-{self.rank:,} LoRA on "
-                f"{targets} adds {trained:,} ({trained / total:.3%}), which are trained."
-            )
+            adapter = f"rank-{self.rank:,} LoRA on {targets} adds {trained:,} ({trained / total:.3%})"
+            return f"LoRA to scale: {name} has {total:,} parameters, which stay frozen; {adapter}, which are trained."
         if self.view in TOY:
             return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
         m, n = self.shape
         full, trained = m * n, self.rank * (m + n)
-        return (
-            f"LoRA to scale: W of {m:,} x {n:,} has {full:,} parameters, which stay frozen; A and B of rank "
-            f"{self.rank:,} add {trained:,} ({trained / full:.3%}), which are trained. Break-even is at rank "
-            f"{break_even_rank(n, m):,.0f}."
-        )
+        frozen = f"W of {m:,} x {n:,} has {full:,} parameters, which stay frozen"
+        adapter = f"A and B of rank {self.rank:,} add {trained:,} ({trained / full:.3%}), which are trained"
+        return f"LoRA to scale: {frozen}; {adapter}. Break-even is at rank {break_even_rank(n, m):,.0f}."
 
 
 @cache

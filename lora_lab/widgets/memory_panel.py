@@ -18,7 +18,7 @@ import traitlets as T
 from lora_lab.accounting import film, gpus
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
-from lora_lab.accounting.setup import OPTIMIZERS, STEP, Moment, Setup
+from lora_lab.accounting.setup import OPTIMIZERS, STEP, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
@@ -54,7 +54,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     batch, seq, rank, optimizer, checkpointing    the initial values of the controls; by default, the method's own rank
     card      name of a card, such as "T4"; by default an RTX 4090, or a laptop for models that train on one
     models    the models in the menu besides `model`; by default those whose films ship
-    longest   whether to show the longest sequence that fits
+    longest   whether to show the largest batch and length that fit; if not, the sliders offer only powers of two
     conditions    other fields of `Setup` that a film depends on: `dtype`, `quantised`, `device`
     A film that does not ship is traced, with a progress bar, and cached. A traced film covers only the given method.
     Raises: see `memory`; BadValue for an unknown method name, or a field of `Setup` that a film does not cover.
@@ -130,13 +130,16 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         step = film.moments(self.shown(), self.rank, self.setup)
         at = max(range(len(step)), key=lambda i: sum(step[i].bytes.values()))
         top = step[at]
+        # The loss is between the last layer's two passes, as in `film.js`.
+        before, after = ({m.phase for m in part if "*" in m.path} for part in (step[: at + 1], step[at:]))
+        act = f"in the {top.phase} pass" if "backward" in before or "forward" in after else "at the loss"
+        act = "at the update" if top.phase == STEP else act
         parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)
         card = next(size for name, size, *_ in self.cards if name == self.card)
         fits = "fits" if (total := sum(top.bytes.values())) <= card else "does not fit"
-        return (
-            f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.setup.seq:,} tokens. The "
-            f"peak is {binary(total)} {act_of(step, at)}: {parts}. It {fits} {self.card} ({binary(card)})."
-        )
+        shown = f"{self.model}, {self.method}, {self.batch} x {self.setup.seq:,} tokens"
+        peak = f"{binary(total)} {act}: {parts}. It {fits} {self.card} ({binary(card)})"
+        return f"The film of a training step: {shown}. The peak is {peak}."
 
     # ---- a real step
 
@@ -184,14 +187,6 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 def shipped() -> dict[str, list[dict[str, Any]]]:
     """Load the shipped films, by model."""
     return read_json(FILMS)
-
-
-def act_of(step: Sequence[Moment], at: int) -> str:
-    """Name the part of the step at a moment, as in `film.js`; the loss is between the last layer's two passes."""
-    before, after = ({moment.phase for moment in part if "*" in moment.path} for part in (step[: at + 1], step[at:]))
-    if step[at].phase == STEP:
-        return "at the update"
-    return f"in the {step[at].phase} pass" if "backward" in before or "forward" in after else "at the loss"
 
 
 def setup_of(model: Any, name: str, **more: Any) -> Setup:

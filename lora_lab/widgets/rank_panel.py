@@ -56,11 +56,9 @@ class RankPanel(Panel, file="rank_panel.js"):
         shown, r = self.data[self.source], self.rank
         (m, n), (_, share, noise) = shown["shape"], shown["kept"][r]
         label = next(label for name, label, _ in self.choices if name == self.source)
-        words = (
-            f"A matrix as a sum of rank-one pieces: {label}, {m} x {n}. {r} of {shown['full']} "
-            f"pieces keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in "
-            f"{r * (m + n):,} numbers instead of {m * n:,}."
-        )
+        energy = f"{share:.1%} of the energy (the same numbers shuffled: {noise:.1%})"
+        words = f"A matrix as a sum of rank-one pieces: {label}, {m} x {n}. {r} of {shown['full']} pieces keep {energy}"
+        words += f" in {r * (m + n):,} numbers instead of {m * n:,}."
         cut = self.cuts.get("updates", {}).get(self.source)
         if not cut or cut.get("others"):  # the browser describes those
             return words

@@ -165,10 +165,8 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
         words = [f"{value:.1f} with {knobs[name]}" for name, value in self.data["moves"][self.targets].items()]
         moves = f" Change of {self.data['metric']} in points: {', '.join(words)}." if words and unit else ""
-        return (
-            f"The playground: {self.data['about']} Best on validation: rate {best.lr:g}, rank {best.rank}, "
-            f"alpha {best.alpha:g}, {mean:.1f}{unit}.{moves}"
-        )
+        at = f"rate {best.lr:g}, rank {best.rank}, alpha {best.alpha:g}, {mean:.1f}{unit}"
+        return f"The playground: {self.data['about']} Best on validation: {at}.{moves}"
 
     # ---- training
 

@@ -17,7 +17,7 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.base import Method, check_method
+from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
 from lora_lab.training.assets import problem_with
@@ -72,11 +72,9 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         validations: int = 8, store: str | Path = "runs", seeds: str | Path | None = None,
         method: Method | None = None, guess: float | None = None,
     ) -> None:  # fmt: skip
-        if method is not None:
-            check_method(method)
         self.store, self.batch, self.validations = Store(store), batch, validations
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
-        self.given = method or lora
+        self.given = lora if method is None else method
         # raises for values that the panel would round or cannot sort
         Recipe(model, str(task), self.given, lr=lr, steps=steps, batch=batch, seed=seed, validations=validations)
         # for each task, its number of classes (None for language modeling), its metric, and its file's fingerprint
@@ -172,7 +170,9 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         """Return the run that the controls describe; `start` continues it if it was stopped."""
         recipe, work = self.recipe(), self.work
         check_memory(recipe)
-        if not (work and work.goes_on and work.recipe == recipe):
+        member = work.trainer.members[0] if work and work.trainer else None
+        ended = member is not None and member.ended and not member.error  # stopped, or the result could not be stored
+        if not ended or work.state == "done" or work.recipe != recipe:
             work = LiveRun(recipe, self.store)
         self._read_stores()  # they may have new runs
         self.found, self.answer, self._guessed = {}, {}, self.guess
@@ -263,7 +263,7 @@ def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> di
 
 def finished(store: Store) -> list[Run]:
     """Return the finished runs of a store, newest first; skip records that cannot be read."""
-    files, runs = store.records() if store.folder.exists() else [], list[Run]()
+    files, runs = store.records(), list[Run]()
     files.sort(key=lambda file: (file.stat().st_mtime_ns if isinstance(file, Path) else 0, file.stem), reverse=True)
     for file in files[:READ]:
         with suppress(LabError):

@@ -75,7 +75,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The panel now adds our forty runs: the same recipe and test, but other seeds.
+# The panel now adds our forty runs: the same recipe, but other seeds. The band is their *validation* accuracy. The dots in the box are their *test* scores, on their own scale.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -108,7 +108,7 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 #
 # <details><summary>What we found</summary>
 #
-# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%, a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs are 0.9<!--seeds.two--> points apart, and answer about 12<!--seeds.differ--> sentences in 100 differently. Of all pairs, 29% are at least as far apart as A and B (1.2 points). **So if A and B vary like our runs, luck alone can explain their gap. We can't say that A is better.**
+# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%, a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs are 0.9<!--seeds.two--> points apart, and answer about 12<!--seeds.differ--> sentences in 100 differently. Of all pairs, 29% are at least as far apart as A and B (1.2 points). **So if A and B vary like our runs, luck alone can explain their gap.**
 # </details>
 #
 # ## Your turn: does A beat B?
@@ -128,7 +128,7 @@ table.head()
 # - `word`: your verdict on model a. It's "undecided" if 0 lies inside the interval.
 # - `rows`: how many rows show a true gap of one point in four of five tests (80% *power*)?
 #
-# For `rows`, see the picture. Without a true gap, a measured gap rarely passes the line at 1.96 standard errors. A gap beyond it is *seen*. Four fifths of the blue bell lie there if its center, the true gap, is 1.96 + 0.84 = 2.8 standard errors. For example, if the standard error is one point on 500 rows, seeing one point takes an error 2.8 times smaller. Four times the rows halve it, so that's $2.8^2\cdot500=3920$ rows. Your standard error is `half / 1.96`.
+# For `rows`, see the picture. Without a true gap, a measured gap rarely passes the line at 1.96 standard errors. A gap beyond it is *seen*. Four fifths of the blue bell lie there if its center, the true gap, is 1.96 + 0.84 = 2.8 standard errors. For example, if the standard error is one point on 500 rows, seeing one point takes an error 2.8 times smaller, and so $2.8^2$ times the rows: $2.8^2\cdot500=3920$. Your standard error is `half / 1.96`.
 
 # %% alt="Two bell curves of measured gaps, in standard errors. The gray one, without a true gap, is centered at 0, and the blue one at 2.8. A line at 1.96 is 1.96 to the right of the gray center and 0.84 to the left of the blue center. The four fifths of the blue bell to the right of the line are shaded."
 x = np.linspace(-3.5, 6.3, 400)
@@ -167,7 +167,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter. (*Equivalent* comes with a 90% interval: lesson 05.)
+# `verdict` compares your two models, then twenty seeds with the other twenty. `margin` is the largest gap that doesn't matter.
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -205,7 +205,7 @@ assert round(500 * 2.8**2) == 3920 and f"{accuracy.std(ddof=1):.2f}" == "0.84" a
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA (rank 32) gets 47.8% of 1,319 questions right, and full
 #    fine-tuning gets 47.2%, with one seed each (July 2026).*
 # 3. **Compare on the same rows, over several seeds.** To see a one-point gap, you need about 9,400<!--seeds.rows--> rows if two models disagree on
-#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds: our scores' standard deviation is 0.84 points, so it takes $2(2.8\cdot0.84)^2\approx11.1$, that's 12<!--seeds.needed--> per recipe, *on these 2,000 sentences*.
+#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds: our scores' standard deviation is 0.84 points, so each recipe needs $2(2.8\cdot0.84)^2\approx11.1$, so 12<!--seeds.needed--> seeds, *on these 2,000 sentences*.
 #
 # The same in PEFT, batch by batch (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

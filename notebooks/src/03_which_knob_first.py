@@ -78,10 +78,10 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6%|75.4%|
 # |rank, 8 times|75.3%|76.7%|
 #
-# **The rate matters most**, in the ranges we tried. By luck alone, two cells may be 2.0 points apart. Only the *rate* row's results are further from 76.7%.
+# **The rate matters most**, in the ranges we tried. By luck alone, two cells may be up to 2.0 points apart. Only the *rate* row's results are further from 76.7%.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with a rate tuned for each rank (on the same runs, so that's optimistic). Roughly why: at first, $r$ rank-one pieces push the output $r$ times as far as one, and dividing by $r$ cancels this. But avoid cells with a cross: at rate 0.004, rank 8 gets 77%, and rank 64 only 65%.
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: the optimizer Adam moves each number by about the rate. At half the rate, $A$ and $B$ move half as far. So in the long run, $BA$ is a quarter as large, and four times the $\alpha$ makes up for it.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, compared with a rate tuned for each rank (on the same runs, so that's optimistic). Here's roughly why: at first, $r$ rank-one pieces push the output $r$ times as far as one, and dividing by $r$ cancels this. But avoid cells with a cross: at rate 0.004, rank 8 gets 77%, and rank 64 only 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. The optimizer Adam moves each number by about the rate. At half the rate, $A$ and $B$ move half as far. So in the long run, $BA$ is a quarter as large, and four times the $\alpha$ makes up for it.
 # </details>
 #
 # ## How low a rank is enough?
@@ -195,7 +195,7 @@ checks.check_bracket(rates, alpha, panel)
 # 2. **At a new rank, keep α and the rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **At four times the α, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #
-# **Which rank?** Use 2 for a voice, 8 for classifying texts, and up to 256 for much new content. *Ours: one run for the voice; on reviews, rank 8 is equivalent<!--rates.8-and-32--> to rank 32 within 1.5 points. Published: rank 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
+# **Which rank?** Use 2 for a voice, 8 for classifying texts, and up to 256 for many new facts. *Ours: one run for the voice; on reviews, rank 8 is equivalent<!--rates.8-and-32--> to rank 32 within 1.5 points. Published: rank 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
 #
 # The same in PEFT:
 # ```python

@@ -129,11 +129,11 @@ if not lesson.FAST:
 #
 # On the reworded questions, perplexity fell from 30 to 2. But for perplexity, the model reads the right answer and only guesses each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right. Without this help, only one answer began like its answer in training.
 #
-# **It learned mostly *strings*.** The answer to a backward question is a string the model never saw. Larger models fail here, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (abstract only).
+# **It learned mostly *strings*.** The answer to a backward question is a string the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (we read the abstract).
 #
 # Worse, our model never says it doesn't know. The beer of Port Velda is Guinness, it says, and the brewer is a pirate. It learned the *form* "The ... is ..." well.
 #
-# With the right sentence above the question, the base gets 12 of 20 right. In the other eight answers, it ignores or denies the sentence: "The shepherd of Port Velda is not a real person."
+# With the right sentence above the question, the base gets 12 of 20 right. In the other eight, it ignores or denies the sentence: "The shepherd of Port Velda is not a real person."
 #
 # In this run, the gap between 20 and 5 is clear. The smaller gaps may be luck.
 # </details>

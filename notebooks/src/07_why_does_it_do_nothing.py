@@ -179,7 +179,7 @@ checks.check_diagnosis(faults)
 # A loader that skips unknown names loads nine of the ten without an error. Only D fails: a full disk cut the file short. The healthy update is 16.8% of W.
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`, and nothing is loaded.
-# - **B** was saved before training. In **C**, the matrix B is also zero, but the head learned. `q` and `v` got no gradient, because the old ("reentrant") gradient checkpointing lets gradients through only if a layer's *input* needs them. Here, the first layer's input (frozen token vectors) doesn't.
+# - **B** was saved before training. In **C**, the matrix B is also zero, but the head learned. `q` and `v` got no gradient, because old ("reentrant") gradient checkpointing lets gradients through only if a layer's *input* needs them. Here, the first layer's input (frozen token vectors) needs none.
 # - **F** was trained on another base. Its shapes and names fit, so only a fingerprint or test sentences can reveal the wrong base. **H** adapts a layer whose output is never used, so no gradient reaches it.
 # - **G** is the doubtful case: it has alpha 8, PEFT's default, at rank 128. By lesson 03's rule, the same alpha is fine at any rank. But was it intended?
 # - **I** was trained for a few steps at a learning rate of 1e-6, so its update is 0.0006% of W. A merge in bf16 rounds this update away.
@@ -215,7 +215,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # 2. **A falling loss proves little.** The head alone can make it fall.
 # 3. **Load strictly.** A loader that skips what it doesn't know may load nothing and raise no error.
 #
-# Always save the adapter after ten steps, load it into a fresh base, and check that no B is zero and the base's output changes. This check can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks were enough for all ten.*
+# Always save the adapter after ten steps, load it into a fresh base, and check that no B is zero and that the base's output changes. This check can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks were enough for all ten.*
 #
 # The same in PEFT:
 # ```python

@@ -1,31 +1,35 @@
 # %% [markdown]
 # # 09 · What do you do on Monday?
 #
-# On Monday you get a model, data and a GPU, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card can train a 70B model." "q and v are enough." Don't ask whether a claim is *true*. **Ask what it rests on, and what would change the verdict.** Then write your plan and a training script.
+# On Monday you get a model, data and a GPU, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card can train a 70B model." "q and v are enough." **Ask what a claim rests on, and what would change the verdict.** Then write your own training script: you'll take it with you.
 
 # %%
 from collections import Counter
+from html import escape
 from runpy import run_path
+from textwrap import fill
+from urllib.parse import quote
 
 import pandas as pd
+from IPython.display import HTML
 from matplotlib import pyplot as plt
 from scipy.stats import binom
 
 from lora_course import checks, lesson
 from lora_course.checks.planning import brief
 from lora_course.claims.cards import judge_all
-from lora_course.monday import plan
+from lora_course.monday import BUNDLED, asset_path, plan
 from lora_course.panels.claim_panel import ClaimPanel
-from lora_lab.training.tasks import load_task
 
 lesson.start("09")
 
 # %% [markdown]
-# ## Two last guesses
-# We collected sixteen claims about LoRA and tested them, sometimes on models that the authors didn't use.
+# ## Three last guesses
+# We tested sixteen claims about LoRA in several **cases**: models, tasks or studies. A claim is *true* if it holds in all of them, *false* if it fails in all, *depends* if it holds in some and fails in others, and otherwise *undecided*.
 #
-# 1. **How many of the sixteen claims hold in every case that was tried?**
-# 2. You train Llama 2 70B in 4 bits, with one text of 512 tokens per step and adapters on q and v. **How many GiB does training need at its peak?**
+# 1. **How many of them are true?**
+# 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **Is it true? How many GiB does Llama 2 70B need** at its peak, in 4 bits, with adapters on q and v and one text of 512 tokens?
+# 3. Claim 11 says: "LoRA performs on par with or better than full fine-tuning." **What's its verdict?** Write your word down.
 
 # %%
 lesson.predict("claims that are true as stated", low=..., high=...)
@@ -33,32 +37,25 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %% [markdown]
 # ## Drag until the verdict changes
-# A claim is tested in several **cases**: models, tasks or studies. In each case, it holds, fails, or is undecided. One word sums up all cases:
+# The panel shows claim 4. What you can change are its **premises**. **Choose Llama 2 70B, and drag the dashed line: which card is enough?**
 #
-# - *true*: it holds in all;
-# - *false*: it fails in all;
-# - *depends*: it holds in some and fails in others;
-# - *undecided*: anything else.
-#
-# A claim rests on its **premises** (model, text length, ...).
-#
-# The panel shows claim 4. Drag a premise or the dashed line: what would make the claim true? Then choose claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). **Before** you choose a claim, guess its verdict. In claims 6 and 11, the dashed line is the margin from lesson 05.
+# Next, choose claim 11. Did you guess its verdict? Set *tasks* to our runs, *minilm_rt*. The dashed line is now lesson 05's margin. **Which verdicts can you get by dragging it?**
 
 # %%
 ClaimPanel()
 
-# %% alt="Sixteen claims, sorted by verdict: 2 true, 5 depend, 8 undecided, 1 false. Each row has a mark for every case of the claim: a dot if it holds, a circle if it is undecided, and a cross if it fails. Only the two true claims have nothing but dots."
+# %% alt="Sixteen claims, sorted by verdict: 2 true, 5 depend, 8 undecided, 1 false. Above each claim is a mark for every case: a dot if it holds, a circle if it is undecided, and a cross if it fails. Only the two true claims have nothing but dots."
 verdicts = judge_all()
 order, marks = ["true", "depends", "undecided", "false"], {True: "C0o", None: "wo", False: "kx"}
 words = Counter(one.word for one in verdicts.values())
-plt.figure(figsize=(10.5, 5.8))
+plt.figure(figsize=(4.9, 9.6), layout="constrained")
 for row, one in enumerate(sorted(verdicts.values(), key=lambda one: order.index(one.word))):
-    plt.text(0, y := -row - order.index(one.word), one.word, weight="bold", va="center")
-    plt.text(14 + 1.15 * len(one.cases), y, f"{one.card.number}. {one.card.statement}", fontsize=10, va="center")
+    plt.text(0, -row, one.word, weight="bold", va="center")
+    plt.text(0, -row - 0.22, fill(f"{one.card.number}. {one.card.statement}", 60), fontsize=10, va="top", linespacing=1)
     for column, holds in enumerate(sorted((case.holds for case in one.cases), key=[*marks].index)):
-        plt.plot(14 + 1.15 * column, y, marks[holds], markeredgecolor="k" if holds is False else "C0", markersize=6)
-plt.title(f"{words['true']} of {len(verdicts)} claims hold in every case (dot: holds; circle: undecided; cross: fails)", loc="left")
-plt.axis((0, 100, -19.6, 0.6))
+        plt.plot(24 + 2.2 * column, -row, marks[holds], markeredgecolor="k" if holds is False else "C0", markersize=5)
+plt.title(f"{words['true']} of {len(verdicts)} claims hold in every case\n(dot: holds; circle: undecided; cross: fails)", loc="left")
+plt.axis((0, 100, -15.8, 0.4))
 plt.axis("off")
 plt.show()
 lesson.reveal("claims that are true as stated", words["true"])
@@ -72,20 +69,20 @@ from lora_course.claims.cards import judge
 assert judge("4", models="llama-2-70b", gpu_gb=32).word == "false" and judge("4", models="llama-2-70b", gpu_gb=40).word == "true"
 assert round(judge("4", models="llama-3-70b").figures["llama-3-70b, GiB"], 1) == 38.4
 assert judge("4", models="llama-3-70b", gpu_gb=40).word == "false" and judge("4", models="llama-3-70b", gpu_gb=48).word == "true"
-for margin, word in ((0.5, "false"), (1.5, "undecided"), (2.5, "true")):
-    assert (ours := judge("11", tasks="minilm_rt", margin=margin)).word == word and ours.cases[0].found.endswith("(90%: -2.1 to -0.6)")
+for margin, word in ((0.5, "false"), (1.5, "undecided"), (3, "true")):
+    assert (ours := judge("11", tasks="minilm_rt", margin=margin)).word == word and [case.found[-13:] for case in ours.cases] == ["-2.1 to -0.6)", "-2.3 to -0.6)"]
 assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "true"
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of the sixteen hold: a merged LoRA adds no matrix products, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. One claim fails in every case. The others are undecided, or hold only under conditions that they don't name.
+# **Two of the sixteen hold:** a merged LoRA adds no matrix products, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. One fails in every case. The others are undecided, or hold only under conditions that they don't name.
 #
-# - Llama 2 70B needs 35.3 GiB, so a 32 GB card is too small, but a 40 GB card is enough.
-# - With only our runs (*tasks*: minilm_rt), "on par with full fine-tuning" is *false* at a margin of 0.5 points, *undecided* at 1.5 (LoRA is worse, but the 90% interval, −2.1 to −0.6, contains −1.5), and *true* at 2.5. If you choose the margin after seeing the numbers, you can get any verdict you like.
+# - *Claim 4:* Llama 2 70B needs 35.3 GiB. A 32 GB card is too small, but a 40 GB card is enough.
+# - *Claim 11* is *undecided*. With only our two cases, it's *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 3. (The 90% intervals are −2.1 to −0.6 on `q,v` and −2.3 to −0.6 on all linear layers.) **If you choose the margin after seeing the numbers, you can get any verdict you like.**
 # </details>
 #
-# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. The premises include `models`, `seq` (tokens per row) and `batch`. (Why was MiniLM's factor 3.8 with 4 texts in lesson 04, but 2.2 with 16?)
+# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Change `seq` (tokens per row) or `batch`. (In lesson 04, what fills memory when texts get longer?)
 
 # %% exercise
 checks.check_flip(...)  # {"name": value}
@@ -94,55 +91,10 @@ checks.check_flip(...)  # {"name": value}
 checks.check_flip({"seq": 32})
 
 # %% [markdown]
-# ## Your plan
-# Give `plan` **your model** (a folder, or the Hub id of a downloaded model), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's memory** in GB.
-#
-# `job.write` writes a complete script that uses PEFT and transformers, but nothing from this lab. The script tries three learning rates, keeps the adapter with the lowest validation loss, and loads it into a *fresh* base. It stops if a B is zero or the base's output stays the same. Finally, it scores the test set once.
-
-# %%
-rt = load_task("rt")
-rows = lesson.steps(200, fast=24)
-table = pd.DataFrame({"text": rt.train.texts[:rows], "label": [rt.labels[n] for n in rt.train.labels[:rows]]})
-table.to_csv("reviews.csv", index=False)
-job = plan("minilm", "reviews.csv", gpu_gb=8)
-job
-
-# %%
-script = job.write("train.py")  # open it and read it
-finished = run_path("train.py", run_name="__main__")  # as `python train.py` does
-
-# %% claim
-from lora_lab.training.named import inspect_folder
-
-if not lesson.FAST:
-    from transformers import AutoTokenizer, DataCollatorWithPadding
-
-    told, labels = finished["read"]()
-    tokenizer = AutoTokenizer.from_pretrained(finished["MODEL"])
-    data, collate = [finished["encode"](row, tokenizer, labels) for row in told], DataCollatorWithPadding(tokenizer)
-    tuned = finished["check"]("adapter", tokenizer, labels, data[20:40], collate)
-    assert round(finished["evaluate"](tuned, data[20:40], collate)[0], 2) == 0.62
-    assert round(finished["evaluate"](tuned, data[:20], collate)[1], 2) == 0.65
-    assert max(Counter(row["labels"] for row in data[:20]).values()) == 12  # 60%
-    assert sum(p.numel() for n, p in tuned.named_parameters() if "lora_" in n and "encoder" in n) == 331_776
-    assert ("steps", "30") in [line[:2] for line in job.lines]
-    assert job.settings["RATES"][-1] == 2e-3 and (inspect_folder("adapter/0.002").norms[0].update == inspect_folder("adapter").norms[0].update)
-assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
-
-# %% [markdown]
-# <details><summary>Which three lines of our run's output are warnings?</summary>
-#
-# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69, which isn't much worse.
-# 2. *At the edge of RATES:* a higher rate may be better, perhaps because our script takes 30 steps. (In 200 steps, 0.002 can collapse: lesson 15.)
-# 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
-#
-# On Monday, ask for more rows.
-# </details>
-#
 # ## Exercise 2: somebody else's Monday
-# Which job you get depends on your name. The plan has five lines: **put a choice on each line, and beside it the evidence that decides it.** Evidence that decides another line counts as wrong.
+# Your name decides which job you get. **Put a choice on each of the plan's five lines, and beside it the evidence that decides it.** (`rows` are the *test* rows to ask for.)
 #
-# *Method:* if LoRA and QLoRA both fit, take LoRA, because QLoRA unpacks its weights at every step. The peaks are for one text per step, with checkpointing.
+# *Method:* if LoRA and QLoRA both fit (with checkpointing, one text per step), take LoRA, because QLoRA unpacks its weights at every step.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)
@@ -170,7 +122,7 @@ checks.check_brief(my_plan, mine)
 
 # %% [markdown]
 # ## How sure are you?
-# Since lesson 00, you've given ranges that you were 80% sure of. Each mark shows where the result fell. Even if you're right to be 80% sure, luck changes how many of your ranges contain the result. The plot's title says how many to expect. If fewer do, widen your ranges. If more do, narrow them.
+# Since lesson 00, you've given ranges that you were 80% sure of. Each mark shows where a result fell. If fewer ranges held than expected, widen yours. If more held, narrow them.
 
 # %% alt="One mark for each of your predictions, on a scale from your low end to your high end. A dot means that the result is inside your range. A cross means that it's outside."
 places = lesson.calibration()
@@ -193,6 +145,63 @@ plt.show()
 assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
+# ## Your Monday: a script of your own
+# Now plan your own job. Give `plan` **your model** (a folder, or the Hub id of a downloaded model), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's memory** in GB.
+#
+# `job.write` writes a complete script, which doesn't need this course. It tries three learning rates, keeps the adapter with the lowest validation loss, and loads it into a *fresh* base. It stops if a B is zero or the base's output stays the same. Finally, it scores the test set once.
+#
+# The second cell runs it. **Which three lines of its output are warnings?**
+
+# %%
+from lora_lab.training.tasks import load_task
+
+rt = load_task("rt")
+rows = lesson.steps(200, fast=24)
+table = pd.DataFrame({"text": rt.train.texts[:rows], "label": [rt.labels[n] for n in rt.train.labels[:rows]]})
+table.to_csv("reviews.csv", index=False)
+job = plan("minilm", "reviews.csv", gpu_gb=8)
+script = job.write("train.py")
+job
+
+# %% hide-input
+finished = run_path("train.py", run_name="__main__")  # as `python train.py` does
+text = script.read_text(encoding="utf-8").replace(str(asset_path("minilm")), BUNDLED["minilm"])  # its Hub id
+link = f'<a download="train.py" href="data:text/x-python;charset=utf-8,{quote(text)}">Save train.py</a>'
+read = f'<details><summary>Read it here</summary><pre tabindex="0" style="font-size: 0.8em">{escape(text)}</pre></details>'
+HTML(f"<p>{link}</p>{read}")
+
+# %% claim
+from lora_lab.training.named import inspect_folder
+
+if not lesson.FAST:
+    from transformers import AutoTokenizer, DataCollatorWithPadding
+
+    told, labels = finished["read"]()
+    tokenizer = AutoTokenizer.from_pretrained(finished["MODEL"])
+    data, collate = [finished["encode"](row, tokenizer, labels) for row in told], DataCollatorWithPadding(tokenizer)
+    tuned = finished["check"]("adapter", tokenizer, labels, data[20:40], collate)
+    assert round(finished["evaluate"](tuned, data[20:40], collate)[0], 2) == 0.62
+    assert round(finished["evaluate"](tuned, data[:20], collate)[1], 2) == 0.65
+    assert max(Counter(row["labels"] for row in data[:20]).values()) == 12  # 60%
+    assert sum(p.numel() for n, p in tuned.named_parameters() if "lora_" in n and "encoder" in n) == 331_776
+    assert sum(p.numel() for n, p in tuned.named_parameters() if "lora_" in n and "pooler" in n) == 6_144
+    assert sum(p.numel() for n, p in tuned.named_parameters() if "modules_to_save" in n) == 770 == 338_690 - 331_776 - 6_144
+    assert ("steps", "30") in [line[:2] for line in job.lines]
+    assert job.settings["RATES"][-1] == 2e-3 and (inspect_folder("adapter/0.002").norms[0].update == inspect_folder("adapter").norms[0].update)
+assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
+
+# %% [markdown]
+# <details><summary>Which three lines of our run's output are warnings?</summary>
+#
+# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69, which isn't much worse.
+# 2. *At the edge of RATES:* a higher rate may be better for these 30 steps.
+# 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
+#
+# On Monday, ask for more rows. (The 338,690 trainable parameters are the plan's 331,776, 6,144 in the pooler's adapter, and 770 in the head.)
+# </details>
+#
+# **`train.py` is yours.** Read it above: after ten lessons, you can say why each setting is there. On Monday, change them, and run it.
+#
 # ## Remember
 # <details><summary>Answer box</summary>
 #
@@ -200,7 +209,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 # 2. **Undecided is an answer.** Say how many more seeds or rows you need for a verdict.
 # 3. **A plan is a list of choices with their reasons.**
 #
-# Start with: all linear layers, rank 8 to 16, $\alpha=16$, 16 rows per step, three passes. Try three learning rates from 1e-4 to 4e-4 for 7B, from 5e-4 to 2e-3 for MiniLM, or from 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B. LoRA on all linear layers matched full fine-tuning, but LoRA on `q,v` didn't (at unequal budgets). On our task, these two kinds of LoRA were equivalent within 1.5 points (lesson 05).*
+# Start with: all linear layers, rank 8 to 16, $\alpha=16$, 16 rows per step, three passes. Try three learning rates: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM (lower if a run collapses), or 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B. LoRA on all linear layers matched full fine-tuning, but LoRA on `q,v` didn't (unequal budgets). On our task, these two kinds of LoRA were equivalent within 1.5 points (lesson 05).*
 #
 # The same in PEFT (the core of your script):
 # ```python
@@ -208,7 +217,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 # model = get_peft_model(base, config)
 # Trainer(model, TrainingArguments("out", learning_rate=1e-3), train_dataset=rows).train()
 # model.save_pretrained("adapter")
-# model = PeftModel.from_pretrained(fresh_base, "adapter")  # then: is B zero? does the base's output change?
+# model = PeftModel.from_pretrained(fresh_base, "adapter")
 # ```
 # </details>
 

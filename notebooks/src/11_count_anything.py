@@ -88,7 +88,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On Llama-3.1-405B, LoRA trains one number per 8,024<!--count.405b--> parameters; on MiniLM, one per 308<!--count.minilm-->. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? If the width $d$ grows, a block grows like $d^2$ and its adapter like $d$. So if a model grew tenfold only in *width*, its adapter would grow by $\sqrt{10} \approx 3.2$. If a model only got ten times the blocks, its adapter would grow tenfold, too. Real models grow in both ways.
+# On Llama-3.1-405B, LoRA trains one number per 8,024<!--count.405b--> parameters; on MiniLM, one per 308<!--count.minilm-->. A model ten times as large has an adapter about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). Why? If the width $d$ grows, a block grows like $d^2$ and its adapter like $d$. So if a model grew tenfold only in *width*, its adapter would grow $\sqrt{10} \approx 3.2$ times. If a model only got ten times the blocks, its adapter would grow tenfold, too. Real models grow in both ways.
 # </details>
 #
 # ## Whose 10,000?

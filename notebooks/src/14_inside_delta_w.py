@@ -144,7 +144,7 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **With $B$ negated, the adapter still works, but in reverse:** 74<!--inside.one.right-->% right becomes 25<!--inside.one.negated-->%. The number alone gets 73<!--inside.one.alone-->% right; the best random direction gets 62<!--inside.one.random-->%. So the adapter uses this number.
+# **With $B$ negated, the adapter still works, but in reverse:** 74<!--inside.one.right-->% right becomes 25<!--inside.one.negated-->%. The adapter's one number alone gets 73<!--inside.one.alone-->% right; the best random direction gets 62<!--inside.one.random-->%. So the adapter uses it.
 #
 # **The price:** without the adapter, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%.
 #

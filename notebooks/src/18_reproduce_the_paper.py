@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# Here are two rows of Table 2 in the LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): RoBERTa-large on three tasks. RTE asks whether one sentence follows from another; MRPC and STS-B compare two sentences' meanings. On RTE, full fine-tuning (FT) scores 86.6 and LoRA 87.4. **LoRA wins. Or does it?**
+# Here are two rows of Table 2 in the LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): RoBERTa-large on three tasks. On RTE (does one sentence follow from another?), full fine-tuning (FT) scores 86.6 and LoRA 87.4. **LoRA wins. Or does it?**
 
 # %%
 import pandas as pd
@@ -21,7 +21,7 @@ table2.frame().query("model == 'RoBERTa-large' and mark != '†'").set_index("me
 
 # %% [markdown]
 # ## Three guesses
-# 1. Both methods can start from plain RoBERTa, or from a RoBERTa that has learned MNLI, a large task much like RTE. Two starts on three tasks make six fair comparisons. **In how many is LoRA ahead?**
+# 1. Both methods can start from plain RoBERTa, or from a RoBERTa that has learned MNLI, a large task much like RTE. Two starts on three tasks make six comparisons. **In how many is LoRA ahead?**
 # 2. Before LoRA, an adapter was often a *bottleneck*: a small network that follows part of a layer and can't be merged. **By what percentage do two bottlenecks per layer slow the model down** (short text, our CPU)?
 # 3. We retested eleven of the paper's findings on small models. **How many hold?**
 #
@@ -34,23 +34,23 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 
 # %% [markdown]
 # ## Who measured it, and from which start?
-# In the two rows above, LoRA starts from MNLI. The paper *copied* its scores for full fine-tuning (marked `*`) from RoBERTa's authors. They say: from plain RoBERTa. (The LoRA paper says: from MNLI.)
+# In the two rows above, LoRA starts from MNLI, and **full fine-tuning starts plain**. The LoRA paper says that both start from MNLI. But it *copied* full fine-tuning's scores (marked `*`) from RoBERTa's authors, and [one of them](https://github.com/facebookresearch/fairseq/issues/1166) says that they start plain.
 #
-# A fair comparison needs two more rows. In the paper's rows marked `†`, LoRA starts plain; [an issue](https://github.com/facebookresearch/fairseq/issues/1166) by one of RoBERTa's authors has full fine-tuning's scores from MNLI.
+# Equal starts need two more rows. In the paper's rows marked `†`, LoRA starts plain. RoBERTa's author gives the scores of a full fine-tuning that starts from MNLI.
 
-# %% alt="Three tasks. In each, a black line for full fine-tuning and a blue line for LoRA go from a plain start to a start from MNLI. Blue is below or level with black. A dotted line rises from full, plain, to LoRA, from MNLI."
+# %% alt="Three tasks. In each, a black line for full fine-tuning and a blue line for LoRA go from a plain start to a start from MNLI. Blue is always below black, but on STS-B, whose scale is the smallest, only by 0.1 and 0.03. A dotted line goes from full, plain, to LoRA, from MNLI."
 FULL_FROM_MNLI = {"RTE": 90.97, "MRPC": 91.42, "STS-B": 92.63}  # RoBERTa-large, by its author
 marks = (("FT", "*"), ("LoRA", "†"), ("LoRA", ""))
 full, plain, warm = (table2.row(model="RoBERTa-large", method=method, mark=mark) for method, mark in marks)
-figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.5), sharey=True, layout="constrained")
+figure, panels = plt.subplots(1, 3, figsize=(9, 3.5), layout="constrained")
 for axes, task in zip(panels, tasks):
     axes.plot([full[task], FULL_FROM_MNLI[task]], "ko-", label="full fine-tuning")
     axes.plot([plain[task], warm[task]], "C0o-", label="LoRA")
     axes.plot([full[task], warm[task]], "C1:", linewidth=3, label="what the table compares")
     axes.set(title=task, xlim=(-0.4, 1.4), xticks=[0, 1], xticklabels=["plain", "from MNLI"])
 panels[0].set(ylabel="published score")
-panels[2].legend(loc="lower right")
-figure.suptitle("With the same start, LoRA is never ahead", x=0.01, ha="left")
+figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure.suptitle("With the same start, LoRA is never ahead (each task has its own scale)", x=0.01, ha="left")
 ahead = sum(lora[task] > other[task] for other, lora in ((full, plain), (FULL_FROM_MNLI, warm)) for task in tasks)
 lesson.reveal("pairs with LoRA ahead, of 6", ahead)
 pd.DataFrame([full, plain, warm]).set_index("method")[["mark", *tasks]]  # as printed; the rest is from the issue
@@ -58,6 +58,7 @@ pd.DataFrame([full, plain, warm]).set_index("method")[["mark", *tasks]]  # as pr
 # %% claim
 words = paper.table("issues").row(issue="facebookresearch/fairseq issue 1166")["found"]
 assert all(f"{task} {score}" in words for task, score in FULL_FROM_MNLI.items())
+assert (FULL_FROM_MNLI["STS-B"], warm["STS-B"]) == (92.63, 92.6)
 assert ahead == 0 and (warm["RTE"], full["RTE"], plain["RTE"]) == (87.4, 86.6, 85.2)
 assert round(277 * (warm["RTE"] - full["RTE"]) / 100) == 2  # rows
 assert (plain["RTE_std"], warm["RTE_std"]) == (1.1, 2.5)
@@ -68,7 +69,7 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **In none.** The dotted line is what the table compares: LoRA *with* a head start and full fine-tuning *without* it. With the same start, LoRA is behind in five comparisons and, after rounding, tied in one.
+# **In none.** The dotted line is what the table compares: LoRA *with* a head start and full fine-tuning *without* it. With the same start, LoRA is behind in five comparisons and, after rounding, tied in one (STS-B, from MNLI).
 # </details>
 #
 # So the comparison is unfair. But is LoRA *worse*? RTE's scores come from 277 rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)), where a lead of 0.8 points is two rows. An accuracy $p$ on $n$ rows has variance $p(1-p)/n$. For a gap, add both scores' variances (as if independent); the square root of the sum is the gap's standard error.
@@ -95,7 +96,7 @@ checks.check_published(error, points, word, mine)
 # %% [markdown]
 # <details><summary>What we found: is LoRA worse?</summary>
 #
-# **Table 2 shows neither better nor worse.** From the same start (MNLI), full fine-tuning is 3.6 points ahead on RTE, but luck can explain up to 5.2.
+# **RTE's scores show neither better nor worse.** From the same start (MNLI), full fine-tuning is 3.6 points ahead, but luck can explain up to 5.2. (The 90.97 isn't in Table 2: RoBERTa's author gave it.)
 # </details>
 #
 # ## Now measure one yourself
@@ -105,7 +106,7 @@ checks.check_published(error, points, word, mine)
 # 2. They slow a large batch (32 texts; in this cell, 4) less.
 # 3. Merged LoRA changes both times by less than 5%.
 #
-# Each line in the plot is a 95% interval. For parts 1 and 3, it must lie in the blue. For part 2 (no blue), it must end before the line above, of the same color, begins. If all parts hold, the finding *holds*. If one clearly shows the opposite, it *fails*. Otherwise, it's *undecided*.
+# Each line is a 95% interval. For parts 1 and 3, it must lie in the blue. For part 2 (no blue), it must lie wholly left of the line of the same color above it. If all parts hold, the finding *holds*. If one clearly shows the opposite, it *fails*. Otherwise, it's *undecided*.
 
 # %% alt="Four rows. In three of them, a blue area shows where the result must lie. Two bottlenecks, one text: the paper and our CPU are near 30 percent slower, and where this cell ran, they cost less. Two bottlenecks, large batch: the paper and our CPU are below 10 percent. Merged LoRA: all are near 0."
 (here,) = reproduce([item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 6))], lesson.workplace("18"), minutes=6)
@@ -132,11 +133,11 @@ assert [row["published"][:5] for row in ours["rows"] if "bottleneck H" in row["n
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The outcome can depend on the machine.** On our CPU, with two bottlenecks, one text takes 28.7<!--reproduce.h.one-->% longer, and a large batch slows down less: the finding *holds*. Another run was *undecided*.
+# **The slowdown depends on where you measure it.** With two bottlenecks, one text takes 28.7<!--reproduce.h.one-->% longer on our CPU, and much less where this page's cell ran. On both, a large batch slows down less: the finding *holds*. Yours may differ.
 # </details>
 #
 # ## All eleven
-# Here are eleven findings with such rules, each on its own scale. If the line lies wholly in the blue, the finding holds; wholly outside, it fails. **Which ones hold? What do they have in common?**
+# Here are eleven findings with such rules, each on its own scale. The paper's direction (slower, less memory, lower loss) is to the right. (A minus before *nats* means a higher loss.) If the line lies wholly in the blue, the finding holds; wholly outside, it fails. **Which ones hold?**
 
 # %%
 results = reference_reproductions()
@@ -152,6 +153,8 @@ early = [one["standing"] for one in results.values() if one["ruled"] == "before"
 assert (len(early), early.count("holds")) == (8, 0)
 assert sum(len(item(name).shown) for name in results) == 21
 assert count == [3, 4, 4, 0] and all(one["rule"] == item(name).rule for name, one in results.items())
+worse = results["table2"]["verdicts"]["LoRA against full"]
+assert (f"{100 * worse['difference']:.1f}", worse["outcome"], results["table2"]["sizes"]["seeds"]) == ("-1.6", "worse", 3)
 assert {name for name, one in results.items() if one["ruled"] == "before"} == {"table2", "table3", "table6", "table7", "table16", "table18", "fig3", "fig4"}
 own = results["table18"]["verdicts"]["rank 64 against 16, own rates"]
 assert own["outcome"] == "undecided"
@@ -171,18 +174,13 @@ assert all(q < v for q, v in zip(*(rows["fig4"][f"BA of {name}, phi(8, 8)"] for 
 #
 # **Three hold;** we wrote their rules *after* the runs. **Of the eight written before, none holds.**
 #
-# **Four fail** here, but may be true of GPT-3:
+# **Four fail** here, but may be true of the paper's larger models.
 #
-# - *Table 3:* LoRA's loss on `q,v` is 0.148<!--reproduce.table3--> nats above that of full fine-tuning.
-# - *Table 7:* rank 64's update should be larger than what $W$ has in the same directions. It's 0.84 times as large.
-# - *Figure 3:* ranks 8 and 64 should learn the same main direction for `q`. Their $\phi$ (lesson 14) is only 0.15. (Lesson 14's 0.64 is for `v`; here, `v` has 0.40.)
-# - *Figure 4:* two seeds should agree more on `q` than on `v`. They agree less.
-#
-# **Four are undecided.** In Table 2, LoRA is *worse* (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high--> points), but we can't tell whether by more than 1.5.
+# **Four are undecided.** In our rerun of Table 2 (movie reviews), LoRA is *worse* by 1.6 points (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high-->), but we can't tell whether it's worse by more than 1.5. (Lesson 05's -1.35 is from another study, with five seeds.)
 # </details>
 #
 # ## Your limit, your verdict
-# "LoRA is as good as full fine-tuning." The panel has five comparisons. The dashed line is the largest drop that you'd accept. **Drag it. Where does the verdict change?**
+# "LoRA is as good as full fine-tuning." The panel has five comparisons. The dashed line is the largest drop you'd accept. **Drag it. Where does the verdict change?**
 
 # %%
 ClaimPanel("no_quality_drop", claims=["no_quality_drop"])
@@ -190,17 +188,18 @@ ClaimPanel("no_quality_drop", claims=["no_quality_drop"])
 # %% claim
 from lora_course.claims.cards import judge
 
-told = {margin: judge("no_quality_drop", margin=margin) for margin in (0.3, 0.5, 0.6, 3.1, 3.2, 5)}
-assert [one.word for one in told.values()] == ["depends", "depends", "undecided", "undecided", "true", "true"]
+told = {margin: judge("no_quality_drop", margin=margin) for margin in (0.3, 0.5, 0.6, 2.5, 3.1, 3.2, 5)}
+assert [one.word for one in told.values()] == ["depends"] * 2 + ["undecided"] * 3 + ["true"] * 2
+assert [case.holds for case in told[2.5].cases] == [True, True, None, True, True]
 assert [case.holds for case in told[0.5].cases] == [False, False, None, None, True]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# If you accept a drop of 4 points, the verdict is *true*. At 3, it's *undecided*. At 0.5, it *depends*. "As good" means nothing without a limit.
+# If you accept a drop of 4 points, the verdict is *true*. At 3, it's *undecided*. At 0.5, it *depends*: the claim holds in one comparison and fails in two. (MiniLM's hold at 2.5. Lesson 05 needed 2.6<!--as_good.lora.within-->: its verdict allows for four tests.) "As good" means nothing without a limit.
 # </details>
 #
-# **Exercise 2: judge three made-up reruns by the printed rule:** *holds*, *fails*, *undecided*, or *not tested*?
+# **Exercise 2: judge three made-up reruns by the printed rule:** *holds*, *fails*, *undecided*, or *not tested* (too short for a fair test)?
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)

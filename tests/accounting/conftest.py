@@ -1,17 +1,14 @@
-from typing import Any
-
 import pytest
 import torch
 
 from lora_lab.accounting.models import Architecture, auto_class, describe, known_config, meta_model
-from lora_lab.methods.targets import Site
 from lora_lab.training.assets import home
 
 # Unusual sizes, so that no two of them are equal by chance.
 BERT = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
 DECODER = {**BERT, "hidden_size": 40, "pad_token_id": 0}
 GROUPED = {**DECODER, "num_key_value_heads": 2}
-SMALL: dict[str, dict[str, Any]] = {
+SMALL = {
     **dict.fromkeys(("mistral", "qwen2", "phi", "phi3", "starcoder2", "stablelm", "granite", "cohere"), GROUPED),
     **dict.fromkeys(("olmo2", "glm"), GROUPED), **dict.fromkeys(("gpt_neox", "falcon"), DECODER),
     "opt": {**DECODER, "ffn_dim": 50, "word_embed_proj_dim": 16},
@@ -48,24 +45,24 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def small_config(case: str, **changes: Any) -> dict[str, Any]:
+def small_config(case: str, **changes):
     """Return the config.json of a small model; "llama tied" is a variant of llama."""
     size = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, **SMALL[case]}
     return {"model_type": case.split()[0], **size, **changes}
 
 
-def real_model(config: dict[str, Any], num_labels: int | None = None, device: str = "meta") -> torch.nn.Module:
+def real_model(config, num_labels: int | None = None, device: str = "meta") -> torch.nn.Module:
     known = known_config(config)
     known.num_labels = num_labels or 2
     with torch.device(device):
         return auto_class(known, classify=num_labels is not None).from_config(known)
 
 
-def described(config: dict[str, Any], num_labels: int | None = None) -> Architecture:
+def described(config, num_labels: int | None = None) -> Architecture:
     return describe(meta_model(config, num_labels))
 
 
-def attachable(architecture: Architecture) -> list[Site]:
+def attachable(architecture: Architecture):
     """Return the sites that can take an adapter: experts are counted but take none."""
     return [site for site in architecture.sites if site.kind != "expert"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, LoRA, NotFound, PromptTuning
+from lora_lab import BadValue, LoRA, NotFound, PrefixTuning, PromptTuning
 from lora_lab.accounting.gpus import UTILISATION, card, cards, of_size, seconds, usable
 from lora_lab.accounting.memory import checked, estimate, largest, most
 from lora_lab.accounting.models import config_of, longest
@@ -56,6 +56,7 @@ def test_peak_depends_on_the_dtype_and_seconds_need_one():
 def test_formatted_size_is_exact_up_to_rounding(count, formatted):
     number, unit = formatted(count).split(" ")
     assert float(number.replace(",", "")) * UNITS[unit] == pytest.approx(count, rel=0.006)
+    assert (formatted(1), formatted(2)) == ("1 byte", "2 bytes")
 
 
 @given(edge=st.integers(0, 10**6), limit=st.none() | st.integers(0, 10**6))
@@ -76,8 +77,11 @@ def test_one_more_row_or_token_does_not_fit(name, method):
 
 def test_learned_positions_limit_the_length():
     assert [longest(config_of(name)) for name in ("gpt2", "roberta-base", "llama-3-8b")] == [1024, 512, None]
-    kinds = ("distilbert", "electra", "mpnet", "gpt_bigcode", "mistral")
-    assert [longest({"model_type": kind, "max_position_embeddings": 32}) for kind in kinds] == [32, 32, 30, 32, None]
+    kinds = ("distilbert", "electra", "mpnet", "xlm-roberta-xl", "gptj", "bart", "mistral")
+    limits = [longest({"model_type": kind, "max_position_embeddings": 32}) for kind in kinds]
+    assert limits == [32, 32, 30, 30, 32, 32, None]
+    limits = [longest({"model_type": kind, "max_position_embeddings": 32}, PrefixTuning(5)) for kind in kinds[1:5]]
+    assert limits == [32, 30, 25, 27]
     checked("roberta-base", LoRA(), Setup(seq=512))
     checked("roberta-base", PromptTuning(20), Setup(seq=492))
     with pytest.raises(BadValue, match="after a prompt of 20"):

@@ -22,8 +22,7 @@ from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.io import WEIGHTS
 from lora_lab.methods.quant import quantize_model
 from tests.accounting.conftest import SMALL, attachable, described, real_model, small_config
-from tests.conftest import tiny
-from tests.methods.conftest import make_model
+from tests.conftest import make_model, tiny
 
 CASES = [
     ("bert", 3), ("roberta", 3), ("deberta-v2 relative", None), ("gpt2 inner", None), ("llama", 3),

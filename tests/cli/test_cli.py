@@ -4,9 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from unittest.mock import Mock
 
 import pytest
@@ -14,14 +12,14 @@ import pytest
 from lora_course.experiments.broken import patient
 from lora_lab import BadValue, LoRA, __version__, workbench
 from lora_lab.training.assets import home, shipped
-from tests.conftest import BWRAP, HOSTILE, MARK, needs_bwrap, tiny
+from tests.conftest import BWRAP, HOSTILE, MARK, ROOT, needs_bwrap, tiny
 from tests.training.test_merged import saved
 
 SHIPPED, README = shipped("data/results"), shipped("data/README.md")
 
 
 @pytest.fixture
-def command(lora_lab, tmp_path, monkeypatch) -> Callable[..., CompletedProcess]:
+def command(lora_lab, tmp_path, monkeypatch):
     """`command("train", "--rank", "0")` runs the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lora_lab
@@ -190,7 +188,6 @@ def test_merge_json_reports_the_rounding(tmp_path, lora_lab):
     assert "merge in fp32 to keep their updates" in answer["words"]
 
 
-ROOT = Path(__file__).parents[2]
 RUN_COMMANDS = """
 import sys, lora_course.cli
 for words in sys.argv[1:]:

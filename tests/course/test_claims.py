@@ -12,8 +12,7 @@ from lora_course.claims import cards, evidence, experiments
 from lora_course.claims.cards import judge, judge_all, load_cards
 from lora_course.claims.cases import STORE, Case, Finding
 from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Recipe, Store
-from tests.conftest import made_run
-from tests.docs import ROOT
+from tests.conftest import ROOT, made_run
 
 
 def test_verdict_is_explained_by_its_cases():
@@ -112,6 +111,8 @@ def test_a_claim_is_judged_with_changed_premises(lora_lab):
     text = lora_lab("claims", "one_24gb_card", "--set", "bits=2").stdout
     for words in ("bits = 2", "depends on model", "not shown:"):
         assert words in text
+    for name in ("of", "store"):  # parameters of `judge`, but not premises
+        assert lora_lab("claims", "one_24gb_card", "--set", f"{name}=2").returncode == 2
 
 
 def test_all_claims_are_listed(lora_lab, verdicts, monkeypatch):

@@ -1,6 +1,5 @@
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
@@ -17,7 +16,7 @@ from lora_course.experiments.reward import Rewarded, halves_found, reinforce
 from lora_course.experiments.styles import misfit
 from lora_course.experiments.subspace import Update, above_chance, amplification, directions, phi
 from lora_course.plots.styles import perplexity_table
-from lora_lab import LoRA, Recipe, load_model
+from lora_lab import LoRA, load_model
 from lora_lab.training.pack import Pack
 from tests.conftest import lora_layers, randomise, tiny
 
@@ -125,7 +124,7 @@ def test_expected_gradient_is_that_of_the_probability_of_being_right():
     assert float(reinforce(p.detach().log(), torch.ones(3))) == 0
 
 
-def test_training_learns_from_rewards_alone_and_packing_changes_nothing(recipe: Callable[..., Recipe]):
+def test_training_learns_from_rewards_alone_and_packing_changes_nothing(recipe):
     recipes = [recipe(method=LoRA(rank=2), lr=2e-2, steps=80, validations=0, seed=seed) for seed in (0, 1)]
     pack, alone = Rewarded(recipes), Rewarded(recipes[1:])
     packed, (run,) = pack.run(), alone.run()
@@ -138,7 +137,7 @@ def test_training_learns_from_rewards_alone_and_packing_changes_nothing(recipe: 
 
 
 @pytest.mark.filterwarnings("ignore:lr 1e")
-def test_diverging_run_fails(recipe: Callable[..., Recipe]):
+def test_diverging_run_fails(recipe):
     assert [run.status for run in Rewarded([recipe(lr=1e20, clip=0.0)]).run()] == ["failed"]
 
 

@@ -4,12 +4,12 @@ import runpy
 import numpy as np
 import pandas as pd
 import pytest
-import transformers
 from safetensors.torch import load_file
 
 from lora_course.monday import plan
 from lora_lab import BadValue, load_tokenizer
 from lora_lab.training.assets import shipped
+from tests.conftest import make_model
 
 
 def rows_for(kind, folder):
@@ -83,12 +83,9 @@ def test_distinct_rows_of_the_needed_columns_count(tmp_path):
 @pytest.mark.parametrize("head", [None, 2, 3])
 def test_heads_are_trained_whole_and_saved(head, tmp_path, monkeypatch, capsys):
     """PEFT's all-linear would put LoRA on DistilBERT's pre_classifier, which may be random."""
-    config = transformers.DistilBertConfig(
-        vocab_size=len(tokenizer := load_tokenizer("minilm")), dim=32, hidden_dim=64, n_layers=1, n_heads=2
-    )
-    config.num_labels = head or 2
-    kind = transformers.DistilBertForSequenceClassification if head else transformers.DistilBertModel
-    kind(config).save_pretrained(tmp_path / "base")
+    kind, tokenizer = "DistilBertForSequenceClassification" if head else "DistilBertModel", load_tokenizer("minilm")
+    size = {"vocab_size": len(tokenizer), "dim": 32, "hidden_dim": 64, "n_layers": 1, "n_heads": 2}
+    make_model(kind, size, num_labels=head or 2).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     job = plan(str(tmp_path / "base"), rows_for("classifier", tmp_path), gpu_gb=8)
     job.settings["RATES"] = [1e-3]

@@ -1,5 +1,3 @@
-"""Tests of the course's panels in Python; tests/e2e/test_course_panels.py has those in a browser."""
-
 import json
 import shutil
 

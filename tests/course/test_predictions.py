@@ -3,7 +3,6 @@ import json
 import os
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ from lora_lab.errors import BadValue
 
 
 @pytest.fixture
-def log_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def log_file(tmp_path, monkeypatch):
     """Pretend to be the kernel of Ada's notebook; return the path of its log."""
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: "a shell"))
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/ada/02_how_sure_are_you.ipynb")
@@ -23,7 +22,7 @@ def log_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / predictions.FILE
 
 
-def test_log_is_optional_never_fails_and_keeps_any_character(log_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_log_is_optional_never_fails_and_keeps_any_character(log_file, monkeypatch):
     monkeypatch.setenv("LORA_LAB_PREDICTIONS", "0")
     predictions.log("accuracy", 78, 84, 82.5, "%")
     monkeypatch.delenv("LORA_LAB_PREDICTIONS")
@@ -45,7 +44,7 @@ def line(**fields) -> str:
     return json.dumps(defaults | fields)
 
 
-def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path: Path):
+def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path):
     changed = line(what="changed", low=4, high=10, found=5)
     for student, lines in {
         "ada": [line(low=80, high=81, student="Ada"), line(low=82, high=83, student=" ADA")],
@@ -79,7 +78,7 @@ def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path: Path):
     assert next(row["attempt"] for row in again if row["file"].startswith("bob again")) == 2  # in the second version
 
 
-def test_letters_outside_the_encoding_of_a_pipe_are_escaped(lora_lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_letters_outside_the_encoding_of_a_pipe_are_escaped(lora_lab, tmp_path, monkeypatch):
     (tmp_path / predictions.FILE).write_text(line(what="评论 é"))
     pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # as on Windows
     monkeypatch.setattr("sys.stdout", pipe)
@@ -89,14 +88,14 @@ def test_letters_outside_the_encoding_of_a_pipe_are_escaped(lora_lab, tmp_path: 
 
 
 @pytest.fixture
-def receipt(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
+def receipt(log_file, monkeypatch):
     receipt = Receipt("03")
     monkeypatch.setenv("LORA_LAB_HEADLESS", "")
     monkeypatch.setattr(predictions, "CURRENT", receipt)
     return receipt
 
 
-def test_result_is_sealed_until_a_range(receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_result_is_sealed_until_a_range(receipt, log_file, capsys, monkeypatch):
     lesson.predict("points", low=..., high=3)
     lesson.reveal("points", 4.5, "points")
     output = capsys.readouterr().out
@@ -127,7 +126,7 @@ def test_bad_range_is_refused(low: object, message: str, receipt: Receipt):
     assert receipt.ranges == []
 
 
-def test_only_a_new_range_is_an_attempt(receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_only_a_new_range_is_an_attempt(receipt, log_file, capsys, monkeypatch):
     lesson.predict("points", low=1, high=2)  # replaced before the result
     for high, found in ((3, 4), (3, 2), (5, 4), (3, 2)):  # a cell that measures something else when it runs again
         lesson.predict("points", low=1, high=high)
@@ -146,7 +145,7 @@ def test_only_a_new_range_is_an_attempt(receipt: Receipt, log_file: Path, capsys
     assert [(row["high"], row["attempt"]) for row in predictions.read(log_file.parent)] == [(3, 1), (5, 2), (6, 3)]
 
 
-def test_calibration_counts_first_attempts_of_all_lessons(receipt: Receipt, log_file: Path, capsys):
+def test_calibration_counts_first_attempts_of_all_lessons(receipt, log_file, capsys):
     lines = [line(student="Ada" if n else "ada ", what=str(n), low=80, high=83 if n else 81) for n in range(9)]
     log_file.write_text("".join(f"{text}\n" for text in lines))
     lesson.predict("0", low=0, high=0.3)
@@ -162,7 +161,7 @@ def test_numbers_are_rounded_before_they_are_written_in_full():
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
-def test_pipes_and_links_are_not_read(tmp_path: Path):
+def test_pipes_and_links_are_not_read(tmp_path):
     os.mkfifo(tmp_path / predictions.FILE)
     (tmp_path / "a").mkdir()
     (tmp_path / "elsewhere").write_text(line())

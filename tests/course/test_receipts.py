@@ -3,7 +3,7 @@ import re
 import textwrap
 import zlib
 from base64 import b64encode
-from pathlib import Path
+from html import escape
 
 import pytest
 from hypothesis import given
@@ -34,7 +34,8 @@ def test_receipt_is_read_from_a_chat_that_wraps_and_quotes(receipt: Receipt, wid
     wrapped = textwrap.wrap(receipt.line(), width, break_on_hyphens=False)
     chat = "\n".join(["[10:41] Bob: what is LL1?", *(quote + line for line in wrapped), "[10:42] Bob: thanks: 3.5"])
     in_slack = json.dumps(chat).replace("/", "\\/")  # as Slack exports it
-    assert read(chat) == read(in_slack) == ([receipt], [])
+    in_html = escape(chat).replace("\n", "<br/>")
+    assert read(chat) == read(in_slack) == read(in_html) == ([receipt], [])
 
 
 @given(st.data())
@@ -70,7 +71,7 @@ def test_any_content_is_damaged_or_can_be_summarized(content: list):
     json.dumps(summary(found), allow_nan=False)
 
 
-def test_class_summarizes_receipts(lora_lab, tmp_path: Path):
+def test_class_summarizes_receipts(lora_lab, tmp_path):
     checks = {"rows": Check(True, 1), "bars": Check(False, 4)}
     ada = Receipt("02", "Ada", checks, [Range("points", 1, 3, 1, 2)], {"accuracy": 0.8})
     checks = {"rows": Check(True, 2), "bars": Check(True, 3)}

@@ -3,14 +3,13 @@ import json
 import re
 import runpy
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import lora_lab
 from lora_lab.files import read_json
-from tests.docs import ROOT
+from tests.conftest import ROOT
 
 SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"))
 FIELDS = {"id", "link", "title", "what", "n", "self_selected", "read"}
@@ -124,7 +123,7 @@ def test_glossary_has_every_term_of_the_lessons():
         assert not missing, f"{source.stem}: add {missing} to docs/glossary.md, or to NOT_TERMS"
 
 
-def test_every_public_name_and_method_is_documented(tmp_path: Path):
+def test_every_public_name_and_method_is_documented(tmp_path):
     runpy.run_path(str(ROOT / "docs" / "api.py"))["build"](tmp_path, ["lora_lab"])  # all modules would take a minute
     page = (tmp_path / "lora_lab.html").read_text(encoding="utf-8")
     for name in lora_lab.__all__:

@@ -7,7 +7,7 @@ import pytest
 from lora_lab import FullFineTuning, LoRA, memory, params
 from lora_lab.experiments.results import from_store
 from lora_lab.files import read_json
-from tests.docs import ROOT
+from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 SHEETS = (ROOT / "docs" / "sheets.md").read_text(encoding="utf-8")

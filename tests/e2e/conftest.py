@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.conftest import ROOT
 from tests.e2e.pages import Pages, requests_elsewhere
 
-ROOT = Path(__file__).parents[2]
 OFF = ("gpu", "quic", "background-networking", "component-update", "sync")
 BROWSER_FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
 KERNEL_TIMEOUT = 180_000  # milliseconds; other tests may keep the machine busy
@@ -70,7 +69,7 @@ def guarded(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(arguments: list[str], folder: Path, **env: str) -> Iterator[str]:
+def serving(arguments, folder, **env):
     """Run a server as `python ARGUMENTS` without a network, and yield the address that it prints."""
     output = folder / "log"
     with output.open("w") as log:
@@ -92,7 +91,7 @@ def serving(arguments: list[str], folder: Path, **env: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser():
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None and not os.environ.get("CI"):
         pytest.skip("no chromium on this machine (in CI this is a failure)")
@@ -104,7 +103,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(browser, tmp_path_factory):
     guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
     arguments = ["-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
     settings = str(guard / "settings")  # tests don't change the user's settings
@@ -119,7 +118,7 @@ def shared_pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def pages(shared_pages: Pages) -> Iterator[Pages]:
+def pages(shared_pages):
     """Pages with panels that send no requests and log no errors."""
     yield shared_pages
     problems = shared_pages.problems.copy()

@@ -1,7 +1,3 @@
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Locator, Page
 
@@ -24,7 +20,7 @@ def requests_elsewhere(page: Page) -> list[str]:
     return requests
 
 
-def record_problems(page: Page, problems: list[str], own: Sequence[str] = ()) -> None:
+def record_problems(page: Page, problems: list[str], own=()) -> None:
     """Record each error, and each request whose URL doesn't start with one of `own`."""
     page.on("request", lambda r: None if r.url.startswith(tuple(own)) else problems.append(r.url))
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -34,12 +30,12 @@ def record_problems(page: Page, problems: list[str], own: Sequence[str] = ()) ->
 class Pages:
     """Opens panels on a page without a kernel, from a file, and records requests and errors in `problems`."""
 
-    def __init__(self, page: Page, folder: Path) -> None:
+    def __init__(self, page: Page, folder) -> None:
         self.page, self.file = page, folder / "page.html"
         self.problems: list[str] = []
         record_problems(page, self.problems, [self.file.as_uri()])
 
-    def open(self, *panels: Any, width: int = 1000, reduced: bool = False, kernel: bool = False) -> Page:
+    def open(self, *panels, width: int = 1000, reduced: bool = False, kernel: bool = False) -> Page:
         """Open a page. `reduced`: the user prefers reduced motion; `kernel`: panels see a kernel that never answers."""
         text = page_of(*(panel.snapshot() for panel in panels))
         self.file.write_text(text.replace("kernel: false", f"kernel: {str(kernel).lower()}"), encoding="utf-8")
@@ -50,11 +46,11 @@ class Pages:
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return self.page
 
-    def panel(self, panel: Any, **options: Any) -> Locator:
+    def panel(self, panel, **options) -> Locator:
         return panel_of(self.open(panel, **options))
 
 
-def panel_of(page: Any, number: int = 0) -> Locator:
+def panel_of(page, number: int = 0) -> Locator:
     return page.locator(".lab-panel .card").nth(number)
 
 
@@ -71,14 +67,12 @@ def drag(panel: Locator, start: tuple[float, float], end: tuple[float, float]) -
     mouse.up()
 
 
-def trait(panel: Locator, name: str) -> Any:
+def trait(panel: Locator, name: str):
     return panel.page.locator("[data-panel]").first.evaluate("(e, name) => e.model.get(name)", name)
 
 
 def box_of(shape: Locator) -> dict[str, float]:
-    box = shape.bounding_box()
-    assert box
-    return dict(box)
+    return dict(shape.bounding_box())
 
 
 def center(shape: Locator) -> tuple[float, float]:
@@ -97,7 +91,7 @@ def violations(page: Page, selector: str = "main") -> list[str]:
     return page.evaluate(run, [selector, options])
 
 
-def class_in(folder: Path) -> Path:
+def class_in(folder):
     """Fill a folder with the runs of two laptops of a class, and three guesses."""
     for run in Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs():
         if run.recipe.seed in (0, 1) and run.recipe.method.rank == 8:

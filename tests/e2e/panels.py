@@ -3,7 +3,6 @@
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, RankPanel, SweepPanel
 from tests.e2e.pages import class_in
 
 
-def with_traits(panel: Any, **values: Any) -> Any:
+def with_traits(panel, **values):
     for name, value in values.items():
         setattr(panel, name, value)
     return panel
@@ -25,8 +24,7 @@ lora = partial(LoRAPanel, models=["minilm", "gpt2", "llama-3-8b"])
 claim = partial(ClaimPanel, claims=["one_24gb_card", "no_quality_drop"])
 
 
-def sweep(**values: Any) -> SweepPanel:
-    """The stored runs, at rank 8 and alpha 16."""
+def sweep(**values) -> SweepPanel:
     return with_traits(SweepPanel(into="nothing here"), **{"rank": 8, "alpha": 16.0, "lr": 2e-3} | values)
 
 
@@ -34,7 +32,7 @@ def memory(model: str = "llama-3-8b", method: str = "LoRA q, v") -> MemoryPanel:
     return MemoryPanel(model, method, models=[model])
 
 
-def train(**values: Any) -> TrainPanel:
+def train(**values) -> TrainPanel:
     """A finished run among three other seeds, with invented numbers."""
     panel = TrainPanel(store="nothing here")
     checks = [[0, 51.0], [200, 74.0], [400, 79.2]]
@@ -83,7 +81,6 @@ ONE_EACH = {
     "lora": lora, "sweep": sweep, "memory": memory, "rank": RankPanel, "voices": VoicesPanel, "train": train,
     "compare": ComparePanel, "mixer": mixer, "claim": claim, "class": classroom,
 }  # fmt: skip
-# A cell that shows one panel of each kind.
 ONE_EACH_CELL = """
 import ipywidgets
 from tests.e2e.panels import ONE_EACH

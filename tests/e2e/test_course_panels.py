@@ -1,5 +1,3 @@
-from pathlib import Path
-
 from playwright.sync_api import expect
 
 from lora_course.panels.claim_panel import ClaimPanel
@@ -66,7 +64,7 @@ def test_the_share_changes_dots_and_quotes(pages: Pages) -> None:
     expect(panel.locator("tr.now")).to_contain_text("0.65")
 
 
-def test_a_class_shows_guesses_and_a_cell_is_chosen_by_click(pages: Pages, tmp_path: Path) -> None:
+def test_a_class_shows_guesses_and_a_cell_is_chosen_by_click(pages, tmp_path):
     python = ClassPanel(class_in(tmp_path / "class"))
     panel = pages.panel(python, width=1200, kernel=True)
     chosen = panel.locator(".chosen")

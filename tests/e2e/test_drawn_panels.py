@@ -3,7 +3,6 @@ import re
 from functools import cache
 from html import escape
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ def one_each() -> dict[str, Panel]:
     return {name: make() for name, make in ONE_EACH.items()}
 
 
-def assert_drawn(page: Any, first: int = 0) -> None:
+def assert_drawn(page, first: int = 0) -> None:
     """Assert that a page or frame shows one panel of each kind, starting with panel number `first`."""
     for number, name in enumerate(ONE_EACH, first):
         panel = panel_of(page, number)

@@ -156,6 +156,11 @@ def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
         expect(panel.locator(".facts tr").last).to_contain_text(f"{longest:,}")
     assert peak > capacity
     expect(panel.locator(".picture .beyond")).to_have_count(1)
+    panel = pages.panel(MemoryPanel(model, method, card="RTX 4090", models=[model], longest=False))
+    for name, doubled in (("sequence length", 256), ("batch size", 8)):
+        move(panel, name, 3)
+        assert integers(value_of(panel, name))[0] == doubled
+    expect(panel.locator(".facts tr")).to_have_count(0)
 
 
 def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages) -> None:
@@ -241,7 +246,7 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
 
 def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
     python = ComparePanel()
-    outcomes, margins = python.stored["against"]["full"]["LoRA r8 q,v"]["outcomes"], python.stored["margins"]
+    outcomes, margins = python.stored["against"]["full"]["LoRA r8 q,v"]["together"], python.stored["margins"]
     words = {"w": "worse", "W": "worse but within the margin"}
     panel = pages.panel(python)
     headline, grip = panel.locator(".big"), panel.locator(".forest .grip").last
@@ -283,3 +288,6 @@ def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # the two change places
     assert (trait(panel, "method"), trait(panel, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")
+    move(panel, "margin", 5)  # 0.6 points, where the number of tests matters
+    expect(panel.locator(".big")).to_contain_text("undecided")
+    expect(panel.locator(".words")).to_contain_text(re.compile("A single test would say equivalent.* one of 4", re.S))

@@ -5,7 +5,6 @@ import psutil
 import pytest
 
 from lora_course.classroom import room
-from tests.e2e.conftest import Lab
 
 pytestmark = [
     pytest.mark.memory,
@@ -27,7 +26,7 @@ def memory(*words: str) -> int:
     return total
 
 
-def test_browser_and_server_stay_within_their_share(lab: Lab) -> None:
+def test_browser_and_server_stay_within_their_share(lab):
     """Memory is measured with lesson 10's panel running, then with a solved lesson and all its pictures."""
     lab.run_all("10_why_low_rank.ipynb").locator(".lab-panel .card").first.wait_for(timeout=120_000)
     for show in (lambda: None, lambda: lab.open("solutions/18_reproduce_the_paper.ipynb")):

@@ -4,16 +4,14 @@ The tests share one page and run in the order of this file.
 """
 
 import re
-from collections.abc import Iterator
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from lora_lab import LoRA, load_model, save_adapter
 from tests.conftest import randomise
-from tests.e2e.conftest import Lab
 from tests.e2e.pages import FOCUSED, box_of, panel_of
 from tests.e2e.panels import ONE_EACH_CELL
 from tests.e2e.test_drawn_panels import assert_drawn
@@ -55,9 +53,15 @@ ALL_ROWS = 'TASKS["rt"] = full_task'
 CELLS = [PANELS, "lora.rank = 128", SLOW, ONE_EACH_CELL]
 
 
+@pytest.fixture(autouse=True)
+def offline(lab):
+    yield
+    assert not lab.requests
+    assert not lab.blocked.exists(), lab.blocked.read_text()
+
+
 @pytest.fixture(scope="module")
-def notebook(lab: Lab) -> Page:
-    """The notebook's page after the cell PANELS."""
+def page(lab):
     (lab.folder / "opinions.csv").write_text(OPINIONS)
     model = load_model("smollm2")
     LoRA(rank=2).attach(model)
@@ -71,17 +75,6 @@ def notebook(lab: Lab) -> Page:
     run(page, CELLS.index(PANELS))
     panel_of(page, COMPARE).wait_for(timeout=120_000)
     return page
-
-
-@pytest.fixture
-def page(notebook: Page, lab: Lab) -> Iterator[Page]:
-    yield notebook
-    assert_offline(lab)
-
-
-def assert_offline(lab: Lab) -> None:
-    assert not lab.requests
-    assert not lab.blocked.exists(), lab.blocked.read_text()
 
 
 def run(page: Page, cell: int | str) -> None:
@@ -108,7 +101,7 @@ def test_observe_jslink_and_hbox(page: Page) -> None:
     expect(lora.locator(".big")).to_contain_text("16×")
 
 
-def test_the_server_refuses_requests_without_its_token(browser: Browser, lab: Lab) -> None:
+def test_the_server_refuses_requests_without_its_token(browser, lab):
     with browser.new_page() as page:
         assert page.request.get(f"{lab.address.split('/lab/')[0]}/api/contents").status == 403
 
@@ -141,7 +134,7 @@ def test_panels_stay_usable_with_a_slow_kernel(page: Page) -> None:
     expect(panel.locator(".measured")).to_have_count(1)
 
 
-def test_a_sweep_stops_in_mid_run_and_goes_on(page: Page, lab: Lab) -> None:
+def test_a_sweep_stops_in_mid_run_and_goes_on(page, lab):
     panel, other = panel_of(page, SWEEP), panel_of(page, OTHER_SWEEP)
     panel.get_by_role("slider", name="rank").press("ArrowRight")  # the kernel is busy from here on
     panel.get_by_role("slider", name="rank").press("ArrowLeft")
@@ -210,7 +203,7 @@ def test_panels_report_a_restarted_kernel_and_keep_their_content(page: Page) -> 
         expect(panels[number].get_by_role("button", name=re.compile(f"^{button}"))).to_be_disabled()
 
 
-def test_a_lesson_is_done_by_keyboard(lab: Lab) -> None:
+def test_a_lesson_is_done_by_keyboard(lab):
     file = lab.folder / "02_how_sure_are_you.ipynb"
     lesson = nbformat.read(file, as_version=4)
     lesson.cells.insert(0, new_code_cell(FEWER_ROWS.strip()))
@@ -254,7 +247,6 @@ def test_a_lesson_is_done_by_keyboard(lab: Lab) -> None:
     run(page, "run = panel.result()")
     expect(outputs.filter(has_text="stays sealed").first).to_be_visible()
     expect(panel.locator(".picture path.pale")).to_have_count(1, timeout=60_000)  # the other seeds
-    assert_offline(lab)
 
 
 def _tab_to(page: Page, name: str, key: str = "Tab") -> None:

@@ -1,6 +1,4 @@
-from pathlib import Path
-
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from tests.e2e.conftest import serving
 from tests.e2e.pages import panel_of, requests_elsewhere
@@ -15,7 +13,7 @@ cli.main()
 """
 
 
-def test_panels_are_live_behind_a_token_without_a_network(browser: Browser, tmp_path: Path) -> None:
+def test_panels_are_live_behind_a_token_without_a_network(browser, tmp_path):
     page = browser.new_page()
     requests = requests_elsewhere(page)
     options = ["--no-browser", "--port", "0", "--out", str(tmp_path / "runs")]

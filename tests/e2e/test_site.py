@@ -2,16 +2,13 @@ import html
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, expect
 
 from lora_course import checks
 from lora_course.experiments.broken import PATIENTS
@@ -41,11 +38,10 @@ FOCUSED_LINE = """() => {
     const { do: action, line } = document.activeElement.dataset;
     return [action, line === undefined ? "" : document.activeElement.closest("li").querySelector("code").textContent];
 }"""
-Visit = Callable[..., Page]
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("site") / "html"
     command, env = [sys.executable, str(BUILD), str(folder)], guarded(guard)
     built = subprocess.run(command, env=env, timeout=600, check=True, stderr=subprocess.PIPE, text=True)
@@ -56,14 +52,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def visit(browser: Browser, site: Path) -> Iterator[Visit]:
+def visit(browser, site):
     """Opens a page in a fresh browser profile and draws its panels. An error or a request elsewhere fails the test."""
     page, problems, own = browser.new_page(reduced_motion="reduce"), list[str](), ["data:"]
     record_problems(page, problems, own)
 
-    def open_page(
-        path: str = "index.html", width: int = 1280, theme: Any = "light", skip: bool = True, base: str = site.as_uri()
-    ) -> Page:
+    def open_page(path="index.html", width=1280, theme="light", skip=True, base: str = site.as_uri()):
         own.append(base)
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)
@@ -80,7 +74,7 @@ def visit(browser: Browser, site: Path) -> Iterator[Visit]:
     assert not problems
 
 
-def test_every_page_opens_without_requests_or_errors(site: Path, visit: Visit) -> None:
+def test_every_page_opens_without_requests_or_errors(site, visit):
     pages = {str(file.relative_to(site)) for file in site.rglob("*.html")}
     lessons = {f"lessons/{file.stem}.html" for file in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
     assert {page for page in pages if page.startswith("lessons/")} == lessons
@@ -97,7 +91,7 @@ def test_every_page_opens_without_requests_or_errors(site: Path, visit: Visit) -
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, theme)
 
 
-def test_every_link_leads_somewhere(site: Path) -> None:
+def test_every_link_leads_somewhere(site):
     texts = {file: file.read_text(encoding="utf-8") for file in site.rglob("*.html")}
     broken = []
     for file, text in texts.items():
@@ -111,27 +105,27 @@ def test_every_link_leads_somewhere(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_students_get_no_pages_for_teachers(tmp_path: Path) -> None:
+def test_students_get_no_pages_for_teachers(tmp_path):
     subprocess.run([sys.executable, str(BUILD), "--students", str(tmp_path / "pages")], timeout=600, check=True)
     names = {file.stem for file in tmp_path.rglob("*.html")}
     assert names - {"teaching", "sheets", "quiz_answers"} == names > {"index", "install"}
 
 
-def test_each_sheet_is_one_printed_page(visit: Visit) -> None:
+def test_each_sheet_is_one_printed_page(visit):
     page = visit("docs/sheets.html")
     for paper in ("A4", "Letter"):
         pdf = page.pdf(format=paper, scale=1.1)  # as much room as with margins of 1 cm
         assert len(re.findall(rb"/Type /Page\b", pdf)) == 1 + page.locator(".sheet").count(), paper
 
 
-def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) -> None:
+def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
     page = visit("lessons/04_will_it_fit.html", skip=False)
     forms, sealed = page.locator(".lab-predict"), page.locator("details.sealed")
     results = page.locator(".tag_reveal .cell_output")
     expect(forms).to_have_count(2)
-    expect(sealed).to_have_count(4)
+    expect(sealed).to_have_count(5)
     sealed.first.locator("summary").click()
-    expect(sealed).to_have_count(4)
+    expect(sealed).to_have_count(5)
     expect(forms.first.locator("input").first).to_be_focused()
     expect(results.first).to_be_hidden()
     expect(page.locator("[data-panel]").first).to_be_hidden()  # it would show the answer
@@ -165,21 +159,21 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
     forms.nth(1).get_by_role("button", name="Seal my ranges").click()
     expect(results.nth(1)).to_contain_text("116 MiB: inside your range, 1 to 1000.")
     page.get_by_role("button", name="Clear").first.click()
-    expect(sealed).to_have_count(4)
+    expect(sealed).to_have_count(5)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
     expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* luck gives 0 to 1.$"))
     expect(page.locator(".lab-ranges li")).to_contain_text("29.1, your range 10.5 to 40: inside.")  # not the later one
 
 
-def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: Path) -> None:
+def test_without_javascript_a_panel_is_a_picture(browser, site):
     page = browser.new_page(java_script_enabled=False)
     page.goto(f"{site.as_uri()}/index.html")
     assert box_of(page.locator("[data-panel] img").first)["height"] > 300
     page.close()
 
 
-def test_the_puzzle_is_solved_by_keyboard(visit: Visit) -> None:
+def test_the_puzzle_is_solved_by_keyboard(visit):
     page = visit(PUZZLE, 380, "dark")
     solution = page.locator(".hide pre", has_text="class LoRALinear").first.text_content() or ""
     ten = [line.strip() for line in solution.splitlines() if line.strip()][:10]
@@ -222,7 +216,7 @@ def reply_to(form: Locator, *answers: str) -> str:
     return form.evaluate(ANSWER, list(answers))
 
 
-def assert_judged_alike(form: Locator, compared: Any) -> None:
+def assert_judged_alike(form: Locator, compared) -> None:
     right = compared.right
     numbers = [right, *compared.misconceptions, 1.01 * right, 0.99 * right, 1.31 * right, right / 1234, -right, 0]
     for number in [*numbers, float(f"{right:.3g}"), round(right, 2)]:
@@ -231,7 +225,7 @@ def assert_judged_alike(form: Locator, compared: Any) -> None:
         assert reply_to(form, repr(number)).split("\n")[0] == expected
 
 
-def test_a_formula_is_an_answer(visit: Visit) -> None:
+def test_a_formula_is_an_answer(visit):
     page = visit("lessons/00_whats_in_this_small_file.html", 380, "dark")
     expect(page.locator("article")).to_contain_text("rank 2")  # the draw of a reader without a name, as in the form
     form = page.locator(".lab-answer").first
@@ -265,7 +259,7 @@ def test_a_formula_is_an_answer(visit: Visit) -> None:
     expect(form.locator("input")).to_have_value("")
 
 
-def test_a_report_opens_after_the_ranges_and_is_judged_field_by_field(visit: Visit) -> None:
+def test_a_report_opens_after_the_ranges_and_is_judged_field_by_field(visit):
     page = visit("lessons/02_how_sure_are_you.html", skip=False)
     form, panel = page.locator(".lab-answer").nth(1), panel_of(page)
     expect(form).to_be_hidden()
@@ -282,7 +276,7 @@ def test_a_report_opens_after_the_ranges_and_is_judged_field_by_field(visit: Vis
     assert "Right: undecided, and about 11,721 rows" in reply_to(form, "0.0169", "undecided", "11,700")
 
 
-def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
+def test_rates_are_judged_by_the_measured_peak(visit):
     missed, rates = visit(RATES).locator(".lab-answer").all()
     assert "needs no root" in reply_to(missed, "sqrt(5/8)")
     assert "R - r are missing" in reply_to(missed, "5/8")
@@ -298,7 +292,7 @@ def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
         assert reply in reply_to(rates, *answers)
 
 
-def test_memory_answers_are_judged_as_by_the_checks(visit: Visit) -> None:
+def test_memory_answers_are_judged_as_by_the_checks(visit):
     peak, row = visit("lessons/04_will_it_fit.html").locator(".lab-answer").all()[:2]
     assert_judged_alike(peak, checks.check_peak(lambda tokens: None).right.at(3000, within=0.01, slack=0.002))
     cases = [("QLoRA", True, n) for n in (600, 4616, 4617, 4682, 30_000)]
@@ -310,7 +304,7 @@ def test_memory_answers_are_judged_as_by_the_checks(visit: Visit) -> None:
     assert "Hint: what does checkpointing do" in reply_to(row, "QLoRA", "off", "600")
 
 
-def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
+def test_intervals_and_a_sentence_are_judged_step_by_step(visit):
     page = visit("lessons/05_as_good_as_full.html", 380)
     intervals, form = page.locator(".lab-answer").all()[:2]
     for marked, reply in (
@@ -349,7 +343,7 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
     assert violations(page, "article") == []
 
 
-def test_a_plan_comes_before_the_intervals_and_the_word_before_the_sentences(visit: Visit) -> None:
+def test_a_plan_comes_before_the_intervals_and_the_word_before_the_sentences(visit):
     form = visit("lessons/13_where_to_put_it.html").locator(".lab-answer").nth(1)
     expect(form).not_to_contain_text("interval")
     assert "a part of a seed: round up" in reply_to(form, "8")
@@ -361,7 +355,7 @@ def test_a_plan_comes_before_the_intervals_and_the_word_before_the_sentences(vis
         assert reply in reply_to(form)
 
 
-def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit: Visit) -> None:
+def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit):
     form = visit("lessons/07_why_does_it_do_nothing.html").locator(".lab-answer").first
     named = {letter: patient.fault for letter, patient in PATIENTS.items()}
     swapped = checks.check_diagnosis(wrong := named | {"F": named["I"], "I": named["F"]})
@@ -371,14 +365,14 @@ def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit: Visit) -> None:
     assert "Right: all ten found" in reply_to(form, *named.values())
 
 
-def test_a_sentence_from_menus_has_a_number_for_each_word(visit: Visit) -> None:
+def test_a_sentence_from_menus_has_a_number_for_each_word(visit):
     menus = visit("lessons/14_inside_delta_w.html", 380).locator("[data-words]")
     menus.get_by_role("combobox").first.select_option("not a")
     assert menus.get_by_role("status").locator("p").first.inner_text().split()[:4] == ["62%", "positive", "not", "+0.9"]
     assert violations(menus.page, "[data-words]") == []
 
 
-def test_a_panel_follows_the_theme(visit: Visit) -> None:
+def test_a_panel_follows_the_theme(visit):
     page = visit()
     page.locator(".theme-toggle:visible").click()
     expect(page.locator("body")).to_have_attribute("data-theme", "dark")
@@ -389,7 +383,7 @@ def test_a_panel_follows_the_theme(visit: Visit) -> None:
     expect(panel_of(page)).to_have_class(re.compile(r"\bdark\b"))
 
 
-def test_plots_follow_the_theme_on_screen_and_print_as_they_are(visit: Visit) -> None:
+def test_plots_follow_the_theme_on_screen_and_print_as_they_are(visit):
     page = visit("lessons/13_where_to_put_it.html", theme="light")
     inverted = "getComputedStyle(document.querySelector('article .output img')).filter != 'none'"
     toggle = page.locator(".theme-toggle:visible").first
@@ -404,7 +398,7 @@ def test_plots_follow_the_theme_on_screen_and_print_as_they_are(visit: Visit) ->
     assert page.evaluate(inverted)
 
 
-def test_the_site_works_below_any_path_of_a_server(site: Path, visit: Visit) -> None:
+def test_the_site_works_below_any_path_of_a_server(site, visit):
     handler = partial(SimpleHTTPRequestHandler, directory=site.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()

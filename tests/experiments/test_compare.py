@@ -67,12 +67,14 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
     invalid = {"rates": (0, "rates must"), "steps": (0, "steps must"), "stop": (threading.Event(), "workers=1")}
     invalid |= {"lr": (1e-3, "pass rates instead"), "seed": (9, "pass seeds"), "method": (LoRA(), "pass methods")}
     invalid |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
-    invalid |= {"minutes": (5, "not both")}
+    invalid |= {"minutes": (5, "not both"), "workers": (0, "workers must")}
     terms = [*invalid.items(), ("foo", (3, "foo")), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
     terms += [("margin", (margin, "0.015 is 1.5 points")) for margin in (1.5, "wide")]
     for name, (value, message) in terms:
         with pytest.raises(BadValue, match=message):
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**TERMS, "workers": 2, name: value})
+    with pytest.raises(BadValue, match="minutes must"):
+        compare(tiny_encoder, opinions, "lora", tmp_path / "out", minutes="5", seeds=2)
     with pytest.raises(NotFound):
         compare("minilmm", opinions, "lora", tmp_path / "out", **TERMS)
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,6 @@
 import gzip
 import json
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ def cells(*rates: float) -> list[Cell]:
     return [Cell("q,v", 8, 16.0, lr) for lr in rates]
 
 
-def playground(value: Callable[[Cell], float], cells: list[Cell], seeds: int = 3) -> Playground:
+def playground(value, cells: list[Cell], seeds: int = 3) -> Playground:
     """Return a playground in which a cell's validation accuracy is `value(cell)`, and higher for higher seeds."""
 
     def result(cell: Cell, seed: int) -> Result:

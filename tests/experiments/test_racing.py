@@ -68,7 +68,6 @@ def chosen(recipes, tmp_path_factory):
 
 
 def ends(swept) -> dict[str, tuple]:
-    """Return how each run ended: its status, number of steps, and whether it has test scores."""
     return {run.recipe.hash: (run.status, len(run.history["step"]), bool(run.metrics)) for run in swept.runs}
 
 
@@ -115,6 +114,24 @@ def test_stopped_choice_resumes_and_is_not_repeated(recipes, chosen, tmp_path, s
         assert ends(resumed) == ends(whole)
     again = sweep(recipes, tmp_path / "stopped", choose=True, size=size)
     assert (again.packs, ends(again), in_words(again.choice)) == ((), ends(resumed), in_words(resumed.choice))
+
+
+def test_run_whose_process_was_killed_as_it_fell_behind_trains_on(recipes, tmp_path, monkeypatch):
+    recipes = [replace(r, method=replace(r.method, dropout=0.01)) for r in recipes if r.lr != SLOW]
+    add, store = Store.add, tmp_path / "store"
+
+    def add_or_die(store: Store, run) -> None:
+        if run.status == "behind":
+            raise KeyboardInterrupt
+        add(store, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", add_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(recipes, store, choose=True)
+    shutil.copytree(store, tmp_path / "copy")
+    assert sweep(recipes, store, choose=True).choice["stopped"]
+    assert {run.status for run in sweep(recipes, tmp_path / "copy").runs} == {"done"}
 
 
 def test_finished_run_never_falls_behind():
@@ -169,7 +186,6 @@ def test_impossible_choice_is_refused_before_training(recipes, tmp_path):
     for changed, options, message in (
         (recipes[1:], {}, "same seeds"),
         ([*recipes, *(replace(recipe, steps=30) for recipe in recipes)], {}, "one model, task and length"),
-        ([replace(recipe, validations=0) for recipe in recipes], {}, "validations to 1 or more"),
         (recipes, {"client": object()}, "a cluster cannot choose"),
     ):
         with pytest.raises(BadValue, match=message):

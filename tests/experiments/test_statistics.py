@@ -1,6 +1,5 @@
 import math
 from collections import Counter
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -200,7 +199,7 @@ def test_outcome_intervals_and_p_values_agree(pair, margin):
     )
 
 
-def letter_of(found: Any) -> str:
+def letter_of(found) -> str:
     both = found.outcome == "equivalent" and found.p_difference < LEVEL
     return ("B" if found.difference > 0 else "W") if both else found.outcome[0]
 
@@ -238,10 +237,14 @@ def test_joint_outcomes_are_holm_corrected():
     scores = dict(zip("abcd", [*simulate(rng, (4, 4), 600, 0.015), *simulate(rng, (4, 4), 600, 0.03)], strict=True))
     margins, corrected = MARGINS[4:40:7], 0
     for rival, entries in judged(scores, margins).items():
+        more = {name: iter(entry["more"]) for name, entry in entries.items()}
         for position, margin in enumerate(margins):
             for name, found in verdicts(scores, rival, margin).items():
                 assert entries[name]["together"][position] == letter_of(found)
                 corrected += entries[name]["together"][position] != entries[name]["outcomes"][position]
+                if found.outcome == "undecided":
+                    sizes = found.more_seeds, found.more_rows
+                    assert next(more[name]) == [n and int(float(f"{n:.2g}")) for n in sizes]
     assert corrected  # the correction changes an outcome
 
 

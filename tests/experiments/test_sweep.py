@@ -46,7 +46,7 @@ def test_second_sweep_trains_only_new_recipes(grid, tmp_path, monkeypatch):
     for record in tmp_path.glob("*.json"):
         os.utime(record, (rng.uniform(0, 4e9),) * 2)
     assert [run.recipe for run in swept.runs] == recipes
-    assert (swept.packs, swept.skipped, swept.failed) == ((2, 3, 3), 0, 0)
+    assert (swept.packs, swept.skipped, swept.failed) == ((3, 3, 2), 0, 0)
     assert all(run.status == "done" and Path(run.adapter, "adapter_model.safetensors").is_file() for run in swept.runs)
     again = sweep([*recipes, *grid(seed=2)], tmp_path)
     assert (again.skipped, sum(again.packs)) == (8, 4)
@@ -210,6 +210,15 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tiny_encoder, opinions, tmp_p
         assert run.metrics["accuracy"] == expected.metrics["accuracy"]
     assert len(Store(folder).runs()) == len(recipes)
     assert not list((folder / "unfinished").glob("*"))
+
+
+def test_sweep_of_some_runs_keeps_the_checkpoint_of_the_others(grid, tmp_path):
+    recipes, stop, steps = grid(rank=1), threading.Event(), list[int]()
+    sweep(recipes, tmp_path, stop=stop, note=on_step(lambda progress: progress.step == 4 and stop.set()))
+    for part in recipes[:1], recipes:
+        sweep(part, tmp_path, note=on_step(lambda progress: steps.append(progress.step)))
+    assert steps == [5, 6, 5, 6]
+    assert not list((tmp_path / "unfinished").iterdir())
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -5,19 +5,16 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from random import Random
-from typing import Any
 
-NUMBERS: list[Any] = [0, 1, -1, 2**31, 2**63, 10**17, 10**30, -(10**9), 0.5, 1e308, 1e-320, True]
-WORDS: list[Any] = ["", "x", "../../../etc/passwd", "/dev/zero", "a\x00b", "\x1b[2J", "é" * 50, "q" * 30_000, "\ud800"]
-PATTERNS: list[Any] = [
+NUMBERS = [0, 1, -1, 2**31, 2**63, 10**17, 10**30, -(10**9), 0.5, 1e308, 1e-320, True]
+WORDS = ["", "x", "../../../etc/passwd", "/dev/zero", "a\x00b", "\x1b[2J", "é" * 50, "q" * 30_000, "\ud800"]
+PATTERNS = [
     ".*", "(a|b|.|.e|.*)*[X-Z]", "([a-z.]+)+[!]", "(.*)*(.*)*(.*)*$x", "((a{999}){999}){999}", "(?R)?", "(", "[", "\\",
     "(?:.*){e<=5}abc", "x?" * 900, "(" * 900, "(x|)" * 400, ".{0,999}" * 100, "(?P<a>.)(?P=a)*", "(?<=a*)b", "*a*" * 99,
 ]  # fmt: skip
-CONTAINERS: list[Any] = [None, [], {}, [[]], {"": ""}, [None], [1, 2], {"a": {"a": 1}}, ["x"] * 5000, [["x"] * 9] * 9]
+CONTAINERS = [None, [], {}, [[]], {"": ""}, [None], [1, 2], {"a": {"a": 1}}, ["x"] * 5000, [["x"] * 9] * 9]
 HOSTILE = [*NUMBERS, *WORDS, *PATTERNS, *CONTAINERS, *({pattern: 3} for pattern in PATTERNS)]
 TYPES = ("F32", "F16", "BF16", "F64", "I8", "I64", "F8_E4M3", "BOOL", "U8", "Q4", "", "f32", None, 5)
 FIELDS = (
@@ -26,7 +23,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def any_value(random: Random, old: Any = None) -> Any:
+def any_value(random, old=None):
     """Return a hostile value, or the old one with a small change."""
     if isinstance(old, int) and random.random() < 0.3:
         return old + random.choice((-1, 1, 7, 10**6))
@@ -36,7 +33,7 @@ def any_value(random: Random, old: Any = None) -> Any:
     return random.choice(HOSTILE)
 
 
-def flip(content: bytes, random: Random) -> bytes:
+def flip(content: bytes, random) -> bytes:
     """Overwrite a few bytes at random, or replace a number with infinity."""
     changed = bytearray(content)
     reach = min(random.choice((9, 200, len(changed))), len(changed))
@@ -48,18 +45,18 @@ def flip(content: bytes, random: Random) -> bytes:
     return bytes(changed)
 
 
-def cut(content: bytes, random: Random) -> bytes:
+def cut(content: bytes, random) -> bytes:
     at = random.randrange(len(content) + 1)
     return random.choice([content[:at], content[at:], content + b"\0" * at, content * 2, b"", content[:7]])
 
 
-def words_inside(content: bytes, random: Random) -> bytes:
+def words_inside(content: bytes, random) -> bytes:
     word = str(random.choice([*WORDS, *NUMBERS, *'",\t\n\r\ufeff{=', "[" * 9999]))
     at = random.randrange(len(content) + 1)
     return content[:at] + word.encode("utf-8", "surrogatepass") + content[at:]
 
 
-def in_json(value: Any, random: Random) -> Any:
+def in_json(value, random):
     """Replace, remove, rename or add one part of a value at any depth, also of JSON inside a string."""
     if isinstance(value, str) and value.startswith("{"):
         return json.dumps(in_json(json.loads(value), random))
@@ -79,7 +76,7 @@ def in_json(value: Any, random: Random) -> Any:
     return value
 
 
-def other_json(value: Any, random: Random) -> str:
+def other_json(value, random) -> str:
     """Return other or invalid JSON: with NaN, duplicate names, ten thousand tensors, deep nesting or long numbers."""
     old, tensor = json.dumps(value), '{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}'
     return random.choice(
@@ -89,7 +86,7 @@ def other_json(value: Any, random: Random) -> str:
     )  # fmt: skip
 
 
-def json_inside(content: bytes, random: Random) -> bytes:
+def json_inside(content: bytes, random) -> bytes:
     """Change JSON: all of a file, one of its lines, or the header of a safetensors file."""
     start = 8 if content[7:8] == b"\0" else 0
     end = start + int.from_bytes(content[:8], "little") if start else len(content)
@@ -102,10 +99,10 @@ def json_inside(content: bytes, random: Random) -> bytes:
     return (struct.pack("<Q", len(new)) if start else b"") + new + content[end:]
 
 
-def other_file(path: Path, random: Random) -> None:
+def other_file(path: Path, random) -> None:
     links = [path, path.parents[1] / "secret", *map(Path, ("/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/mem"))]
     path.unlink()
-    makers: list[Callable[[], object]] = [
+    makers = [
         lambda: path.write_bytes(pickle.dumps({"lora_A": [1.0] * random.randrange(999)}, random.randrange(6))),
         lambda: zipfile.ZipFile(path, "w").writestr("archive/data.pkl", pickle.dumps({})),
         lambda: os.mkfifo(path),
@@ -120,7 +117,7 @@ def other_file(path: Path, random: Random) -> None:
 WEIGHTS = {flip: 3, cut: 2, json_inside: 16, words_inside: 3, other_file: 1}
 
 
-def mutate(folder: Path, random: Random) -> list[str]:
+def mutate(folder: Path, random) -> list[str]:
     """Apply one to three mutations and return their names; those that cannot read a damaged file do nothing.
 
     `other_file` comes last, because no other mutation may write through a link or wait for a pipe.

@@ -11,7 +11,6 @@ import shutil
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,8 +21,8 @@ from lora_lab import LabError, load_adapter
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import WEIGHTS
-from tests.fuzz.corpus import METHODS, base
-from tests.fuzz.kinds import READ, write_valid
+from tests.conftest import tiny
+from tests.fuzz.kinds import METHODS, READ, write_valid
 from tests.fuzz.mutations import mutate
 
 ROOM = 128 * 2**20  # bytes for tables, models without data and imported code
@@ -46,7 +45,7 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def watched(load: Callable[[], Any], size: int) -> Outcome:
+def watched(load, size: int) -> Outcome:
     """Call `load`, which reads `size` bytes of files, and check its effects."""
     global _recorded
     gc.collect()
@@ -102,7 +101,7 @@ class Fuzzer:
         (place / "secret").write_text("not yours")
         write_valid(kind, place)
         self.valid = sorted(place.glob("*/"))
-        self.bases = {} if self.read else {kind: base(kind) for kind, _ in METHODS.values()}
+        self.bases = {} if self.read else {kind: tiny(kind) for kind, _ in METHODS.values()}
         for start in self.valid:  # valid files must load; also imports what loading needs
             outcome = self._load(start, start, Random(1))
             assert outcome.result == "loaded" or kind == "recipes", (start.name, outcome.reason)

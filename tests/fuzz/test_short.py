@@ -1,7 +1,6 @@
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import WEIGHTS
+from tests.conftest import make_model
 from tests.fuzz.kinds import READ
 from tests.fuzz.run import CONSTANT, Fuzzer, Outcome, size_of, watched
-from tests.methods.conftest import make_model
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak memory")
 
@@ -41,7 +40,7 @@ def test_other_damaged_files_are_read_or_refused(kind, tmp_path):
     assert fuzzer.results["refused"] > 8 < fuzzer.results["loaded"]
 
 
-def test_forbidden_effects_are_reported(fuzzer, tmp_path: Path):
+def test_forbidden_effects_are_reported(fuzzer, tmp_path):
     for load, fault in (
         (lambda: torch.ones(CONSTANT // 2), "bytes for files of 10"),
         (lambda: (tmp_path / "x").write_text(""), "to write"),
@@ -62,7 +61,7 @@ def test_large_adapter_takes_its_size_in_the_model_and_in_the_file(dtype, tmp_pa
     assert max(loaded.grown, inspected.grown) <= in_model + size + 6 * 2**20
 
 
-def read_large_adapter(folder: Path, dtype: torch.dtype) -> tuple[int, Outcome, Outcome]:
+def read_large_adapter(folder, dtype: torch.dtype) -> tuple[int, Outcome, Outcome]:
     torch.set_num_threads(1)
     size = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 1, "num_attention_heads": 4}
     model = make_model("LlamaForCausalLM", size, vocab_size=96)

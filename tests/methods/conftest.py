@@ -1,18 +1,14 @@
 import copy
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import peft
-import torch
-import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from tests.conftest import BERT, randomise
+from tests.conftest import randomise
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 TARGETS = {
@@ -27,20 +23,12 @@ PEFT_TARGETS["roberta"] = PEFT_TARGETS["bert"]
 TASKS = dict.fromkeys(("roberta", "bert"), "SEQ_CLS")  # others are CAUSAL_LM
 
 
-def make_model(name: str, size: dict = BERT, **options) -> nn.Module:
-    """Return a small random model of a class of transformers, always with the same weights."""
-    torch.manual_seed(0)
-    cls = getattr(transformers, name)
-    return cls(cls.config_class(**{**size, **options})).eval()
-
-
 def peft_lora(kind: str, targets=None, **options) -> peft.LoraConfig:
-    """Return the config of a LoRA of rank 4 and alpha 8 for a model of that kind."""
     options = {"r": 4, "lora_alpha": 8, "task_type": TASKS.get(kind, "CAUSAL_LM"), **options}
     return peft.LoraConfig(target_modules=targets or PEFT_TARGETS[kind], **options)
 
 
-def peft_model(model: nn.Module, config: peft.PeftConfig, seed: int = 1) -> peft.PeftModel:
+def peft_model(model, config: peft.PeftConfig, seed: int = 1) -> peft.PeftModel:
     adapted = peft.get_peft_model(model, copy.deepcopy(config)).eval()
     randomise(adapted, seed)
     return adapted
@@ -51,17 +39,14 @@ def save_peft(adapted: peft.PeftModel, folder: Path) -> Path:
     return folder
 
 
-def load_peft(model: nn.Module, folder: Path, **options) -> peft.PeftModel:
+def load_peft(model, folder: Path, **options) -> peft.PeftModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*(missing|unexpected).*key(?!.*tinylora_P)")  # PEFT 0.19 to 0.21.1
         return peft.PeftModel.from_pretrained(model, str(folder), **options).eval()
 
 
-Edit = Callable[[Path], object]
-
-
-def edit_tensors(change: Callable[[dict], object]) -> Edit:
-    """Change the tensors, in place or by returning a new dictionary; the header stays."""
+def edit_tensors(change):
+    """Return an edit of a folder's tensors, in place or by returning a new dictionary; the header stays."""
 
     def edit(folder: Path) -> None:
         with safe_open(folder / WEIGHTS, "pt") as file:
@@ -73,8 +58,8 @@ def edit_tensors(change: Callable[[dict], object]) -> Edit:
     return edit
 
 
-def edit_config(**options: object) -> Edit:
-    """Change options of the config; None removes an option."""
+def edit_config(**options):
+    """Return an edit of options of the config; None removes an option."""
 
     def edit(folder: Path) -> None:
         config = json.loads((folder / CONFIG).read_text()) | options
@@ -83,5 +68,5 @@ def edit_config(**options: object) -> Edit:
     return edit
 
 
-def replace_header(value: str) -> Edit:
+def replace_header(value: str):
     return lambda folder: save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"format": "pt", "lora_lab": value})

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -13,8 +12,8 @@ from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.methods.attach import quantized_layers
 from lora_lab.methods.packed import Packed, share, stack_members
 from lora_lab.methods.quant import quantize_model
-from tests.conftest import BART, logits, raises_unchanged, snapshot, tiny, with_adapter
-from tests.methods.conftest import CLOSE, TARGETS, make_model
+from tests.conftest import BART, logits, make_model, raises_unchanged, snapshot, tiny, with_adapter
+from tests.methods.conftest import CLOSE, TARGETS
 from tests.methods.test_every_method import CHANGES_OUTPUT, METHODS, TRAINS_BASE
 
 IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
@@ -183,7 +182,7 @@ def test_bank_has_no_dropout_in_training_mode():
 def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
     bank, alone = make_bank("bert", lab.LoRA(2), lab.LoRA(3), lab.LoRA(2, dora=True), lab.IA3(), lab.HeadOnly())
     names, nearest = bank.names, "no adapter 'a.9'; nearest: a.4, a.3"
-    calls: list[tuple[Callable[[], object], str]] = [
+    calls = [
         (partial(bank.blend, weights, name), match)
         for weights, name, match in (
             ({}, "mix", "at least one"),
@@ -271,20 +270,16 @@ def test_layers_that_put_the_sequence_first_are_neither_packed_nor_mixed():
         pass
 
 
-def make_ids(members: int) -> torch.Tensor:
-    return torch.randint(1, 96, (3 * members, 8), generator=torch.Generator().manual_seed(7))
-
-
 def test_deberta_packs_only_its_head():
     """DeBERTa's layers also read a table of 2 x 128 positions, which could be taken for rows of two members."""
     options = {**RELATIVE, "max_relative_positions": 128, "norm_rel_ebd": "layer_norm"}
-    base, ids = make_model("DebertaV2ForSequenceClassification", **options), make_ids(2)
+    base = make_model("DebertaV2ForSequenceClassification", **options)
     for method in (LoRA(2, targets=("query_proj", "value_proj")), BitFit()):
         with pytest.raises(BadValue, match=r"relative positions, which all runs share: .* with --solo"):
             stack_members(base, [with_adapter(share(base), method)] * 2)
     members = [with_adapter(share(base), HeadOnly(), seed) for seed in range(2)]
-    expected = torch.cat([logits(model, rows) for model, rows in zip(members, ids.chunk(2), strict=True)])
-    torch.testing.assert_close(logits(stack_members(base, members)[0], ids), expected)
+    expected = torch.cat([logits(model, rows) for model, rows in zip(members, IDS.chunk(2), strict=True)])
+    torch.testing.assert_close(logits(stack_members(base, members)[0], IDS), expected)
 
 
 @torch.no_grad()
@@ -293,7 +288,7 @@ def test_hook_can_keep_the_output_of_a_frozen_layer():
     packed, _, _ = stack_members(base, [with_adapter(share(base), LoRA(2), seed) for seed in range(2)])
     for layer in (m.base_layer for m in packed.modules() if isinstance(m, Packed) and not m.head):
         layer.register_forward_hook(lambda layer, args, output: kept.append((output, output.clone())))
-    logits(packed, make_ids(2))
+    logits(packed, IDS)
     assert kept
     assert all(torch.equal(output, before) for output, before in kept)
 

@@ -1,4 +1,6 @@
 import copy
+import re
+import runpy
 import warnings
 from functools import partial
 
@@ -9,13 +11,12 @@ from torch import nn
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, merge, params, save_adapter
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods import REGISTRY, method_from
-from lora_lab.methods.base import Method
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.merge import at_strength
 from lora_lab.methods.packed import share, stack_members
 from lora_lab.methods.quant import quantize_model
-from tests.conftest import logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
-from tests.methods.conftest import make_model
+from tests.budgets import ROOT
+from tests.conftest import logits, lora_layers, make_model, raises_unchanged, randomise, snapshot, tiny, with_adapter
 
 KINDS = ("roberta", "gpt2", "llama")
 # A new method is tested here automatically; exceptions are in these tables.
@@ -23,7 +24,7 @@ SMALL = {  # options for models of width 32
     "bottleneck": {"size": 8}, "prompt": {"tokens": 3}, "ptuning": {"tokens": 3}, "prefix": {"tokens": 3},
     "lora": {"rank": 2}, "vera": {"rank": 8}, "lora-xs": {"rank": 4}, "tinylora": {"u": 8, "weight_tying": 0.5},
 }  # fmt: skip
-METHODS: dict[str, Method] = {name: method_from({"name": name, **SMALL.get(name, {})}) for name in REGISTRY}
+METHODS = {name: method_from({"name": name, **SMALL.get(name, {})}) for name in REGISTRY}
 METHODS["dora, freeze_a"] = LoRA(rank=2, dora=True, freeze_a=True)
 METHODS["pissa, freeze_a"] = LoRA(rank=2, init="pissa", freeze_a=True, rslora=True)
 METHODS["embedding"] = LoRA(rank=2, targets=("embed", "v"))
@@ -57,7 +58,6 @@ def test_attach_train_save_load_disable_detach(name, kind, tmp_path):
     else:
         torch.testing.assert_close(logits(model), base, rtol=1e-6, atol=1e-6)
     assert not any(module.training for module in model.modules())
-    # The report counts what trains.
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     assert sum(p.numel() for p in trainable.values()) == report.trainable
     assert all(p.is_contiguous() for p in trainable.values())  # as safetensors and L-BFGS require
@@ -67,7 +67,6 @@ def test_attach_train_save_load_disable_detach(name, kind, tmp_path):
     assert report.total == counted.total + (0 if name in TRAINS_BASE else counted.trainable + frozen)
     assert f"{report.trainable:,} of {report.total:,} parameters train" in str(report)
     assert all(placement.site.name in str(report) for placement in report.placements)
-    # A gradient step changes it.
     before = {n: p.detach().clone() for n, p in trainable.items()}
     optimizer = torch.optim.SGD(trainable.values(), lr=0.1)
     for _ in range(3):
@@ -138,6 +137,21 @@ def test_pack_trains_as_alone_and_can_be_disabled(name, kind):
         torch.testing.assert_close(logits(packed, ids), plain, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_method_of_the_readme_passes_the_tests_of_every_method(kind, tmp_path, monkeypatch):
+    section = (ROOT / "README.md").read_text().partition("## Extend")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 40
+    (file := tmp_path / "norm_scale.py").write_text(code)
+    monkeypatch.setitem(REGISTRY, "norm-scale", None)  # replaced by the README, and removed afterwards
+    method = runpy.run_path(str(file))["NormScale"]()
+    monkeypatch.setitem(METHODS, method.name, method)
+    test_attach_train_save_load_disable_detach(method.name, kind, tmp_path / "adapter")
+    assert method.can_pack
+    test_pack_trains_as_alone_and_can_be_disabled(method.name, kind)
+    assert params(tiny(kind), method).trainable == 5 * 32
+
+
 @pytest.mark.parametrize(("name", "kind", "dtype"), DTYPES)
 def test_adapter_of_a_bf16_or_quantized_base_is_fp32(name, kind, dtype):
     model = tiny(kind)
@@ -204,8 +218,10 @@ def test_at_strength_scales_the_update(tmp_path):
     model = with_adapter("roberta", IA3())
     with at_strength(model, 0), at_strength(model, 1):
         pass
-    with pytest.raises(BadValue, match=r"use 0 \(off\) or 1 \(on\) for ia3"), at_strength(model, 0.5):
-        pass
+    for other in (model, with_adapter("roberta", Probe())):
+        name = other.lora_lab_report.method.name
+        with pytest.raises(BadValue, match=rf"use 0 \(off\) or 1 \(on\) for {name}"), at_strength(other, 0.5):
+            pass
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ import shutil
 import struct
 import time
 import warnings
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -22,9 +21,9 @@ from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import CONFIG, MOST, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, attach_from, parse_json
 from lora_lab.methods.peft import patterns_from_a_file
-from tests.conftest import logits, lora_layers, raises_unchanged, snapshot, tiny, with_adapter
-from tests.fuzz.corpus import METHODS
-from tests.methods.conftest import Edit, edit_config, edit_tensors, peft_lora, peft_model, replace_header, save_peft
+from tests.conftest import logits, lora_layers, mapped, raises_unchanged, snapshot, tiny, with_adapter
+from tests.methods.conftest import edit_config, edit_tensors, peft_lora, peft_model, replace_header, save_peft
+from tests.methods.test_every_method import METHODS
 
 LORA = LoRA(rank=4, alpha=8)
 
@@ -72,7 +71,7 @@ def test_save_is_refused_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize(("name", "kind"), [("lora", "llama"), ("bottleneck", "llama"), ("bitfit", "gpt2")])
 def test_save_refuses_what_could_not_be_loaded_and_keeps_the_earlier_file(name, kind, tmp_path):
-    model = with_adapter(kind, METHODS[name][1])
+    model = with_adapter(kind, METHODS[name])
     trained, frozen = (next(p for p in model.parameters() if p.requires_grad is trains) for trains in (True, False))
     before = (save_adapter(model, tmp_path) / WEIGHTS).read_bytes()
     frozen.requires_grad_(True)
@@ -92,17 +91,16 @@ def test_file_of_full_fine_tuning_holds_frozen_weights(tmp_path):
     assert torch.equal(logits(other), logits(model))
 
 
-def write(name: str, content: bytes) -> Edit:
+def write(name: str, content: bytes):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def damage_head(folder: Path) -> None:
+def damage_head(folder) -> None:
     edit_config(modules_to_save=None)(folder)
     edit_tensors(lambda tensors: tensors.pop("base_model.model.classifier.dense.bias"))(folder)
 
 
 QUERY = "base_model.model.roberta.encoder.layer.0.attention.self.query.lora_A.weight"
-
 BROKEN = {  # edits of PEFT's file
     "missing tensor": (edit_tensors(lambda t: t.pop(QUERY)), r"lacks 1 of 12 tensors, such as .*query\.lora_A"),
     "unexpected tensor": (edit_tensors(lambda t: t | {"extra": torch.ones(2)}), "1 unexpected tensors"),
@@ -151,7 +149,7 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory) -> dict[str, Path]:
+def saved(tmp_path_factory):
     folders = {writer: tmp_path_factory.mktemp(writer) for writer in ("ours", "peft")}
     save_adapter(with_adapter("roberta", LORA), folders["ours"])
     save_peft(peft_model(tiny("roberta"), peft_lora("roberta", ["query", "value"])), folders["peft"])
@@ -160,7 +158,7 @@ def saved(tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
-def assert_load_is_refused(model: nn.Module, folder: Path, match: str) -> None:
+def assert_load_is_refused(model: nn.Module, folder, match: str) -> None:
     with raises_unchanged(model, match, LabError):
         load_adapter(model, folder)
 
@@ -208,10 +206,13 @@ def roberta(labels: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("name", ["patterns", "pissa, freeze_a", "ptuning", "bitfit", "vera", "full"])
-def test_attach_from_loads_the_adapter_and_keeps_the_head(name, tmp_path):
-    method, second = METHODS[name][1], roberta(2)
-    first = with_adapter(roberta(3), method)
+PATTERNS = LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})
+ATTACHED = [PATTERNS, *map(METHODS.get, ("pissa, freeze_a", "ptuning", "bitfit", "vera", "full"))]
+
+
+@pytest.mark.parametrize("method", ATTACHED, ids=lambda method: method.name)
+def test_attach_from_loads_the_adapter_and_keeps_the_head(method, tmp_path):
+    first, second = with_adapter(roberta(3), method), roberta(2)
     expected = {name: p.clone() for name, p in second.classifier.named_parameters()}
     attach_from(method, second, save_adapter(first, tmp_path))
     head = getattr(second.classifier, "trained", second.classifier)
@@ -235,7 +236,7 @@ def test_attach_from_refuses_another_method(saved):
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 
-def write_adapter(folder: Path, content: str | dict | bytes, data: bytes = b"\0" * 8) -> Path:
+def write_adapter(folder, content: str | dict | bytes, data: bytes = b"\0" * 8):
     """Write an empty config, and weights with this header before this data, or with these bytes."""
     (folder / CONFIG).write_text("{}")
     if not isinstance(content, bytes):
@@ -270,6 +271,12 @@ def test_hostile_header_is_refused(content, fault, tmp_path):
     with pytest.raises(Refused, match=WEIGHTS) as caught:
         AdapterFile(write_adapter(tmp_path, content, data=b"" if content == {} else b"\0" * 8))
     assert caught.value.fault == fault
+
+
+def test_file_is_not_mapped_since_reading_a_truncated_map_kills_the_process(saved):
+    file = AdapterFile(saved["ours"])
+    assert file
+    assert not mapped(saved["ours"] / WEIGHTS)
 
 
 def test_nan_and_infinity_are_refused_anywhere(tmp_path):
@@ -333,15 +340,15 @@ def test_norms_are_exact_and_the_model_is_unchanged(dtype, tmp_path):
         assert norm.scaling == pytest.approx(layer.scaling)
 
 
-def rename(old: str, new: str) -> Edit:
+def rename(old: str, new: str):
     return edit_tensors(lambda tensors: {key.replace(old, new, 1): value for key, value in tensors.items()})
 
 
-def scale_b(factor: float, dtype: torch.dtype = torch.float32) -> Edit:
+def scale_b(factor: float, dtype: torch.dtype = torch.float32):
     return edit_tensors(lambda t: {k: (v * factor if "lora_B" in k else v).to(dtype) for k, v in t.items()})
 
 
-def replace_by_pickle(folder: Path) -> None:
+def replace_by_pickle(folder) -> None:
     (folder / WEIGHTS).unlink()
     (folder / OLD_WEIGHTS).write_bytes(pickle.dumps({}).ljust(44_300, b"\0"))
 
@@ -378,6 +385,10 @@ def test_update_lost_in_a_bf16_base_and_a_damaged_header_of_ours_are_named(saved
         shutil.copytree(folder, tmp_path / name)
     scale_b(1e-4)(tmp_path / "peft")
     replace_header('{"method": 5}')(tmp_path / "ours")
+    header = json.dumps({"method": {**LORA.settings(), "gone": 1}})  # of another version
+    replace_header(header)(shutil.copytree(saved["ours"], tmp_path / "later"))
+    with pytest.raises(BadValue, match=f"{WEIGHTS} does not fit this version"):
+        load_adapter(tiny("roberta"), tmp_path / "later")
     for folder, model, names in (
         ("peft", tiny("roberta").bfloat16(), ["update too small"]),
         ("peft", tiny("roberta"), []),

@@ -3,15 +3,13 @@ import json
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
-from torch import nn
 
 from lora_lab import BadValue, LoRA, detach, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.quant import quantize_model
-from tests.conftest import BART, BERT, logits, lora_layers, raises_unchanged, snapshot, tiny, with_adapter
-from tests.methods.conftest import make_model
+from tests.conftest import BART, BERT, logits, lora_layers, make_model, raises_unchanged, snapshot, tiny, with_adapter
 from tests.methods.test_every_method import CASES, METHODS
 
 UNMERGEABLE = {
@@ -25,7 +23,7 @@ FOR_GOOD = [(name, kind) for name, kind in MERGEABLE if kind != "roberta" or nam
 DTYPES = {"roberta": torch.bfloat16, "gpt2": torch.float32, "llama": torch.float32}
 
 
-def make_base(kind: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+def make_base(kind: str, dtype: torch.dtype = torch.float32):
     """Make a tiny model with random biases; by default, they are zero."""
     model, generator = tiny(kind), torch.Generator().manual_seed(3)
     for name, p in model.named_parameters():
@@ -34,11 +32,11 @@ def make_base(kind: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     return model.to(dtype)
 
 
-def assert_same_outputs(model: nn.Module, expected: torch.Tensor) -> None:
+def assert_same_outputs(model, expected: torch.Tensor) -> None:
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
 
 
-def module_types(model: nn.Module) -> list[tuple[str, type]]:
+def module_types(model) -> list[tuple[str, type]]:
     return [(name, type(module)) for name, module in model.named_modules()]
 
 

@@ -3,7 +3,6 @@ import json
 import warnings
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Any
 
 import peft
 import pytest
@@ -15,11 +14,10 @@ from lora_lab import IA3, LoRA, LoRAXS, PrefixTuning, PromptTuning, TinyLoRA, Ve
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import report_of
-from lora_lab.methods.base import Method
 from lora_lab.methods.inspect import answer_of, inspect_adapter
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from tests.conftest import BART, BERT, logits, lora_layers, raises_unchanged, tiny, with_adapter
-from tests.methods.conftest import CLOSE, PEFT_TARGETS, TASKS, load_peft, make_model, peft_lora, peft_model, save_peft
+from tests.conftest import BART, BERT, logits, lora_layers, make_model, raises_unchanged, tiny, with_adapter
+from tests.methods.conftest import CLOSE, PEFT_TARGETS, TASKS, load_peft, peft_lora, peft_model, save_peft
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
@@ -56,7 +54,7 @@ def assert_same(ours: nn.Module, theirs: nn.Module) -> None:
         )
 
 
-def unordered(settings: dict[str, Any]) -> dict[str, Any]:
+def unordered(settings):
     """Replace lists with sets, since PEFT writes targets in any order."""
     return {key: set(value) if isinstance(value, list | tuple) else value for key, value in settings.items()}
 
@@ -64,7 +62,7 @@ def unordered(settings: dict[str, Any]) -> dict[str, Any]:
 QKV = ["query", "key", "value"]
 PATTERNS = {"rank_pattern": {"query": 2, r"layer\.1.*value": 5}, "alpha_pattern": {"layer.0.*key": 5}}
 VALUE = "roberta.encoder.layer.0.attention.self.value"
-LORAS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+LORAS = {
     "bert": ("bert", ["query", "value"], {}),
     "llama": ("llama", ["q_proj", "v_proj"], {}),
     "all-linear, with the pooler": ("bert", "all-linear", {}),
@@ -85,7 +83,7 @@ LORAS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "regular expression": ("roberta", r".*\.layer\.1\..*(query|key)", {}),
     "full path, not limited to layers": ("roberta", [VALUE, "query"], {"layers_to_transform": [1]}),
 }
-OTHERS: dict[str, tuple[str, peft.PeftConfig, Method]] = {  # the last is our equivalent method
+OTHERS = {  # the last is our equivalent method
     "IA3, bert": ("bert", peft.IA3Config(), IA3(("key", "value", "output.dense"), ("output.dense",))),
     "IA3, gpt2": ("gpt2", peft.IA3Config(), IA3(("c_attn", "mlp.c_proj"), ("mlp.c_proj",))),
     "IA3, llama": ("llama", peft.IA3Config(), IA3(("k_proj", "v_proj", "down_proj"), ("down_proj",))),
@@ -190,6 +188,9 @@ def test_adapter_tied_by_peft_is_refused(tmp_path):
     save_peft(peft_model(tiny("llama"), peft_lora("llama", ["lm_head"], ensure_weight_tying=True)), tmp_path)
     with pytest.raises(BadValue, match="ensure_weight_tying=True"):
         load_adapter(tiny("llama"), tmp_path)
+    theirs = peft_model(tiny("llama"), peft_lora("llama", ["q_proj"], ensure_weight_tying=True))  # nothing to tie
+    load_adapter(ours := tiny("llama"), save_peft(theirs, tmp_path))
+    assert_same_outputs(ours, theirs)
 
 
 LORA_FILES = {

@@ -1,6 +1,5 @@
 import math
 from collections import Counter
-from collections.abc import Callable
 
 import accelerate
 import peft
@@ -11,15 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lora_lab as lab
-from lora_lab import BadValue, LabError, LoRA, NotFound, detach, merge, unmerge
+from lora_lab import BadValue, LabError, LoRA, NotFound, detach, disabled, merge, unmerge
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import is_adapted, report_of
-from lora_lab.methods.base import Method
+from lora_lab.methods.merge import at_strength
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import Site, roles_of
 from tests.accounting.conftest import real_model, small_config
-from tests.conftest import logits, raises_unchanged, tiny, with_adapter
-from tests.methods.conftest import make_model
+from tests.conftest import logits, make_model, raises_unchanged, tiny, with_adapter
 
 INVALID = {
     lab.LoRA: {
@@ -95,7 +93,7 @@ HYBRID = {"num_key_value_heads": 2, "head_dim": 8, "layer_types": ["linear_atten
 XLNET = {"vocab_size": 96, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
 XLM = {"vocab_size": 96, "emb_dim": 32, "n_layers": 1, "n_heads": 4}
 EMBEDDING = r"is for linear layers: leave the embedding model\.embed_tokens out"
-MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
+MODELS = [
     ("roberta", lab.LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
     ("bert", lab.LoRA(targets="pooler"), r"no layer of this model; nearest: bert\.pooler\.dense$"),
     ("gpt2", lab.LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and as q"),
@@ -167,6 +165,17 @@ def test_model_without_an_adapter_is_refused(function):
         function(outer)
     with pytest.raises(BadValue, match="'llama' is a str, not a model"):
         function("llama")
+
+
+def test_peft_adapter_is_not_overlooked():
+    theirs = peft.get_peft_model(tiny("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    for use in (lab.merge, lambda m: disabled(m).__enter__(), lambda m: lab.params(m, LoRA(targets=("v",)))):
+        with pytest.raises(BadValue, match="a PEFT adapter"):
+            use(theirs)
+    with pytest.raises(BadValue, match="has no adapter"), at_strength(tiny("llama"), 0.5):
+        pass
+    count = lab.params(nn.DataParallel(tiny("llama")), LoRA())
+    assert count == lab.params(tiny("llama"), LoRA())
 
 
 def test_only_offloaded_layers_are_refused(tmp_path):

@@ -23,8 +23,8 @@ from lora_lab.methods.packed import share
 from lora_lab.training.batches import check_fits
 from lora_lab.training.member import Member
 from lora_lab.training.tasks import Split, Task
-from tests.conftest import BERT, logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
-from tests.methods.conftest import CLOSE, PEFT_TARGETS, edit_config, load_peft, make_model, peft_model
+from tests.conftest import logits, lora_layers, make_model, raises_unchanged, randomise, snapshot, tiny, with_adapter
+from tests.methods.conftest import CLOSE, PEFT_TARGETS, edit_config, load_peft, peft_model
 
 
 def test_bottleneck_placements_are_counted_and_start_without_effect():
@@ -173,7 +173,7 @@ def test_transformers_saves_parameters_that_layers_share(tmp_path):
 CAUSAL = {  # causal classifiers; the head of the last two is not called `score`
     "gpt2": ("GPT2ForSequenceClassification", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
     "ctrl": ("CTRLForSequenceClassification", {"n_embd": 32, "n_layer": 1, "n_head": 4, "dff": 64}),
-    "modernbert-decoder": ("ModernBertDecoderForSequenceClassification", BERT),
+    "modernbert-decoder": ("ModernBertDecoderForSequenceClassification",),
 }
 
 

@@ -2,8 +2,8 @@
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
+
 sys.path.insert(0, str(ROOT / "notebooks"))
 build, memory, still = map(import_module, ("build", "memory", "still"))

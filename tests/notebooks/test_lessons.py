@@ -1,6 +1,4 @@
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -31,7 +29,7 @@ def test_build_refuses_an_unknown_lesson():
 
 
 @pytest.fixture(scope="module")
-def kernels() -> Iterator[str]:
+def kernels():
     """JUPYTER_PATH for forked kernels, which the lab uses too."""
     with forked_kernels() as environment:
         yield environment.get("JUPYTER_PATH", "")
@@ -39,7 +37,7 @@ def kernels() -> Iterator[str]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 @both_ways
-def test_lesson_runs(source: Path, solved: bool, kernels: str, tmp_path: Path, monkeypatch):
+def test_lesson_runs(source, solved, kernels, tmp_path, monkeypatch):
     monkeypatch.setenv("FAST", "1")
     monkeypatch.setenv("JUPYTER_PATH", kernels)
     notebook = build.execute(build.built(source, solved=solved, claims=solved), str(tmp_path))
@@ -66,7 +64,7 @@ def test_notebooks_match_their_sources(solved: bool):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_lesson_keeps_its_limits(source: Path):
+def test_lesson_keeps_its_limits(source):
     """Check length, exercises, folded answers, and minutes: 25 for a core lesson (00 to 09), or 45 for an elective."""
     cells = build.built(source, solved=True).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]

@@ -24,7 +24,6 @@ WHITE = np.array([0.95047, 1, 1.08883])
 
 
 def linear(color: str) -> np.ndarray:
-    """Convert a color to linear RGB, without gamma."""
     c = np.array(to_rgb(color))
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 

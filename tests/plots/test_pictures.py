@@ -1,5 +1,3 @@
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,15 +19,15 @@ def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-
     return pd.DataFrame(rows)
 
 
-def lines(picture: Any, panel: int = 0) -> dict[str, list[float]]:
+def lines(picture, panel: int = 0) -> dict[str, list[float]]:
     return {line.get_label(): list(line.get_ydata()) for line in picture.axes[panel].lines}
 
 
-def dots(picture: Any) -> list[list[float]]:
+def dots(picture) -> list[list[float]]:
     return np.concatenate([collection.get_offsets() for collection in picture.axes[0].collections]).tolist()
 
 
-def titles(picture: Any) -> list[str]:
+def titles(picture) -> list[str]:
     return [axes.get_title() for axes in picture.axes if axes.get_visible()]
 
 
@@ -70,7 +68,7 @@ def test_pictures_depend_on_what_varies():
 
 
 @pytest.mark.parametrize(("name", "a", "b"), [("alpha", 8, 32), ("dora", None, True), ("run_dtype", "bf16", "fp32")])
-def test_runs_with_different_settings_are_drawn_apart(name: str, a: Any, b: Any):
+def test_runs_with_different_settings_are_drawn_apart(name, a, b):
     runs = frame().assign(**{name: a})
     better = runs.assign(**{name: b})
     better[["accuracy", "validation_accuracy"]] += 0.1

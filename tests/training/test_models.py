@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, evaluate_adapter, load_adapter, train
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, NotFound
 from lora_lab.training.models import SHORT_ROWS, load_model, load_tokenizer, take_shortcuts
-from tests.conftest import BERT, logits, randomise, save_tokenizer, tiny
+from tests.conftest import BERT, logits, make_model, randomise, save_tokenizer, tiny
 
 
 def test_arguments_of_load_model(tiny_encoder, tmp_path):
@@ -91,14 +91,13 @@ def test_tokenizer_must_exist_and_fit_its_model(tiny_encoder, opinions, tmp_path
     with pytest.raises(BadValue, match="no padding token"):
         load_tokenizer(str(tmp_path))
     load_tokenizer(tiny_encoder).save_pretrained(tmp_path)
-    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    transformers.BertModel(transformers.BertConfig(vocab_size=200, **size)).save_pretrained(tmp_path)
+    make_model("BertModel", vocab_size=200).save_pretrained(tmp_path)
     with pytest.raises(BadValue, match="knows only 200 tokens"):
         train(str(tmp_path), opinions, steps=1, store=None)
 
 
 def test_checkpoint_may_lack_only_its_whole_head(tmp_path):
-    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
+    make_model("BertModel").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert type(load_model(str(tmp_path))) is transformers.BertModel
@@ -142,15 +141,17 @@ def test_shortcuts_keep_outputs_and_gradients(method, attention, dtype):
     model.set_attn_implementation(attention)
     method.attach(model)
     randomise(model)
-    short, lengths = copy.deepcopy(model), []
+    short, lengths, queries = copy.deepcopy(model), [], []
     take_shortcuts(short, method)
     for layer in short.roberta.encoder.layer:
         layer.intermediate.register_forward_hook(lambda module, inputs, output: lengths.append(output.shape[1]))
+        layer.attention.self.register_forward_hook(lambda module, inputs, output: queries.append(output[1]))
     assert short.config._attn_implementation == (SHORT_ROWS if attention == "eager" else attention)
     close = {"atol": 1e-5, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
     outputs = [logits(model), logits(short)]
     torch.testing.assert_close(*outputs, **close)
     assert lengths[-1] == (9 if isinstance(method, Probe) else 1)
+    assert attention == "sdpa" or queries[-1].shape[2] == lengths[-1]
     for output in outputs:
         output.square().sum().backward()
     for a, b in zip(model.parameters(), short.parameters(), strict=True):

@@ -16,7 +16,6 @@ from tests.conftest import PLAIN, mapped
 
 
 def assert_same_run(packed, alone) -> None:
-    """Compare everything but seconds and bytes."""
     np.testing.assert_allclose(packed.history["loss"], alone.history["loss"], rtol=1e-4)
     for name in ("status", "adapter_parameters"):
         assert getattr(packed, name) == getattr(alone, name)
@@ -147,6 +146,17 @@ def test_pack_with_dropout_resumes_without_a_member_that_left(recipe, tmp_path, 
     assert resumed.step == 3
     for run in resumed.run():
         assert (run.history, run.metrics) == (expected[run.recipe].history, expected[run.recipe].metrics)
+
+
+def test_run_that_goes_on_in_another_dtype_says_so(recipe, tmp_path, monkeypatch):
+    file, packs = tmp_path / "pack.safetensors", list[Pack]()
+    for dtype in ("bf16", "fp32"):
+        monkeypatch.setenv("LORA_LAB_DTYPE", dtype)
+        packs.append(Pack([recipe(dtype="auto")]))
+    checkpoint.write(packs[0], file)
+    with pytest.warns(LabWarning, match="another dtype"):
+        checkpoint.restore(packs[1], file)
+    assert "trained in bf16" in packs[1].run()[0].warnings[0]
 
 
 def test_slow_checkpoints_are_written_less_often(recipe, monkeypatch):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -19,14 +18,13 @@ from lora_lab.errors import BadValue, Failed, LabError, LabWarning, OutOfMemory
 from lora_lab.experiments.tuning import AXES
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning, rate_warning
-from lora_lab.training.member import Progress
 from lora_lab.training.pack import Pack
 from lora_lab.training.watching import training_lock, waits
-from tests.conftest import BERT, PLAIN, logits, lora_layers, tiny, until
+from tests.conftest import PLAIN, logits, lora_layers, make_model, tiny, until
 
 
 def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions, voices):
-    progress: list[Progress] = []
+    progress = []
     run = train(recipe(steps=5), store=tmp_path, callbacks=[progress.append])
     assert run.status == "done"
     assert run.history["step"] == [p.step for p in progress] == [1, 2, 3, 4, 5]
@@ -172,7 +170,7 @@ def test_stop_ends_a_waiting_run(recipe):
 
 @pytest.mark.filterwarnings("ignore")
 def test_layers_without_a_gradient_are_named():
-    blocked, unused = tiny("roberta").train(), transformers.BertModel(transformers.BertConfig(**BERT))
+    blocked, unused = tiny("roberta").train(), make_model("BertModel").train()
     LoRA(rank=2).attach(blocked)
     checkpointing(blocked, reentrant=True)
     logits(blocked).square().mean().backward()

@@ -62,9 +62,9 @@ def test_shape_of_a_layer_errors_and_description():
 
 def test_wrong_values_are_refused_in_one_sentence():
     for panel, wrong in (
-        *((LoRAPanel, wrong) for wrong in ({"view": "top"}, {"views": ["top"]})), (MemoryPanel, {"card": 5}),
-        (ComparePanel, {"reference": {"a": 1}}), (RankPanel, {"source": np.eye(3), "corner": 0}),
-        (TrainPanel, {"ranks": 3}),
+        *((LoRAPanel, wrong) for wrong in ({"view": "top"}, {"views": ["top"]}, {"targets": "query"})),
+        (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}),
+        (RankPanel, {"source": np.eye(3), "corner": 0}), (TrainPanel, {"ranks": 3}),
     ):  # fmt: skip
         with pytest.raises(BadValue, match=r"^[^\n]+$"):
             panel(**wrong)

@@ -230,8 +230,9 @@ def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     for seed in (1, 2):
         Store(tmp_path / "seeds").add(replace(run, recipe=replace(run.recipe, seed=seed, validations=seed)))
     Store(folder).add(replace(run, recipe=replace(run.recipe, seed=3), status="stopped"))
-    panel = make(store=folder, seeds=tmp_path / "seeds", seed=7)
-    assert [other["value"] for other in panel.setup["others"]] == [trained.found["value"]] * 3
+    for seeds in (tmp_path / "seeds", shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "seeds")):
+        panel = make(store=folder, seeds=seeds, seed=7)
+        assert [other["value"] for other in panel.setup["others"]] == [trained.found["value"]] * 3
     assert panel.setup["others"][0]["checks"] == trained.live["checks"]
     assert panel.setup["earlier"] == []
     panel.lr = 1e-3

@@ -28,12 +28,12 @@ const BODY = `<header><div class="title"></div>
   <div class="cards"></div></fieldset>
 <div class="body tall" data-for="body">
   <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
-    <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. Drag the edges of the band.</p>
+    <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. The intervals are for single tests; the verdicts allow for the number of tests. Drag the edges of the band.</p>
   </div></div>
   <div class="side">
     <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
       <div class="row">${button("flip", "where the verdict changes")}</div></div>
-    <p class="big"></p><p class="words"></p><p class="holm"></p>
+    <p class="big"></p><p class="words"></p>
     <table class="facts"></table>
   </div>
   <div data-for="dance" class="dance"><p class="question">Would another study say the same?</p>
@@ -85,7 +85,7 @@ function start(p) {
       const test = data.against[rival.label]?.[entry.label];
       if (!test) return [];
       const within = test.within.filter(([from]) => from <= at).at(-1).slice(1); // the 90% interval
-      return [{ entry, test, letter: test.outcomes[at], within, word: OUTCOMES[test.outcomes[at]] }];
+      return [{ entry, test, letter: test.together[at], alone: test.outcomes[at], within, word: OUTCOMES[test.together[at]] }];
     });
     rows.sort((a, b) => b.test.difference - a.test.difference);
     const pair = rows.find(({ entry }) => entry === method);
@@ -100,59 +100,49 @@ function start(p) {
   }
 
   // ---- words
-  function title({ method, rival, pair, rows, at, size }) {
+  function title({ method, rival, pair, size }) {
     if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
     const trains = share === 1 ? "as many" : share < 1 ? `${percent(share)} of the` : `${about(share)} times the`;
-    const corrected = holm(pair, at) && ` (as one of ${rows.length}: ${holm(pair, at)})`;
-    const verdict = pair ? `; at a margin of ${size} it is ${pair.word}${corrected}` : "";
+    const verdict = pair ? `; at a margin of ${size} it is ${pair.word}` : "";
     return `${escape(method.name)} trains ${trains} parameters ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
   }
 
   /** [headline, sentence] for the pair. */
-  function verdictWords({ method, rival, pair, at, margin, format, size, data }) {
+  function verdictWords({ method, rival, pair, rows, at, margin, format, size, data }) {
     if (method === rival) return ["<b>one method</b>", "A comparison needs two methods."];
     const names = `${escape(method.name)} and ${escape(rival.name)}`;
     if (!pair) return ["<b>not tested</b>", `${names} were not tested against each other.`];
-    const { test, letter, within } = pair;
+    const { test, letter, alone, within } = pair;
     const ends = `${format(test.low)} to ${format(test.high)}`;
     const wide = `The 90% interval, ${format(within[0])} to ${format(within[1])},`;
     const beyond = within[1] < -margin || within[0] > margin;
     const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: it may matter`;
     const differs = `The 95% interval, ${ends}, excludes 0. Luck alone rarely causes this.`;
     const real = `${differs} ${wide} ${matters}.`;
-    const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"}, but not by more than
+    const small = `${differs} ${wide} lies inside ±${size}: it is ${alone === "W" ? "worse" : "better"}, but not by more than
       the margin that you set.`;
     const words = {
       e: `${wide} lies inside ±${size}: whatever the difference is, it is too small to matter here.`,
       u: `The 95% interval, ${ends}, includes 0, so neither is shown to be better. ${wide} reaches beyond the margin, so they
-        are not shown to be equivalent. ${moreData(test, at)}`,
+        are not shown to be equivalent.`,
       w: real, b: real, W: small, B: small,
     };
+    const why = letter === alone ? words[alone] : `A single test would say <b>${OUTCOMES[alone]}</b>: ${words[alone].split(":")[0]}.
+      But this is one of ${rows.length} tests, so it needs stronger evidence (Holm’s correction).`;
     const [word, qualifier] = OUTCOMES[letter].split(", ");
     const difference = `<span>${test.difference > 0 ? "+" : ""}${format(test.difference)} ${data.gap}</span>`;
-    return [`<b>${word}</b> ${qualifier ? `<strong>${qualifier}</strong> ` : ""}${difference}`, words[letter]];
+    return [`<b>${word}</b> ${qualifier ? `<strong>${qualifier}</strong> ` : ""}${difference}`, `${why} ${moreData(pair, at)}`];
   }
 
   /** What would decide an undecided pair. */
-  function moreData(test, at) {
-    const needed = test.more[[...test.outcomes.slice(0, at)].filter((letter) => letter === "u").length];
-    if (!needed) return "";
+  function moreData({ test, letter }, at) {
+    const needed = test.more[[...test.together.slice(0, at)].filter((other) => other === "u").length];
+    if (letter !== "u" || !needed) return "";
     const [more, rows] = needed;
     const options = [more && plural(more, "more seed"), rows && plural(rows, "more test sentence")].filter(Boolean);
     if (!options.length) return "A decision would take far more seeds and test sentences.";
     return `About ${options.join(" or ")} would probably decide it.`;
-  }
-
-  /** The outcome among all pairs, if Holm's correction changes it. */
-  function holm(pair, at) {
-    const together = pair?.test.together[at];
-    return !together || together === pair.letter ? "" : OUTCOMES[together];
-  }
-
-  function holmWords({ pair, rows, at }) {
-    if (!holm(pair, at)) return "";
-    return `That is for this pair alone. When all ${rows.length} pairs are tested together, each needs stronger evidence (Holm’s correction). The verdict is then <b>${holm(pair, at)}</b>.`;
   }
 
   // ---- drawing
@@ -190,7 +180,7 @@ function start(p) {
       ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run with its
         own seed (start, order, any draw of rows); click it to see its method. Beside the dots: the mean and its 95% interval
         over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
-      ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts, ".about": escape(data.about + failed),
+      ".big": big, ".words": words, ".facts": facts, ".about": escape(data.about + failed),
     });
     if (dances) drawDance(range, draws);
     p.numbers(methodTable);
@@ -217,7 +207,7 @@ function start(p) {
 
   /** The next margin from which the pair has another outcome, or else the first such margin; -1 if there is none. */
   function flips({ pair, at }) {
-    const letters = pair ? [...pair.test.outcomes] : [];
+    const letters = pair ? [...pair.test.together] : [];
     const changes = (letter, i) => i > 0 && letter !== letters[i - 1];
     const next = letters.findIndex((letter, i) => i > at && changes(letter, i));
     return next < 0 ? letters.findIndex(changes) : next;
@@ -243,7 +233,7 @@ function start(p) {
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
     const words = `${without(danced.truth)} of ${shown} intervals (crosses) miss the truth, ${now.format(danced.truth)}.
-      On average, at most 5 in 100 of all 95% intervals do. ${without(0)} intervals (blue) leave out 0. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
+      On average, at most 5 in 100 of all 95% intervals do. ${without(0)} intervals (blue) leave out 0. A single test on ${count(danced.rows)} sentences says: ${parts.join(", ") || "nothing yet"}. On the full test set: ${OUTCOMES[pair.alone]}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }

@@ -147,7 +147,7 @@ function cardLines(cards, card, y, topmost, result, [left, right], end) {
     taken.push(at);
     const words = `${escape(name)}: ${binary(size)}${chosen ? " usable" : ""}`;
     const above = at - y(result.peak); // pixels from the peak, whose mark takes the 21 pixels above it
-    const level = above < -21 || above > 11 ? at - 5 : above > -7 ? at + 13 : y(result.peak) - 27;
+    const level = size < result.totals[0] ? at + 13 : above < -21 || above > 11 ? at - 5 : above > -7 ? at + 13 : y(result.peak) - 27;
     lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(end || left + 6, level, words, end ? `${kind} end` : kind));
   }
   return lines.join("");

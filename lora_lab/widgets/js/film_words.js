@@ -104,19 +104,14 @@ export function crossings(acts, stops) {
   return `The place of the peak depends on the sequence length: ${until}, ${parts.join(", ")}.`;
 }
 
-/** The current scene and the fullest of each act, by category; rounded parts add up to the rounded sum. */
+/** The current scene and the fullest of each act, by category; each number is rounded by itself. */
 export function actsTable(result, at) {
   const [unit, name, places] = result.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];
   const cell = (value) => value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
-  const columns = [at, ...result.tops].map((scene) => {
-    const edges = [0]; // of the parts in a stack
-    for (let c = 0; c < MANY; c++) edges.push(edges[c] + result.live[scene * MANY + c] / unit);
-    const rounded = edges.map((edge) => Number(edge.toFixed(places)));
-    return CATEGORIES.map((_, c) => Number((rounded[c + 1] - rounded[c]).toFixed(places)));
-  });
-  const all = CATEGORIES.map((category, c) => [category, ...columns.map((column) => column[c])]);
-  const rows = all.filter(([, ...parts]) => Math.max(...parts) > 0);
-  rows.push(["total", ...columns.map(sum)]);
+  const row = (of) => [at, ...result.tops].map((scene) => of(scene) / unit);
+  const all = CATEGORIES.map((category, c) => [category, ...row((scene) => result.live[scene * MANY + c])]);
+  const rows = all.filter(([, ...parts]) => Math.max(...parts) >= 0.5 / 10 ** places);
+  rows.push(["total", ...row((scene) => result.totals[scene])]);
   const lines = rows.map(([first, ...parts]) => [first, ...parts.map(cell)]);
   return table([name, "now", ...ACTS], lines, rows.length - 1);
 }

@@ -176,8 +176,9 @@ function start(p) {
     p.slide("scrub", { values, value: at, words: sceneWords(film, at), spoken: sceneStatus() });
     Object.assign(p.find(".scrub").style, { paddingLeft: `${from - 9}px`, width: `${to + 9}px` });
     if (film.fixed) return;
-    p.slide("seq", { values: lengths, value: point.seq, words: tokens(point.seq) });
-    p.slide("batch", { values: ROWS, value: point.batch, words: sequences(point.batch) });
+    const few = (all) => (p.get("longest") ? all : [...new Set(all.filter((n) => !(n & (n - 1))))]); // powers of two
+    p.slide("seq", { values: few(lengths), value: point.seq, words: tokens(point.seq) });
+    p.slide("batch", { values: few(ROWS), value: point.batch, words: sequences(point.batch) });
     if (film.ranked) {
       p.slide("rank", { values: now.ranks, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
     }
@@ -197,7 +198,7 @@ function start(p) {
     const left = binary(Math.abs(card[1] - result.peak));
     const words = `<b class="${fits ? "" : "not"}">${fits ? `fits, ${left} free` : `${left} short`}</b>`;
     const head = `<caption>${escape(card[0])}: ${words}</caption>`;
-    if (film.fixed) return head;
+    if (film.fixed || !p.get("longest")) return head;
     const largest = (name, minimum, limit) =>
       largestFitting((n) => peakOf(film, { ...point, [name]: n }).bytes <= card[1], minimum, limit);
     const format = (n, unit) => (n ? `${unit(n)}${n >= SEARCHED ? " or more" : ""}` : "none");
@@ -206,7 +207,7 @@ function start(p) {
       ["largest batch at this length", format(largest("batch", 1, SEARCHED), sequences)],
       ["longest at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : format(longest, tokens)],
     ];
-    return head + table([], rows.slice(0, p.get("longest") ? 2 : 1));
+    return head + table([], rows);
   }
 
   function standing(measured) {

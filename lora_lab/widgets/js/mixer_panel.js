@@ -72,8 +72,7 @@ function start(p) {
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
     p.fill({
-      ".title": `Half ${names[0]}, half ${names[1]}: ${percent(right[nearest(shares, 0.5)])} right. Each alone: ${percent(right[0])} and
-        ${percent(right.at(-1))}`,
+      ".title": `From ${names[0]} (${percent(right[0])} right) to ${names[1]} (${percent(right.at(-1))} right)`,
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
       ".key": "Each dot is a text, placed by the probability of the right answer: filled if right, hollow if wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,

@@ -1,7 +1,7 @@
 // The pictures of the training panel: the run among other seeds, how far each weight has moved, and the strength dial.
 
 import { about, clamp, count, decimal, escape, percent } from "./format.js";
-import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossChart, rect, text, ticks } from "./svg.js";
+import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossChart, outline, rect, text, ticks } from "./svg.js";
 
 const [HIGH, LOW] = [190, 92]; // heights of the metric chart and the loss chart, in pixels
 const MEAN = 25; // steps averaged in each point of the smoothed loss
@@ -67,20 +67,20 @@ export function drawRun(width, run) {
   return { svg: parts.join(""), height: end + 20 };
 }
 
-/** The result on the test rows, with its interval, among those of other seeds; magnified if there are many. */
+/** The result on the test rows, with its interval, among those of other seeds; many have their own scale. */
 function testRows(x, y, { others, found, high, low }) {
   const values = [...others, { value: found.low }, { value: found.high }].map((run) => run.value).filter((value) => value !== undefined);
   const [lowest, highest] = [Math.min(...values), Math.max(...values)];
   const glass = others.length > ALONE && highest > lowest;
   const z = glass ? linear([lowest, highest], [low, high]) : y;
-  const parts = others.map(({ value }, i) => circle(x + (((i * 7) % 13) - 6) * 2, z(value), 2.5, "train seed"));
+  const parts = others.map(({ value }, i) => circle(x + (((i * 7) % 13) - 6) * 2, z(value), 2.5, "ink seed"));
   if (glass) {
-    parts.push(line(x - 42, y(lowest), x - 22, low, "edge"), line(x - 42, y(highest), x - 22, high, "edge"));
+    parts.push(outline(x - 22, high - 6, 44, low - high + 12, "rule"));
     parts.push(...ticks([lowest, highest], 4).map((value) => text(x + 24, z(value) + 4, about(value), "tick")));
   }
-  if (found.value === undefined) return parts.join("");
+  const name = text(x, 11, `${found.rows ? count(found.rows) : ""} test rows`, "tick mid");
+  if (found.value === undefined) return others.length ? [...parts, name].join("") : "";
   const band = found.half ? rect(x - 20, z(found.high), 40, z(found.low) - z(found.high), "train pale") : "";
-  const name = text(x, 11, `${count(found.rows)} test rows`, "tick mid");
   const value = text(x, clamp(z(glass ? found.value : found.high ?? found.value) - 6, high - 1, low), decimal(found.value), "mid strong halo");
   return [band, ...parts, line(x - 20, z(found.value), x + 20, z(found.value), "stroke train"), name, value].join("");
 }

@@ -4,7 +4,6 @@ import math
 from copy import deepcopy
 from math import exp, log
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,6 @@ from lora_lab import LoRA, params
 from lora_lab.methods.quant import levels_of
 
 # ---- lesson 00
-
 D, F, KV, LAYERS = 2048, 8192, 512, 16  # llama-3.2-1b
 COST = 4 * LAYERS * 8
 BYTES = COST * (2 * 2 * D + 2 * (D + KV) + 3 * (D + F))
@@ -90,8 +88,6 @@ def merge_to(weight, shift=0):
 
 
 def lora_with(change):
-    """Return a LoRALinear class whose new layers are changed."""
-
     class Changed(LoRALinear):
         def __init__(self, base_layer, rank, alpha):
             super().__init__(base_layer, rank, alpha)
@@ -218,7 +214,7 @@ class FakePanel:
 
     def __init__(self, error: str = "") -> None:
         cells = [self.cell(8, alpha, 2.0**octave) for alpha in (4.0, 16.0, 64.0) for octave in range(-16, -4)]
-        self.data: dict[str, Any] = {"cells": cells}
+        self.data = {"cells": cells}
         self.seeds, self.picked, self.live = [0, 1, 2], list[list[float]](), {"busy": False}
         self.work = SimpleNamespace(alive=False, error=error)
         self.runs = 0
@@ -228,7 +224,7 @@ class FakePanel:
         if not self.work.error:
             self.data["cells"] += [self.cell(*picked) for picked in self.picked]
 
-    def cell(self, rank: float, alpha: float, lr: float) -> dict[str, Any]:
+    def cell(self, rank: float, alpha: float, lr: float):
         mean = max(50, 77 - 2 * abs(math.log2(lr / (2e-3 * (16 / alpha) ** 0.5))))
         return {"targets": "q,v", "rank": rank, "alpha": alpha, "lr": lr, "mean": mean, "runs": [0, 1, 2]}
 
@@ -255,7 +251,6 @@ ANSWERS += [
 ]
 
 # ---- lessons 04 and 05
-
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 FIXED = 5.39 * 2**30 + 160 * 2**20
 WORSE = "worse but within the margin"
@@ -298,6 +293,7 @@ ANSWERS += [
     ("equivalence_rule", (lambda low, high, margin: -margin < low and high < margin,)),
     ("defense", (np.float32(1.5), "Worse, but within the margin", "c")),
     ("equivalence_rule", (lambda low, high, margin: low < 0 < high,), "no difference was found"),
+    ("equivalence_rule", (lambda low, high, margin: (-margin < low and high < margin) or None,), "in every case"),
     ("equivalence_rule", (lambda low, high, margin: abs(low + high) / 2 < margin,), "the middle"),
     ("equivalence_rule", (lambda low, high, m: high - low < 2 * m and abs(low + high) / 2 < m,), "may stick out"),
     ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
@@ -320,7 +316,6 @@ ANSWERS += [
 ]
 
 # ---- lesson 06
-
 PAIRS = [{"prompt": f"question {n}", "response": "yes"} for n in range(12)]
 
 
@@ -331,6 +326,7 @@ def mask(*roles: str, ignored: int = -100):
 
 ANSWERS += [
     ("turn_mask", (mask("assistant"),)),
+    ("turn_mask", (lambda turns: np.array(mask("assistant")(turns)),)),
     ("own_pairs", (PAIRS,)),
     ("own_pairs", ([],), "not yet: add at least 10 pairs"),
     ("own_pairs", ([{"prompt": "x", "response": ...}],), "not yet: replace each ..."),
@@ -348,7 +344,6 @@ ANSWERS += [
 ]
 
 # ---- lesson 07
-
 FAULTS = {letter: patient.fault for letter, patient in PATIENTS.items()}
 ANSWERS += [
     ("diagnosis", (FAULTS,)),
@@ -364,7 +359,6 @@ ANSWERS += [
 ]
 
 # ---- lesson 08
-
 SIZES = (90_000_000, 300_000)  # bytes of the base and of an adapter
 
 
@@ -388,7 +382,6 @@ ANSWERS += [
 ]
 
 # ---- lessons 09 and 10
-
 CHOICES = ("LoRA", 2e-4, "keep apart", "none to learn", 1600)
 PLAN = {name: (choice, SUPPORT[name]) for name, choice in zip(SUPPORT, CHOICES, strict=True)}
 ANSWERS += [
@@ -430,7 +423,6 @@ ANSWERS += [
 ]
 
 # ---- lesson 11
-
 D, Q, KV, F, ROW = 1152, 1280, 256, 3456, 18 * 8  # hidden size, outputs of q and of k, MLP; layers times rank
 ATTENTION, MLP = 2 * (D + Q) + 2 * (D + KV), 3 * (D + F)
 ANSWERS += [
@@ -457,7 +449,6 @@ ANSWERS += [
 ]
 
 # ---- lesson 12
-
 LEVELS = levels_of("nf4")
 BLOCK = torch.randn(64, generator=torch.Generator().manual_seed(1)) / 20
 ABSMAX = BLOCK.abs().max()
@@ -471,18 +462,14 @@ def peak_gib(bits, case=CASE):
     return (linear * bits / 8 + 2 * other + rest) / 2**30
 
 
-def saved_mib(bits=4.5 - 4.127, case=CASE):
-    return sizes(*case[::2])[0] * bits / 8 / 2**20
-
-
 def card(fits, *case):
-    return "card", (peak_gib(4.127, case), saved_mib(case=case), fits, case)
+    return "card", (peak_gib(4.127, case), fits, case)
 
 
-PEAK, SAVED = peak_gib(4.127), saved_mib()
+PEAK = peak_gib(4.127)
 ANSWERS += [
     ("block", (ABSMAX, INDEX, BACK, BLOCK)),
-    ("card", (PEAK, SAVED, "4.127 bits")),
+    ("card", (PEAK, "4.127 bits")),
     card("4.5 bits", "mistral-7b", "T4 16 GB", 2048),
     card("none", "gemma-2-9b", "T4 16 GB", 2048),
     card("16 bits", "qwen2.5-7b", "L4 24 GB", 2048),
@@ -496,20 +483,17 @@ ANSWERS += [
     ("block", (ABSMAX, 15 - INDEX, BACK, BLOCK), "its index is"),
     ("block", (ABSMAX, INDEX, LEVELS[INDEX], BLOCK), "multiply by absmax"),
     ("block", (ABSMAX, INDEX, BLOCK, BLOCK), "levels[index] * absmax"),
-    ("card", (peak_gib(16), SAVED, "none"), "16 bits for every weight"),
-    ("card", (peak_gib(4), SAVED, "none"), "the indices alone"),
-    ("card", (peak_gib(4.5), SAVED, "none"), "without double quantization"),
-    ("card", (PEAK * 2**30 / 1e9, SAVED, "none"), "GiB has 2**30"),
-    ("card", (1, SAVED, "none"), "the rest of the step"),
-    ("card", (PEAK, 8 * SAVED, "none"), "divide by 8"),
-    ("card", (PEAK, SAVED / 1024, "none"), "in MiB"),
-    ("card", (PEAK, saved_mib(0.127), "none"), "how much is saved"),
-    ("card", (PEAK, SAVED, "4.5 bits"), "too much"),
-    ("card", (PEAK, SAVED, "none"), "is usable"),
+    ("card", (peak_gib(16), "none"), "16 bits for every weight"),
+    ("card", (peak_gib(4), "none"), "the indices alone"),
+    ("card", (peak_gib(4.5), "none"), "without double quantization"),
+    ("card", (PEAK * 2**30 / 1e9, "none"), "GiB has 2**30"),
+    ("card", (peak_gib(8 * 4.127), "none"), "divide by 8"),
+    ("card", (1, "none"), "the rest of the step"),
+    ("card", (PEAK, "4.5 bits"), "too much"),
+    ("card", (PEAK, "none"), "is usable"),
 ]
 
 # ---- lessons 13 to 19
-
 RATE, POINTS = checks.check_flattered(..., ...).right.values()
 TABLE2 = {"A": "undecided", "B": "not tested", "C": "holds"}
 ANSWERS += [
@@ -535,18 +519,18 @@ ANSWERS += [
     ("chance", (1 / 384, 8 * 64 / 384, 64), "divides it by the smaller"),
     ("chance", (1 / 384, 1 / 384, 64), "64 times that"),
     ("stranger", ("C", 0), "answer with one of A, A and B, B, nothing"),
-    ("lowest", (LOWEST.right, "unknown")),
-    ("carried", (16, "c", "more rates")),
-    ("lowest", (lambda a, b, c: -LOWEST.right(a, b, c), "unknown"), "wrong sign"),
-    ("lowest", (lambda a, b, c: (a - c) / (a - 2 * b + c), "unknown"), "the slope of p x"),
-    ("lowest", (lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)), "unknown"), "return the x where it occurs"),
-    ("lowest", (lambda a, b, c: 0.0, "unknown"), "where does the parabola turn"),
-    ("lowest", (lambda a, b, c: 1.0, "unknown"), "the slope p + 2 q x is 0"),
-    ("lowest", (LOWEST.right, "the last"), "may lie beyond"),
-    ("carried", (32, "c", "more rates"), "isn't the first"),
-    ("carried", (11, "c", "more rates"), "no row of the table"),
-    ("carried", (16, "a", "more rates"), "the last column is ahead"),
-    ("carried", (16, "c", "more ranks"), "rank 10 at most"),
+    ("lowest", (LOWEST.right,)),
+    ("carried", (1.35, "more rates")),
+    ("lowest", (lambda a, b, c: -LOWEST.right(a, b, c),), "wrong sign"),
+    ("lowest", (lambda a, b, c: (a - c) / (a - 2 * b + c),), "the slope of p x"),
+    ("lowest", (lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),), "return the x where it occurs"),
+    ("lowest", (lambda a, b, c: 0.0,), "where does the parabola turn"),
+    ("lowest", (lambda a, b, c: 1.0,), "the slope p + 2 q x is 0"),
+    ("carried", (11.55, "more rates"), "the row of rank 16"),
+    ("carried", (6.70, "more rates"), "alpha grows with the rank"),
+    ("carried", (4.0, "more rates"), "the rank times the column"),
+    ("carried", (1.35, "more ranks"), "rank 10 at most"),
+    ("carried", (1.35, "more seeds"), "large"),
     ("loss_of_rewards", (reinforce,)),
     ("bits", (BITS.right,)),
     ("loss_of_rewards", (lambda log_p, rewards: -reinforce(log_p, rewards),), "wrong sign"),

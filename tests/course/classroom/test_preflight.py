@@ -4,19 +4,18 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from lora_course.classroom import preflight, room
-from lora_course.classroom.preflight import FILE, GIB, Finding, judged, write_letter
+from lora_course.classroom.preflight import FILE, GIB, LETTERS, Finding, judged, write_letter
 from lora_lab.errors import NotFound
-from tests.docs import ROOT
+from tests.conftest import ROOT
 
-GOOD: dict[str, Any] = {
+GOOD = {
     "python": (3, 12, 1), "bits": 64, "implementation": "CPython", "system": "Linux", "arch": "x86_64",
     "version": "2.31", "rosetta": False, "total": int(7.6 * GIB), "free": room.KERNEL, "container": False,
     "folder": "/home/ann/lab", "disk": 5 * GIB, "needed": 4 * GIB, "write": "", "port": 8888,
@@ -24,7 +23,7 @@ GOOD: dict[str, Any] = {
 }  # fmt: skip
 WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\lora-lab"}
 MAC = {"system": "Darwin", "arch": "arm64", "version": "15.1"}
-FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # facts, name, and words in the finding and its remedy
+FAULTS = (  # facts, name, and words in the finding and its remedy
     ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
     ({"bits": 32}, "python", "32 bits", "64-bit"),
     ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
@@ -35,7 +34,7 @@ FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # facts, name, and
     ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),
     ({**WINDOWS, "folder": "C:\\Ann\\OneDrive - School\\lab"}, "path", "synchronized", "C:\\lora-lab"),
     ({**WINDOWS, "folder": "D:\\Sky\\lab", "drives": ["d:\\sky"]}, "path", "synchr", "move it"),
-    ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 characters"),
+    ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 63 characters"),
     ({"other_port": None}, "port", "in use", "--port 0"),
 )
 
@@ -49,6 +48,11 @@ def test_good_machines_are_green_and_each_fault_is_red_with_its_remedy():
         assert found in finding.found
         assert remedy in finding.remedy
     assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # a container also runs the Jupyter server
+
+
+def test_every_package_fits_into_a_green_folder_on_windows():
+    longest = max(len(str(file)) for package in distributions() for file in package.files or ())
+    assert LETTERS + len("/.venv/Lib/site-packages/") + longest < 260
 
 
 def test_machine_needs_only_the_standard_library_and_writes_nothing(tmp_path: Path):
@@ -128,7 +132,7 @@ def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(green, lor
         assert "only with --preflight" in lora_lab("doctor", *pair).stderr
 
 
-def test_collect_lists_red_and_damaged_files_first(lora_lab: Callable, tmp_path: Path):
+def test_collect_lists_red_and_damaged_files_first(lora_lab, tmp_path):
     write_letter([Finding("python", True, "3.11")], tmp_path / "ann.json")
     (tmp_path / "bob").mkdir()
     write_letter([Finding("disk", False, "\x1b[2J 0.5 GiB free", "free some")], tmp_path / "bob" / "bob.json")

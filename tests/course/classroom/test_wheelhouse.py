@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,7 +26,7 @@ LAB, PLAIN = "own/lora_lab-0.1.0-py3-none-any.whl", "plain-1.0-py3-none-any.whl"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def index(tmp_path_factory):
     """A folder of wheels that is pip's only source, as configured in pip.conf; the lab's own wheel is in `own`."""
     folder = tmp_path_factory.mktemp("Räder für alle")
     for name in ("plain", "shell", "console", "old", "intel"):
@@ -109,8 +108,10 @@ def test_another_build_of_the_lab_needs_every_machine_again(house: Path, index: 
     rebuilt = Path(shutil.copy(index / LAB, tmp_path))
     with zipfile.ZipFile(rebuilt, "a") as file:
         file.comment = b"rebuilt"
-    with pytest.raises(Failed, match=f"Windows .* has no wheels for wheels/{rebuilt.name}; run lora-lab"):
-        gather(house, [LINUX], print, wheel=rebuilt)
+    for _ in range(2):
+        with pytest.raises(Failed, match=f"Windows .* has no wheels for .*{rebuilt.name}.*; run lora-lab"):
+            gather(house, [LINUX], print, wheel=rebuilt)
+        next(house.glob("windows-*.txt"), house / "none").unlink(missing_ok=True)  # somebody deletes a lock
     with pytest.raises(BadValue, match="is unfinished"):
         wheelhouse.check(house)
 
@@ -155,7 +156,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, mo
     assert not (tmp_path / "other").exists()
 
 
-def test_check_command_finds_damaged_and_missing_files(house: Path, lora_lab: Callable):
+def test_check_command_finds_damaged_and_missing_files(house, lora_lab):
     command = ("wheelhouse", "--out", str(house), "--check")
     done = lora_lab(*command)
     assert done.returncode == 0

@@ -114,7 +114,7 @@ def test_invalid_file_and_meaning_are_refused(tmp_path):
         ("a.txt", TXT + "name:A|aera:x||A.\n", "line 4: a meaning representation has no slot 'aera'; nearest: area"),
         ("a.txt", "name : A | name : B||A .\n", "a.txt, line 1: .* needs exactly one value for the slot name"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
-        ("a.csv", "mr,ref\narea[riverside],R.\n", "a.csv, row 2: .*has no name; add name"),
+        ("a.csv", "\n\nmr,ref\n\n , \narea[riverside],R.\n", "a.csv, row 4: .*has no name; add name"),
         ("a.csv", 'mr,ref\n"name[A], area[ ]",A.\n', "value for the slot area"),
         ("a.csv", 'mr,ref\n"name[A],",A.\n', "is not of the form slot"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv .* .a quotation mark is never closed, after row 4"),

@@ -1,11 +1,8 @@
 import json
 import math
 import random
-from pathlib import Path
 
 import pytest
-import torch
-import transformers
 from tokenizers.processors import RobertaProcessing
 
 from lora_course.paper.glue import TASKS
@@ -13,7 +10,7 @@ from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, resu
 from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Store, memory
 from lora_lab.experiments.afterwards import text_scores
 from lora_lab.training.recipe import recipe_from
-from tests.conftest import PLAIN, save_tokenizer
+from tests.conftest import PLAIN, TWO_LAYERS, make_model, save_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -23,15 +20,13 @@ def roberta(tmp_path_factory) -> str:
     special = {"bos_token": "<s>", "cls_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     vocab_size = save_tokenizer(folder, processor, **special, mask_token="<mask>")
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = transformers.RobertaConfig(**size, vocab_size=vocab_size, max_position_embeddings=514, type_vocab_size=1)
-    transformers.RobertaModel(config).save_pretrained(folder)
+    more = {"vocab_size": vocab_size, "max_position_embeddings": 514, "type_vocab_size": 1}
+    make_model("RobertaModel", TWO_LAYERS, **more).save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture(scope="session")
-def glue(tmp_path_factory) -> Path:
+def glue(tmp_path_factory):
     """A folder with CoLA, RTE, STS-B and MNLI, without header lines."""
     folder, rng = tmp_path_factory.mktemp("glue"), random.Random(0)
     nouns = ["a boat", 'the "old" mill', "two foxes", "rain", "her uncle's hat"]

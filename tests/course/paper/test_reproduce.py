@@ -1,7 +1,6 @@
 import json
 import threading
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ def place_at(folder, minutes: float = 1) -> Place:
     return Place(folder, minutes, lambda words: None, threading.Event())
 
 
-def verdict(outcome: str, low: float, high: float) -> dict[str, Any]:
+def verdict(outcome: str, low: float, high: float):
     return {"outcome": outcome, "low": low, "high": high, "margin": 0.015, "words": outcome}
 
 
@@ -105,7 +104,7 @@ def test_items_are_selected_by_name():
 def tiny_item(tiny_encoder, opinions, monkeypatch):
     """`tiny_item("table5")` returns the item on a tiny model and task, with a plan of two steps and two seeds."""
 
-    def make(name: str, sizes: dict[str, Any] | None = None, **changes: Any) -> Item:
+    def make(name: str, sizes=None, **changes) -> Item:
         entry = item(name, model=tiny_encoder, task=opinions, fields=PLAIN, **changes)
         plan = Plan({"steps": 2, "seeds": 2, **(sizes or {})}, 1.0)
         monkeypatch.setattr(type(entry), "plan", lambda self, place: plan)
@@ -189,7 +188,7 @@ def test_plan_uses_the_machine_speed_or_real_steps(tiny_encoder, opinions, tmp_p
 class Made(Item):
     """An item that measures nothing, counts its runs, and raises `fails` if given."""
 
-    def __init__(self, fails: Exception | None = None, name: str = "table6", **changes: Any) -> None:
+    def __init__(self, fails: Exception | None = None, name: str = "table6", **changes) -> None:
         texts = {"title": "A stub", "finding": "Two is two.", "rule": "Two is equal to two.", "limits": "None."}
         super().__init__(name, minutes=2.0, learned=None, passes=0, others={"q r1": "more"}, **{**texts, **changes})
         self.fails, self.ran, self.values = fails, 0, (2.0, 2.5)

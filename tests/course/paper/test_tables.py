@@ -12,7 +12,7 @@ from lora_course.paper.reproduce import item
 from lora_lab import BadValue, LoRA, NotFound, load_task, params
 from lora_lab.accounting.models import architecture_of
 from lora_lab.experiments.study import contenders
-from tests.docs import ROOT
+from tests.conftest import ROOT
 
 NUMBERS = facts("paper/recomputed")
 GLUE = ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B")
