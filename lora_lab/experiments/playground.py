@@ -285,10 +285,10 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
 def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[str, dict[str, Any]]:
     """Return the best line of each family in `FAMILIES`, for each part of the map: {view: {part: {family: line}}}.
 
-    A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". On the
-    line {k, at, lost, worst, row}, row y has the rate 2^(start + width * at) / y^k, and loses the difference between
-    its best mean and the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows with
-    at least 3 rates; `worst` is the largest loss, which is that of row `row`.
+    A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". A line
+    {k, at, lost, worst, row} gives row y the rate 2^(start + width * at) / y^k. The row's loss is its best mean minus
+    the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows with at least 3 rates;
+    `worst` is the largest loss, which is that of row `row`.
     """
     result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):

@@ -378,8 +378,8 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs with at most `size` runs each (None: chosen automatically).
 
-    The packs of a group have similar sizes. If `size` allows, all but the last are multiples of the number of parts
-    that train at once, so that no part waits.
+    The packs of a group have similar sizes. If `size` allows, all sizes but the last are multiples of the number of
+    parts that train at once, so that no part waits.
     """
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []

@@ -78,7 +78,7 @@ class LiveSweep(Background):
 
 
 class SweepPanel(LivePanel, file="sweep_panel.js"):
-    """A map of runs, with the learning rate across and the rank or alpha down. Untried cells can be trained.
+    """A map of runs, with the learning rate on the x axis and the rank or alpha on the y axis. It trains untried cells.
 
         SweepPanel()                  the runs that ship with the lab, and your runs of the same kind in `into`
         SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run

@@ -205,7 +205,7 @@ assert round(500 * 2.8**2) == 3920 and f"{accuracy.std(ddof=1):.2f}" == "0.84" a
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA (rank 32) gets 47.8% of 1,319 questions right, and full
 #    fine-tuning gets 47.2%, with one seed each (July 2026).*
 # 3. **Compare on the same rows, over several seeds.** To see a one-point gap, you need about 9,400<!--seeds.rows--> rows if two models disagree on
-#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds: our scores' standard deviation is 0.84 points, so each recipe needs $2(2.8\cdot0.84)^2\approx11.1$, so 12<!--seeds.needed--> seeds, *on these 2,000 sentences*.
+#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds: our scores' standard deviation is 0.84 points, so each recipe needs $2(2.8\cdot0.84)^2\approx11.1$, or 12<!--seeds.needed--> seeds, *on these 2,000 sentences*.
 #
 # The same in PEFT, batch by batch (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

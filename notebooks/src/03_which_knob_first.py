@@ -112,7 +112,7 @@ assert round(fmean(500 * abs(a - b) for a, b in combinations(forty, 2))) == 7  #
 #
 # <details><summary>What we found</summary>
 #
-# Two pieces get 79.2<!--knobs.cut.2-->% right. They hold 30% of the change's **energy** (the sum of the squared numbers), but bring 82% of its gain. With eight, 7 fewer of 500 answers are right than with all 384, which may be luck.
+# Two pieces get 79.2<!--knobs.cut.2-->% right. They hold 30% of the change's **energy** (the sum of the squared numbers), but bring 82% of its gain. Eight pieces get 7 fewer of 500 right than all 384, which may be luck.
 # </details>
 #
 # ## Where the rank does matter
@@ -191,7 +191,7 @@ checks.check_bracket(rates, alpha, panel)
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
 #    |a 7B model ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    For another model, multiply full fine-tuning's best rate by ten (all linear layers) or 25 (`q,v`); if in doubt, go lower. *Ours: three tasks (lesson 15). MiniLM's above are 5 and 20 times: longer runs, rates a factor of 2 apart. Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+#    For another model, multiply full fine-tuning's best rate by ten (all linear layers) or 25 (`q,v`); if in doubt, go lower. *Ours: three tasks (lesson 15). Above, MiniLM's factors are 5 and 20 (longer runs, rates 2 times apart). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **At a new rank, keep α and the rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **At four times the α, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #

@@ -71,7 +71,7 @@ panel
 #
 # **LoRA may still be your choice.** With a margin of 2.6<!--as_good.lora.within--> points or more, LoRA is *worse, but within the margin*. (The thick bar is inside from 2.2<!--as_good.lora.alone-->, but it's for one test, and we made four.)
 #
-# LoRA needs 4<!--as_good.memory--> times less memory, but its frozen weights were in bf16. In one format (fp32), it's 3.8<!--fit.minilm.times-less--> times less with 4 texts, and only 2.2 with 16 (lesson 04): **more tokens, smaller savings**.
+# LoRA needs 4<!--as_good.memory--> times less memory, but its frozen weights were in bf16. With both in fp32, it's 3.8<!--fit.minilm.times-less--> times less with 4 texts, and only 2.2 with 16 (lesson 04): **more tokens, smaller savings**.
 #
 # LoRA on all linear layers (80.9<!--as_good.all-->%) is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.
 # </details>

@@ -225,7 +225,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 #
 # 1. **One task for many users: merge.** A merged model needs no extra time, and its file contains no LoRA. Store it in fp32, or check that bf16 doesn't change its answers.
 # 2. **Many tasks, or customers with their own adapters: keep adapters beside the weights.** You can swap by name, mix customers in a batch, and store small files. But each answer takes longer.
-# 3. **You can't have both at once.** If you merge a mixture of adapters, check its probabilities before you use it.
+# 3. **You can't merge and also swap.** If you merge a mixture of adapters, check its probabilities before you use it.
 #
 # *Ours: MiniLM on a CPU. Published: merged adapters add no inference latency ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*
 #

@@ -197,7 +197,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # 2. *At the edge of RATES:* a higher rate may be better for these 30 steps.
 # 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
 #
-# On Monday, ask for more rows. (The 338,690 trainable parameters are the plan's 331,776, 6,144 in the pooler's adapter, and 770 in the head.)
+# On Monday, ask for more rows. (The 338,690 trainable parameters are the plan's 331,776 plus the pooler adapter's 6,144 and the head's 770.)
 # </details>
 #
 # **`train.py` is yours.** Read it above: after ten lessons, you can say why each setting is there. On Monday, change them, and run it.

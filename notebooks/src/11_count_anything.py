@@ -9,8 +9,8 @@
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
 # 1. **How many times fewer numbers does LoRA train than Llama-3.1-405B has?**
-# 2. One model has ten times as many parameters as another. **How many times as many numbers does LoRA train on the larger one?**
-# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers does LoRA train on Mixtral?**
+# 2. One model has ten times as many parameters as another. **By what factor does LoRA train more numbers on the larger one?**
+# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So it's 6.4<!--count.mixtral--> times as large. **By what factor does LoRA train more numbers on Mixtral?**
 
 # %%
 import numpy as np

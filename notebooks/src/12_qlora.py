@@ -97,7 +97,7 @@ assert bell[7] == 0.5 and len(right) == 8 and left.std() < 1e-6 > right.std()
 # ## Round after training, or before?
 # We can round the base at two times:
 #
-# - **After** training (orange diamonds): one adapter, trained on 16 bits, meets a rounded base for the first time.
+# - **After** training (orange diamonds): one adapter, trained on a 16-bit base, first meets a rounded one.
 # - **Before** training (blue circles, five seeds each): LoRA trains on the rounded base.
 #
 # **At how many bits does the order matter?**
@@ -138,7 +138,7 @@ assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Below 4 bits.** At 3 bits, rounding afterward costs about 5 points, but rounding first costs 0.8. **A, B and the head train in full precision, and learn to repair what rounding broke.** At 2 bits, the damage of 20 points is too large: 7.1 remain.
+# **Below 4 bits.** At 3 bits, rounding after training costs about 5 points, but rounding before it costs 0.8. **A, B and the head train in full precision, and learn to repair what rounding broke.** At 2 bits, the damage of 20 points is too large: 7.1 remain.
 #
 # **At 4 bits, there's almost nothing to repair.** LoRA gets 80.75<!--bits.nf4-->% right, and 80.93<!--bits.bf16-->% on 16 bits. (These runs take 400 steps of 16 reviews. Lesson 13's take 200 steps of 8, and get fewer right.)
 # </details>

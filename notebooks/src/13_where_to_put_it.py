@@ -214,7 +214,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 #
 # Start with all linear layers at rank 8. *Ours: all linear layers against `q,v` are undecided here and in lesson 16, and equivalent in lesson 05 (equal ranks). Published: `q` alone falls behind (Hu et al. 2021, table 5); LLaMA-7B needed adapters everywhere to match full fine-tuning (unequal budgets; [QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
-# The same in PEFT, at about equal budgets for Llama 3 8B. (Here, alpha stays 16, not twice the rank: lesson 15.)
+# The same in PEFT, at about equal budgets for Llama 3 8B. (Alpha stays 16 here, not twice the rank; see lesson 15.)
 # ```python
 # config = LoraConfig(r=32, lora_alpha=16, target_modules=["q_proj", "v_proj"])
 # # or:

@@ -5,7 +5,7 @@
 #
 # We measured it, too: MiniLM learns from movie reviews, by full fine-tuning or by LoRA (rank 8, $\alpha=16$).
 #
-# **How many times full fine-tuning's best rate is LoRA's, on `q,v` and on all linear layers?** Be 80% sure.
+# **LoRA's best rate is how many times full fine-tuning's, on `q,v` and on all linear layers?** Be 80% sure.
 
 # %%
 import numpy as np
@@ -182,9 +182,9 @@ assert [round(max(own.values()) - min(own.values()), 2) for own in same.values()
 # %% [markdown]
 # <details><summary>What we found: both</summary>
 #
-# **Both can be right: the ratio falls as $\alpha$ grows.** At $\alpha=32$, the study and [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten. With $\alpha=10r$, the reader found ten at rank 16 ($\alpha=160$), three at ranks 32 and 64, and one at rank 128.
+# **Both can be right: the ratio falls as $\alpha$ grows.** At $\alpha=32$, the study and [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten. With $\alpha=10r$, the reader's ratio was ten at rank 16 ($\alpha=160$), three at ranks 32 and 64, and one at rank 128.
 #
-# **But the reader's points support the sketch only roughly.** From $\alpha=32$ to 160, ten should fall to 4.5, but it stayed ten. The reader tried few rates, and the rank changed, too.
+# **But the reader's points support the sketch only roughly.** From $\alpha=32$ to 160, the ratio should fall to 4.5, but stayed ten. The reader tried few rates, and the rank changed, too.
 #
 # At an $\alpha$ of 1,024, our point is below its line: $A$ hardly moves from its start, so the ratio falls like $1/\alpha$.
 # </details>
@@ -211,9 +211,9 @@ checks.check_carried(apart=59.00 - 57.65, then="more rates")
 # %% [markdown]
 # <details><summary>What we found: the fault</summary>
 #
-# **It wasn't the rank.** Sort ranks 8 to 32 by $\alpha$. Along a row, the accuracy changes by at most 1.35 points, except at $\alpha=8$: there, rank 16 is 4 points *behind* rank 8. Down a column, it rises by 7 to 18 points.
+# **It wasn't the rank.** Sort ranks 8 to 32 by $\alpha$. Along a row, accuracy changes by at most 1.35 points, except at $\alpha=8$: there, rank 16 is 4 points *behind* rank 8. Down a column, it rises by 7 to 18 points.
 #
-# |$\alpha$|rank 8|rank 16|rank 32|
+# |α|rank 8|rank 16|rank 32|
 # |---|---|---|---|
 # |4|41.10|||
 # |8|53.45|49.45||

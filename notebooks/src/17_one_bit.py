@@ -58,7 +58,7 @@ checks.check_loss_of_rewards(loss_of_rewards)
 # A model that guesses gets 50% of the test reviews right. Rank-1 LoRA on `q,v`, trained on *labels* (the right answers) of 1,600 reviews, gets 76.8<!--reward.labels.one-->%. Now it sees the same reviews once, but hears only rewards.
 #
 # 1. **What percentage does it get right?**
-# 2. **With rewards, too, how many points ahead of it is full fine-tuning?**
+# 2. **How many points ahead is full fine-tuning, also trained on rewards?**
 
 # %%
 lesson.predict("% right with rewards, at rank 1", low=..., high=...)
@@ -219,7 +219,7 @@ assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for lab
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make it too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. The other three methods in the table become too sure, too. (Rank 1 on all linear layers doesn't.) This may be because doubt is never rewarded. In the panel, the model trained on labels is over 90% sure of a wrong answer for 1 of 200 reviews, and the one trained on rewards for over 30.
+# **Rewards make it too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. The table's other three methods also become too sure. (A fifth, rank 1 on all linear layers, doesn't.) This may be because doubt is never rewarded. In the panel, the model trained on labels is over 90% sure of a wrong answer for 1 of 200 reviews, and the one trained on rewards for over 30.
 # </details>
 #
 # ## Remember

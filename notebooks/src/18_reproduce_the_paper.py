@@ -96,7 +96,7 @@ checks.check_published(error, points, word, mine)
 # %% [markdown]
 # <details><summary>What we found: is LoRA worse?</summary>
 #
-# **RTE's scores show neither better nor worse.** From the same start (MNLI), full fine-tuning is 3.6 points ahead, but luck can explain up to 5.2. (The 90.97 isn't in Table 2: RoBERTa's author gave it.)
+# **RTE's scores don't show which is better.** From the same start (MNLI), full fine-tuning is 3.6 points ahead, but luck can explain up to 5.2. (The 90.97 isn't in Table 2: RoBERTa's author gave it.)
 # </details>
 #
 # ## Now measure one yourself
