@@ -39,7 +39,7 @@ from lora_lab.experiments.sweep import ROOM, Sweep, locked, packs
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import cached_json, write_json
-from lora_lab.methods.base import Method, make_plain, plain, whole
+from lora_lab.methods.base import Method, is_number, make_plain, plain, whole
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
@@ -341,7 +341,7 @@ def steps_within(
 
     `step` is the time of a run's step in a pack of the size used for tuning; a few real steps per method are timed.
     """
-    if not isinstance(minutes, int | float) or not 0 < minutes < 1e6:
+    if not is_number(minutes) or not 0 < minutes < 1e6:
         raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")
 
     def compute() -> dict[str, int]:

@@ -58,7 +58,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     pairs, equal = dict[tuple[str, str], Pair](), dict[tuple[str, str], list[float]]()
     for a, b in combinations(scores, 2):
         pair = pairs[a, b] = Pair(scores[a].astype(float), scores[b].astype(float))
-        turned = pairs[b, a] = copy(pair)  # shares widths, which take most of the time
+        turned = pairs[b, a] = copy(pair)  # shares what `Pair` has computed, which takes most of the time
         turned.difference = -pair.difference
         equal[a, b] = equal[b, a] = [pair.p_equivalence(margin) for margin in margins]
     for rival, own in entries.items():
@@ -69,11 +69,11 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
             pair = pairs[name, rival]
             found = [pair.judged(margin, (p, q), len(names)) for margin, q in zip(margins, of_margins, strict=True)]
             alone = [LETTERS[word_of(pair.difference, pair.p_difference, q)] for q in equal[name, rival]]
-            first = found[0]  # the difference and its 95% interval don't depend on the margin
             ends = [(round(verdict.low, 5), round(verdict.high, 5)) for verdict in found]
             more = [(verdict.more_seeds, verdict.more_rows) for verdict in found if verdict.word == "undecided"]
             own[name] = {
-                "difference": round(first.difference, 6), "low": round(first.low95, 5), "high": round(first.high95, 5),
+                "difference": round(pair.difference, 6),
+                "low": round(found[0].low95, 5), "high": round(found[0].high95, 5),  # the same at every margin
                 "within": [[i, *both] for i, both in enumerate(ends) if i == 0 or both != ends[i - 1]],
                 "together": "".join(LETTERS[verdict.word] for verdict in found),
                 "more": [[n and int(float(f"{n:.2g}")) for n in sizes] for sizes in more], "outcomes": "".join(alone),

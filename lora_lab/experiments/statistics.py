@@ -206,6 +206,7 @@ class Pair:
         noise = (self.noise / self.runs).sum()
         self.row = max(self.by_row.var(ddof=1) - noise, 0.0) if self.rows > 1 else UNKNOWN
         self._widths = dict[tuple[int, int, float], tuple[np.ndarray, np.ndarray, float]]()
+        self._needed = dict[tuple[float, int], tuple[int | None, int | None]]()  # the same for `b` against `a`
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return variances of the mean difference, with degrees of freedom, (runs + 1,) each, for `more` new seeds."""
@@ -270,9 +271,12 @@ class Pair:
             low95, high95 = min(low95, 0.0), max(high95, 0.0)
         more_seeds = more_rows = None
         if word == "undecided" and self.rows > 1:
-            more_rows = _fewest(lambda n: self.power(margin, self.rows + n, 0, LEVEL / pairs), MANY_ROWS)
-            if self.runs.size:
-                more_seeds = _fewest(lambda n: self.power(margin, self.rows, n, LEVEL / pairs), MANY_SEEDS)
+            if (asked := (margin, pairs)) not in self._needed:
+                more_rows = _fewest(lambda n: self.power(margin, self.rows + n, 0, LEVEL / pairs), MANY_ROWS)
+                if self.runs.size:
+                    more_seeds = _fewest(lambda n: self.power(margin, self.rows, n, LEVEL / pairs), MANY_SEEDS)
+                self._needed[asked] = more_seeds, more_rows
+            more_seeds, more_rows = self._needed[asked]
         return Verdict(
             self.difference, low, high, low95, high95, margin, p_difference, p_equivalence, *self.seeds,
             self.rows, more_seeds, more_rows, self.correctness, pairs,

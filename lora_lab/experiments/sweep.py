@@ -243,9 +243,6 @@ class Sweep:
             pack.written = lambda pack: checkpoint.write(pack, path)
             if paths:
                 checkpoint.restore(pack, *sorted(paths))
-                for member in pack.members:
-                    if member.status == BEHIND:  # killed before its record was written: the leader is unknown
-                        member.status = "training"
             try:
                 pack.run(self._keep, self._stop)
                 if pack.stopped:  # the next sweep resumes it
@@ -378,8 +375,7 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs with at most `size` runs each (None: chosen automatically).
 
-    The packs of a group have similar sizes. If `size` allows, all sizes but the last are multiples of the number of
-    parts that train at once, so that no part waits.
+    Sizes are similar. If `size` allows, all but the last are multiples of the number of parts that train at once.
     """
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []

@@ -243,9 +243,9 @@ def train_heads(model: nn.Module) -> None:
         parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
         frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
         if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
-            message = f"{names} of this {type(model).__name__} is neither the base model nor a known head, so it stays"
-            unless = "random unless the checkpoint contains them; to adapt it, name its layers as targets"
-            warn(f"{message} frozen, and its weights are {unless}")
+            which = f"{names} of this {type(model).__name__} is neither the base model nor a known head"
+            fate = "it stays frozen, and is random if the checkpoint lacks it"
+            warn(f"{which}: {fate}; to adapt it, name its layers as targets")
     for name, head in heads_of(model):
         wrap(model, name, TrainedCopy(head))
 

@@ -85,8 +85,8 @@ class Soft(Method):
             elif mask is None and positions is not None and positions.dim() == 2:
                 length = int(positions[0, -1]) + 1
             if length != expected:
-                message = f"the cache holds {tokens} vectors of {self.name} besides the text: to continue a text"
-                raise BadValue(f"{message}, pass all of it without past_key_values, and a mask of its tokens only")
+                advice = "to continue a text, pass all of it without past_key_values, and a mask of its tokens only"
+                raise BadValue(f"the cache holds {tokens} vectors of {self.name} besides the text: {advice}")
         if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
         if positions is not None and not (self.name == "prefix" and is_encoder(model)):

@@ -24,7 +24,7 @@ from lora_lab.training import device
 from lora_lab.training.member import MOMENTS
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, recipe_from
-from lora_lab.training.runs import dtype_of
+from lora_lab.training.runs import FINISHED, dtype_of
 from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
@@ -86,7 +86,7 @@ def write(pack: Pack, path: Path) -> None:
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Resume the members of a new pack from one or more checkpoints of the same step.
+    """Resume the members of a new pack from checkpoints of the same step, also those that were stopped or behind.
 
     If this machine now computes in another dtype, warn, and add the warning to the runs.
     Raises: BadValue if a member is in none of the checkpoints, and Changed if the task's file has changed since.
@@ -111,7 +111,7 @@ def restore(pack: Pack, *paths: Path) -> None:
                 member.warnings += filter(None, [mixed])
                 if (right := tensors.get(f"{record['hash']}.right")) is not None:
                     member.right = right.numpy()
-                member.status = "training" if member.status == "stopped" else member.status
+                member.status = member.status if member.status in (*FINISHED, "failed") else "training"
                 pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
         pack.random = tensors["random"]
