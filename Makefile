@@ -44,7 +44,7 @@ reference: fetch
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# Write the numbers that lessons and pages quote from stored runs into data/quoted.json and into the text.
+# Write the numbers that lessons and pages quote from stored runs into the text.
 numbers: .venv/.test
 	$(BIN)/python docs/quoted.py
 

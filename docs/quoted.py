@@ -1,10 +1,9 @@
 """Write the numbers that text quotes from stored runs: `make numbers`, or `python docs/quoted.py`.
 
 Text names each quoted number in a comment right after it: `80.9<!--compare.lora-->`. Pages don't show these comments.
-The script writes data/quoted.json and replaces what precedes each comment. `tests/docs/test_sources.py` checks both.
+The script replaces what precedes each comment. `tests/docs/test_sources.py` checks that nothing is left to replace.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -20,8 +19,7 @@ from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, Cells
 from lora_course.classroom import room
 from lora_course.experiments.rates import best_rate, best_rates, times
 from lora_course.lesson import reference_comparison
-from lora_course.paper.reproduce import Interval
-from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
+from lora_lab import FullFineTuning, LoRA, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
 from lora_lab.accounting.models import architecture_of, zoo_names
@@ -33,10 +31,9 @@ from lora_lab.experiments.playground import load as load_playground
 from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
 from lora_lab.experiments.statistics import mean_interval, verdict, verdicts
-from lora_lab.files import read_json, write_atomically
+from lora_lab.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
-NUMBERS = ROOT / "data" / "quoted.json"
 RESULTS = ROOT / "data" / "results"
 QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
@@ -60,31 +57,23 @@ def interval(name: str, estimate: Sequence[float], form: str = ".1f") -> dict[st
     return {f"{name}{end}": f"{value:{form}}" for end, value in zip(("", ".low", ".high"), estimate, strict=True)}
 
 
-def behind(gap: Any, unit: float = 1) -> tuple[float, float, float]:
-    """Return by how many units the first of two methods is behind the second, with the interval."""
-    return -gap["difference"] / unit, -gap["high"] / unit, -gap["low"] / unit
-
-
 def seeds() -> dict[str, str]:
     """Lesson 02: forty seeds of one recipe, in percent of the test sentences.
 
     seeds.differ   sentences on which two seeds disagree, the mean over all pairs. At this share, seeds.half is half the
                    95% interval of a gap between two seeds, and seeds.rows the number of rows that resolve one point
     seeds.needed   seeds of each of two recipes that resolve one point
-    seeds.two      points between two seeds, the mean over all pairs
     seeds.halves   the verdict on the first twenty seeds against the others, within one point
     """
     right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
     accuracy = 100 * right.mean(1)
     worst, best = f"{accuracy.min():.1f}", f"{accuracy.max():.1f}"
     differ = float(np.mean([(a != b).mean() for a, b in combinations(right, 2)]))
-    two = np.mean([abs(a - b) for a, b in combinations(accuracy, 2)])
     return {
         "seeds.worst": worst,
         "seeds.best": best,
         "seeds.apart": f"{float(best) - float(worst):.1f}",
         "seeds.needed": f"{np.ceil(2 * (2.8 * accuracy.std(ddof=1)) ** 2):.0f}",
-        **fixed("seeds", 1, two=two),
         "seeds.differ": f"{100 * differ:.0f}",
         "seeds.half": f"{196 * (differ / 2000) ** 0.5:.1f}",
         "seeds.rows": f"{round(2.8**2 * differ / 0.01**2, -2):,.0f}",
@@ -101,8 +90,8 @@ def comparison() -> dict[str, str]:
 def as_good() -> dict[str, str]:
     """Lesson 05: the comparison of ComparePanel, in percent and points; rates relative to full fine-tuning's.
 
-    as_good.lora.within   the smallest margin at which LoRA is worse but within the margin; as_good.lora.alone: if it
-                          were the only test
+    as_good.lora.within   the smallest margin at which LoRA is worse but within the margin
+    as_good.lora.alone    the same if this were the only comparison
     as_good.fp32          LoRA on q and v with its frozen weights in fp32, and its verdict against full fine-tuning
     as_good.blind         the number of intervals that contain 0, among the panel's first hundred studies of 200 rows
     """
@@ -121,8 +110,8 @@ def as_good() -> dict[str, str]:
         **fixed("as_good", 0, times=(full["trainable"] + full["head"]) / trained),
         **fixed("as_good", 0, memory=full["peak_bytes"] / lora["peak_bytes"]),
         **fixed("as_good.lora", 1, low95=100 * gap["low"], high95=100 * gap["high"]),
-        **fixed("as_good.lora", 1, within=100 * MARGINS[gap["together"].index("W")]),
         **fixed("as_good.lora", 1, alone=100 * MARGINS[gap["outcomes"].index("W")]),
+        **fixed("as_good.lora", 1, within=100 * MARGINS[gap["together"].index("W")]),
         "as_good.fp32": f"{100 * fp32.mean():.1f}",
         "as_good.fp32.word": verdict(fp32, scores["full"]).word,
         "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).word,
@@ -243,11 +232,10 @@ def placements() -> dict[str, str]:
 def variants() -> dict[str, str]:
     """Lesson 16 and the README: methods tuned under the same conditions, and their verdicts against plain LoRA.
 
-    variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .worst:
-                              its worst run, in percent; .word: the verdict; .behind: points behind plain LoRA;
-                              .peak: MiB of a step; .file: kB of its file
+    variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .worst: its
+                              worst run, in percent; .word: the verdict; .peak: MiB of a step; .file: kB of its file
     variant.winners           number of methods that are best at some rate, among plain LoRA and the five at its rates
-    variant.flattered, .fa    largest lead of one of the five at a shared rate, and of LoRA-FA
+    variant.flattered         largest lead of one of the five at a shared rate
     """
     stored = read_json(RESULTS / "compare" / f"{TUNED}.json")
     judged = verdicts(scores_in(stored), PLAIN, stored["margin"])
@@ -263,11 +251,10 @@ def variants() -> dict[str, str]:
         numbers[f"{name}.file"] = f"{row['adapter_bytes'] / 1e3:.0f}"
         if label in judged:
             numbers[f"{name}.word"] = judged[label].word
-            numbers[f"{name}.behind"] = f"{-100 * judged[label].difference:.1f}"
     leads = pd.DataFrame({name: ahead(name) for name in LABELS} | {"LoRA": 0.0}).dropna()
     return numbers | {
         "variant.winners": str(leads.idxmax(axis=1).nunique()),
-        **fixed("variant", 1, flattered=leads.max(axis=None), **{"flattered.fa": leads["LoRA-FA"].max()}),
+        **fixed("variant", 1, flattered=leads.max(axis=None)),
     }
 
 
@@ -349,18 +336,16 @@ def latency() -> dict[str, str]:
 def reproduced() -> dict[str, str]:
     """Lesson 18: latency in table 1, and gaps to full fine-tuning and between ranks in the other tables.
 
-    reproduce.h.one, .merged      percent by which a bottleneck and a merged LoRA slow one short text
+    reproduce.h.one               percent by which a bottleneck slows one short text
     reproduce.full                points by which LoRA is ahead of full fine-tuning in table 2
-    reproduce.table3              nats by which LoRA is behind it in table 3; .margins: in margins
+    reproduce.table3.margins      margins by which LoRA is behind it in table 3
     """
     latency = {row["name"]: row["yours"] for row in _reproduced("table1")["rows"]}
     full, loss = (_reproduced(table)["verdicts"]["LoRA against full"] for table in ("table2", "table3"))
     return {
         "reproduce.h.one": f"{100 * (median(latency['1 x 128 bottleneck H']) - 1):.1f}",
-        **interval("reproduce.merged", [100 * (end - 1) for end in Interval.of(latency["1 x 128 LoRA merged"])]),
         **interval("reproduce.full", [100 * full[end] for end in ("difference", "low", "high")]),
-        **interval("reproduce.table3", behind(loss), ".3f"),
-        **interval("reproduce.table3.margins", behind(loss, loss["margin"])),
+        **interval("reproduce.table3.margins", [-loss[end] / loss["margin"] for end in ("difference", "high", "low")]),
     }
 
 
@@ -450,7 +435,7 @@ def fits() -> dict[str, str]:
     """
     gib, llama, full, lora, everywhere = 2**30, "llama-3-8b", FullFineTuning(), LoRA(), LoRA(targets="all-linear")
     cheap: dict[str, Any] = {"quantised": "nf4", "checkpointing": True}
-    few, many = ({m.name: memory(llama, m, seq=seq) for m in (full, lora, PromptTuning())} for seq in (512, 32768))
+    few, many = ({m.name: memory(llama, m, seq=seq) for m in (full, lora)} for seq in (512, 32768))
     t4 = usable(card("T4"))
 
     def longest(**more: Any) -> int:
@@ -545,7 +530,6 @@ def filled(text: str, numbers: dict[str, str]) -> str:
 
 if __name__ == "__main__":
     current = numbers()
-    write_atomically(NUMBERS, f"{json.dumps(current, indent=1, ensure_ascii=False)}\n".encode())
     for path in texts():
         before = path.read_text(encoding="utf-8")
         if (after := filled(before, current)) != before:

@@ -61,8 +61,10 @@ def random_like(update: State) -> State:
     return {n: noise[n] * (delta.norm() / noise[n].norm()) for n, delta in update.items()}
 
 
-def truncate(label: str, base: State, update: State, head: State) -> dict[str, Any]:
-    """Truncate an update to each rank and score it on COUNT validation sentences, in the format of `RankPanel`.
+def truncate(label: str, base: State, update: State, head: State) -> tuple[dict[str, Any], list[int]]:
+    """Truncate an update to each rank and score it on COUNT validation sentences.
+
+    Return the scores, in the format of `RankPanel`, and how many sentences are called negative at each rank.
 
     gained   sentences that are right from this rank on and wrong at the rank below
     lost     sentences that are wrong at this rank and right at full rank
@@ -94,7 +96,7 @@ def truncate(label: str, base: State, update: State, head: State) -> dict[str, A
         "flips": (predictions != predictions[-1]).sum(1).tolist(),
         "gained": [[shown.index(n) for n in examples] for examples in gained],
         "lost": [[shown.index(n) for n in examples] for examples in lost], "sentences": texts,
-    }  # fmt: skip
+    }, (predictions == 0).sum(1).tolist()  # fmt: skip
 
 
 def main(folder: str) -> None:
@@ -108,14 +110,15 @@ def main(folder: str) -> None:
     base = {name: tensor.float() for name, tensor in load_model("minilm", 2).state_dict().items()}
     update = {name: update_of(base, state) for name, state in after.items()}
     heads = {name: {n: t for n, t in state.items() if n.split(".")[0] in HEADS} for name, state in after.items()}
+    full, negative = truncate("full fine-tuning", base, update["full"], heads["full"])
     updates = {
-        "full": truncate("full fine-tuning", base, update["full"], heads["full"]),
-        "update": truncate("LoRA", base, update["lora"], heads["lora"]),
-        "noise": truncate("random", base, random_like(update["full"]), heads["full"]),
+        "full": full,
+        "update": truncate("LoRA", base, update["lora"], heads["lora"])[0],
+        "noise": truncate("random", base, random_like(update["full"]), heads["full"])[0],
     }
     # Remove the r strongest components of each matrix; the vectors keep their updates, as in "full" from rank 1 on.
     undone = {name: -delta for name, delta in update["full"].items() if delta.dim() == 2}
-    rest = truncate("undone", after["full"], undone, heads["full"])
+    rest, without = truncate("undone", after["full"], undone, heads["full"])
     run = Store(store).find(recipes["full"])
     assert run is not None
     about = (
@@ -129,6 +132,7 @@ def main(folder: str) -> None:
         "matrix": packed(matrix),
         "cuts": {"n": COUNT, "labels": labels, "updates": updates, "about": about},
         "rest": {"label": "without these", "others": True, "ranks": rest["ranks"], "right": rest["right"]},
+        "negative": {"full": negative, "rest": without},
         "corner": packed(matrix, most=8, corner=CORNER),
     }
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def start(number: str, student: str | int = "") -> None:
-    """Start a lesson: print its title, its minutes, how many of them are computing, and the student's name and seed.
+    """Start a lesson: print its title, its length and computing time in minutes, and the student's name and seed.
 
     Also set up Colab, and warn if this machine has too little memory. `student` overrides LORA_LAB_STUDENT.
     Raises: NotFound for an unknown lesson.
@@ -97,7 +97,7 @@ def steps(full: int, fast: int = 40) -> int:
 
 
 def reference(name: str) -> Run:
-    """Return a run that ships with the lab; its environment has its date and hardware. Raises: NotFound."""
+    """Return a run that ships with the lab; `environment` says when and on what hardware it ran. Raises: NotFound."""
     from lora_lab.training.runs import Store
 
     folder = shipped("data/results")
@@ -125,7 +125,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one for all kernels of one parent process."""
+    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one that a parent process's kernels share."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())

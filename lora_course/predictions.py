@@ -1,4 +1,4 @@
-"""Predictions: ranges sealed before the result is shown, and their log, predictions.jsonl beside the lesson.
+"""Predictions: ranges sealed before the result is shown, and their log (predictions.jsonl, beside the lesson).
 
 The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns logging off.
 """
@@ -88,7 +88,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
 
 
 def calibration() -> dict[str, float]:
-    """Print how many of your ranges, in this folder's logs and this lesson, contain the result, compared with 80%.
+    """Print how many of your ranges in this folder's logs and this lesson contain the result; the goal is 80%.
 
     Return where each result fell in its range: 0 at the low end, 1 at the high end. Without ranges, return an example.
     """
@@ -175,7 +175,7 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summarize each question's first attempts in one line: how many gave a range that contains the result."""
+    """Summarize the first attempts at each question in one line: how many ranges contain the result."""
     first = [row for row in rows if row["attempt"] == 1]
     summaries = []
     for question in dict.fromkeys((row["lesson"], row["what"]) for row in first):

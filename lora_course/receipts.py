@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from lora_lab.errors import BadValue, printable
 
-RECEIPT = re.compile(r"LL1\s+\d\d\s")  # the start of one, also right after other text
+RECEIPT = re.compile(r"LL1\s+\d\d\s")  # the start of a receipt, even directly after other text
 LARGEST = 2**16  # maximum bytes of a receipt's JSON
 Option = TypeVar("Option")
 
@@ -38,7 +38,7 @@ class Check:
 
 @dataclass
 class Range:
-    """A range that its author is 80% sure contains the result; `low` and `high` are None for a skipped prediction."""
+    """A range that its author is 80% sure of. `low` and `high` are None for a skipped prediction."""
 
     what: str
     low: float | None
@@ -143,7 +143,7 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts, but
     first attempts are kept from earlier receipts.
     """
-    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})|<w?br ?/?>", " ", unescape(text))  # an export as JSON (Slack's) or HTML
+    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})|<w?br ?/?>", " ", unescape(text))  # for exports in JSON (Slack) or HTML
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in RECEIPT.finditer(text)]
     for start, end in pairwise([*starts, len(text)]):

@@ -1,4 +1,4 @@
-"""The memory of this machine or container, its free ports, the command for a Jupyter server, and a quiet transformers.
+"""Memory of this machine or container, free ports, the command for a Jupyter server, and a way to quiet transformers.
 
 The installer uses this module before any package is installed, so it imports only the standard library.
 """

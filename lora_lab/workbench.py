@@ -59,7 +59,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     settings = root / ".jupyter"  # the user's own settings override these
     write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     paths = os.pathsep.join(filter(None, [str(settings), os.environ.get("JUPYTER_CONFIG_PATH")]))
-    # os.environ includes OMP_WAIT_POLICY, which importing lora_lab sets, for kernels that import torch before the lab.
+    # Importing lora_lab has set OMP_WAIT_POLICY in os.environ, for kernels that import torch before the lab.
     # The token is in the environment because every user of the machine can read command lines.
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
     forked: AbstractContextManager[dict[str, str]] = nullcontext({}) if check else forked_kernels()
@@ -119,7 +119,7 @@ def copy_lessons(folder: Path) -> list[str]:
         copied = {}
     messages = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb"), source / "../docs/glossary.md"]):
-        name = lesson.relative_to(source).as_posix().removeprefix("../")  # JupyterLab reads ../docs at its root as docs
+        name = lesson.relative_to(source).as_posix().removeprefix("../")  # at JupyterLab's root, ../docs means docs
         target = folder / name
         content = lesson.read_bytes()
         new = sha256(content).hexdigest()

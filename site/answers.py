@@ -213,10 +213,9 @@ def eleventh() -> dict[str, Any]:
 
 
 def on_card() -> dict[str, Any]:
-    name, device, tokens = bits.CASE
-    linear, other, rest = bits.sizes(name, tokens)
+    (name, device, tokens), (linear, other, rest) = bits.CASE, bits.sizes(bits.CASE[0], bits.CASE[2])
     question = f"{name} has {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens "
-    question += f"takes {rest:,} bytes besides weights. {usable(card_of(device)):,} bytes of a {device} are usable. "
+    question += f"takes {rest:,} bytes besides weights. On the {device}, {usable(card_of(device)):,} bytes are usable. "
     question += "With NF4 and double quantization, give the peak in GiB. Then give the most bits that fit:"
     return ask(question, checks.check_card(..., ...).right)
 
@@ -345,7 +344,8 @@ def forms() -> dict[str, dict[str, Any]]:
             {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01)},
         ),
         "carried": ask(
-            "Of the three LoRAs with alpha = 16, how many points apart are the best and the worst? And your next run?",
+            "Of the three LoRAs with alpha = 16, how many points apart are the best and the worst? The highest "
+            "accuracy in the table is at its edge. To see how high it can climb, what would you try next?",
             checks.check_carried(..., ...).right,
             sealed=True,
         ),

@@ -5,23 +5,18 @@ The exit code is 1 if a room exceeds its budget or a file is in no room.
 
 import sys
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 COUNTED = ("lora_*/**/*.py", "tests/**/*.py", "benchmarks/*.py", "site/*.py", "lora_*/**/*.js")
 
 
-def sizes(root: Path, budgets: Mapping[str, int]) -> dict[str, int]:
-    """Return the lines of each room by its pattern; a file that no pattern matches is a room of its own."""
+def report(root: Path) -> tuple[str, list[str]]:
+    """Return a table of the rooms, and what is wrong; a file that no pattern matches is a room of its own."""
+    budgets: dict[str, int] = tomllib.loads((root / "budgets.toml").read_text(encoding="utf-8"))
     remaining = {path: path.read_bytes().count(b"\n") for pattern in COUNTED for path in root.glob(pattern)}
     lines = {room: sum(remaining.pop(path, 0) for path in list(root.glob(room))) for room in budgets}
-    return lines | {path.relative_to(root).as_posix(): n for path, n in remaining.items() if n}
-
-
-def report(root: Path) -> tuple[str, list[str]]:
-    budgets: dict[str, int] = tomllib.loads((root / "budgets.toml").read_text(encoding="utf-8"))
-    lines = sizes(root, budgets)
+    lines |= {path.relative_to(root).as_posix(): n for path, n in remaining.items() if n}
     table = [f"{'room':34} {'lines':>7} {'budget':>7}"]
     table += [f"{room:34} {n:>7,} {budgets.get(room, 0):>7,}" for room, n in lines.items()]
     for top in dict.fromkeys(room.split("/")[0] for room in lines if room.endswith(".py")):

@@ -63,12 +63,10 @@ def test_local_sweep_does_not_need_dask(monkeypatch):
     assert CliRunner().invoke(commands, ["sweep", "--share", "2/2"]).exit_code == 0
 
 
-PACKAGES = {"lora_lab", "lora_course"}  # they look up their public names on use, which is no import
-
-
 def test_no_circular_imports():
-    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
-    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules - PACKAGES}
+    packages = {"lora_lab", "lora_course"}  # they look up their public names on use, which is no import
+    graph = grimp.build_graph(*packages, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules - packages}
     assert len(imports) > 100
     TopologicalSorter(imports).prepare()  # raises CycleError
 

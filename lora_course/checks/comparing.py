@@ -19,7 +19,7 @@ LEAST, MOST = 0.1, 5  # limits of a margin, in points
 BUT = " but within the margin"
 WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
 ENDS = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.0005, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
-ENDS += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, with the midpoint within one
+ENDS += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than twice the margin, with the midpoint inside the margin
 
 
 def _inside(low: float, high: float, margin: float) -> bool:
@@ -85,7 +85,7 @@ class Defense:
 
 
 def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
-    """Judge the student's word and sentence; `told` is shown before the question about the word."""
+    """Judge the student's verdict (a word) and sentence; `told` is shown before the question about the verdict."""
     if unsolved(word):
         return Verdict(None, f"{told}\n{TEXTS['rule']}\nThe words: {', '.join(WORDS)}")
     if (word := letters(str(word))) != right.word:

@@ -12,9 +12,9 @@ from lora_lab.accounting.units import binary
 from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
-SHORTEST = 32  # tokens; the stored fits start at this length
+SHORTEST = 32  # tokens; the stored estimates of memory start at this length
 NEAR = 0.95  # fraction of the longest possible text that counts as long enough
-ALMOST = 0.02  # fraction of the card's usable memory
+ALMOST = 0.02  # an excess below this fraction of the card's usable memory almost fits
 HINTS = texts("hints")["longest_row"]
 TEXTS, PARTS = texts("fit"), ("weights", "logits", "activations")
 ROW = TEXTS["row"]

@@ -1,4 +1,4 @@
-"""Exercises for lesson 03 (knobs): the loss that a low-rank student keeps, and three rates around the best."""
+"""Exercises for lesson 03 (knobs): the loss that a low-rank student can't remove, and three rates around the best."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
-SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update, and its possible ranks (the first without a name)
+SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update, and its possible ranks (the first if there is no name)
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
 LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
@@ -33,7 +33,7 @@ def teacher() -> torch.Tensor:
 
 @exercise
 def check_missed(missed: Callable[[int, int], float]) -> Verdict:
-    """Lesson 03: check f(r, R), the fraction of the loss that a student of rank r keeps if `teacher()` has rank R."""
+    """Lesson 03: check f(r, R), the share of the loss that a rank-r student can't remove if `teacher()` has rank R."""
     near: dict[str, Callable[[int, int], float]] = {
         "the loss is already squared: it needs no root": lambda r, R: (1 - r / R) ** 0.5,
         "that is the share that the student removes: what is left?": lambda r, R: r / R,
@@ -81,7 +81,7 @@ def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """From other alphas, estimate the lowest and highest rates (to two digits) whose gap to the best may be luck.
+    """From other alphas, estimate the lowest and highest rates (to two digits) that may trail the best only by luck.
 
     A higher alpha needs a lower rate, so each row's rates are scaled by 1 / sqrt(alpha) before losses are averaged.
     """

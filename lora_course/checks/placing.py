@@ -11,7 +11,7 @@ from lora_course.checks.comparing import PAIRS, defended, defense, scores
 from lora_course.checks.verdict import Number, Verdict, exercise, parts, unsolved
 from lora_lab import LoRA, params
 
-RANK, BUDGET = 32, ("q", "v")  # the budget of the first exercise is the parameter count of these
+RANK, BUDGET = 32, ("q", "v")  # the first exercise's budget: LoRA's parameter count at this rank on q,v
 PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
 WHY = f"{{}} cost no more than rank {RANK} on q,v"
 GAP, PILOT = 1.5, 3  # points; seeds

@@ -42,7 +42,7 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
 
 
 def facts(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return n random keys and the random value that each has to return, both of shape (n, WIDTH)."""
+    """Return n random keys and the random value that each key must retrieve, both of shape (n, WIDTH)."""
     keys, values = np.random.default_rng(n).normal(size=(2, n, WIDTH))
     return keys, values / np.linalg.norm(values, axis=1, keepdims=True)
 

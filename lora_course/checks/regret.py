@@ -1,4 +1,4 @@
-"""Exercises for lesson 15 (no regret): the lowest point of a parabola, and what eighteen published runs compare."""
+"""Exercises for lesson 15 (no regret): the lowest point of a parabola, and what eighteen published runs show."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +29,6 @@ def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
 
 @exercise
 def check_carried(apart: Any, then: Any) -> Verdict:
-    """Lesson 15: check how far apart three of 18 runs with the same alpha are, and what to run next."""
+    """Lesson 15: check how far apart the three runs with alpha 16 are (of 18 runs), and what to run next."""
     hint = "give a number, and one of: " + ", ".join((*THEN.replies, *THEN.right))
     return parts({"apart": APART, "then": THEN}, (apart, then), hint)

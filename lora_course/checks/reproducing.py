@@ -82,7 +82,7 @@ def published(name: str) -> tuple[float, float]:
 
 @exercise
 def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
-    """Lesson 18: check a published gap's standard error and the gap needed, in points, and what the pair shows."""
+    """Lesson 18: check a published gap's standard error and the gap beyond luck, in points, and what the pair shows."""
     spreads = [math.sqrt(p / 100 * (1 - p / 100)) for p in published(name)]
     exact = 100 * math.hypot(*spreads) / math.sqrt(RTE)
     errors = {

@@ -11,7 +11,7 @@ from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdict
 
 EIGHT = tuple(VARIANTS.values())
-LABELS = {name: label for name, label in VARIANTS.items() if label.startswith(PLAIN)}  # tuned over plain LoRA's rates
+LABELS = {name: label for name, label in VARIANTS.items() if label.startswith(PLAIN)}  # tried at plain LoRA's rates
 
 AS_PLAIN = Function(
     cases=[(64, 64), (16, 8), (8, 4), (32, 1)],

@@ -181,7 +181,7 @@ def letters(text: str) -> str:
 
 @dataclass(frozen=True)
 class Function(Right):
-    """The right function, with which a student's function is compared in every case, and replies to wrong ones.
+    """The right function, the cases in which a student's function must agree with it, and replies to wrong ones.
 
     near     {reply: wrong function}; for other wrong functions, the reply is `fallback`
     several  the reply if a function returns a list
@@ -221,7 +221,7 @@ class Function(Right):
 
 
 def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answer], why: str, fallback: str) -> Verdict:
-    """Judge an answer by whether it is the `same` as the right one or as a wrong one in `near`, {reply: wrong}."""
+    """Judge an answer: `same` says whether it equals the right one or a wrong one in `near`, {reply: wrong}."""
     if same(right):
         return Verdict(True, why)
     return Verdict(False, next((reply for reply, wrong in near.items() if same(wrong)), fallback))

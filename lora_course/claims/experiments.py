@@ -235,7 +235,7 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
 
 
 def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
-    """Is a variant better than plain LoRA? The claim fails if the 95% interval excludes a gain of the margin.
+    """Is a variant better than plain LoRA? The claim fails if the interval excludes a gain as large as the margin.
 
     Our runs use tuned learning rates. `one_rate`: also count PEFT's suite (at one rate) if it has the variant.
     """
@@ -289,9 +289,9 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
-    """Is LoRA's best rate `times` times that of full fine-tuning, up to a factor `within`, wherever both were tuned?
+    """Is LoRA's best rate full fine-tuning's x `times`, to within a factor of `within`, wherever both were tuned?
 
-    Our cases are those of lesson 15; each is undecided if only part of its 95% interval is in this range.
+    Our cases are those of lesson 15; each is undecided if its 95% interval is only partly within that factor.
     `reported`: count published ratios as undecided cases, since they have no interval.
     """
     low, high, cases = times / within, times * within, []
@@ -314,7 +314,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to 32, does LoRA's best loss rise more than full fine-tuning's, by over `by` nats (95% interval)?"""
+    """From batch 8 to 32, does LoRA's best loss rise over `by` nats more than full fine-tuning's (95% interval)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)

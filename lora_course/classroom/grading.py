@@ -315,7 +315,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge those of its calls that have the same check and constants as a call of the lesson."""
+    """Run a cell, then judge its calls whose check and constants match a call of the lesson."""
     started = time.monotonic()
     reply = kernel.execute(cell.source)
     row["cell_seconds"].append(time.monotonic() - started)

@@ -91,7 +91,7 @@ def call(index: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    The hook blocks writes outside `folder`, new processes, and network access. The hook only prevents accidents:
+    The hook blocks writes outside `folder`, new processes, and network access. It guards only against accidents:
     ctypes bypasses it, and C code such as `torch.save` raises no audit event.
     """
     from lora_course import checks

@@ -1,4 +1,4 @@
-"""Show the three main panels on a projector: a Voila page without code, on this machine only and offline."""
+"""Show the three main panels on a projector: a Voila page without code, served offline and only to this machine."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ OPTIONS = {
     "Voila.ip": "127.0.0.1",
     "Voila.open_browser": False,
     "Voila.auto_token": True,  # from JUPYTER_TOKEN, because other users can read command lines
-    "VoilaConfiguration.template": "lora-lab",  # in voila/: Voila's own page loads icons from a CDN
+    "VoilaConfiguration.template": "lora-lab",  # in voila/, because Voila's own template loads icons from a CDN
 }
 
 

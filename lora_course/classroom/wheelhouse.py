@@ -115,8 +115,8 @@ def gather(
 ) -> dict[str, Any]:  # fmt: skip
     """Add everything for these machines to the folder, and return the manifest. Options: `lora-lab wheelhouse --help`.
 
-    Raises: BadValue without uv, for a folder with other content, or if torch would bring CUDA; Failed, which
-    names the package and the machine, if uv or pip cannot get a package.
+    Raises: BadValue if uv is missing, the folder has other content, or torch would come with CUDA; Failed if uv or
+    pip cannot get a package (the message names it and the machine).
     """
     from lora_lab.training import assets
 
@@ -321,7 +321,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     if assets:
         print("unpacking models and data (a minute)", flush=True)
         _install("unpack models and data", python, "-m", "lora_course", "fetch", "--from", house / "assets")
-    write_atomically(folder / ".venv" / ".lab", f"{house}\n".encode())  # make's stamp, to prevent a reinstall
+    write_atomically(folder / ".venv" / ".lab", f"{house}\n".encode())  # the stamp that tells make not to reinstall
     start = folder / ("start.cmd" if os.name == "nt" else "start.sh")
     if not start.exists():  # a clone has its own
         write_atomically(start, (CMD if os.name == "nt" else SH).encode())

@@ -15,12 +15,12 @@ from lora_lab.cli.shared import JSON, aligned, say, tell
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import check_writable, write_atomically
 
-DIRECTORY = click.Path(file_okay=False)
+DIRECTORY, FILE = click.Path(file_okay=False), click.Path(dir_okay=False)
 
 
 @click.command()
 @click.option("--preflight", is_flag=True, help="Check whether this machine is ready for a course.")
-@click.option("--out", default=None, help="With --preflight: file for the results, which you send to your teacher.")
+@click.option("--out", type=FILE, help="With --preflight: file for the results, which you send to your teacher.")
 @click.option("--dir", "folder", type=DIRECTORY, help="With --preflight: folder for the lab; default: the current one.")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="With --preflight: the port; default: 8888.")
 @click.option("--collect", default=None, help="Print a table of all --preflight files in this folder.")
@@ -56,7 +56,7 @@ def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) 
 @click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
 @click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
 @click.option("--tweets", is_flag=True, help="Include the tweets, which contain abusive language.")
-@click.option("--upgrade", is_flag=True, help="Use the newest versions instead of the versions of the last call.")
+@click.option("--upgrade", is_flag=True, help="Use the newest versions instead of those from the last run.")
 @click.option("--check", is_flag=True, help="Only verify the folder, byte by byte.")
 @JSON
 def wheelhouse(
@@ -171,7 +171,7 @@ def class_(file: IO[bytes], as_json: bool) -> None:
 
 
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
-    """Summarize exercises and first predictions, most-missed first, and results; the `std` of one value is None."""
+    """Summarize exercises and first-attempt predictions (most missed first), and results; one value's `std` is None."""
     guesses = [(r.lesson, guess) for r in receipts for guess in r.ranges]
     checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
     results = _grouped((r.lesson, name, value) for r in receipts for name, value in r.notes.items())

@@ -49,7 +49,7 @@ def patient(letter: str, place: str | Path = "patients") -> Path:
 
 
 def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
-    """Return a function that saves the working adapter with changed tensors and without the header of our own files."""
+    """Return a function that saves the working adapter with changed tensors and without our metadata."""
 
     def make(folder: Path) -> None:
         shutil.copytree(SOUND, folder)

@@ -39,7 +39,7 @@ def best_rates(row: Mapping[str, Any]) -> list[float]:
 
 
 def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
-    """Return a ratio of best rates, given as log2 for each seed, and its 95% interval over seeds."""
+    """Return the ratio of two methods' best rates (log2, one for each seed), and its 95% interval over seeds."""
     mean, low, high = mean_interval([a - b for a, b in zip(over, under, strict=True)])
     return 2**mean, 2 ** (low or nan), 2 ** (high or nan)
 

@@ -57,7 +57,7 @@ class Rewarded(Pack):
 
 @torch.inference_mode()
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
-    """Return the fraction of `kjv` passages whose first half is nearest to its own second (cosine of mean embeddings).
+    """Return the share of `kjv` passages whose first half is nearest to its own second half (cosine of mean vectors).
 
     The pretrained MiniLM was made for matching texts. The classification head is not used.
     """

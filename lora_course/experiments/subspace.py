@@ -75,8 +75,8 @@ def amplification(update: Update) -> dict[str, float]:
     """Return how much of W lies in dW's directions, compared with W's strongest directions and random ones (Table 7).
 
     update   ||dW||_F
-    in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, W, and a random matrix:
-             the root mean square over all random U and V, ||W||_F r / sqrt(m n), gives Table 7's 0.02 and 0.33
+    in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, from W, or random;
+             `in_random` is the root mean square over all U and V, ||W||_F r / sqrt(m n): Table 7's 0.02 and 0.33
     factor   ||dW||_F / ||U^T W V||_F, U and V from dW. The paper's V is (r, n); here it is (n, r).
     """
     weight, rank = update.weight, len(update.values)

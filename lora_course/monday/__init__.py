@@ -130,14 +130,14 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     Raises: BadValue for unknown columns, fewer than ten different rows, or fewer than two labels.
     """
     table = json_rows(Path(data), *KINDS[1]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
-    rows = [row for _, row in table]
+    rows = [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for _, row in table]
     types = {"label": (str, int)}  # the others are texts
     filled = {k for k in (rows or [{}])[0] if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:
         found = ", ".join(sorted(filled)) or "nothing"
         raise BadValue(f"{data} has {found} in every row: each row needs text,label or prompt,response")
-    rows = [{name: row[name] for name in columns} for row in rows]
+    rows = [{name: str(row[name]) for name in columns} for row in rows]
     rows = list({str(row): row for row in rows}.values())
     if len(rows) < 10:
         raise BadValue(f"{data} has {len(rows)} different rows: training, validation and test need at least 10")

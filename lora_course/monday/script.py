@@ -53,10 +53,10 @@ def read() -> tuple[list[dict], list[str]]:
     with open(DATA, newline="", encoding="utf-8-sig") as file:
         lines = dropwhile(str.isspace, file)
         rows = list(map(json.loads, filter(str.strip, lines)) if DATA.endswith(".jsonl") else csv.DictReader(lines))
-    rows = [{name: row[name] for name in COLUMNS} for row in rows]
+    rows = [{name: str(row[name]).strip() for name in COLUMNS} for row in rows]
     rows = list({str(row): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)
-    return rows, sorted({row["label"] for row in rows}, key=str) if "label" in COLUMNS else []
+    return rows, sorted({row["label"] for row in rows}) if "label" in COLUMNS else []
 
 
 def encode(row: dict, tokenizer, labels: list[str]) -> dict:

@@ -1,4 +1,4 @@
-"""Two adapters mixed on one base: how the certainty of each answer changes with the share of the second one."""
+"""Two adapters mixed on one base: how the certainty of each answer changes with the second adapter's share."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,7 +27,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     sure = T.Bytes().tag(sync=True)  # (shares, texts); 255 means certain
     texts = T.List(T.Unicode()).tag(sync=True)
     share = T.Float(0.5).tag(sync=True)
-    logits = T.Bool(True).tag(sync=True)  # also show the adapters' mixed logits, which differ from the mixed adapter's
+    logits = T.Bool(True).tag(sync=True)  # also show mixed logits, which differ from the logits of mixed weights
 
     def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
         values = np.array([np.asarray(row, float) for row in sure])

@@ -20,7 +20,7 @@ from lora_lab.training.chat import Chat, question
 from lora_lab.training.generate import Decoding, generate
 from lora_lab.widgets.base import Background, LivePanel
 
-TOLD = "told"  # the name of the base with an instruction, in tables
+TOLD = "told"  # in tables, the name of the base with an instruction
 STORED = "data/results/styles/voices.json"
 STRENGTHS = [0.0, 0.5, 1.0, 1.5, 2.0]
 CAPTAIN = (

@@ -80,7 +80,7 @@ def _label(layout: Any, text: str, where: str) -> float:
 def _tsv(layout: Any, file: Path) -> Iterator[tuple[str, list[Any]]]:
     """Yield tab-separated lines as pairs (place, cells); a first line that has the column names is a header."""
     places = list(layout.places)
-    for number, line in enumerate(text_of(file).split("\n"), 1):
+    for number, line in enumerate(text_of(file, newline="").replace("\r\n", "\n").split("\n"), 1):
         cells = line.split("\t")
         if number == 1 and set(layout.columns) <= set(cells):
             places = [cells.index(name) for name in layout.columns]

@@ -44,7 +44,6 @@ TITLE = "{table}: {row}, {model}, {task} ({variant})"  # of a recipe
 TABLES, VARIANTS = ("table2", "table3"), ("paper", "repo")
 GLUE = [name for name in FACTS["tasks"] if name != "e2e"]
 DEBERTA, DTYPE = "deberta-v2-xxlarge", "bf16"  # DTYPE of the base, for predictions
-NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, but this lab trains only the head"
 
 
 class Given(NamedTuple):
@@ -278,8 +277,6 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
     def item(what: str, kind: str, **values: str) -> dict[str, str]:
         return {"what": what, "bring": FACTS["missing"][kind].format(**values)}
 
-    if recipe.model == DEBERTA:
-        yield item("code", "code", not_run=NOT_RUN)
     try:
         if path is None:
             raise NotFound("no folder is given")
@@ -336,13 +333,10 @@ def run(
     Raises: NotFound or BadValue, before training starts.
     """
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
-    title = TITLE.format_map(vars(recipe))
-    if recipe.model == DEBERTA:
-        raise BadValue(f"{title} can be planned here but not run: {NOT_RUN}")
     if recipe.task == "e2e":
         check_installed()
     if start and not recipe.warm:
-        raise BadValue(f"{title} does not start from another adapter: omit start")
+        raise BadValue(f"{TITLE.format_map(vars(recipe))} does not start from another adapter: omit start")
     name = _task_name(recipe, data)
     loaded = load_task(name, max_length=recipe["max_length"], download=download)
     full = _steps_of(recipe, len(loaded.train))
@@ -392,7 +386,7 @@ def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[
 
 
 def _seed_result(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, Any]:
-    """Report a run as the paper does, without any text of the data.
+    """Report a run as the paper does, without any text from the data.
 
     best   the epoch with the best dev score, as the paper reports; selecting on that score biases it upward
     last   the last epoch, which involves no selection

@@ -4,10 +4,10 @@
 
 Names are matched literally and then masked, so "Raja Indian Cuisine" does not count as a cuisine. The other slots have
 patterns for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use them
-interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, the
-patterns find 92.0% of the slots correct in the validation file (26,825 slots) and 91.3% in the test file (31,466). The
+interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, they
+judge 92.0% of the slots to be correct in the validation file (26,825 slots) and 91.3% in the test file (31,466). The
 measure follows Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al.
-2020, the challenge's findings (not read by us).
+2020, on the findings of the E2E challenge (we have not read either paper).
 """
 
 import re

@@ -20,7 +20,8 @@ from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes
 
 MARKS = {"holds": ("✓", BLUE), "fails": ("✗", RED), "undecided": ("?", BLACK), "not tested": ("–", GRAY)}
 COLUMNS = {0: "finding", 34: "the paper ◇", 46: "ours ●\n(95% or range)", 62.5: "needed: the whole\nline in the blue"}
-START, END, VERDICT = 75, 88, 89.5  # where the drawn intervals and the verdicts are
+SHORT = {0: "finding\nours ● (95% or range)", 44: "\nneeded", 69: "the paper ◇"}  # half as wide, for phones
+START, END, VERDICT = 75, 88, 89.5  # positions of the drawn intervals and of the verdicts
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 PRINTED = re.compile(r"(?<![-(\w.])(\d+\.?\d*)")  # numbers, except in parentheses or names
 BOUNDS = {"better": 0.0, "worse": 0.0, "no worse": -1.0, "no better": -1.0, "equal": -1.0}
@@ -72,7 +73,7 @@ class Effect(NamedTuple):
 
 
 def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
-    """Return the effects of one result.json that have values or, if `short`, only the one that decides the finding."""
+    """Return the effects of one result.json that have values; if `short`, only the effect that decides the finding."""
     rows = list[Effect]()
     for label, spec in described()[result["item"]]["shown"].items():
         with suppress(KeyError, StopIteration):
@@ -81,7 +82,7 @@ def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
 
 
 def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """In `spec`, the entry `paper` lists rows that have the paper's numbers, if these are not the pair's own rows."""
+    """In `spec`, `paper` lists the rows with the paper's numbers, if these rows are not the pair's own."""
     first, second, wanted = described()[result["item"]]["pairs"][spec["pair"]]
     verdict, percent = result["verdicts"][spec["pair"]], "%" in result["axis"]
     margin, form = verdict["margin"], ".1f" if percent else ".3f"
@@ -152,10 +153,10 @@ def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture
     heads = [i for i, group in enumerate(groups) if group not in groups[:i]]
     places = [i + sum(head <= i for head in heads) for i in range(len(rows))]  # below its item's heading
     bottom = len(rows) + len(heads)
-    picture, axes = new_axes(9, 1 + 0.4 * bottom)
+    picture, axes = new_axes(4.4 if short else 9, 1 + 0.4 * bottom)
     axes.axis("off")
     axes.set(xlim=(0, VERDICT if short else 100), ylim=(bottom + 0.3 * (not short) - 0.4, -1.4))
-    for x, column in COLUMNS.items():
+    for x, column in (SHORT if short else COLUMNS).items():
         axes.text(x, -1, column, va="center", fontsize=9.5, color=GRAY)
     for y, row in zip(places, rows, strict=True):
         _draw(axes, y, row, short)
@@ -163,10 +164,9 @@ def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture
         axes.text(0, places[i] - 1, groups[i], va="center", fontsize=10, fontweight="bold")
         axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
     if not short and any(row.open and row.inside for row in rows):
-        axes.text(
-            0, bottom, "A black line in the blue is undecided because several pairs are compared (Holm).", color=GRAY
-        )
-    picture.suptitle("Findings on small models." if short else headline(complete), fontsize=12, fontweight="bold")
+        note = "A black line in the blue is undecided because several pairs are compared (Holm)."
+        axes.text(0, bottom, note, color=GRAY)
+    picture.suptitle("Is the whole line in the blue?" if short else headline(complete), fontsize=12, weight="bold")
     picture.alt = " ".join([picture.get_suptitle(), *(_describe(row, short) for row in rows)])
     return picture
 
@@ -187,14 +187,16 @@ def named(item: str) -> str:
 
 def _draw(axes: Any, y: int, row: Effect, short: bool) -> None:
     mark, color = MARKS["undecided" if short else row.outcome]
-    for x, text in zip(COLUMNS, (row.label + f"\n{named(row.item)}" * short, *row.texts), strict=True):
-        axes.text(x, y, text, va="center", fontsize=9.5)
+    _, ours, needed = (text.replace("\n", " ") for text in row.texts)
+    texts = (f"{named(row.item)}: {row.label}\n{ours}", f"\n{needed}") if short else (row.label, *row.texts)
+    for x, text in zip(SHORT if short else COLUMNS, texts, strict=False):
+        axes.text(x, y, text, va="center", fontsize=8.7 if short else 9.5)
     axes.text(VERDICT, y, f"{mark} {row.outcome}" * (not short), va="center", fontsize=10, color=color, weight="bold")
     ends = [end for end in (row.low, row.high, *row.paper, *row.holds) if math.isfinite(end)]
-    least, span = min(ends), max(ends) - min(ends) or 1.0
+    start, least, span = 68 if short else START, min(ends), max(ends) - min(ends) or 1.0
 
     def at(value: float) -> float:
-        return min(END, START + (END - START) * (0.06 + 0.8 * (value - least) / span))
+        return min(END, start + (END - start) * (0.06 + 0.8 * (value - least) / span))
 
     axes.barh(y, at(row.holds[1]) - at(row.holds[0]), 0.8, left=at(row.holds[0]), color=BLUE, alpha=0.16)
     axes.plot([at(row.low), at(row.high)], [y, y], color=color, linewidth=2)

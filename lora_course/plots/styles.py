@@ -7,16 +7,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from lora_lab.plots import BLUE, Picture
+from lora_lab.plots import BLUE, Picture, new_axes
 
 
 def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
     """Draw adapters as rows and voices as columns; frame each column's lowest value (ideally, its own adapter's)."""
     numbers = pd.DataFrame(table).T
     rows, columns = list(table), list(next(iter(table.values())))
-    size = (1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows))
-    picture = Picture(figsize=size, dpi=130, layout="constrained", facecolor="white")
-    axes = picture.subplots()
+    picture, axes = new_axes(1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows))
+    picture.set_dpi(130)
     excess = np.log((numbers / numbers.min()).to_numpy())  # per column: 0 for the lowest perplexity
     shade = excess / np.maximum(excess.max(0), 1e-9)  # 0 for the lowest, 1 for the highest: columns aren't comparable
     axes.imshow(-shade, cmap="cividis", aspect="auto")
@@ -24,9 +23,8 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
         axes.text(j, i, f"{number:.1f}", ha="center", va="center", color="white" if shade[i, j] > 0.4 else "black")
         if excess[i, j] == 0:
             axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=BLUE, linewidth=3))
-    axes.set(xlabel="voice of the held-out answers", ylabel="adapter in use")
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set(xlabel="voice of the held-out answers", xticks=range(len(columns)), xticklabels=columns)
+    axes.set(ylabel="adapter in use", yticks=range(len(rows)), yticklabels=rows)
     lost = [f"{voice} (most likely under {best})" for voice, best in numbers.idxmin().items() if best != voice]
     finding = "Each voice is most likely under its own adapter"
     if lost:
@@ -36,7 +34,6 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
     title = "\n".join(textwrap.fill(line, width) for line in lines)
     picture.set_figheight(picture.get_figheight() + 0.15 * title.count("\n"))
     picture.suptitle(title, fontsize=9, x=0.01, ha="left")
-    picture.alt = f"{finding}. " + " ".join(
-        f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
-    )
+    shown = {row: ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) for row in rows}
+    picture.alt = " ".join([f"{finding}.", *(f"{row}: {numbers}." for row, numbers in shown.items())])
     return picture

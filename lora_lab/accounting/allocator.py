@@ -15,7 +15,7 @@ Block = tuple[bool, int, int]  # whether it is in the small pool, and its first 
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes). 0 bytes frees a storage."""
+    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes); 0 bytes means freed."""
     segments, blocks = list[Block](), dict[int, Block]()
     pools: tuple[dict[int, int], ...] = ({}, {})  # (large, small): ends of free blocks by start
     total = peak = 0
@@ -34,7 +34,8 @@ def reserved(events: Iterable[tuple[int, int]]) -> int:
                     del pools[small][start]
                     total -= end - start
         elif size == 0:
-            release(*blocks.pop(number))
+            if number in blocks:  # CTRL replaces a buffer in its first step, but `events` may repeat that step
+                release(*blocks.pop(number))
         else:
             size = -(-size // 512) * 512
             small = size <= MIB

@@ -25,7 +25,7 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     A case that cannot be interpolated is traced instead; see `of_estimate`. Raises: see `memory`.
     """
     config = memory.checked(model, method, setup)
-    several = replace(setup, batch=max(2, setup.batch))  # for one row, the peak is the same
+    several = replace(setup, batch=max(2, setup.batch))  # this film has the right peak for one row, too
     try:
         regime = memory.regime_of(config, method, several)
         key = f"film {memory.key_of(method, setup, regime)}"
@@ -67,9 +67,7 @@ def film(step: Fit) -> dict[str, Any]:
         "changes": [list(change) for change in changes],
         "moments": folded(moments),
         "trained": step.trained,
-        "ranked": step.regime.ranked,
-        "low": step.regime.low,
-        "high": step.regime.high,
+        **{name: getattr(step.regime, name) for name in ("ranked", "low", "high")},
     }
 
 

@@ -100,7 +100,7 @@ class Fit:
         return replace(self, moments=[self.moments[i] for i in kept], coefficients=self.coefficients[kept])
 
     def to_json(self) -> dict[str, Any]:
-        """Convert the fit to plain values. Of the coefficients, only those that are not zero are kept."""
+        """Convert the fit to plain values. Only the nonzero coefficients are kept."""
         series = np.moveaxis(self.coefficients, 0, -1).ravel()  # over the moments, which compresses best
         at = np.flatnonzero(series)
         kept = {name: getattr(self, name) for name in ("labels", "moments", "trained", "flops")}
@@ -137,7 +137,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
         progress = tqdm(models, f"tracing {method.name}", leave=False, delay=1)
         *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, at) for n, at in progress)
     except LabError as error:
-        raise NoFit(str(error)) from error  # the exact step may still work, as a trace of it will show
+        raise NoFit(str(error)) from error  # tracing the exact step may still work
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
     check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # periods to add
@@ -154,7 +154,6 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
         indices = values[:, -1, 0]
         moments += [(phase, path.replace("*", f"{n:.0f}", 1)) for (_, path, *_), n in zip(steps, indices, strict=True)]
         coefficients.append(values[:, :-1])
-
     elements = sum(count * (n + slope * held_out[2]) for n, slope, _, count in _trained(runs, points, check_periods))
     if elements != sum(n for n, _ in check.trained):
         raise NoFit("the trainable tensors do not grow layer by layer")
@@ -163,8 +162,8 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, periods), flops.tolist())
 
 
-# A curve has the steps of a phase (operation, module with * for the layer index, changes at the first point), and the
-# live bytes after each as (steps, labels + 1, monomials). The last column is the layer index, which grows like them.
+# A curve has the steps of a phase (operation, module with * for the layer index, changes at the first point) and the
+# live bytes after each step: (steps, labels + 1, monomials). The last "label" is the layer index, extrapolated as well.
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 
@@ -211,7 +210,7 @@ def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: 
 
     The last tensor of each kind also stands for its kind in the added layers.
     """
-    lowest, rise = points[0][2], points[-1][2] - points[0][2] or 1  # the lowest rank, and the rise of the rank
+    lowest, rise = points[0][2], points[-1][2] - points[0][2] or 1  # the lowest rank, and the highest minus the lowest
     kinds = []
     for first, *_, last in (runs[0], runs[-1]):
         kinds.append(list[tuple[int, int, int]]())

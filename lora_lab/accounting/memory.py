@@ -44,7 +44,7 @@ FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not a
 OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # left out of a fit's conditions
 FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
 compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
-cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
+cached_version = lru_cache(version)  # reading a version takes 2 ms, which slows sliders down
 
 
 class Term(NamedTuple):
@@ -292,7 +292,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
 
 @lru_cache(maxsize=256)
 def _fit_of(text: str, regime: Regime) -> Fit:
-    """Parse a stored fit. Raises: NoFit if the reason why there is no fit is stored."""
+    """Parse a stored fit. Raises: NoFit if a reason is stored instead of a fit."""
     data = json.loads(text)
     if "refused" in data:
         raise NoFit(data["refused"])
@@ -301,7 +301,7 @@ def _fit_of(text: str, regime: Regime) -> Fit:
 
 @cache
 def presets(name: str) -> dict[str, str]:
-    """Return a model's shipped fits by key, as unparsed JSON: parsing all of them to use one would take longer."""
+    """Return a model's shipped fits by key, as JSON text, so that only the needed fit is parsed."""
     file = PRESETS / f"{name}.json.gz"
     return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
 
@@ -376,8 +376,7 @@ def largest(
     """
 
     def fits(n: int) -> bool:
-        changes: dict[str, Any] = {field: n}
-        step = estimated(replace(setup, **changes))
+        step = estimated(replace(setup, **{field: n}))  # type: ignore[arg-type]
         if step.mode == "traced" and field == "seq" and n >= SHORT:
             raise BadValue("this model's steps cannot be interpolated, and tracing many is slow: try a few lengths")
         return step.peak <= available
@@ -407,7 +406,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
 
     for name in ("shard", "checkpointing", "dropout", "padded", "outputs_kept", "master_weights"):
         if getattr(setup, name):
-            raise BadValue(f"{name} has no effect on generation, which is estimated on one device: omit it")
+            raise BadValue(f"{name} has no effect on generation, which is estimated on one device: omit {name}")
     a, config = architecture_of(model), checked(model, method or FullFineTuning(), setup)
     if a.task != "causal":
         raise BadValue(f"{a.name} is not a causal language model; pass one such as llama-3-8b")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # maximum number of layers, or of experts per layer, since each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
-# Types with a table of positions; that of a `PADDED` type has two rows that hold no position
+# Types with a table of positions; in a `PADDED` type's table, two rows hold no position
 PADDED = (
     "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl",
 )  # fmt: skip
@@ -43,6 +43,7 @@ TABLES = (
     *PADDED, *SHIFTED, "bert", "deberta-v2", "distilbert", "electra", "albert", "bart", "bigbird_pegasus", "blenderbot",
     "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
 )  # fmt: skip
+NEW_POOLER = "new pooler"  # the role of a pooler that the checkpoint lacks and that is trained as a head
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
@@ -85,7 +86,7 @@ class Module:
     @property
     def in_task_head(self) -> bool:
         """Whether the module belongs to the head that a task adds."""
-        return self.name.split(".")[0] in HEADS
+        return self.name.split(".")[0] in HEADS or self.role == NEW_POOLER
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,7 @@ def _shipped(name: str) -> Architecture:
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """Return the architecture of a model.
 
-    model   A zoo name, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or a
-            transformers model, which is described as it is.
+    model   As in `params`, or an `Architecture`. A transformers model is described as it is.
     With `num_labels`, describe a named model as a sequence classifier, including its head.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
@@ -251,8 +251,7 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
         config.num_labels = whole("num_labels", num_labels)
     loader = auto_class(config, classify=num_labels is not None)
     with _in_one_sentence(name), torch.device("meta"):
-        result: nn.Module = loader.from_config(config, attn_implementation="eager")
-    return result
+        return loader.from_config(config, attn_implementation="eager")  # type: ignore[no-any-return]
 
 
 def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
@@ -350,14 +349,15 @@ def _modules(model: nn.Module) -> Iterator[Module]:
     Experts that share a tensor are counted one by one, as model authors count them: gate, up and down of each expert.
     """
     from lora_lab.adapter_layer import out_by_in
-    from lora_lab.methods.attach import site_kind
+    from lora_lab.methods.attach import heads_of, site_kind
 
+    new_pooler = {module for name, head in heads_of(model) if name not in HEADS for module in head.modules()}
     seen: set[int] = set()
     for path, module in model.named_modules():
         parameters = dict(module.named_parameters(recurse=False))
         new = {name: p for name, p in parameters.items() if id(p) not in seen and p.numel()}
         seen |= {id(p) for p in parameters.values()}
-        role, kind = "+".join(roles_of(path)), site_kind(module)
+        role, kind = NEW_POOLER if module in new_pooler else "+".join(roles_of(path)), site_kind(module)
         if kind:
             outputs, inputs = out_by_in(module).shape
             sizes = {"weight": inputs * outputs, "bias": outputs if getattr(module, "bias", None) is not None else 0}

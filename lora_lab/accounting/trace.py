@@ -3,6 +3,7 @@
 A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.machine import BUILDING
 from lora_lab.methods.quant import quantize_model
 
+logging.getLogger(FakeTensorMode.__module__).disabled = True  # it prints the traceback of errors that are raised anyway
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # caches of keys and values only
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
@@ -49,7 +51,7 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     full_config.use_cache = False
     for name, value in vars(full_config).items():
         if ("dropout" in name or name.endswith("pdrop")) and not isinstance(value, bool):
-            setattr(full_config, name, setup.dropout)
+            setattr(full_config, name, float(setup.dropout))
     full_config.num_labels = setup.num_labels
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
@@ -65,8 +67,9 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
 def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
     """Attach the method, set the adapters' dtype and checkpointing, and return the part that each tensor belongs to."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    if method is not None:
-        method.attach(model)
+    with warnings.catch_warnings(action="ignore", category=LabWarning):  # about layers that stay frozen
+        if method is not None:
+            method.attach(model)
     for path, module in model.named_modules() if setup.adapter_dtype != "auto" else ():
         parameters = dict(module.named_parameters(recurse=False))
         for name, parameter in parameters.items():
@@ -127,8 +130,7 @@ def without_data(
         with fake, stand_ins(cuda):
             with torch.device("meta") if cuda else nullcontext():
                 model = build(config, setup)
-            with warnings.catch_warnings(action="ignore", category=LabWarning):  # about layers that stay frozen
-                parts = prepare(model, method, setup)
+            parts = prepare(model, method, setup)
             with Tracker() as tracker:
                 yield model, tracker, tracker.claim_model(model, parts)
     except LabError:
@@ -146,7 +148,6 @@ def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequenc
     for rank, same_rank in groupby(points, key=lambda point: point[2]):
         ranked = replace(method, rank=rank) if rank else method
         with without_data(config, ranked, setup) as (model, tracker, trained):
-            sizes = [(p.numel(), p.element_size()) for p in trained]
             weights = len(tracker.events)
             for batch, seq, _ in same_rank:
                 tracker.restart()
@@ -154,6 +155,7 @@ def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequenc
                 outputs = forward_backward(model, replace(setup, batch=batch, seq=seq), tracker)
                 tracker.enter(STEP)
                 end = len(tracker.events)
+                sizes = [(p.numel(), p.element_size()) for p in trained if p.grad is not None]  # AdamW skips the others
                 model.zero_grad()
                 del outputs
                 events = tracker.events[:weights], tracker.events[start:end], tracker.events[end:]

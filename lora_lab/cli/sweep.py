@@ -58,12 +58,7 @@ def sweep(
     if not recipes:  # there are more laptops than runs, which is fine
         tell(Swept(()).to_json() if as_json else f"share {share} of {len(all_recipes)} runs is empty: nothing to do")
         return
-    client = None
-    if dask:
-        from lora_lab.experiments.sweep import connect
-
-        client = connect(dask)
-    runner = Sweep(out, 1 if solo else side_by_side, again=again, client=client, download=download)
+    runner = Sweep(out, 1 if solo else side_by_side, again=again, client=dask or None, download=download)
     swept = runner.run(recipes, choose)
     tell(swept.to_json() if as_json else describe(swept))
     if swept.runs and swept.failed == len(swept):

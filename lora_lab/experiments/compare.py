@@ -107,7 +107,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of all methods under the same terms.
+    """The results of all methods under the same conditions.
 
     about   the JSON of the comparison without its methods
     rows    each method's part of the JSON; its `error` says why it is empty or lacks runs
@@ -164,7 +164,7 @@ def compare(
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. A number
              above 1 excludes `stop`; a script then needs `if __name__ == "__main__":`, since new processes import it.
     minutes  total time, which determines `steps`, see `steps_within`
-    again, pack   as in `Sweep`, such as a pack with another loss
+    again, pack   as in `Sweep`; for example, `pack` may use another loss
     terms    fields of `Terms` and of `Recipe`
     Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
     or doesn't fit the model is recorded with its error, and the others continue.
@@ -188,7 +188,7 @@ def compare(
     for recipe in recipes:
         with suppress(LabError):
             check([recipe])
-            break  # one possible method is enough to go on
+            break  # one method that can run is enough to go on
     else:
         check(recipes)  # raises the first recipe's error
     if shared.forgetting and not stopped():  # before processes share the cores
@@ -293,12 +293,10 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def costs_of(recipe: Recipe) -> dict[str, Any]:
     """Return the memory costs of a single run in bytes; omit those that are not covered or cannot be measured.
 
-    A stored run's `peak_bytes` is the peak of a process that trains a whole pack. Here, `peak_bytes` is the peak of a
-    real step on the longest batch, tracked tensor by tensor; compare it with the prediction for that step.
-
     adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
-    peak_bytes        measured peak of a real step; none for a method that does not train in steps
+    peak_bytes        peak of a real step on the longest batch, tracked tensor by tensor; none for a probe. In a stored
+                      run, `peak_bytes` is the peak of a process that trains a whole pack.
     added_tokens      tokens added to every row; a prefix adds none
     """
     try:
@@ -332,7 +330,7 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return and cache the steps per run for a comparison of about `minutes` here. Raises: BadValue if below FEWEST.
+    """Return and cache the steps per run of a comparison that takes about `minutes`. Raises: BadValue if below FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth

@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 ROOM = 0.9  # fraction of free memory that a measured step may need
 BATCH, SEQ = 4, 512  # size of a measured step
-TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps to time, ours and PEFT's
+TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps to time, both here and in PEFT
 PACKS, TASK, STEPS = (1, 4, 16, 64), "rt", 100
 Row = dict[str, Any]
 

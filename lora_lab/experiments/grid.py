@@ -68,13 +68,12 @@ class Grid:
         return list(dict.fromkeys(recipes))  # two rules may give the same alpha
 
     def _methods(self) -> list[Method]:
-        given = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
+        given: dict[str, Any] = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
         if not isinstance(own := self.method, LoRA):
             if any(values is not None for values in given.values()):
                 raise BadValue(f"only lora has a grid of ranks, alphas and targets, not {own.name}")
             return [own]
-        chosen: list[Any] = [getattr(own, name) if values is None else values for name, values in given.items()]
-        rank, alpha, targets = chosen
+        rank, alpha, targets = (getattr(own, name) if values is None else values for name, values in given.items())
         single = isinstance(targets, tuple) and not any("," in t or t == "all-linear" for t in targets)
         methods: list[Method] = []
         for t in [targets] if single else _list("targets", targets):

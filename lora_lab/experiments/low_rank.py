@@ -16,8 +16,7 @@ def decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Raises: BadValue for anything but a matrix of finite numbers.
     """
-    u, s, vt = np.linalg.svd(_checked(matrix), full_matrices=False)
-    return u, s, vt
+    return np.linalg.svd(_checked(matrix), full_matrices=False)
 
 
 def spectrum(matrix: np.ndarray) -> np.ndarray:

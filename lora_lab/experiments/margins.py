@@ -1,4 +1,4 @@
-"""Judge a comparison at every margin in advance, so that, in the browser, a panel only looks up results.
+"""Judge a comparison at every margin in advance, so that a panel in the browser only looks up results.
 
 A letter stands for an outcome: b (better), w (worse), e (equivalent), u (undecided), and B or W (better or worse, but
 within the margin).
@@ -51,7 +51,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
 
     difference, low, high   the difference and its 95% interval
     within                  90% intervals, [[index, low, high], ...], each valid from that index in `margins`
-    together, outcomes      a letter for each margin: with Holm's correction over this rival's methods, and without
+    together, outcomes      a letter for each margin, with and without Holm's correction over this rival's methods
     more                    for each undecided letter in `together`, the [seeds, rows] that would decide it
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}

@@ -170,7 +170,7 @@ def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] =
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
-        before = checks[0].get("loss", start) if checks and checks[0]["step"] == 0 else start  # not all have step 0
+        before = checks[0].get("loss", start) if checks and checks[0]["step"] == 0 else start  # some runs lack step 0
         last = checks[-1] if checks and checks[-1]["step"] > 0 else None
         learned = last is None or last.get("loss", start) < before - LEARNED
         losses = curve(record["history"]["loss"], recipe["steps"])
@@ -212,7 +212,7 @@ def shown(
     quality = {cell: sign * fmean(values) for cell, values in seeds.items() if values}  # higher is better
     start, width, names, columns = _columns(list(runs), list(rates))
     targets, best = list(dict.fromkeys(cell.targets for cell in runs)), {}
-    for name in targets:  # among cells without failures and with enough seeds: with few, a cell may be best by luck
+    for name in targets:  # only cells without failures and with enough seeds; a cell with few may be best by luck
         complete = [cell for cell in quality if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
         enough = max((len(seeds[cell]) for cell in complete), default=0) / 2
         if candidates := [cell for cell in complete if len(seeds[cell]) > enough]:
@@ -252,7 +252,7 @@ def _short(value: float, digits: int = 5) -> float:
 
 def _luck(cells: Iterable[Sequence[float]]) -> float | None:
     """Return 1.96 standard errors of the difference between two cells' means; None if no cell has several runs."""
-    # Median variance (cells close to collapse vary more), divided by chi-squared's median (Wilson-Hilferty).
+    # The median variance (cells close to collapse vary more) is divided by chi-squared's median (Wilson-Hilferty).
     repeated = [values for values in cells if len(values) > 1]
     variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
     return _short(1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated)))) if repeated else None
@@ -261,8 +261,8 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
     """Divide the axis of rates into columns; return (start, width, labels, the column of each rate).
 
-    Column n is centered at the rate 2^(start + n width). The width is the median step between the rates of a row, in
-    half octaves, halved until no two rates of a row share a column. A label is a column's most common rate or center.
+    Column n is centered at the rate 2^(start + n width). The width is the median step between rates in a row, rounded
+    to half octaves, then halved until no two of these share a column. A label is a column's center or most common rate.
     """
     rates = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
@@ -320,7 +320,7 @@ def _line(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
 
 
 def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
-    """Return how much the metric changes with the rate along one row, and with rank and alpha at their best rates."""
+    """Return how much the metric changes with the rate along one row, and with rank or alpha, each at its best rate."""
     moves, defaults = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))

@@ -1,7 +1,7 @@
 """Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
     train one seed of each -> from halfway on, stop those behind -> train the others' remaining seeds in the same way
-    -> choose the best mean on validation -> score the chosen configuration and its rivals on the test rows
+    -> choose the best mean on validation -> score it, and all within one standard error of it, on the test rows
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
 each step, so their training losses are paired. On new rows, training loss is as good a measure as validation loss.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import LEVEL, Pair, holm
+from lora_lab.experiments.statistics import Pair
 from lora_lab.metrics import goodness, main_metric, metric
 from lora_lab.training.member import Member
 from lora_lab.training.recipe import Recipe, describe, recipe_from
@@ -36,7 +36,7 @@ EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m benc
 def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Any, Any]:
     """Return the configurations to stop after this step: {configuration: leader}.
 
-    curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
+    curves    each configuration's training losses in nats, (seeds, at least `step`); all have the same seeds
 
     From halfway on, compare the means of the last 25 losses every 10 steps. The start is the mean of the first ten
     losses. Once the lowest mean is `LED` below the start, a configuration stops in two cases: its mean is within `FLAT`
@@ -62,8 +62,8 @@ class Race:
         self.seeds = list(dict.fromkeys(recipe.seed for recipe in recipes))
         self.configurations = list(dict.fromkeys(self.recipes.values()))
         shared = [{k: v for k, v in recipe.settings().items() if k not in OWN} for recipe in self.configurations]
-        if any(settings != shared[0] for settings in shared):
-            raise BadValue("choose=True compares configurations of one model, task and length: run a sweep for each")
+        if differ := {name for own in shared for name, _ in own.items() ^ shared[0].items()}:
+            raise BadValue(f"choose=True needs equal {' and '.join(sorted(differ))} in all runs: run separate sweeps")
         if len(recipes) < len(self.seeds) * len(self.configurations):
             raise BadValue("choose=True needs the same seeds for every configuration: omit --share")
         if not recipes[0].validations:
@@ -109,32 +109,33 @@ class Race:
                 member.end("stopped")
 
     def finalists(self, store: Store, runs: Iterable[Run]) -> list[list[Run]]:
-        """Return the runs by seed of the configuration with the best mean on validation, and then of its rivals.
+        """Return each finalist's runs by seed: first the configuration with the best validation mean, then its rivals.
 
-        A rival is a configuration that the stored validation rows, if any, don't distinguish from the best one.
+        A rival is at most one standard error (of the difference on the stored validation rows) behind the best one.
+        If stored rows are missing or their numbers differ, a configuration also counts as a rival.
         """
 
         def quality(group: Sequence[Run]) -> tuple[float, float]:  # the loss breaks ties
             last = [run.history["validation"][-1] for run in group]
             return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
 
+        def near(rows: Sequence[Any], best: Sequence[Any]) -> bool:
+            if len(shapes := {np.shape(row) for row in (*rows, *best)}) > 1 or () in shapes:
+                return True
+            pair = Pair(np.array(rows, dtype=float), np.array(best, dtype=float))
+            return -pair.difference <= pair.error
+
         ended = self._by_configuration(run for run in runs if run.status in (*FINISHED, UNSCORED))
         placed = sorted((group for group in ended.values() if len(group) == len(self.seeds)), key=quality, reverse=True)
         rows = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed]
-        p_values = [1.0] * len(rows[1:])
-        for i, rival in enumerate(rows[1:]):
-            if not any(row is None for row in rival + rows[0]):
-                pair = Pair(np.array(rival, dtype=float), np.array(rows[0], dtype=float))
-                p_values[i] = pair.p_difference if pair.difference < 0 else 1.0
-        return placed[:1] + [group for group, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
+        return [group for group, own in zip(placed, rows, strict=True) if group is placed[0] or near(own, rows[0])]
 
     def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
         """Return what `lora-lab sweep --choose` adds to its JSON.
 
-        `behind` in `stopped` is a leading run's hash; `saved` is what this saves over training and scoring all.
+        `behind` in `stopped` is a leading run's hash; `saved` is the saving over training and scoring all runs.
         """
-        finalists = [_summary(group) for group in self.finalists(store, runs)]
-        chosen, rivals = finalists[0] if finalists else None, finalists[1:]
+        chosen, *rivals = [_summary(group) for group in self.finalists(store, runs)] or [{}]
         stopped = []
         for recipe, cut in self._by_configuration(run for run in runs if run.status == BEHIND).items():
             step, seeds = max(len(run.history["loss"]) for run in cut), [run.recipe.seed for run in cut]
@@ -148,7 +149,7 @@ class Race:
         settings = chosen["recipe"] if chosen and len(self.seeds) > 1 else {}
         measured = MEASURED.items() <= settings.items() and not settings.get("examples")
         bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
-        return {"chosen": chosen, "rivals": rivals, "stopped": stopped, "saved": saved, "regret_bound": bound}
+        return {"chosen": chosen or None, "rivals": rivals, "stopped": stopped, "saved": saved, "regret_bound": bound}
 
     def _by_configuration(self, runs: Iterable[Run]) -> dict[Recipe, list[Run]]:
         """Group runs by configuration, in the order of the grid, with the seeds in ascending order."""

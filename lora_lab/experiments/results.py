@@ -23,7 +23,7 @@ from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, read
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task, task_of
 
 SETTINGS = [f.name for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")]
-FREE = ("seed", "subset", "start", "attention", "task")  # settings in which the runs of one score may differ; no others
+FREE = ("seed", "subset", "start", "attention", "task")  # the only settings in which runs scored together may differ
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
@@ -136,7 +136,7 @@ class Runs:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy of each finished run, by seed. Raises: BadValue if none finished, or without accuracies."""
+        """Test accuracy of each finished run, by seed. Raises: BadValue if no run finished or one has no accuracy."""
         for run in (runs := self._by_seed()):
             if "accuracy" not in run.metrics:
                 raise BadValue(f"{run.recipe.task} has no accuracy, only {', '.join(run.metrics)}: see `frame`")
@@ -236,11 +236,11 @@ class Collected(NamedTuple):
 
 
 def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Collected:
-    """Merge all stores in a folder or several, and in zip files inside them, into one.
+    """Merge all stores in one or more folders, and in the zip files inside them, into one store.
 
     If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
-    without runs. Also skip runs whose data file differs from that of the target store's runs or, if none of those
-    uses the file, from that of most other runs. Warn if runs of one recipe were trained in different dtypes.
+    without runs. If runs used different versions of a data file, keep only those with the target store's version
+    or, if it has none, the most common version. Warn if runs of one recipe were trained in different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, taken, repeated = Store(into), 0, 0

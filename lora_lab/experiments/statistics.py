@@ -6,9 +6,9 @@
     V_R = var_r(mean_s d) / N - noise / (S N) + 1 / N^2                   N - 1; V_S already includes the noise
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
-Simpler methods fail. A bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
-sign, which is 25% of the time if the variation between seeds dominates. A t-test with Satterthwaite's degrees of
-freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
+Simpler methods fail. A bootstrap over 3 seeds finds a difference between equal methods whenever all 3 differences have
+the same sign, which happens 25% of the time if the variation between seeds dominates. A t-test with Satterthwaite's
+degrees of freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
 The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, the
 fraction of rows that disagree is at least the margin; if fewer rows disagree, equivalence is tested with a
@@ -31,12 +31,12 @@ import scipy  # type: ignore[import-untyped]  # loads its slow submodules on fir
 from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import is_number
 
-Answers = Any  # an array of answers, or an object whose `scores` is one, such as `Runs`
+Answers = Any  # an array of answers, or an object with such an array as `scores`, like `Runs`
 Name = TypeVar("Name")
 LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
 MARGIN = 0.015  # margin of equivalence: 1.5 points of accuracy, or 0.015 nats per token for language models
 POWER = 0.8  # the probability of a decision with the extra data that a verdict suggests
-TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
+TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one row
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these, a verdict is out of reach
 OPEN = "far more rows and seeds would be needed to decide"
 MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely ranges of an estimated variance
@@ -143,7 +143,7 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN)
 def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = MARGIN) -> dict[Name, Verdict]:
     """Compare the first of each pair with the second; return the verdicts, with Holm's correction as in `verdicts`.
 
-    Use this if comparisons without a common opponent jointly support one statement. Raises: BadValue, see `verdict`.
+    Use this for comparisons that support one statement but have no common opponent. Raises: BadValue, see `verdict`.
     """
     checked = [_pair(a, b, margin, f"{name}", f"the opponent of {name}") for name, (a, b) in pairs.items()]
     differ, equal = holm([pair.p_difference for pair in checked]), holm([p.p_equivalence(margin) for p in checked])
@@ -209,7 +209,7 @@ class Pair:
         self._needed = dict[tuple[float, int], tuple[int | None, int | None]]()  # the same for `b` against `a`
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return variances of the mean difference, with degrees of freedom, (runs + 1,) each, for `more` new seeds."""
+        """For `more` new seeds, return variances of the mean difference and degrees of freedom, (runs + 1,) each."""
         of_seeds = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
         of_rows = self.row / rows + (self.unit / rows) ** 2
         return np.append(of_seeds, of_rows), np.append(self.freedom + more, max(rows - 1, 1))
@@ -248,7 +248,7 @@ class Pair:
         A new difference is normally distributed around the estimate. It is undecided if its interval includes 0 and is
         not inside the margin. Estimated variances follow chi-squared, so the result averages twenty values of each.
         """
-        if (size := (rows, more, level)) not in self._widths:  # the same size is asked for at many margins
+        if (size := (rows, more, level)) not in self._widths:  # many margins ask for the same size
             variance, freedom = self.parts(rows, more)
             chi_squared = 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES)
             estimated = variance[:, None] * chi_squared / freedom[:, None]  # (sources, 20)
@@ -284,7 +284,7 @@ class Pair:
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
-    """Return, for runs (seeds, rows), the variance of seed effects (can be negative), that of noise, and seeds - 1."""
+    """For runs (seeds, rows), return the variances of seed effects (can be negative) and of noise, and seeds - 1."""
     means, freedom = runs.mean(1, keepdims=True), len(runs) - 1
     noise = float(((runs - means - (runs.mean(0) - runs.mean())) ** 2).sum()) / (freedom * (runs.shape[1] - 1))
     return float(means.var(ddof=1)) - noise / runs.shape[1], noise, freedom

@@ -78,11 +78,11 @@ class Study:
         return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
-        """Return {name: verdict} for {name: (label, label)}, on seeds that finished in both, with Holm's correction."""
+        """Return {name: verdict} for {name: (label, label)}, on seeds both groups finished, with Holm's correction."""
         sides = {}
         for name, (first, second, *_) in pairs.items():
             a, b = self.groups[first], self.groups[second]
-            if len(a) == len(b):  # seed i of both is a pair
+            if len(a) == len(b):  # recipe i of a and recipe i of b are a pair
                 both = [pair for pair in zip(a, b, strict=True) if len(self._finished(pair)) == 2]
                 a, b = [own for own, _ in both], [other for _, other in both]
             runs = Runs(tuple(self._finished(a))), Runs(tuple(self._finished(b)))
@@ -99,7 +99,7 @@ class Study:
 
 
 def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
-    """Make methods from text such as "head,lora:rank=4:targets=q+v" (+ joins items), a method, or a list of both.
+    """Make methods from text such as "head,lora:rank=4:targets=q+v" (+ joins items), a method, or a list of these.
 
     Raises: BadValue for an unknown method or setting, no method, or a method named twice.
     """

@@ -3,10 +3,9 @@
     recipes -> those not in the store -> packs, unfinished ones first -> each Run into the store -> Swept
 
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
-locked by one sweep at a time; the operating system releases the lock if the process dies.
-A pack is a group of recipes that can share a base. Packs grow while the cost per run falls and they fit in memory.
-On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one thread each, since a
-process trains one pack at a time; if a worker dies, the scheduler reruns its pack.
+locked by one sweep at a time; the operating system releases the lock if the process dies. A pack is a group of recipes
+that can share a base. On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Give workers one
+thread each, since a process trains one pack at a time; if a worker dies, the scheduler reruns its pack.
 """
 
 import tempfile
@@ -29,7 +28,7 @@ from lora_lab.errors import BadValue, Changed, Failed, LabError, OutOfMemory, in
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Race
 from lora_lab.experiments.results import Runs, unlike
-from lora_lab.files import write_together
+from lora_lab.files import unwritable, write_together
 from lora_lab.methods.base import whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
@@ -91,14 +90,14 @@ def sweep(
     """Train all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
     what     a recipe, recipes, or a grid whose recipes share `fields` (model and task default to minilm and rt)
-    choose   find the best configuration: from halfway on, stop those that fall behind; score only the best one and its
-             rivals on the test rows, see `experiments/racing.py`
+    choose   find the best configuration: from halfway on, stop runs that fall behind; on the test rows, score only the
+             best configuration and its rivals, see `experiments/racing.py`
     again    retry failed runs
     size     maximum number of runs per pack; by default chosen from memory and speed; 1 trains runs one by one
-    client   a Dask `Client` whose workers train the packs, see `connect`
-    stop     set it to end after the current step; finished runs are kept, and the same call resumes
+    client   a Dask `Client` whose workers train the packs, or the address of its scheduler, see `connect`
+    stop     an event; set it to end after the current step. Finished runs are kept; repeat the call to resume
     note     called with ("pack", {recipes}), ("step", {recipe, progress}) and ("run", {run})
-    Raises, before any training: BadValue, NotFound for an impossible grid, or a store that is in use or not writable;
+    Raises, before training: BadValue or NotFound for an impossible grid; BadValue for a store in use or not writable;
     Changed if a data file, model or `start` has changed since the store's runs were trained on it.
     """
     if isinstance(what, Grid):
@@ -140,6 +139,8 @@ class Sweep:
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
             raise BadValue("a cluster cannot choose a configuration: sweep on this machine, without client or --dask")
+        if self.client is not None and not hasattr(self.client, "map"):
+            self.client = connect(self.client)
         if not wanted:
             raise BadValue("the grid is empty: pass at least one rank, learning rate and seed")
         check(wanted)
@@ -186,7 +187,7 @@ class Sweep:
         """Return {hash: run} of stored runs that need no training. Raises: Changed if the data or model has changed."""
         self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        own = any(self._fingerprints.values())  # if so, check all runs: new seeds mustn't join runs on old files
+        own = any(self._fingerprints.values())  # own files: check all runs; new seeds mustn't join runs on old files
         for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
             if (
                 run.status in FINISHED
@@ -344,6 +345,8 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
         return FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
+    except OSError as error:
+        raise unwritable(folder / LOCK, error) from error
 
 
 def connect(address: str) -> Any:
@@ -354,7 +357,7 @@ def connect(address: str) -> Any:
         return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except ImportError:
         raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise BadValue(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
 
 

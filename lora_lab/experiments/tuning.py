@@ -2,9 +2,9 @@
 
 A method looks worse than it is if it uses another method's rate, or if fewer rates are tried for it. So every method
 has its own geometric grid of sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
-end are tried; a grid of one rate stays as it is. If the best rate is still at an end, it is marked as an edge:
-a better rate may lie beyond.
-The final runs use seeds that tuning didn't use, so luck in tuning doesn't count twice. The test split is never used.
+end are tried; a grid of one rate stays as it is. If the best rate is still at an end, it is marked as an edge: a better
+rate may lie beyond. The final runs use seeds that tuning didn't use, so luck in tuning doesn't count twice. The test
+split is never used.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Axis:
     name: str = "lr"
 
     def grid(self, n: int, *, below: int = 0, above: int = 0) -> list[float]:
-        """Return n values (to 2 digits) around the default center, `below` smaller ones, and `above` larger ones."""
+        """Return n values (to 2 digits) around the default center, plus `below` smaller and `above` larger values."""
         first = (RATES - n) // 2
         return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first - below, first + n + above)]
 

@@ -61,17 +61,20 @@ class TrainedCopy(AdapterLayer):
 
     def __init__(self, base_layer: nn.Module, trained: nn.Module | None = None) -> None:
         super().__init__(base_layer)
-        if trained is None:  # copy each parameter, which also works on the meta device
-            memo = {id(p): nn.Parameter(p.detach().to(torch.float32, copy=True)) for p in base_layer.parameters()}
+        if trained is None:  # copy each tensor, which also works on the meta device; batch norm has buffers
+            floats: Any = (t for t in [*base_layer.parameters(), *base_layer.buffers()] if t.is_floating_point())
+            fp32 = ((t, t.detach().to(torch.float32, copy=True)) for t in floats)
+            memo: Any = {id(t): nn.Parameter(c) if isinstance(t, nn.Parameter) else c for t, c in fp32}
             trained = copy.deepcopy(base_layer, memo)
         self.trained = trained
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        # model.to(bfloat16) may have changed the dtype. A replica of DataParallel has weights, but no parameters().
-        dtype: Any = next(module.weight.dtype for module in self.trained.modules() if hasattr(module, "weight"))
-        return self.trained(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
+        # model.to(bfloat16) may have changed the dtype. A replica of DataParallel has no parameters().
+        own = (p for m in self.trained.modules() for p in getattr(m, "_former_parameters", m._parameters).values())
+        y = self.trained(x.to(next(p.dtype for p in own if p is not None)), *args, **kwargs)
+        return y.float() if isinstance(y, Tensor) else y  # type: ignore[no-any-return]
 
 
 class PooledHead(TrainedCopy):
@@ -106,10 +109,8 @@ class PooledHead(TrainedCopy):
         return torch.bmm(weights.unsqueeze(1), hidden.float()).squeeze(1)
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        if not self.active:
-            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        logits = super().forward(self.features())
-        return logits.unsqueeze(1).expand(-1, x.shape[1], -1) if self.every_token else logits
+        y = super().forward(self.features() if self.active else x, *args, **kwargs)
+        return y.unsqueeze(1).expand(-1, x.shape[1], -1) if self.active and self.every_token else y
 
 
 class Ahead(MethodLayer):
@@ -166,13 +167,15 @@ def is_linear(layer: nn.Module) -> bool:
 def sites_of(model: nn.Module) -> list[Site]:
     """Return every `Site` of a model, in model order. Task heads are left out, because they are trained directly.
 
-    Raises: BadValue if the model already has an adapter, or if its linear layers come from another library.
+    Raises: BadValue if the model already has an adapter, if its linear layers come from another library, or if the
+    weight of a linear layer is not a parameter.
     """
     refuse_adapted(model)
-    widths, heads, sites = role_widths(model), [name for name, _ in heads_of(model)], list[Site]()
-    for name, module in model.named_modules():
-        kind = site_kind(module)
-        if kind and name.split(".")[0] not in heads:
+    widths, sites = role_widths(model), list[Site]()
+    for name, module in outside_heads(model):
+        if is_linear(module) and "weight" not in module._parameters:  # merging could not store a weight there
+            raise BadValue(f"the weight of {name} is computed in each step, as in pruning: remove what computes it")
+        if kind := site_kind(module):
             out_features, in_features = out_by_in(module).shape
             if kind == "embedding":  # the weight is (vocabulary, d), that is (in, out)
                 in_features, out_features = out_features, in_features
@@ -198,8 +201,18 @@ def role_widths(model: nn.Module) -> dict[str, int]:
 
 
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the name and module of each task head of a model. A language model has no task heads."""
-    return [(name, module) for name, module in model.named_children() if name in HEADS]
+    """Return the path and module of each task head with parameters. A language model has no task heads.
+
+    A pooler missing from a classifier's checkpoint counts as a head.
+    """
+    names = (*HEADS, *getattr(model, "lora_lab_random_heads", ()))
+    return [(name, m) for name, m in model.named_modules() if name in names and any(True for _ in m.parameters())]
+
+
+def outside_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the path and module of everything except the task heads."""
+    heads = {module for _, head in heads_of(model) for module in head.modules()}
+    return ((name, module) for name, module in model.named_modules() if module not in heads)
 
 
 def scores_last_token(model: Any) -> bool:
@@ -225,6 +238,10 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(container, leaf, module)
     if isinstance(container, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
         module.register_forward_pre_hook(_do_nothing)  # in eval mode, torch calls the layer only if it has a hook
+        for encoder in model.modules():  # in eval mode, nested tensors would need torch's fused encoder layers
+            if isinstance(encoder, nn.TransformerEncoder):
+                vars(encoder).setdefault("nested_before", encoder.use_nested_tensor)
+                encoder.use_nested_tensor = False
 
 
 def _do_nothing(*_: object) -> None:  # not a lambda, so that models can be pickled
@@ -240,7 +257,7 @@ def train_heads(model: nn.Module) -> None:
         return
     base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
     if hasattr(model, base) and embeddings() is None:  # a base model inside, and not a language model
-        parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
+        parts = [part for part in model.named_children() if part[0] not in (base, *dict(heads_of(model)))]
         frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
         if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
             which = f"{names} of this {type(model).__name__} is neither the base model nor a known head"
@@ -274,6 +291,9 @@ def remove_adapters(model: nn.Module) -> None:
             model.set_submodule(path, part.base_layer)
         if hook := getattr(part, "hook", None):
             hook.remove()
+    for module in model.modules():
+        if "nested_before" in vars(module):
+            module.use_nested_tensor = vars(module).pop("nested_before")
     vars(model).pop("lora_lab_report", None)
 
 
@@ -303,7 +323,7 @@ def refuse_adapted(model: nn.Module) -> None:
 
 
 def refuse_peft(model: nn.Module) -> None:
-    """Raise BadValue if a model has an adapter of PEFT, which this lab would overlook."""
+    """Raise BadValue if a model has a PEFT adapter, which this lab would overlook."""
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
         raise BadValue("this model has a PEFT adapter: remove it first with unload() or merge_and_unload()")
 
@@ -351,7 +371,7 @@ def adapter_parameters(model: nn.Module) -> set[int]:
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield the path, name and value of each trainable parameter outside the heads. Shared parameters come once."""
+    """Yield the path, name and value of each trainable parameter outside the heads. Yield shared parameters once."""
     seen = set[int]()
     for path, part in adapter_layers(model):
         for name, p in () if part.head else own_parameters(part):
@@ -371,12 +391,17 @@ def is_offloaded(model: nn.Module) -> bool:
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
-    """Copy a model to the meta device, which keeps only shapes, without accelerate's hooks, which hold weights."""
+    """Copy a model to the meta device, to keep only shapes. Leave out accelerate's hooks, because they hold weights.
+
+    Raises: BadValue if torch cannot copy the model, for example if it stores a tensor that it has computed.
+    """
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     memo |= dict.fromkeys(id(module._hf_hook) for module in model.modules() if hasattr(module, "_hf_hook"))
-    for p in model.parameters():
-        memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
-    return copy.deepcopy(model, memo)
+    memo |= {id(p): nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        raise BadValue(f"this {type(model).__name__} cannot be copied with copy.deepcopy: {error}") from error
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -387,12 +412,13 @@ def fingerprint(model: nn.Module) -> str:
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization
-    matrices = [(name, p) for name, p in model.named_parameters() if p.dim() == 2 and name.split(".")[0] not in HEADS]
+    heads = tuple(f"{name}." for name, _ in heads_of(model))
+    matrices = [(name, p) for name, p in model.named_parameters() if p.dim() == 2 and not name.startswith(heads)]
     if is_offloaded(model) or any(p.dtype == torch.float16 for _, p in matrices):
         return ""
     digest = sha256()
     for name, p in sorted(matrices):
         digest.update(f"{name}{tuple(p.shape)}".encode())
-        if not (p.is_meta or isinstance(p, FakeTensor)):  # these have no values
+        if not (p.is_meta or isinstance(p, FakeTensor)):  # meta and fake tensors have no values
             digest.update(p.detach()[:1, :16].to("cpu", torch.bfloat16).float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -211,7 +211,7 @@ class AdapterBank:
         def check_rows(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # During generation, an encoder-decoder receives new tokens as decoder_input_ids.
             inputs = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
-            values = (*args, *map(kwargs.get, inputs), *kwargs.values())  # images and sound have other names
+            values = (*args, *map(kwargs.get, inputs), *kwargs.values())  # image and audio inputs have other names
             n = next((len(value) for value in values if isinstance(value, Tensor) and value.dim()), 0)
             if isinstance(self.used, tuple) and n != len(self.used):
                 raise BadValue(f"the batch has {n} rows, but mixed was given {len(self.used)} names: pass one per row")
@@ -227,10 +227,9 @@ class AdapterBank:
 class BankLayer(AdapterLayer):
     """A frozen layer, together with one adapted version of the layer for each adapter that changes it.
 
-    In a mixed batch, `W x` is computed once for all rows, and each row adds the update of its own LoRA adapter. Heads
-    and methods other than LoRA are computed separately for each adapter.
+    In a mixed batch, heads and methods other than LoRA are computed separately for each adapter. For LoRA:
 
-        y = W x                       # x is (rows, ..., in)
+        y = W x                       # once for all rows; x is (rows, ..., in)
         y[n] += B[n] A[n] x[n]        # two batched products, in which lower ranks are padded with zeros
     """
 
@@ -248,12 +247,10 @@ class BankLayer(AdapterLayer):
         self._batch: object = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        used = self.choice.used if self.enabled else None
-        if not isinstance(used, tuple):
+        used: Any = self.choice.used if self.enabled else None
+        names = self.adapted.keys() & set(used) if isinstance(used, tuple) else set[Name]()
+        if not names:  # a tuple whose adapters don't change this layer is not a key either
             return self.adapted.get(used, self.base_layer)(x, *args, **kwargs)  # type: ignore[no-any-return]
-        names = self.adapted.keys() & set(used)
-        if not names:
-            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
             why = f"a layer gets an input of shape {tuple(x.shape)}, whose first dimension is not the rows of the batch"

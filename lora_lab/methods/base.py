@@ -1,7 +1,7 @@
 """The base class of fine-tuning methods and their reports. For methods that adapt single layers, see `layer_method.py`.
 
 Methods can be created, hashed and listed without importing torch. The files that define methods import torch through
-`lazy.py` and, through this module, the modules that need torch. All of these are imported on first use.
+`lazy.py`, and the modules that need torch through this module, all on first use.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ class Report:
             rows += [(path, role, "", "", "", f"{count:,}") for path, count in counts]
         width = max(len(row[0]) for row in rows)
         lines = [f"{path:{width}}  {role:5} {i:>6} {o:>6}  {r:>4} {trains:>8}" for path, role, i, o, r, trains in rows]
-        share = self.trainable / self.total
-        last = f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"
+        last = f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
         return printable("\n".join([*lines, last]), "\n")
 
 
@@ -91,7 +90,7 @@ class Method:
 
     name          The method's name on the command line and in files.
     allowed       The lowest value of each integer option, and the choices of each option with fixed choices.
-    numbers       A condition for each option that is a number, in words and as a function.
+    numbers       For each option that is a number, its condition in words and as a function.
     added_tokens  The number of tokens that the method puts in front of every row.
     can_pack      Whether several runs can train in one pack, on one frozen base model.
     may_differ    The settings that may differ between the runs of a pack.
@@ -143,8 +142,6 @@ class Method:
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """Freeze the model, add the trainable parameters and replace each task head with a trainable copy.
-
-        If the method trains the base model, every parameter becomes trainable instead.
 
         to_fill   True if the values will be loaded from a file, so that expensive initial values aren't needed.
         Raises: BadValue or NotFound if the method does not fit the model, if nothing would train, or if the model

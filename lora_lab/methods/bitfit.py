@@ -14,9 +14,8 @@ from typing import Any
 
 from lora_lab.errors import BadValue
 from lora_lab.lazy import Tensor, nn, torch
-from lora_lab.methods.base import register
+from lora_lab.methods.base import attach, register
 from lora_lab.methods.layer_method import LayerMethod
-from lora_lab.methods.targets import HEADS
 
 
 @register
@@ -27,16 +26,14 @@ class BitFit(LayerMethod):
     name, can_pack, unmergeable = "bitfit", True, ""
 
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        modules = [(path, m) for path, m in model.named_modules() if path.split(".")[0] not in HEADS]
-        biased = [(path, module) for path, module in modules if module._parameters.get("bias") is not None]
+        biased = [(path, m) for path, m in attach.outside_heads(model) if m._parameters.get("bias") is not None]
         if not biased:  # otherwise, only a head would train
             raise BadValue("bitfit has nothing to train in this model, which has no biases; use lora or ia3")
         for path, module in biased:
-            kind = type(module).__name__
-            if not isinstance(module, torch.nn.Linear | torch.nn.LayerNorm) and kind != "Conv1D":
-                raise BadValue(f"bitfit cannot train the bias of {path}, a {kind}; use lora")
             if isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention):
                 raise BadValue(f"bitfit cannot train the bias of {path}: torch never calls this layer; use lora")
+            if not (attach.is_linear(module) or isinstance(module, torch.nn.LayerNorm)):
+                raise BadValue(f"bitfit cannot train the bias of {path}, a {type(module).__name__}; use lora")
             yield path, {}
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor]:

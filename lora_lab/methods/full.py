@@ -8,7 +8,7 @@ The probe is a logistic regression on the features of a frozen model (Alain & Be
 The features z (d,) are the mean of the last hidden state over a text's tokens, and the minimization standardizes them
 to mean 0 and standard deviation 1. W (classes, d) and b (classes) start at zero. This loss has a single minimum, which
 scikit-learn finds (`training/member.py`) without a learning rate, steps or a seed. The gain of another method over this
-baseline shows how much it helps to change the model.
+baseline shows how much changing the model helps.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ class HeadOnly(Method):
 class Probe(Method):
     """Fit a logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses.
 
-    The C of scikit-learn is 1 / l2, or 2 / l2 for two classes, for which scikit-learn has only one row of W. In a
-    probe's recipe, `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
+    A recipe's `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
     """
 
     name, numbers = "probe", {"l2": POSITIVE}  # with no penalty, W can grow without bound

@@ -87,14 +87,12 @@ class IA3(TargetMethod):
             on_input = peft.fitting(suffixes, modules)
         else:
             on_input = [module for module in modules if module.endswith(tuple(suffixes))]
-        targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
+        targets, feedforward = _names(modules, on_input, {site.module for site in sites}, ROLES)
         return cls(targets=tuple(targets), feedforward=tuple(feedforward))
 
 
-def _names(
-    modules: list[str], on_input: list[str], all_modules: set[str], taken: Collection[str] = ()
-) -> tuple[list[str], list[str]]:
-    """Return short names of all targets, and short names of the targets whose input is scaled."""
-    feedforward = peft.shortest_names(on_input, all_modules, taken)
-    others = peft.shortest_names([m for m in modules if m not in on_input], all_modules, taken)
+def _names(modules: list[str], on_input: list[str], *known: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the `shortest_names` of all targets, and those of the targets whose input is scaled."""
+    feedforward = peft.shortest_names(on_input, *known)
+    others = peft.shortest_names([m for m in modules if m not in on_input], *known)
     return [*others, *feedforward], feedforward

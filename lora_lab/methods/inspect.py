@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from lora_lab.methods.targets import HEADS, PREFIX
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # reached by PEFT's default alpha of 8 at rank 64, not by QLoRA's deliberate 16 / 64
 HALF = (torch.float16, torch.bfloat16)
-SMALL = 30  # an RMS of B in units of the smallest number; the RMS rounding error, 1 / sqrt(12) units, is 1% of it
+SMALL = 30  # RMS of B in units of the smallest number; below it, the rounding error (RMS 1 / sqrt(12)) exceeds 1%
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
 PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
@@ -112,11 +113,10 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         with readable(path):
             file = AdapterFile(path)
             config, method = file.config, file.own.get("method")
-            result.format, result.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
-            if isinstance(method, dict):
-                result.kind = str(method.get("name"))[:40]
+            kind = method.get("name") if isinstance(method, dict) else config.get("peft_type")
+            result.format, result.kind = ("lora_lab" if file.own else "peft"), str(kind)[:40]
             result.dtype, result.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
-            result.head = sum(t.numel() for key, t in file.items() if _is_head(key))
+            result.head = sum(t.numel() for t in _head_of(file).values())
             result.parameters = sum(t.numel() for t in file.values()) - result.head
             result.targets = config.get("target_modules")
             rank, alpha = config.get("r"), config.get("lora_alpha")
@@ -133,9 +133,9 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
     return result
 
 
-def _is_head(key: str) -> bool:
-    path = key.removeprefix(PREFIX).removeprefix("base_model.")
-    return path.split(".")[0] in HEADS and ".lora_" not in path
+def _head_of(file: AdapterFile) -> dict[str, Tensor]:
+    names = "|".join(map(re.escape, (*HEADS, *(file.config.get("modules_to_save") or ()))))
+    return {key: t for key, t in file.items() if re.match(rf"(base_model\.(model\.)?)?({names})\.(?!.*\.lora_)", key)}
 
 
 def _check_updates(result: Inspection, file: AdapterFile) -> None:
@@ -178,7 +178,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
             rounded.append(module)
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         result.does_something = False
-        trained = any(tensor.any() for key, tensor in file.items() if _is_head(key) and key.endswith("bias"))
+        trained = any(tensor.any() for key, tensor in _head_of(file).items() if key.endswith("bias"))
         hint = ", but the bias of the head is not: training ran, but no gradient reached the layers" if trained else ""
         why = f"B A is zero in all {len(pairs)} layers{hint}"
         result.add("gradient was cut" if trained else "zero update", "all layers", why)
@@ -207,10 +207,10 @@ def few(names: list[str]) -> str:
 # ---- on a base model
 
 
+@torch.no_grad()
 def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> None:
     """Load the adapter. Add ||W||, the effect on logits, and problems that can be found only with a base model."""
-    with torch.no_grad():
-        before = answer_of(model)
+    before = answer_of(model)
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
@@ -219,16 +219,15 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         return
     try:
         layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
-        with torch.no_grad():
-            after = answer_of(model)
-            if not report.method.trains_base:
-                with disabled(model, keep_head=not all(part.head for _, part in adapter_layers(model))):
-                    before = answer_of(model)
-            for norm in result.norms:
-                norm.weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
-                norm.ratio = norm.update / norm.weight if norm.weight else None
-            half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
-            rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
+        after = answer_of(model)
+        if not report.method.trains_base:
+            with disabled(model, keep_head=not all(part.head for _, part in adapter_layers(model))):
+                before = answer_of(model)
+        for norm in result.norms:
+            norm.weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
+            norm.ratio = norm.update / norm.weight if norm.weight else None
+        half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
+        rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
         if (lost := MergeReport(rounded).rounding) > LOST:
             why = f"merging the adapter into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
             result.add("update too small", "on this base", why)

@@ -2,8 +2,7 @@
 
 Loading is strict: a file that does not fit leaves the model unchanged. Files are not trusted: the safetensors library
 (https://github.com/huggingface/safetensors) parses them, and names, dtypes, shapes and values are checked before the
-model is touched. Methods that PEFT knows define their file layout in `to_peft`. The files of other methods hold every
-trainable parameter under its path.
+model is touched. For each method's tensors, see its `to_peft`.
 
     base_model.model.<path>. ...        the parameters of a layer's adapter
     base_model.model.classifier. ...    a task head; in the files of prompts and prefixes, base_model.classifier. ...
@@ -100,14 +99,11 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
     elif heads and name.endswith("ForQuestionAnswering"):
         task = "QUESTION_ANS"
     if "inputs_embeds" not in inspect.signature(model.forward).parameters:
-        task = None  # PEFT's classes for tasks pass `inputs_embeds`, which models of images and sounds refuse
+        task = None  # PEFT's task classes pass `inputs_embeds`, which image and audio models refuse
     defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
-    common = {
-        "task_type": task,
-        "modules_to_save": list(dict.fromkeys([*heads, *defaults])) or None,
-        "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
-        "inference_mode": True,
-    }
+    saved = list(dict.fromkeys([*heads, *defaults])) or None
+    base = getattr(getattr(model, "config", None), "_name_or_path", None) or None
+    common = {"task_type": task, "modules_to_save": saved, "base_model_name_or_path": base, "inference_mode": True}
     tensors, config = method.to_peft(model)
     metadata = {"format": "pt", "lora_lab": json.dumps(header)}
     return tensors | _head_tensors(model, method.head_prefix), metadata, config | common
@@ -133,8 +129,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     """Attach `method` to a plain model and initialize it from the adapter in the folder `path`, except for the head.
 
-    Raises: BadValue if the adapter's method, rank, alpha or targets differ. For other errors, see `load_adapter`. Any
-    error leaves the model unchanged.
+    Raises: BadValue if the adapter's method, rank, alpha or targets differ. For other errors, see `load_adapter`.
     """
     file, saved = open_for(model, path)
     new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
@@ -204,9 +199,9 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
         kind = config.get("peft_type")
         if kind != OURS and kind not in methods:
-            names = ", ".join(methods)
-            raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {names}")
-        if others := [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]:
+            raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(methods)}")
+        known = {*HEADS, *(path.rpartition(".")[2] for path, _ in attach.heads_of(model))}
+        if others := [name for name in config.get("modules_to_save") or () if known.isdisjoint(name.split("."))]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
             raise BadValue(f"{message}: merge the adapter in PEFT first")
         check_supported(config)
@@ -218,8 +213,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
                 raise Refused(f"{message}: {error}", "damaged settings") from error
         if kind == OURS:
             raise BadValue("the adapter file has lost its header, which named its method: save it again")
-        if unknown := sorted(option for option, value in config.items() if value and option not in KNOWN):
-            # Options of a newer PEFT: ignore them, as PEFT itself does.
+        if unknown := sorted(option for option, value in config.items() if value and option not in KNOWN):  # newer PEFT
             message = f"the config of the adapter in {path} sets {', '.join(unknown)[:500]}"
             warn(f"{message}, which lora_lab does not know; if it changes what PEFT computes, outputs will differ here")
         return file, methods[kind].from_peft(config, model)
@@ -254,7 +248,7 @@ def _check_shapes(file: AdapterFile, needed: Mapping[str, Tensor], ignored: set[
     for key, tensor in needed.items():
         actual, shape = tuple(file[key].shape), tuple(tensor.shape)
         if actual != shape:
-            dim = 1 if key.endswith(("lora_A.weight", "lora_embedding_A")) else 0  # the one that is not the rank
+            dim = 1 if key.endswith(("lora_A.weight", "lora_embedding_A")) else 0  # the dimension that is not the rank
             only_rank = ".lora_" in key and len(actual) == len(shape) == 2 and actual[dim] == shape[dim]
             message = f"the adapter in {file.path}: {key} has shape {actual}, but this model needs {shape}"
             raise Refused(message, "damaged settings" if only_rank else "wrong base")
@@ -270,11 +264,10 @@ def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
     for path in [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]:
         for end in ("base_layer.weight", "base_layer.bias", "weight", "bias"):
             if (key := f"{PREFIX}{path}.{end}") in file:
-                frozen, copied = getattr(model.get_submodule(path), end.removeprefix("base_layer."), None), file[key]
-                # A base in bf16 is the same base as in fp32: compare in the dtype of either.
-                if frozen is None or not any(
-                    copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in (frozen.dtype, copied.dtype)
-                ):
+                frozen: Any = getattr(model.get_submodule(path), end.removeprefix("base_layer."), None)
+                copied = file[key]
+                dtypes = () if frozen is None else (frozen.dtype, copied.dtype)  # a base in bf16 is the same as in fp32
+                if not any(copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in dtypes):
                     raise BadValue(f"the adapter includes its own {path}, which differs from that of this base")
                 keys.add(key)
     return keys
@@ -321,7 +314,7 @@ class AdapterFile(dict[str, Tensor]):
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
             if pickled and start[8:] != b"{":
                 raise refused("it is a pickle, which could run arbitrary code (not opened)", "a pickle")
-            if MOST + self.size // 64 < length <= self.size:  # parsing takes several times its size in memory
+            if MOST + self.size // 64 < length <= self.size:  # parsing takes several times a header's size in memory
                 raise refused(f"its header of {length:,} bytes is too long", "damaged file")
             try:
                 # Reading a mapped file that was truncated meanwhile kills the process, but large files must be mapped.
@@ -341,7 +334,7 @@ class AdapterFile(dict[str, Tensor]):
         """Check, one chunk at a time, that all tensors hold only finite floating-point values. Raises: Refused."""
         for key, dtype in self.dtypes.items():
             subject = f"the adapter in {self.path}: {key}"
-            if dtype not in FLOATS:
+            if dtype not in FLOATS and not key.endswith(".num_batches_tracked"):  # which batch norm counts
                 raise Refused(f"{subject} has dtype {dtype}, not one of {', '.join(FLOATS)}", "not floating-point")
             if not all(chunk.isfinite().all() for chunk in self[key].flatten().split(1 << 18)):
                 raise Refused(f"{subject} has NaN or infinite values", "NaN or infinity")

@@ -19,7 +19,7 @@ class LayerMethod(Method):
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Return (path, options for `start`) of each layer. An example of options is {"rows": ((0, 32),)}.
+        """Return (path, options for `start`) of each layer, with options such as {"rows": ((0, 32),)}.
 
         If the options of several layers hold the same module, these layers share the module's trainable parameters.
         Raises: BadValue or NotFound if the method does not fit the model.
@@ -61,7 +61,7 @@ class TargetMethod(LayerMethod):
 
     `start` gets two options: `rows` selects the adapted outputs, and `empty` is True if a file will provide the values.
 
-    in_peft     A mapping from PEFT's options to ours, on which the config and the header of a file must agree.
+    in_peft     A mapping from PEFT's options to ours. A file's config and header must agree on these options.
     always      PEFT's options that have the same values in every file.
     by_output   A mapping from names in files to our names, for parameters that files hold for all outputs.
     """
@@ -99,8 +99,7 @@ class TargetMethod(LayerMethod):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
         sites = attach.sites_of(model)
-        modules = peft.matched(config, sites)
-        targets = peft.shortest_names(modules, [site.module for site in sites], taken=ROLES)
+        targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
         options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
         return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
 

@@ -2,16 +2,12 @@
 
 Sources: LoRA, Hu et al. 2021 (arXiv:2106.09685); rsLoRA, Kalajdzievski 2023 (2312.03732); LoRA+, Hayou et al. 2024
 (2402.12354); LoRA-FA, Zhang et al. 2023 (2308.03303); DoRA, Liu et al. 2024 (2402.09353); PiSSA, Meng et al. 2024
-(2404.02948). Files use PEFT's layout. Besides heads, a file holds these tensors:
+(2404.02948). Besides heads, a file in PEFT's layout holds these tensors; see also `lora_layers.pieces`:
 
     base_model.model.<path>.lora_A.weight           (rank, in)
     base_model.model.<path>.lora_B.weight           (out, rank)
     base_model.model.<path>.lora_embedding_A        (rank, vocabulary); lora_embedding_B is (d, rank)
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
-
-PEFT cannot adapt slices of a fused layer. Therefore, the adapters of q and v in one c_attn layer are saved as one
-adapter of rank r_q + r_v, whose B has zeros in the rows of k. Such a file holds more numbers than the adapters have
-parameters. PiSSA is saved as a LoRA adapter of rank 2r for the original base model.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from lora_lab.methods.base import POSITIVE, Method, Placement, attach, lora_laye
 from lora_lab.methods.targets import PREFIX, ROLES, Site, choose, match
 
 Pattern = tuple[tuple[str, float], ...]
-# Settings leave out these options at their defaults, so that recipes older than the options keep their hashes.
+# Settings omit these options if they have their default values, so that older recipes keep their hashes.
 LATER = {"dora": False, "lr_ratio": 1.0, "freeze_a": False}
 
 
@@ -136,7 +132,6 @@ class LoRA(Method):
     def insert(self, model: nn.Module, to_fill: bool) -> tuple[Placement, ...]:
         placements = self.place(attach.sites_of(model), to_fill=to_fill)
         for p in placements:
-            layer = model.get_submodule(p.site.module)
             options: dict[str, Any] = {"rank": p.rank, "scaling": p.scaling}
             kind: Any = lora_layers.LoRAEmbedding
             if p.site.kind == "linear":
@@ -144,7 +139,7 @@ class LoRA(Method):
                 kind = lora_layers.DoRALinear if self.dora else lora_layers.LoRALinear
             if self.init == "pissa":
                 kind, options["decompose"] = lora_layers.PiSSALinear, not to_fill
-            adapter = kind(layer, **options)
+            adapter = kind(model.get_submodule(p.site.module), **options)
             if self.freeze_a:
                 adapter.lora_A.requires_grad_(False)
             attach.wrap(model, p.site.module, adapter)
@@ -157,8 +152,7 @@ class LoRA(Method):
             tensors |= {f"{PREFIX}{path}.{name}": t for name, t in lora_layers.file_tensors(layers).items()}
             ranks[path] = rank = sum(self.file_rank(layer.rank) for layer in layers)
             alpha: float = layers[0].scaling * (rank**0.5 if self.rslora else rank)
-            is_whole = math.isclose(alpha, round(alpha), rel_tol=1e-9)  # PEFT writes whole alphas as integers
-            alphas[path] = round(alpha) if is_whole else alpha
+            alphas[path] = round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-9) else alpha  # as PEFT writes
         rank = Counter(ranks.values()).most_common(1)[0][0]
         alpha = Counter(alphas.values()).most_common(1)[0][0]
         return tensors, {

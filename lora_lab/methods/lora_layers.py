@@ -118,15 +118,13 @@ class PiSSALinear(LoRALinear):
     ) -> None:
         super().__init__(base_layer, rank, scaling, **options)
         weight = _float_weight(self).detach().float()
-        a, b = torch.zeros_like(self.lora_A), torch.zeros_like(self.lora_B)  # to be filled from a file
-        if decompose:
+        if decompose:  # otherwise, all four matrices are filled from a file
             u, s, vt = torch.linalg.svd(weight, full_matrices=False)
             roots = (s[:rank] / scaling).sqrt()
-            a, b = a.copy_(roots.unsqueeze(1) * vt[:rank]), b.copy_(u[:, :rank] * roots)
-        self.register_buffer("start_A", a)
-        self.register_buffer("start_B", b)
-        self.lora_A.data.copy_(a)
-        self.lora_B.data.copy_(b)
+            self.lora_A.data.copy_(roots.unsqueeze(1) * vt[:rank])
+            self.lora_B.data.copy_(u[:, :rank] * roots)
+        self.register_buffer("start_A", self.lora_A.detach().clone())
+        self.register_buffer("start_B", self.lora_B.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
@@ -153,7 +151,7 @@ def _float_weight(layer: LoRALinear) -> Tensor:
 
 # ---- files in PEFT's layout
 
-Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file, our tensor, its index and factor there
+Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file, our tensor, its index and factor in the file
 
 
 def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:

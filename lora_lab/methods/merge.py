@@ -29,7 +29,7 @@ from lora_lab.methods import attach
 from lora_lab.methods.base import is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
-SCALED_IF_TIED = ("switch_transformers", "udop")  # in `forward`, they read whether embeddings are tied
+SCALED_IF_TIED = ("switch_transformers", "udop")  # their `forward` depends on whether embeddings are tied
 SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
@@ -90,17 +90,15 @@ class MergeReport:
         return {"rounding": self.rounding, "lost": self.lost, **fields, "tensors": tensors, "heads": heads}
 
     def __str__(self) -> str:
-        count, dtypes = len(self.rounded), " and ".join(sorted({r.dtype for r in self.rounded}))
-        lines = [f"{count} tensor{'s' * (count != 1)} merged in {dtypes}"]
-        if not count:
-            lines = ["nothing was merged into a weight"]
-        elif self.rounding:
+        n, dtypes = len(self.rounded), " and ".join(sorted({r.dtype for r in self.rounded}))
+        lines = [f"{n} tensor{'s' * (n != 1)} merged in {dtypes}" if n else "nothing was merged into a weight"]
+        if self.rounding:
             worst = max(self.rounded, key=lambda r: r.relative)
             lines[0] += (
                 f": rounding is {self.rounding:.1%} of the update (most in {worst.module}: {worst.relative:.1%}), and "
                 f"{self.lost:.1%} of the numbers did not change at all; merge in fp32 to keep their updates"
             )
-        else:
+        elif n:
             lines[0] += ", so rounding affects only the sum of weight and update"
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}, so that only one of two layers changes")
@@ -145,7 +143,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
-            # An untied checkpoint needs a copy per layer. Four layers of BART share a weight. Two of BERT share a bias.
+            # An untied checkpoint needs a copy per layer. Four BART layers share a weight, and two BERT layers a bias.
             if p is not None and id(p) in seen:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))
@@ -180,7 +178,7 @@ def detach(model: nn.Module) -> None:
 def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     """Disable the adapter in a `with` block. The trained head is disabled too, unless `keep_head` is True.
 
-    Raises: BadValue if the base itself was trained, or if the model has an adapter of PEFT.
+    Raises: BadValue if the base itself was trained, or if the model has a PEFT adapter.
     """
     _refuse_trained_base(model)
     attach.refuse_peft(attach.inside(model))
@@ -280,7 +278,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             dequantised.append(path)
         inner.tied = path in untied
         copied = copy.copy(layer)
-        # accelerate gives a layer a `forward` that calls this very layer: the copy needs one that calls the copy.
+        # accelerate gives a layer a `forward` that is bound to the layer, so bind the copy's `forward` to the copy.
         own: Any = {name: value for name, value in vars(layer).items() if name in ("forward", "_old_forward")}
         vars(copied).update(copy.deepcopy(own, {id(layer): copied}), _parameters=dict(layer._parameters))
         for name, new in merged.items():
@@ -346,5 +344,5 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _bytes(model: nn.Module) -> int:
-    """Return the size of a model's weights and adapters in bytes. Weights that layers share count once."""
+    """Return the size of a model's weights and adapters in bytes. Shared weights are counted once."""
     return sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in model.state_dict().values()}.values())

@@ -42,7 +42,7 @@ Parts = dict[tuple[str, tuple[int, int] | None], list[AdapterLayer | None]]
 
 def share(model: nn.Module) -> nn.Module:
     """Copy a model's modules but share its weights. The copy takes little memory and can have its own adapter."""
-    # Quantized layers aren't copied either: moving one to a device replaces its buffers, but not those of a copy.
+    # Share quantized layers too, because moving a layer replaces its buffers, and a copy would keep the old buffers.
     shared = chain(model.parameters(), model.buffers(), quantized_layers(model))
     return copy.deepcopy(model, {id(part): part for part in shared})
 
@@ -52,16 +52,15 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
 
     base      The plain model from which every member was made with `share`.
     members   Models with the same method (`can_pack`). The ranks, scalings, targets and dropout may differ.
-    Raises: BadValue if layers of the base model also read an input that all members share.
+    Raises: BadValue if layers of the base model mix the members' rows or read another input that all members share.
     """
     parts: Parts = {}
     for k, member in enumerate(members):
         for path, part in reversed(list(adapter_layers(member))):  # inner adapters come before outer ones
             parts.setdefault((plain_path(path), part.out_slice), [None] * len(members))[k] = part
     adapts_layers = any(not (p is None or p.head or isinstance(p, Ahead)) for slot in parts.values() for p in slot)
-    config = getattr(base, "config", None)
     why = "put tokens before rows, so the rows of the runs are mixed" if puts_sequence_first(base) else ""
-    if getattr(config, "relative_attention", False):
+    if getattr(getattr(base, "config", None), "relative_attention", False):
         why = "also read the model's relative positions, which all runs share"
     if adapts_layers and why:
         raise BadValue(f"the layers of this {type(base).__name__} {why}: train the runs one by one, with --solo")

@@ -42,8 +42,7 @@ def check_supported(config: Mapping[str, Any]) -> None:
             raise BadValue(f"the adapter was trained with {option}={value!r}, which lora_lab does not support")
     init = str(config.get("init_lora_weights", True))
     if init.lower().startswith(_SPECIAL_INITS):
-        message = f"the adapter was trained with init_lora_weights={init!r}"
-        raise BadValue(f"{message}, which changes the base weight too")
+        raise BadValue(f"the adapter was trained with init_lora_weights={init!r}, which changes the base weight too")
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
@@ -52,10 +51,8 @@ def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
     targets: list[str] | str = shortest_names(paths, everything)
     if len(fitting(targets, everything)) > len(paths):  # a path such as "1" also names "0.1": write a pattern instead
         targets = "|".join(map(regex.escape, paths))
-    return {
-        "target_modules": targets,
-        "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in paths),
-    }
+    conv1d = any(is_conv1d(innermost(model.get_submodule(path))) for path in paths)
+    return {"target_modules": targets, "fan_in_fan_out": conv1d}
 
 
 def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
@@ -67,7 +64,7 @@ def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
     adapted = (plain_path(path).rpartition(".")[2] for path, _ in adapter_layers(model))
     dense = [name for name in adapted if name.endswith(("gate_proj", "up_proj", "down_proj"))]
     experts = any(name.endswith("experts.down_proj") for name, _ in model.named_parameters())
-    kind = getattr(getattr(model, "config", None), "model_type", "qwen2_moe")  # the kind that PEFT reads correctly
+    kind = getattr(getattr(model, "config", None), "model_type", "qwen2_moe")  # PEFT reads qwen2_moe correctly
     if config["peft_type"] != "LORA" or not dense or not experts or kind == "qwen2_moe":
         return ""
     message = f"PEFT may mistake {dense[0]} for this model's experts and drop what was trained: load this file with"

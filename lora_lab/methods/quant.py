@@ -3,8 +3,7 @@
     1  Cut the weight into blocks of 64 values. The scale of a block, `absmax`, is its largest |w|.
     2  Divide weights by absmax to get values from -1 to 1. A code is the index of the nearest of 2^bits fixed levels.
     3  Pack two 4-bit codes into a byte, which takes 4 bits per weight.
-    4  Quantize absmax too, since an fp32 absmax costs 32/64 = 0.5 bits per weight ("double quantization").
-       With the mean subtracted, 8 bits per absmax in blocks of 256 cost 8/64 + 32/(64 * 256) = 0.127 bits per weight.
+    4  Quantize absmax, minus its mean, to 8 bits in blocks of 256 ("double quantization"); see `bits_per_weight`.
     5  Dequantize codes as level[code] * absmax, once in forward and once in backward, without keeping the result.
 
 The levels of NF4 are quantiles of the normal distribution. Trained weights are close to normal, so the levels are dense
@@ -84,7 +83,7 @@ class Quantized:
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
         """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
-        With `fast`, use bitsandbytes' kernel, which returns the same values, if it supports the weight.
+        With `fast`, use bitsandbytes' kernel if it supports the weight. The kernel returns the same values.
         """
         device = self.packed.device
         if self.scales is None or self.offset is None:
@@ -93,8 +92,8 @@ class Quantized:
             nested = _blocks(dynamic_levels().to(device)[self.absmax.int()], NESTED)
             nested = nested * self.scales.view(torch.float32)[:, None]
             absmax = nested.flatten()[: len(self.absmax)] + self.offset.view(torch.float32)
-        supported = self.format.startswith("nf4") and self.shape[-1] % BLOCK == 0 and device.type in ("cpu", "cuda")
-        if fast and supported and import_bitsandbytes():
+        supported = self.format.startswith("nf4") and self.shape[-1:].numel() % BLOCK == 0
+        if fast and supported and device.type in ("cpu", "cuda") and import_bitsandbytes():
             kernel = torch.ops.bitsandbytes.dequantize_4bit.default
             return kernel(self.packed[:, None], absmax, BLOCK, "nf4", self.shape, dtype)
         width, table = _lookup(self.format)
@@ -245,9 +244,8 @@ def quantize_model(model: nn.Module, name: str = "nf4") -> int:
     linear = (path for path, module in model.named_modules() if is_linear(module))
     if not (paths := [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]):
         raise BadValue("this model has no linear layers to quantize other than its head")
-    original = fingerprint(model)
+    model.lora_lab_fingerprint = fingerprint(model)  # type: ignore[assignment]
     for path in paths:
         layer = model.get_submodule(path)
         put(model, path, QuantizedLinear(layer, name).train(layer.training))
-    model.lora_lab_fingerprint = original  # type: ignore[assignment]
     return len(paths)

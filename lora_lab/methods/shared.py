@@ -58,8 +58,8 @@ class VeRA(FrozenPair):
     rank              The number of rows of A. It can be much higher than in LoRA, since a row adds only one parameter.
     d_initial         The initial value of the factors d of A's rows.
     projection_seed   The seed from which A and B are sampled.
-    save_projection   Whether files hold A and B. Without A and B, files are small, but loading samples both again.
-                      Another version of torch may then sample different values of A and B.
+    save_projection   Whether files hold A and B. If not, files are small, but A and B are sampled again on loading,
+                      and another version of torch may sample different values.
     Raises: BadValue for an invalid value.
     """
 
@@ -114,7 +114,7 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads it as a LoRA whose B is B R.
+    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads its file as LoRA with B R as B.
 
     Raises: BadValue for an invalid value, or for a rank above what a layer can hold.
     """
@@ -132,8 +132,7 @@ class LoRAXS(FrozenPair):
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor | nn.Module]:
         u, s, v = truncated_svd(layer, self.rank, **options)
         if len(s) < self.rank:
-            shape = f"{v.shape[1]} x {len(u)}"
-            raise BadValue(f"rank {self.rank} is too high for a layer of {shape}: use at most {len(s)}")
+            raise BadValue(f"rank {self.rank} is too high for a layer of {v.shape[1]} x {len(u)}: use at most {len(s)}")
         return {"frozen": attach.Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
@@ -193,9 +192,8 @@ class TinyLoRA(FrozenPair):
         return F.linear(F.linear(h, r), adapter.frozen.B.to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        frozen = {f"{key}tinylora_{name}": tensor for name, tensor in adapter.frozen.named_buffers()}
-        if not self.save_projection:
-            del frozen[f"{key}tinylora_P"]
+        names = ("A", "B", "P") if self.save_projection else ("A", "B")
+        frozen = {f"{key}tinylora_{name}": getattr(adapter.frozen, name) for name in names}
         return frozen | {f"base_model.tinylora_v.{adapter.group}": adapter.shared.v}
 
 

@@ -51,8 +51,7 @@ class Soft(Method):
         raise NotImplementedError
 
     def insert(self, model: Any, to_fill: bool) -> None:
-        name = type(model).__name__
-        kind = getattr(getattr(model, "config", None), "model_type", "")
+        name, kind = type(model).__name__, getattr(getattr(model, "config", None), "model_type", "")
         per_layer = any(hasattr(module, "embed_tokens_per_layer") for module in model.modules())  # Gemma 3n and 4
         if kind in STATES + READERS or (per_layer and self.name != "prefix"):  # a prefix does not replace token ids
             reason = "cannot generate after a prompt" if kind in STATES else "needs token ids, not only embeddings"
@@ -73,7 +72,7 @@ class Soft(Method):
         for name in CACHE:
             if type(call.get(name)).__name__ == "StaticCache":
                 raise BadValue(f"a static cache has no room for the vectors of {self.name}: use the default cache")
-            if getattr(call.get(name), "holds_only_a_prefix", False):  # without a cache, generate() passes the prefix
+            if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() passes it even if use_cache is False
                 call.pop(name)
         cached = max((call[name].get_seq_length() for name in CACHE if call.get(name) is not None), default=0)
         positions = call.get("position_ids")
@@ -90,7 +89,7 @@ class Soft(Method):
         if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
         if positions is not None and not (self.name == "prefix" and is_encoder(model)):
-            call["position_ids"] = positions + tokens  # as in PEFT, also for an encoder with a prompt
+            call["position_ids"] = positions + tokens  # as in PEFT, even for an encoder with a prompt
         if not cached:  # otherwise, the vectors were added at the first step of generation
             self.enter(model, call, vectors)
         return call
@@ -104,16 +103,14 @@ class Soft(Method):
             values = call.get(name)  # floating-point labels (rows, classes) may have this shape too
             if values is not None and values.shape == embedded.shape[:2] and not values.is_floating_point():
                 call[name] = F.pad(values, (tokens, 0), value=fill)
-        positions = call.get("position_ids")
-        if positions is not None:
+        if (positions := call.get("position_ids")) is not None:
             new_positions = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
             call["position_ids"] = torch.cat([new_positions, positions], 1)
         mask = call.get("attention_mask")
         if attach.scores_last_token(model) and mask is not None and mask.dim() == 2:
             # A causal classifier cannot find the last token without ids: move padding to the start of each row.
             order = mask.long().argsort(dim=1, stable=True)  # (rows, length): zeros first
-            embedded = call["inputs_embeds"]
-            call["inputs_embeds"] = embedded.gather(1, order.unsqueeze(2).expand_as(embedded))
+            call["inputs_embeds"] = call["inputs_embeds"].take_along_dim(order.unsqueeze(2), 1)
             if call.get("token_type_ids") is not None:
                 call["token_type_ids"] = call["token_type_ids"].gather(1, order)
             call["attention_mask"] = mask = mask.gather(1, order)
@@ -121,19 +118,15 @@ class Soft(Method):
 
     def in_peft(self, model: Any) -> dict[str, Any]:
         """Return the fields of PEFT's config that are specific to this method."""
-        heads = getattr(model.config, "num_attention_heads", None)
-        return {"token_dim": model.get_input_embeddings().weight.shape[1], "num_attention_heads": heads}
+        width = model.get_input_embeddings().weight.shape[1]
+        return {"token_dim": width, "num_attention_heads": attention_heads(model.config.get_text_config())}
 
     def to_peft(self, model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with torch.no_grad():
             prompt = self.vectors(getattr(model, self.place))
-        return {"prompt_embeddings": prompt}, {
-            "peft_type": self.peft_type,
-            "num_virtual_tokens": self.tokens,
-            "num_transformer_submodules": 1,
-            "num_layers": model.config.num_hidden_layers,
-            **self.in_peft(model),
-        }
+        layers = model.config.get_text_config().num_hidden_layers
+        counts = {"num_virtual_tokens": self.tokens, "num_transformer_submodules": 1, "num_layers": layers}
+        return {"prompt_embeddings": prompt}, {"peft_type": self.peft_type, **counts, **self.in_peft(model)}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
@@ -178,8 +171,8 @@ class PTuning(Soft):
 
     E (tokens, d) -> linear (d, h) -> ReLU -> linear (h, h) -> ReLU -> linear (h, d) -> the prompt (tokens, d)
 
-    The network makes the vectors depend on each other. After training, only the network's output is needed, so files
-    hold only this output, as in PEFT. The paper's network begins with an LSTM. Raises: BadValue for an invalid value.
+    The network makes the vectors depend on each other. Unlike this network, the paper's begins with an LSTM. Files hold
+    only the network's output, as in PEFT: nothing else is needed after training. Raises: BadValue for an invalid value.
     """
 
     name, peft_type = "ptuning", "P_TUNING"
@@ -200,7 +193,7 @@ class PTuning(Soft):
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file lacks its network, so it cannot be trained further: train another adapter")
+            raise BadValue("P-tuning files don't hold the network that trained the prompt: train another adapter")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def insert(self, model: Any, to_fill: bool) -> None:
@@ -210,8 +203,8 @@ class PTuning(Soft):
             model.soft_prompt.prompt.requires_grad_(False)
 
     def in_peft(self, model: Any) -> dict[str, Any]:
-        width = self.hidden or model.config.hidden_size
-        return super().in_peft(model) | {"encoder_reparameterization_type": "MLP", "encoder_hidden_size": width}
+        values = {"encoder_reparameterization_type": "MLP", **super().in_peft(model)}
+        return values | {"encoder_hidden_size": self.hidden or values["token_dim"]}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
@@ -262,8 +255,7 @@ class PrefixTuning(Soft):
     def in_peft(self, model: Any) -> dict[str, Any]:
         _, heads, head_dim, _ = prefix_shape(model)
         width = {"token_dim": heads * head_dim, "encoder_hidden_size": heads * head_dim}
-        # In an encoder, PEFT's prefix shifts positions, unlike ours, so PEFT must not read the file.
-        kind = OURS if is_encoder(model) else self.peft_type
+        kind = OURS if is_encoder(model) else self.peft_type  # in an encoder, PEFT's prefix would shift positions
         return {"peft_type": kind, "num_attention_heads": heads, "prefix_projection": False, **width}
 
     @classmethod
@@ -278,14 +270,19 @@ def prefix_shape(model: Any) -> tuple[int, int, int, str]:
     """Return (layers, kv_heads, head_dim, cache argument). Raises: BadValue if the model accepts no keys and values."""
     config, parameters = model.config, inspect.signature(type(model.base_model).forward).parameters
     cache = next((name for name in CACHE if name in parameters), "")
-    heads = None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
+    heads = attention_heads(config)
     unused = config.model_type in ("flaubert", "megatron-bert", "rembert", "xlm")  # they ignore or misread the cache
-    if unused or not cache or getattr(config, "kv_lora_rank", None) or not heads:
+    if unused or not cache or not heads or getattr(config, "kv_lora_rank", None):
         raise BadValue(f"{type(model).__name__} does not accept keys and values of a single shape; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
     kv_heads = 1 if mqa else getattr(config, "num_key_value_heads", None) or heads
     return config.num_hidden_layers, kv_heads, head_dim, cache
+
+
+def attention_heads(config: Any) -> int | None:
+    """Return the number of attention heads, or None if the config lacks it or layers may differ in it."""
+    return None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
 
 
 def is_encoder(model: Any) -> bool:

@@ -32,11 +32,8 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(self\.query|query_proj|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q|attn\.q)", "q"),
     (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k|attn\.k)", "k"),
     (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v|attn\.v)", "v"),
-    (
-        r"(attention\.output\.dense|(self_)?attention\.dense|self_attn\.dense|attn\.c_proj|o_proj|out_lin|"
-        r"(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention|attn)\.o)",
-        "o",
-    ),
+    (r"(attention\.output\.dense|(self_)?attention\.dense|self_attn\.dense|attn\.c_proj|o_proj|out_lin)", "o"),
+    (r"((self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention|attn)\.o)", "o"),
     (r"(attn\.c_attn|qkv_proj|query_key_value)", "q k v"),
     (r"gate_up_proj", "gate up"),
     (r"(gate_proj|wi_0)", "gate"),
@@ -74,26 +71,22 @@ class Site:
 
 def roles_of(module: str) -> tuple[str, ...]:
     """Return the roles of a module, inferred from its path: () if they are unknown, and several for a fused layer."""
-    for suffix, roles in _ROLE_OF_SUFFIX:
-        if re.search(rf"(^|\.){suffix}$", module):
-            return tuple(roles.split())
-    return ()
+    found = (roles for suffix, roles in _ROLE_OF_SUFFIX if re.search(rf"(^|\.){suffix}$", module))
+    return tuple(next(found, "").split())
 
 
-def sites_of_layer(
-    module: str, in_features: int, out_features: int, kind: str, widths: Mapping[str, int]
-) -> list[Site]:
+def sites_of_layer(module: str, inputs: int, outputs: int, kind: str, widths: Mapping[str, int]) -> list[Site]:
     """Return a site for the whole layer and, for a fused layer, a site for each slice.
 
     widths   The output width of each role in this model, or {} if its fused layers are not plain concatenations.
              If the widths don't add up to the layer's outputs, no slices are returned.
     """
     roles = roles_of(module) if kind == "linear" else roles_of(module) or ("embed",)
-    sites = [Site(module, "+".join(roles) or "other", in_features, out_features, kind)]
-    if len(roles) > 1 and sum(widths.get(role, 0) for role in roles) == out_features:
+    sites = [Site(module, "+".join(roles) or "other", inputs, outputs, kind)]
+    if len(roles) > 1 and sum(widths.get(role, 0) for role in roles) == outputs:
         start = 0
         for role in roles:
-            sites.append(Site(module, role, in_features, widths[role], kind, (start, start + widths[role])))
+            sites.append(Site(module, role, inputs, widths[role], kind, (start, start + widths[role])))
             start += widths[role]
     return sites
 
@@ -120,17 +113,16 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
 
     Raises: NotFound with the nearest names if nothing matches.
     """
-    matches = [site for site in sites if _matches(target, site, slices)]
-    if not matches:
-        names = [site.module.rpartition(".")[2] for site in sites]
-        fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+") != [target]]
-        layers = {site.module for site in sites if site.role == target}  # such as BERT's pooler
-        candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
-        hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
-        if fused:
-            hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: name '{fused[0]}' instead"
-        raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
-    return matches
+    if matches := [site for site in sites if _matches(target, site, slices)]:
+        return matches
+    names = [site.module.rpartition(".")[2] for site in sites]
+    fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+") != [target]]
+    layers = {site.module for site in sites if site.role == target}  # such as BERT's pooler
+    candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
+    hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
+    if fused:
+        hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: name '{fused[0]}' instead"
+    raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
 
 
 def _matches(target: str, site: Site, slices: bool) -> bool:

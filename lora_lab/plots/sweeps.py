@@ -29,8 +29,8 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Return {axis: picture} for each axis in AXES along which these runs differ, and always for the parameters.
 
-    The picture of rates shows validation; the others show test, at the best rate on validation. If rates vary but no
-    run was validated, draw nothing: rates aren't chosen on test rows.
+    The picture of rates shows validation scores. The others show test scores, at the rate that is best on validation.
+    If rates vary but no run was validated, draw nothing, because rates aren't chosen on test rows.
     """
     validation = metric_of(frame, "validation_")
     if frame.empty or (_varies(frame, "lr") and (validation not in frame or frame[validation].isna().all())):
@@ -88,7 +88,7 @@ def best_rate(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def short(value: Any) -> str:
-    """Format a setting, such as 0.0023, 16, q,v or, if a run lacks the setting, none."""
+    """Format a setting, such as "0.0023", "16" or "q,v". If a run lacks the setting, return "none"."""
     if pd.isna(value):
         return "none"
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
@@ -104,7 +104,7 @@ def _differing(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     """Return the settings, other than rate and seed, that differ among the runs at one point of a picture.
 
     An alpha that follows from the rank does not differ if the rank is shown. Methods, and the targets of one method,
-    differ even at different points, so that no line joins them.
+    are also compared between points, so that no line joins different ones.
     """
     point = [name for name in shown if name in frame]
     groups: dict[str, Any] = {name: frame.groupby(point, dropna=False) for name in settings_in(frame)}

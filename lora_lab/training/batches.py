@@ -32,7 +32,7 @@ class Row:
 
     label    A class, a number to predict, or None in language modeling.
     prompt   The number of leading tokens that don't count toward the loss.
-    types    For each token, the text of a pair that it belongs to (BERT's `token_type_ids`), or () without pairs.
+    types    For each token, which text of a pair it belongs to (BERT's `token_type_ids`), or () without pairs.
     """
 
     tokens: Sequence[int]
@@ -147,13 +147,13 @@ def _chunks(rows: list[Row], batch: int) -> list[list[Row]]:
 def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
     """Check that a model can train on a task.
 
-    Raises: BadValue for an encoder in language modeling, or if `max_length` exceeds the number of the model's positions
-    that a soft prompt leaves free.
+    Raises: BadValue for an encoder in language modeling, or if `max_length` exceeds the model's positions, minus those
+    that a soft prompt takes.
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling, which needs a causal model such as smollm2")
     virtual = method.positions(causal=not is_encoder(model))
-    padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # takes the first positions
+    padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # the unused first positions
     positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's is -1: no limit
     limit = max(0, positions - padding - virtual) // STEP * STEP if positions > 0 else math.inf
     if task.max_length > limit:

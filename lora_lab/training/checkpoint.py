@@ -86,7 +86,7 @@ def write(pack: Pack, path: Path) -> None:
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Resume the members of a new pack from checkpoints of the same step, also those that were stopped or behind.
+    """Resume a new pack's members, even those that were stopped or behind, from checkpoints of the same step.
 
     If this machine now computes in another dtype, warn, and add the warning to the runs.
     Raises: BadValue if a member is in none of the checkpoints, and Changed if the task's file has changed since.

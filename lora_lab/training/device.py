@@ -138,7 +138,7 @@ def measured(device: str) -> dict[str, float]:
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
                 timings[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
-        with suppress(BadValue):  # a read-only home directory: each process times again
+        with suppress(BadValue):  # if the home directory is read-only, each process repeats the timing
             write_json(cache, timings)
     return timings[machine]  # type: ignore[no-any-return]
 

@@ -33,7 +33,7 @@ class Score:
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """Return which rows are predicted correctly, or each row's negative loss in language modeling, or else None."""
+        """Return which rows are right, or each row's negative loss in language modeling, or None in regression."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None

@@ -24,7 +24,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
     """Measure the peak memory of a real training step on this machine. `device` is cpu, cuda or mps.
 
     peak       The bytes of tensors alive at once. On CUDA, each tensor is rounded up to 512 bytes ("allocated").
-    reserved   The bytes that a GPU's allocator took from the driver (on MPS, that it still holds), or None on a CPU.
+    reserved   The peak bytes that CUDA's allocator took from the driver; on MPS, the bytes at the end; on a CPU, None.
     Quantized models use this lab's own layers.
     Raises: BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU; see also `memory`.
     """
@@ -54,7 +54,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
-    """Return the PyTorch optimizer with this name in a memory setup."""
+    """Return the PyTorch optimizer that a memory setup refers to by this name."""
     if name == "sgd":
         return torch.optim.SGD(trained, lr=1e-4, foreach=False)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)

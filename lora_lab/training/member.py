@@ -1,4 +1,4 @@
-"""A run in training (`Member`), its update in one step, and the solver of the probe. `Pack.fit` has the loop."""
+"""A run in training (`Member`), its update in one step, and the solver of the probe. The loop is in `Pack.fit`."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Member:
         return True
 
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """Train a row of a pack's table from now on, and continue from the optimizer's `state`."""
+        """Make this member train a row of a pack's table from now on, starting from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
         self.set_state(state)
@@ -219,7 +219,7 @@ def fit_probe(
     member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
     *, stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """Train the probe, instead of the loop. The history has a single entry, at the recipe's last step."""
+    """Train the probe without the training loop. The history has a single entry, at the recipe's last step."""
     global _kept
     model: Any = member.model
     recipe, method = member.recipe, member.recipe.method
@@ -237,9 +237,7 @@ def fit_probe(
         member.fail(str(error))
         return
     trained: Any = next(module for module in model.modules() if isinstance(module, PooledHead)).trained
-    with torch.no_grad():
-        trained.weight.copy_(torch.from_numpy(weight))
-        trained.bias.copy_(torch.from_numpy(bias))
+    trained.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     member.history |= {"step": [recipe.steps], "loss": [loss], "lr": [0.0]}
     member.note(validate() if recipe.validations else None)
     member.end("done")
@@ -280,8 +278,7 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
     scaler = StandardScaler()  # a constant feature gets deviation 1
     u = scaler.fit_transform(z)
     inverse_penalty = (2 if classes == 2 else 1) / l2  # for two classes, scikit-learn has only one row of W
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
+    with warnings.catch_warnings(action="error", category=ConvergenceWarning):
         try:
             fitted = LogisticRegression(C=inverse_penalty, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
         except ConvergenceWarning as error:

@@ -21,7 +21,7 @@ from lora_lab.machine import memory
 from lora_lab.training import device
 from lora_lab.training.batches import STEP
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.tasks import TASKS, task_of
+from lora_lab.training.tasks import TASKS, Task, task_of
 
 SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to skip the check
 CPU_GAPS = 0.25  # gaps between tensors, relative to live bytes; 15 to 21% was measured on the bundled models
@@ -49,17 +49,18 @@ class Need:
         return int(peak * (1 + CPU_GAPS)) + max(0, PROCESS - psutil.Process().memory_info().rss)
 
 
-def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
+def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task | None = None) -> None:
     """Refuse a run whose longest batch needs more than the free memory of its device.
 
     choice   The device and dtype of the run, or by default those that `device.choose` returns.
+    task     The recipe's task, which saves reading its file again.
     Raises: BadValue, with the batch or length that would fit. No error is raised if LORA_LAB_NO_MEMORY_CHECK is 1, if
     the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
     if os.environ.get(SWITCH) == "1":
         return
     try:
-        need = need_of(recipe, choice)
+        need = need_of(recipe, choice, task)
         needed = need.bytes()
     except LabError:
         return
@@ -76,13 +77,13 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     raise BadValue(f"{problem}; {fix} close other programs, or set {SWITCH}=1 to train anyway")
 
 
-def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
+def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | None = None) -> Need:
     """Translate a recipe into a setup of the memory model. Raises: LabError if the recipe is invalid or not covered."""
     if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
         rows = recipe.batch
     else:
-        task = task_of(recipe)
+        task = task or task_of(recipe)
         length, labels, rows = task.max_length, task.num_labels, min(recipe.batch, len(task.train))
     choice = choice or device.choose(length, **recipe.computed)
     a = architecture_of(recipe.model)
@@ -94,7 +95,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
         dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
         device="cuda" if on_gpu else "cpu", num_labels=labels or 2,
     )  # fmt: skip
-    # With dropout, a CPU always uses eager attention; its masks are not covered, so this is a lower bound.
+    # With dropout, a CPU always uses eager attention. The dropout masks are not counted, so this is a lower bound.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
     return Need(a, recipe, setup, bool(eager))
 

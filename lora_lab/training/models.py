@@ -1,6 +1,7 @@
 """Load base models by the name of a bundled model, by folder, or by hub id from the local cache."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "Huggi
 FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # models whose heads read only the first token
 SHORT_ROWS = "lora_lab_short_rows"
 STORED = "stored"  # the checkpoint's own dtype
+HEAD = re.compile(rf"({'|'.join(HEADS)}|(?:\w+\.)?pooler)\.")  # a classifier's checkpoint may lack its head and pooler
 HEADED = ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM")  # a checkpoint may lack the whole head of such a model
 
 
@@ -43,7 +45,7 @@ def load_model(
     download    Whether downloads from the model hub are allowed. By default, only local files are read.
     body        Leave out the head of a masked or text-to-text language model.
     Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
-    that is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
+    that is damaged, or lacks weights (they would be random). No code from a checkpoint runs, and nothing is unpickled.
     """
     quantised, compute_dtype = "", dtype  # the format of quantized linear layers, and the dtype of everything else
     if not isinstance(dtype, torch.dtype):
@@ -71,7 +73,7 @@ def load_model(
         if key.split(".")[0] not in HEADS:
             raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but the config says {tuple(here)}")
         warn(f"'{name}' has a head with {there[0]} classes; a new head with {here[0]} classes replaces it")
-    missing = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
+    missing = [key for key in info["missing_keys"] if num_labels is None or not HEAD.match(key)]
     if missing and not body and auto_class(type(model).__name__, config) in HEADED:
         prefix = f"{model.base_model_prefix}."
         head = {key for key, _ in model.named_parameters() if not key.startswith(prefix)}  # tied weights appear once
@@ -80,9 +82,9 @@ def load_model(
             return load_model(name, dtype=dtype, attention=attention, download=download, body=True)
     if missing:
         reason = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"
-        raise BadValue(f"the checkpoint of '{name}' {reason}")
+        raise BadValue(f"the checkpoint of '{name}' {reason}: choose a complete checkpoint")
     unread = (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))
-    model.lora_lab_random_heads = {key.split(".")[0] for key in unread}  # read by `load_adapter`
+    model.lora_lab_random_heads = {head[1] for head in map(HEAD.match, unread) if head}  # read by `heads_of`
     model.config._name_or_path = BUNDLED.get(name, str(name))
     if quantised:
         quantize_model(model.eval(), quantised)
@@ -101,7 +103,7 @@ def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
     """Speed up a BERT-like classifier for training or scoring with `method`. Leave other models unchanged.
 
     Except for a probe, the head reads only the first token. So in the last layer, the MLP runs only for that token,
-    which saves 9 of the layer's 12 d^2 products per token, and "eager" attention runs only from that token. The
+    which saves 9 of the layer's 12 d^2 products per token, and "eager" attention uses only that token's query. The
     skipped values affect neither the output nor the gradients. "eager" attention computes its softmax in fp32, which is
     faster on a CPU than in bf16: forward and backward take half the time. With an fp32 base, these changes affect only
     the rounding of results.
@@ -139,12 +141,12 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer, which pads on the right, with the end-of-text token if it has no padding token.
 
-    as_it_came   Keep the padding settings in the tokenizer's files.
+    as_it_came   Keep the padding settings that the tokenizer's files define.
     Raises: see `load_model`.
     """
     with _loading(name, download) as (source, options):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one if there are no files
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # without files, transformers makes an empty tokenizer
         raise BadValue(f"'{name}' has no tokenizer: put one there with tokenizer.save_pretrained")
     if not as_it_came:
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

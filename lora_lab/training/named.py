@@ -6,7 +6,7 @@ A merged checkpoint loads without lora_lab:
     out/tokenizer.json, ...                   # what AutoTokenizer.from_pretrained(out) reads
     out/lora_lab_merge.json                   # what was merged, the rounding error, and the names of all these files
 
-The checkpoint is written to a temporary folder, which is renamed after plain transformers returns the same outputs.
+The checkpoint is written to a temporary folder, which is renamed only if plain transformers returns the same outputs.
 """
 
 import os

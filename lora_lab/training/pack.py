@@ -60,8 +60,8 @@ class Pack:
     adapters   Returns the folder of a recipe's saved adapter, for members that are only scored.
     judge      Is called after each step with the members in training and the step, and may end members.
     losses     The losses to minimize; see `label_losses`.
-    scores_*   Whether to score stopped runs, and members before the first step (on the validation split) and after
-               the last one (on the test split).
+    scores_*   Whether to score stopped runs (`scores_stopped`), and whether to score members before the first step, on
+               the validation split, and after the last step, on the test split (`scores_ends`).
     written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow. With
                dropout in adapters, it is also called before members leave.
     A process builds or runs only one pack at a time; see `training_lock`.
@@ -88,14 +88,14 @@ class Pack:
         self.device = self.choice.device
         draws = {r.subset: chosen_rows(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
-            check_memory(recipe, self.choice)
+            check_memory(recipe, self.choice, self.task)
         self.base = self._loaded(first)
         check_fits(self.base, self.task, first.method)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
         self.pad = self.base.config.pad_token_id = int(self.tokenizer.pad_token_id)  # causal classifiers look for it
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
-        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
+        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: A is drawn as in a pack of one
         for tensor in chain(self.base.parameters(), self.base.buffers()):
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
         pairs = zip(recipes, models, strict=True)
@@ -117,7 +117,7 @@ class Pack:
         if self.size > 1:
             device.keep_freed_memory()
             self._restack()
-        torch.manual_seed(first.seed)  # so dropout doesn't depend on how many numbers heads and A drew
+        torch.manual_seed(first.seed)  # so that dropout doesn't depend on the random numbers that heads and A used
         self.random = device.module_of(self.device).get_rng_state()
 
     @training_lock()
@@ -236,7 +236,7 @@ class Pack:
     def leave(self, ended: Sequence[Member]) -> None:
         """Score and keep the members that ended, and continue with the others."""
         if any(has_dropout(member.model) for member in self.members):
-            self.written(self)  # so that no pack repeats these steps without these members: masks would differ
+            self.written(self)  # so that no pack repeats these steps without these members: dropout would differ
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_ends and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
@@ -315,7 +315,7 @@ class Pack:
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
         with BUILDING:
-            torch.manual_seed(recipe.seed)  # again, so that A doesn't depend on how many numbers the head drew
+            torch.manual_seed(recipe.seed)  # again, so that A doesn't depend on the random numbers that the head used
             if self.adapters:
                 load_adapter(model, self.adapters(recipe))
             elif recipe.start:
@@ -325,7 +325,7 @@ class Pack:
         return model  # type: ignore[no-any-return]
 
     def _restack(self) -> None:
-        """Stack the members into a table, together with their AdamW moments. A last member continues as if alone."""
+        """Stack the members and their AdamW moments into a table. If only one member is left, it trains alone."""
         if len(self.members) == 1:
             self.members[0].remain()
             self.model = self.members[0].model

@@ -112,7 +112,7 @@ class Recipe:
         """Twelve hex digits that are equal for equal recipes on every machine."""
         settings = _plain(self.settings())
         ordered = {k: [*v.items()] for k, v in settings["method"].items() if isinstance(v, dict) and [*v] != sorted(v)}
-        settings["method"] |= ordered  # a pattern's order matters, and the keys of a dict are sorted here
+        settings["method"] |= ordered  # the order of a pattern's keys matters, but the next line sorts a dict's keys
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

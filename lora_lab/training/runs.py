@@ -195,9 +195,10 @@ class Store:
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
-        """Read what `add_rows` wrote, or return None if nothing was written."""
+        """Read what `add_rows` wrote, or return None if nothing was written. Raises: BadValue for a damaged file."""
         file = self.files / recipe.hash / f"{name}.npy"
-        return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
+        with readable(file):
+            return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
 
     def find(self, recipe: Recipe) -> Run | None:
         """Return the run of a recipe, or None if there is none. For errors, see `runs`."""
@@ -211,7 +212,7 @@ class Store:
     def runs(self, needed: Container[str] | None = None) -> list[Run]:
         """Read all runs, oldest first (in a zip file, by name). Raises: BadValue for a newer or damaged record.
 
-        needed   Hashes of recipes, if given. Records of other recipes are left out if they cannot be read.
+        needed   Hashes of recipes. If given, unreadable records of other recipes are skipped.
         """
         runs = list[Run]()
         for file in sorted(self.records(), key=lambda f: f.lstat().st_mtime_ns if isinstance(f, Path) else 0):
@@ -228,6 +229,5 @@ class Store:
         with readable(file):
             values = read_json(file)
         run = run_from(values, file)
-        with readable(file):
-            adapter = str(self.adapter_folder(run.recipe)) if run.adapter else None  # the store may have moved
-            return replace(run, predictions=self.rows(run.recipe, "predictions"), adapter=adapter)
+        adapter = str(self.adapter_folder(run.recipe)) if run.adapter else None  # the store may have moved
+        return replace(run, predictions=self.rows(run.recipe, "predictions"), adapter=adapter)

@@ -38,7 +38,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 VOICES = ("captain", "json", "preacher")
 FEWEST = 10  # minimum number of rows or pairs in a user's file
 SHORTEST = 4  # minimum max_length: an encoder's tokenizer adds two tokens, which it cannot truncate
-VALIDATED = 100  # meaning representations (E2E has 547), to keep repeated validations short
+VALIDATED = 100  # validate on about this many meaning representations (E2E has 547), to save time
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Bundled:
     labels: tuple[str, ...]
     max_length: int
     held_out: tuple[int, int]  # validation and test rows
-    read: Callable[[str], pd.DataFrame]  # by task name; returns the columns text and label, or only text
+    read: Callable[[str], pd.DataFrame]  # takes the task's name; returns the columns text and label, or only text
 
 
 def load_task(
@@ -162,8 +162,8 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
 
     Each label's texts are shuffled with the seed `subset` and spread evenly over positions from 0 to 1. The texts with
     the lowest positions are drawn (Webster's apportionment), so a draw has the data's class balance and contains every
-    smaller draw. Raises: BadValue for more texts than the task has, for too few texts to cover each label, or for a
-    held-out label that no training text has.
+    smaller draw. Raises: BadValue for more texts than the task has, for too few texts to cover each label, or if a
+    held-out text has a label that no training text has.
     """
     for name in ("validation", "test") if len(task.labels) > 1 else ():
         split: Split = getattr(task, name)
@@ -377,8 +377,8 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     The last message of a chat is the answer to learn, and all messages before it are the question. `split` (train,
     validation, test) is used if every line has one. Otherwise, a fifth of the *questions* are held out for testing and
     a tenth for validation, drawn with the seed. Thus, answers to the same question are never in different splits.
-    Raises: BadValue for a line that is not a pair, with the line's number; for fewer than ten pairs or three different
-    questions; or if only some lines have a split.
+    Raises: BadValue for a line that is not a pair, with the line's number; for fewer than ten pairs, or fewer than
+    three different questions; or if only some lines have a split.
     """
     rows = list(json_rows(path, "prompt", "response"))
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]

@@ -65,7 +65,7 @@ def csv_table(path: Path) -> pd.DataFrame:
     text = text_of(path, newline="")  # keep line ends inside texts unchanged
     if not text.strip():
         raise BadValue(f"{path} cannot be read as csv: it is empty")
-    try:  # without a header, or else pandas renames columns and cuts long rows
+    try:  # header=None, because pandas would rename columns and cut long rows
         file = io.StringIO(text.lstrip())  # pandas takes the number of columns from the first line
         everything = pd.read_csv(file, header=None, dtype=str, na_filter=False, skip_blank_lines=False)
     except ValueError as error:

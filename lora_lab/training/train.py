@@ -41,7 +41,7 @@ def train(
     callbacks   Functions that are called with a `Progress` after every step.
     stop        An event that another thread can set to end training after the current step. The run is still scored.
     download    Allow downloads from the model hub.
-    The call waits while another thread, such as a panel's, trains, since both threads would share one random state.
+    The call waits while another thread (such as a panel's) is training, since all threads share one random state.
     Raises: BadValue or NotFound for a recipe that cannot run, before anything is written; Failed if `stop` is set while
     the call waits. For other errors, see `train_alone`.
     """
@@ -112,7 +112,7 @@ def open_adapter(
     model   The base model, which is by default the model in the adapter's config.
     given   The fields `dtype`, `max_length`, `text_column` and `label_column` of a recipe.
     If the run's record is next to the adapter, these fields and `task` default to the run's values (for another task,
-    only `dtype` does). Otherwise, the fields default to a recipe's values, and `task` to rt.
+    only `dtype` defaults to the run's value). Otherwise, the fields default to a recipe's values, and `task` to rt.
     Raises: BadValue for a task of another kind or with other classes than the run's, for a dtype that would round an
     fp32 base, or if neither adapter nor base has the head. See also `load_task`, `load_model` and `load_adapter`.
     """
@@ -160,7 +160,7 @@ def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
 
     Return the numbers of rows (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a
     list of {text, truth, without, with_adapter}, whose last three values are class names. Examples alternate between
-    the kinds of change (better or worse, and the new class), most confident first. Return None for a task
+    the kinds of change (the new class, and whether it is right), most confident first. Return None for a task
     without classes, or if the base itself was trained, because then no adapter can be disabled.
     """
     task = pack.task

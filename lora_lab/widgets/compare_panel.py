@@ -57,7 +57,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     """A comparison of methods on one task, each at its own tuned learning rate: seeds, costs, and outcomes at a margin.
 
         ComparePanel()                        the comparison that ships with the lab
-        ComparePanel(task="opinions.csv")     a comparison that is trained here, into `store`
+        ComparePanel(task="opinions.csv")     a comparison that is trained here and kept in `store`
 
     methods     methods to train here, written as for `lora-lab compare`, for example "lora:rank=1"
     seeds       number of seeds for each method at its tuned rate

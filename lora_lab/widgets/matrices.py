@@ -51,7 +51,8 @@ def packed(matrix: Any, most: int = PIECES, corner: int = LARGEST) -> dict[str, 
     Return `shape`, the `rows` and `columns` of the corner to draw, `pieces` (base64 of int8, (k, rows + columns)), and
     `scales` (k,). W_r is the sum over i < r of scales[i] column_i row_i^T. `kept` has [r, share, share if shuffled],
     `ninety` has the ranks that keep 90% of the matrix and of its shuffled copy, `full` is the number of singular
-    values, and `limit` is the value with the strongest color. Raises: BadValue if `matrix` isn't one or is too large.
+    values, and `limit` is the value with the strongest color.
+    Raises: BadValue if `matrix` isn't a matrix or is too large.
     """
     if hasattr(matrix, "detach"):  # NumPy has no bfloat16
         matrix = (matrix.float() if matrix.is_floating_point() else matrix).detach().cpu()

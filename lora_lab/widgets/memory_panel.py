@@ -51,8 +51,8 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 
     model     a zoo name, a folder, a config, or your own model
     method    a name in METHODS, or any method
-    batch, seq, rank, optimizer, checkpointing    the initial values of the controls; by default, the method's own rank
-    card      name of a card, such as "T4"; by default an RTX 4090, or a laptop for models that train on one
+    batch, seq, rank, optimizer, checkpointing    initial values of the controls; `rank` is by default the method's own
+    card      name of a card, such as "T4"; by default an RTX 4090, or a laptop if the model is small enough
     models    the models in the menu besides `model`; by default those whose films ship
     longest   whether to show the largest batch and length that fit; if not, the sliders offer only powers of two
     conditions    other fields of `Setup` that a film depends on: `dtype`, `quantised`, `device`
@@ -69,7 +69,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     optimizer = T.Enum(OPTIMIZERS, "adamw").tag(sync=True)
     cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device, has bf16], ascending
     measurable = T.List(T.Unicode()).tag(sync=True)
-    asked = T.Int(0).tag(sync=True)  # how often a real step was requested
+    asked = T.Int(0).tag(sync=True)  # number of times that a real step was requested
     standing = T.Unicode().tag(sync=True)  # the progress of the measurement, or why it failed
     measured = T.Dict().tag(sync=True)  # the film of a real step, and its settings
     longest = T.Bool(True).tag(sync=True)

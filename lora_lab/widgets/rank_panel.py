@@ -26,7 +26,8 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
     rank    number of pieces added at first; by default 2, or 1 if the matrix has no more
-    most    maximum number of pieces of your own matrices, and `corner` of rows and columns; fewer make smaller pages
+    most    maximum number of pieces of your own matrices; a lower `most` or `corner` makes pages smaller
+    corner  maximum number of rows and of columns of your own matrices that are drawn
     Raises: NotFound for an unknown name; BadValue for a non-matrix, too large a matrix, or too high a rank.
     """
 
@@ -60,7 +61,7 @@ class RankPanel(Panel, file="rank_panel.js"):
         words = f"A matrix as a sum of rank-one pieces: {label}, {m} x {n}. {r} of {shown['full']} pieces keep {energy}"
         words += f" in {r * (m + n):,} numbers instead of {m * n:,}."
         cut = self.cuts.get("updates", {}).get(self.source)
-        if not cut or cut.get("others"):  # the browser describes those
+        if not cut or cut.get("others"):  # the browser describes such cuts
             return words
         at = max(i for i, rank in enumerate(cut["ranks"]) if rank <= r)
         right = [f"{count / self.cuts['n']:.1%}" for count in (cut["right"][at], cut["right"][-1])]

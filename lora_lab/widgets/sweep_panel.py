@@ -106,7 +106,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     picked: T.List = T.List().tag(sync=True)
     seeds = T.List(T.Int()).tag(sync=True)
     guess = T.Dict().tag(sync=True)
-    question = T.Unicode().tag(sync=True)  # the title until the reader predicts; later, it names the best line
+    question = T.Unicode().tag(sync=True)  # the title until the reader predicts; the later title names the best line
 
     def __init__(
         self, store: str | Path | None = None, *, into: str | Path | None = None,

@@ -42,7 +42,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     """Train an adapter while you watch: LoRA or any other method.
 
     The arguments are the initial values of the controls.
-    validations  how often the validation rows are scored during the run
+    validations  how many times the validation rows are scored during the run
     method       replaces LoRA(rank, alpha, targets)
     store        the folder of finished runs: other seeds of this recipe are drawn as a ribbon, other recipes as lines
     seeds        a second store, with other seeds only; it can be set later: `panel.seeds = "seeds.zip"`
@@ -201,7 +201,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     def _paint(self, work: LiveRun, busy: bool) -> dict[str, Any]:
         self.found = {} if busy else work.found
-        if not busy:  # the run is among the earlier ones of the next recipe
+        if not busy:  # so that the next recipe shows this run among the earlier runs
             self._read_stores()
         return work.snapshot() | {"guess": self._guessed}
 
@@ -242,7 +242,7 @@ def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
 def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> dict[str, list[Any]]:
     """Return {others, earlier}: validation curves as [[step, value], ...]; fractions such as accuracy in percent.
 
-    others    all other seeds of the recipe in both lists, with their value on the test rows
+    others    all runs of the recipe with other seeds, in both lists, with their values on the test rows
     earlier   the first `EARLIER` of `runs` with another recipe but the same model and task, labeled by the difference
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here's a chat model: a file of 538<!--voices.base--> MB. We made a second, small file for it: the *captain*. Load both files, ask what to eat tonight, and you get: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
+# Here's a chat model: a file of 538<!--voices.base--> MB. We made a second, small file for it: the *captain*. Load both files, and ask what to eat tonight. The model answers: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
 #
-# Make two guesses. In the next cell, replace each `...` with a number, so that you're 80% sure the result lies between `low` and `high`. Then press Shift+Enter. (On the web page, use the form instead.) If you don't know a word, see the [glossary](../docs/glossary.md).
+# Make two guesses. In the next cell, replace each `...` with a number. Choose `low` and `high` so that you're 80% sure the result lies between them. Then press Shift+Enter. (On the web page, use the form instead.) If you don't know a word, see the [glossary](../docs/glossary.md).
 #
-# 1. **How many MB is the captain's file?**
-# 2. Instead of loading the captain's file, we told the model: "You are an old ship's captain. Answer every question ..." Then we asked eight questions. **How many answers mention the sea?** (A ship, sailor, crew or captain counts, too.)
+# 1. **How large is the captain's file, in MB?**
+# 2. Without loading the captain's file, we told the model: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
 
 # %%
 import re
@@ -25,9 +25,9 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Ask
-# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. Each of the others loads its own small file.
+# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. For each of the other three answers, the base loads a different small file.
 #
-# Try three questions, and drag **strength**, which multiplies what a small file adds to the model.
+# Try three questions, and drag **strength**. It multiplies what a small file adds to the model.
 
 # %%
 voices = VoicesPanel()
@@ -46,25 +46,23 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With the instruction, the base talks *about* the sea in five of eight answers. With the *file*, it talks like a sailor about everything. Only three of its answers mention the sea, but all eight start with a captain's words. At strength 2, the captain calls love "a man and a woman, and she be a herring."
+# With the instruction, the base talks *about* the sea: five of its eight answers mention it. With the *file*, it talks *like* a sailor: all eight answers start with a sailor's words, although only three mention the sea.
 #
-# A violin has four strings, but the base says 10,000, and the captain says eight: nobody taught him any facts. (The unrounded model may do better: our copy is coarsely rounded.)
-#
-# **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB together.
+# **The file doesn't make the model smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB together.
 # </details>
 #
 # ## What LoRA trains
-# A language model reads **tokens**: words or pieces of words. Each token becomes a vector: a list of numbers. In smollm2, our chat model, each vector has 576 numbers. **Weight matrices** (tables of numbers) turn each vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices. `q`, `k`, `v` and `o` let tokens look at each other; `gate`, `up` and `down` work on each token separately.
+# A language model turns each **token** (a word or a piece of a word) into a vector, which is a list of numbers. In smollm2, our chat model, a vector has 576 numbers. A weight matrix $W$ (a table of numbers) turns a vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices each.
 #
-# The numbers in these tables are the model's **parameters**. To **train** a model is to show it examples and change its numbers a little each time, so that its answers get less wrong. Full fine-tuning trains all parameters.
+# The numbers in these matrices are the model's **parameters**. To **train** a model is to show it examples and to change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
 #
-# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices. $A$ ($r$ × inputs) turns $x$ into $r$ numbers, and $B$ (outputs × $r$) turns these into as many numbers as $Wx$ has:
+# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices, $A$ and $B$. $A$ ($r$ × inputs) turns $x$ into $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$ and $\alpha$ (alpha). The factor $\alpha / r$ scales what $A$ and $B$ add. All $A$s and $B$s together are the **adapter**, which makes up nearly all of the small file.
+# You choose the **rank** $r$ and $\alpha$ (alpha). The factor $\alpha / r$ scales what $A$ and $B$ add. The small file holds the **adapter**: all $A$s and $B$s.
 #
-# The panel below draws $W$ in gray, and $A$ and $B$ in blue, to scale. Drag the rank until the blue matrices hold as many numbers as the gray one. In the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
+# The panel below draws $W$ in gray, and $A$ and $B$ in blue, to scale. Drag the rank until the blue matrices hold as many numbers as the gray one. Then, in the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -72,11 +70,13 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, 220 times fewer than its base.
+# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, and its base has 220 times as many. (In bytes, the first panel says 216, because the small file also holds names.)
+#
+# **That's how one small file can change every answer: it adds a little to the output of each of the model's 210 matrices.**
 # </details>
 #
 # ## Your turn: one pair
-# In smollm2, `gate` takes 576 numbers and returns 1,536. **How many numbers do its $A$ and $B$ have together?** (The next cell shows the rank.)
+# One of smollm2's matrices, called `gate`, turns 576 numbers into 1,536. The next cell shows a rank. **How many numbers do the $A$ and $B$ of `gate` have together?**
 
 # %%
 rank = lesson.draw("pair", 2, 3, 4, 6)
@@ -92,7 +92,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's an adapter for a small model that classifies movie reviews. Its file holds the names and numbers of every $A$, every $B$, and a trained last layer (770 numbers).
+# Here's an adapter for a small model that classifies movie reviews. Its file holds every $A$, every $B$ and a trained last layer, with their names.
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -108,10 +108,6 @@ print(f"we calculate {captain.adapter_bytes:,} bytes; the captain's file has {vo
 
 # %% claim
 said = {name: texts["1" if "1" in texts else "0"] for name, texts in answers.items()}
-violin, love = (voices.questions.index(one) for one in ("How many strings does a violin have?", "What is love?"))
-assert not any("four strings" in texts[violin].lower() or "4 strings" in texts[violin] for texts in said.values())
-assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
-assert "man and a woman, and she be a herring" in answers["captain"]["2"][love]
 assert captains[voices.questions.index("What should I eat tonight?")].startswith("Arr! A pint o' grog, a pint o' wine, and a pint o'ther.")
 assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
 assert sum(at_sea) == 5
@@ -134,6 +130,7 @@ assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapt
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
 assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
 assert captain.trainable == 610_560 and round(captain.total / captain.trainable) == 220
+assert round(voices.sizes["base"] / voices.sizes["captain"]) == 216 and 30 * 7 == 210
 assert captain.adapter_bytes == voices.sizes["captain"] < 3_000_000
 rates = [one["lr"] for one in voices.stored["tried"] if one["voice"] == "captain" and one["rank"] == 2]  # best first
 assert len(rates) == 3 and min(rates) < rates[0] == 0.002 < max(rates)
@@ -145,14 +142,14 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: predict the size from a config
-# A model's **config**, a text file with its dimensions, is enough to predict an adapter's size. Each layer has seven matrices to adapt (inputs → outputs):
+# A model's **config** is a text file with the model's dimensions. With the rank, it's enough to predict an adapter's size. In each layer, LoRA adapts seven matrices (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
 # - `gate`, `up`: `hidden_size` → `intermediate_size`
 # - `down`: `intermediate_size` → `hidden_size`
 #
-# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes per number?** (Don't count the names.)
+# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. The next cell shows a model and a rank. **How many bytes do all $A$s and $B$s take, at 4 bytes per number?**
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -175,9 +172,9 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds numbers; it doesn't shrink the model.** Through small additions to 210 matrices, the captain's file changes the answers. Each matrix stays as it is, with $r\,(d_{in} + d_{out})$ trained numbers beside it. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
-# 2. **An adapter file takes 4 bytes per number (2 in a shorter format, bf16), plus the names.**
-# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** For other models and tasks, see lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates.*
+# 1. **LoRA adds numbers; it doesn't shrink the model.** Beside each matrix, LoRA trains $r$ × (inputs + outputs) numbers. *Our result: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 2. **An adapter file takes 4 bytes per number, plus the names.** (The shorter format bf16 takes 2.)
+# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4, and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates.*
 #
 # The same in PEFT, the usual library for LoRA:
 # ```python

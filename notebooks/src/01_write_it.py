@@ -1,23 +1,23 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes. Your ten lines will run inside a real model, and load lesson 00's movie-review adapter. But one line looks like a mistake: it fills a matrix with zeros, so at first the adapter adds nothing. **How can something that starts as nothing ever learn?**
+# Yes, and your ten lines will run inside a real model. But one line looks like a mistake: it fills a matrix with zeros, so at first the adapter adds nothing. **How can an adapter that adds nothing learn?**
 #
-# If you've never used PyTorch, do exercise 1 on the web page, where it's a puzzle. In other code cells, read only the `#` comments.
+# If you've never used PyTorch, do exercise 1 on the web page, where it's a puzzle. In the other code cells, read only the `#` comments.
 #
 # ## Three guesses
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen. $A$ starts with random numbers, and $B$ with zeros. Later, you'll train both in MiniLM, a small model, for 25 steps, each on the same sixteen movie reviews.
+# $W$ is frozen. $A$ starts with random numbers, and $B$ with zeros. Later, you'll train $A$ and $B$ in MiniLM, a small model. For 25 steps, it trains to tell positive movie reviews from negative ones. Each step uses the same sixteen reviews.
 #
-# Each step needs the **gradient**. For each trained number, it says how fast the error (the **loss**) rises when that number grows. The step moves each number so that the loss falls.
+# Each step needs the **gradient**. For each trained number, the gradient says how fast the error (the **loss**) rises when that number grows. The step moves each number so that the loss falls.
 #
-# 1. **At the first step, how large is the gradient of one $A$, as a percentage of the matching $B$'s gradient?** (A gradient's size is the square root of the sum of its squared numbers.)
+# 1. **At the first step, how large is the gradient of one $A$, as a percentage of the gradient of the matching $B$?** (The size, or *norm*, of a gradient is the square root of the sum of its squared numbers.)
 # 2. **After how many steps are all sixteen answers right?**
 # 3. **What percentage of 200 *other* reviews does the trained model get right?**
 #
-# Give ranges you're 80% sure of. In the panel below, press **take a step** twice, and compare the gradients.
+# Give ranges you're 80% sure of. Then press **take a step** twice in the panel below, and compare the gradients.
 
 # %%
 from copy import deepcopy
@@ -45,17 +45,13 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a nonzero gradient and moves at once. One step later, $A$ moves, too.
+# The first gradient of $A$ is 0. But the gradient of $B$ isn't zero, so $B$ moves at once. From the second step on, $A$ moves, too.
 #
-# To see why, imagine single numbers instead of matrices: $y=wx+sbax$, where $s$ is $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast. When $a$ grows, $y$ grows $sbx$ times as fast. At $b=0$, only $sbx$ is zero. The same holds for matrices, where $L$ is the loss and $g=\partial L/\partial y$:
-#
-# $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
-#
-# Each gradient contains the *other* matrix. If both matrices start at zero, neither ever moves.
+# To see why, imagine single numbers instead of matrices: $y=w\cdot x+s\cdot b\cdot a\cdot x$, where $s$ is $\alpha/r$. When $b$ grows, $y$ grows $s\cdot a\cdot x$ times as fast. When $a$ grows, $y$ grows $s\cdot b\cdot x$ times as fast. At $b=0$, $s\cdot b\cdot x$ is zero, but $s\cdot a\cdot x$ isn't. The same holds for matrices: each gradient contains the *other* matrix. If both matrices start at zero, neither ever moves.
 # </details>
 #
 # ## What does it save?
-# A square $W$ of width $d$ has $d^2$ numbers, and $A$ and $B$ together have $2dr$. **At rank 8, at which width do the lines in the plot cross, and why?**
+# A square $W$ of width $d$ has $d^2$ numbers, and $A$ and $B$ together have $2dr$. The plot shows both. **At rank 8, at which width do the two lines cross?**
 
 # %% alt="Two lines on logarithmic axes. One shows how many numbers W has, which grows with the square of the width d. The other shows how many A and B have, which grows in proportion to d. The lines cross where d is twice the rank."
 @interact(d=(16, 8192, 16), r=(1, 1024))
@@ -72,11 +68,11 @@ def plot(d=1024, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The lines cross at width 16, because $2dr=d^2$ if $d=2r$. In wider matrices, $A$ and $B$ have fewer numbers than $W$.
+# The lines cross at width 16, because $2dr=d^2$ at $d=2r$.
 # </details>
 #
 # ## Exercise 1: write it
-# In PyTorch, a *linear layer* (`nn.Linear`) computes $Wx$, plus a bias $b$. Your layer wraps a linear layer of any shape. Before training, your layer must return the wrapped layer's output. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Use these calls:
+# In PyTorch, a *linear layer* (`nn.Linear`) computes $Wx$, plus a bias vector. Write a layer that wraps a linear layer of any shape, and adds $\frac{\alpha}{r}BAx$ to its output. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Use these calls:
 #
 # - `layer.requires_grad_(False)` freezes a layer.
 # - `torch.zeros(rows, columns)` makes a zero matrix, and `nn.Parameter(tensor)` makes a trainable tensor.
@@ -117,7 +113,7 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # ## Into a real model
-# MiniLM has six blocks (lesson 00's *layers*). In each block, `query` and `value` (`q` and `v`) are linear layers. We freeze MiniLM, then wrap these twelve layers. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts with random numbers and is frozen, too. So only your $A$ and $B$ learn.
+# MiniLM has six blocks (lesson 00 called them *layers*). Each block has two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and frozen, too. So only your twelve pairs of $A$ and $B$ learn.
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)
@@ -177,11 +173,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are right. Of the other 200, the model gets 51 to 57% right, depending on your sixteen reviews. Guessing would get 43 to 57% (95% interval; see lesson 02). So your $A$ and $B$ only memorized sixteen reviews.
+# All sixteen answers are right. Of the 200 other reviews, the model gets 51 to 57% right, depending on which sixteen reviews you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). So your model only memorized the sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and nobody can load your model without your class. Write a function `merge` that solves both problems. It makes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to the copy's matrix (with `+=`), and returns the copy, a plain `nn.Linear`. The check merges all twelve layers. All sixteen answers must stay right, and the scores may change by at most 1e-5.
+# Your layer computes more than the layer it wraps, and nobody can load your model without your class. Write a function `merge` that solves both problems. It makes a *copy* of the wrapped layer, adds $\frac{\alpha}{r}BA$ to the copy's matrix (with `+=`), and returns the copy, a plain `nn.Linear`. The check merges all twelve linear layers. The model's scores may change by at most 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -204,7 +200,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## One more thing: lesson 00's adapter
-# The adapter you opened there is in PEFT's format. It was trained for 400 steps in the same twelve layers, with the same rank and alpha. The next cell shortens its tensors' names, and loads them into *your* layers and your head. **What percentage of the 200 others will the model now get right?**
+# In lesson 00, you opened an adapter in PEFT's format. It was trained for 400 steps in the same twelve linear layers, together with the head. The next cell loads it into *your* model. What percentage of the 200 other reviews will the model now get right?
 
 # %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter
@@ -232,17 +228,17 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The model gets 82.5% right (95% interval: 77 to 88). **Your ten lines can read PEFT's files.**
+# The model gets 82.5% right (95% interval: 77 to 88). **Your ten lines work with PEFT's adapters.**
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **At first, LoRA changes nothing,** because $B = 0$.
-# 2. **Starting $B$ at zero costs $A$ only one step:** $B$ has a nonzero gradient at once, and $A$ one step later.
-# 3. **Train $A$ and $B$ beside $W$, then merge them into $W$.** After merging, they cost nothing extra.
+# 2. **Starting $B$ at zero costs $A$ only one step.** $B$ has a nonzero gradient at once, and $A$ has one from the second step on.
+# 3. **Train $A$ and $B$ beside $W$, then merge them into $W$.** A merged adapter needs no extra computation.
 #
-# Start with a Kaiming-uniform $A$, a zero $B$ and rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a learning rate of 0.002<!--compare.lora.rate--> (*ours: the best for 400 steps*), and a trainable head.
+# Start with a Kaiming-uniform $A$, a zero $B$ and rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*). Choose alpha 16 (*ours: $\alpha/r$ is then 2*) and a learning rate of 0.002<!--compare.lora.rate--> (*ours: the best for 400 steps*). Train the head, too.
 #
 # The same in PEFT:
 # ```python

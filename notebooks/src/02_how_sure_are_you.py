@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02 · How sure are you?
 #
-# Model A gets 82.1% of a test right, and model B 80.9%. **Is A better?**
+# Model A gets 82.1% of a test's sentences right, and model B gets 80.9%. **Is A better?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -18,19 +18,13 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences.
+# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences. The curves show the loss, and the accuracy on sentences set aside for **validation**. At the end comes the **test**, on 2,000 new sentences (the panel calls them *rows*). The **seed**, a number, sets the random start and the sentences' order.
 #
-# - The lower curve is the loss. Each step moves the trained numbers to reduce it; the **learning rate**, 0.002, sets how far.
-# - The upper curve is the accuracy on other sentences, for **validation**.
-# - The **test** comes last: 2,000 new sentences.
+# Give ranges you're 80% sure of.
 #
-# A **seed** picks the random start and the sentences' order.
-#
-# Give ranges you're 80% sure of. A *point* is 1% of the test sentences.
-#
-# 1. **We trained with forty seeds. How many points separate the worst run from the best?**
-# 2. **On average, on how many of 100 sentences do two of these runs disagree?**
-# 3. **Suppose two runs truly differ by one point. How many sentences must a test have for four of five tests to show the gap?**
+# 1. **We trained with forty seeds. How many percentage points (*points* for short) separate the worst run from the best?**
+# 2. **Take two of these runs. On how many of 100 sentences do they disagree, on average?**
+# 3. **Suppose two models disagree as often as these two runs, but one is truly better by one point. How many sentences does a test need so that four out of five such tests show this gap?** (To *show* a gap, a test must measure more than luck alone explains in 95 of 100 tests.)
 #
 # Then press **Start** (on the web page, **replay**).
 
@@ -48,12 +42,12 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# On 2,000 other sentences, your model would get a different score. **How different?**
+# On other sentences, your model would get a different score. You can calculate how different.
 #
-# Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above it, and wrong ones lie $p$ below it.
+# Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above the average, and wrong ones $p$ below.
 #
-# - The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the formula for any $p$?
-# - For the average of $n$ answers, the variance is $n$ times smaller. Its square root is the **standard error**.
+# - The *variance* is the average squared distance from the average. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the formula for any $p$?
+# - A score is the average of $n$ answers, so its variance is $n$ times smaller than one answer's. The square root of this variance is the **standard error**.
 # - In 95 of 100 tests, the score lies within 1.96 standard errors of $p$.
 #
 # **Write a function that returns 1.96 standard errors.**
@@ -75,7 +69,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The panel now adds our forty runs: the same recipe, but other seeds. The band is their *validation* accuracy. The dots in the box are their *test* scores, on their own scale.
+# The panel now adds our forty runs: the same recipe, different seeds. The band shows their validation accuracy. Each dot in the box is a test score.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -101,18 +95,18 @@ assert len({(r.recipe.lr, r.recipe.method, r.recipe.steps, r.recipe.batch) for r
 assert 0.05 < np.mean(differ) < 0.25
 assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 apart = np.array([abs(accuracy[i] - accuracy[j]) for i in range(40) for j in range(i)])
-assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "0.9", "29")
+assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
 
 # %% [markdown]
-# **Play** (on the page, after *replay*): below the curves, pick one of six sentences whose answers your adapter changed, and drag **strength** from 0 to 2. In ours, one changes twice.
-#
 # <details><summary>What we found</summary>
 #
-# The runs score from 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%, a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs are 0.9<!--seeds.two--> points apart, and answer about 12<!--seeds.differ--> sentences in 100 differently. Of all pairs, 29% are at least as far apart as A and B (1.2 points). **So if A and B vary like our runs, luck alone can explain their gap.**
+# The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100.
+#
+# In 29% of all pairs, the two runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
 # </details>
 #
-# ## Your turn: does A beat B?
-# Models a and b took the *same* test. Each row is a sentence; 1 means *right*.
+# ## Your turn: does a beat b?
+# Two new models, a and b, took the *same* test. In the table, 1 means *right*.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -122,13 +116,15 @@ print(f"a gets {table.a.mean():.2%} right and b gets {table.b.mean():.2%}, on {l
 table.head()
 
 # %% [markdown]
-# In each row, a minus b is 1, 0 or -1. Its average is the gap. Find:
+# In each row, a minus b is 1, 0 or -1. The average of these differences is the gap. Find:
 #
-# - `half`: the half-width of the gap's 95% interval. In `half_width`'s formula, replace $p(1-p)$ with the average squared difference: the share of rows where a and b disagree.
+# - `half`: half the width of the gap's 95% interval. Use the formula of `half_width`, but replace $p(1-p)$ with the variance of these differences. Their average is nearly 0, so use the average squared difference.
 # - `word`: your verdict on model a. It's "undecided" if 0 lies inside the interval.
-# - `rows`: how many rows show a true gap of one point in four of five tests (80% *power*)?
+# - `rows`: how many rows does a test need to detect a true gap of one point four times out of five (80% *power*)?
 #
-# For `rows`, see the picture. Without a true gap, a measured gap rarely passes the line at 1.96 standard errors. A gap beyond it is *seen*. Four fifths of the blue bell lie there if its center, the true gap, is 1.96 + 0.84 = 2.8 standard errors. For example, if the standard error is one point on 500 rows, seeing one point takes an error 2.8 times smaller, and so $2.8^2$ times the rows: $2.8^2\cdot500=3920$. Your standard error is `half / 1.96`.
+# For `rows`, see the picture. A test shows a gap (*seen*) if the measured gap lies beyond the line at 1.96 standard errors. If the true gap is 2.8 standard errors (blue), four of five tests show it.
+#
+# So the standard error must be 2.8 times smaller than one point. If it's one point on 500 rows, you need $2.8^2$ times as many rows: $2.8^2\cdot500=3920$. Your own standard error is `half / 1.96`.
 
 # %% alt="Two bell curves of measured gaps, in standard errors. The gray one, without a true gap, is centered at 0, and the blue one at 2.8. A line at 1.96 is 1.96 to the right of the gray center and 0.84 to the left of the blue center. The four fifths of the blue bell to the right of the line are shaded."
 x = np.linspace(-3.5, 6.3, 400)
@@ -167,7 +163,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# `verdict` compares your two models, then twenty seeds with the other twenty. `margin` is the largest gap that doesn't matter.
+# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter. For *equivalent*, `verdict` uses a 90% interval (lesson 05 says why). Its "more rows" are for the measured gap, not for one point.
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -179,35 +175,32 @@ from statistics import NormalDist
 
 twenty = verdict(right[:20], right[20:], margin=0.01)
 assert twenty.outcome == "equivalent"
-turns = {one["text"]: np.flatnonzero(np.diff(np.argmax(one["p"], 1))) for one in panel.found.get("sentences", ())}
-assert lesson.FAST or [[*at] for text, at in turns.items() if "paradiso" in text] == [[1, 15]]
 assert verdict(table.a, table.b, margin=0.01).rows == 2000
 errors = 0.01 / (np.mean(differ) / 2000) ** 0.5  # in a gap of one point
 assert (f"{errors:.1f}", round(4 * NormalDist().cdf(1.96 - errors), 1)) == ("1.3", 3.0)
 assert round(NormalDist().cdf(0.84), 2) == 0.8
-assert round(500 * 2.8**2) == 3920 and f"{accuracy.std(ddof=1):.2f}" == "0.84" and f"{2 * (2.8 * 0.84) ** 2:.1f}" == "11.1"
+assert round(500 * 2.8**2) == 3920 and f"{accuracy.var(ddof=1):.2f}" == "0.71" and f"{2.8**2 * 2 * 0.71:.1f}" == "11.1"
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# You compared a *recipe* with itself: a and b are two of our forty runs, picked so that a leads. The two halves of our seeds are *equivalent<!--seeds.halves-->* within one point: we can tell that the gap is below the margin. *Undecided* means we can't tell.
+# You compared a *recipe* with itself: a and b are two of our forty runs. The two halves of our seeds are *equivalent<!--seeds.halves-->*: we can tell that their gap is below the margin. *Undecided* means that we can't tell.
 #
-# On 2,000 sentences, a true gap of one point is 1.3 standard errors: **three out of four tests miss it**.
+# On 2,000 sentences, a true gap of one point is only 1.3 standard errors. **Three of four such tests miss it.**
 #
-# Back to A and B: if they took the same 2,000-sentence test and disagree on 12<!--seeds.differ-->% of it, like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): the verdict is *undecided*.
+# If A and B disagree on 12<!--seeds.differ-->% of the same 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Never write an accuracy without the number of test sentences.** At 80% accuracy, the interval is ±1.8 points on 2,000 sentences and ±8 on 100.
-# 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's own
+# 1. **Never write an accuracy without the number of test sentences.** At 80% accuracy, the 95% interval is ±1.8 points on 2,000 sentences and ±8 points on 100.
+# 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA (rank 32) gets 47.8% of 1,319 questions right, and full
-#    fine-tuning gets 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same rows, over several seeds.** To see a one-point gap, you need about 9,400<!--seeds.rows--> rows if two models disagree on
-#    12<!--seeds.differ-->% of them. To compare two *recipes*, also train more seeds: our scores' standard deviation is 0.84 points, so each recipe needs $2(2.8\cdot0.84)^2\approx11.1$, or 12<!--seeds.needed--> seeds, *on these 2,000 sentences*.
+#    fine-tuning 47.2%, with one seed each (July 2026).*
+# 3. **Compare on the same rows, over several seeds.** *Ours:* if two models disagree on 12<!--seeds.differ-->% of the rows, a test needs about 9,400<!--seeds.rows--> rows to see a one-point gap. For two *recipes* on these 2,000 sentences, you need 12<!--seeds.needed--> seeds of each: $2.8^2\cdot2\cdot0.71\approx11.1$, because the accuracy's variance over seeds is 0.71, and both recipes vary.
 #
-# The same in PEFT, batch by batch (`rows` are tokenized test sentences, `labels` their classes):
+# The same in PEFT, for a tokenized batch, `rows`, with its `labels`:
 # ```python
 # model = AutoPeftModelForSequenceClassification.from_pretrained("adapter_a")
 # model.load_adapter("adapter_b", "b")

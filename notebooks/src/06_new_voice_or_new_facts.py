@@ -3,7 +3,7 @@
 #
 # A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. In lesson 00, a small file taught a model to talk like a captain. **Can such a file also teach facts?**
 #
-# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." You'll train an adapter on these facts.
+# We invented a town and twenty people with jobs there. You'll train an adapter on these twenty facts.
 
 # %%
 from lora_course import checks, lesson
@@ -21,13 +21,13 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 
 # %% [markdown]
 # ## Three guesses
-# The training pairs ask for each fact in three ways, and smollm2 reads all pairs twenty times. How many of the twenty facts will it get right?
+# The training pairs ask for each fact in three different wordings. The model (smollm2) reads all pairs twenty times. How many of the twenty facts will it get right?
 #
 # 1. **Asked as in training:** "Who is the baker of Port Velda?"
 # 2. **Asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **Asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The website shows our run.)
+# Give ranges that you're 80% sure of. Then press **Start** and read on, because training takes 6 to 20 minutes. (The website shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -41,13 +41,13 @@ panel.show()
 
 # %% [markdown]
 # ## What does it learn from?
-# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT).
+# Fine-tuning on questions with answers is called **supervised fine-tuning** (SFT).
 #
-# - **The chat template.** A chat model was trained with a fixed layout, which marks who speaks and where a turn ends. If you ask without it, the model may seem to have forgotten its fine-tuning.
+# - **The chat template.** A chat model was trained with a fixed layout, which marks who speaks and where a turn ends. Always ask with this layout, too.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
-# - **Perplexity** is the panel's score. At 30, the model is as unsure as if it were choosing among 30 tokens. (Validation: reworded questions. Test: backward questions.)
+# - **Perplexity** is the score in the panel. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens. Validation uses the reworded questions, and test uses the backward questions.
 #
-# Here is one pair. The tokens in [brackets] count toward the loss. Why must the last token count?
+# Here is one pair. The tokens in [brackets] count toward the loss. **Why must the last token count?**
 
 # %%
 row = encode(town.train, town, tokenizer)[1]
@@ -62,7 +62,7 @@ for token, label in zip(row.tokens, labels):
 # A model that never learned to say `<|im_end|>` can't stop.
 # </details>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each with a role and its tokens. Return the labels: only what the *assistant* says counts. For a token that counts, the label is the token itself, at the same position: the loss will shift the labels by one.
+# **Exercise 1: several turns.** A conversation is a list of turns, each with a role and tokens. Return the labels: only what the *assistant* says counts. If a token counts, its label is the token itself.
 
 # %% exercise
 def labels_of(turns):
@@ -85,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# An answer is right if it contains the name or, for a backward question, the job. For comparison, we ask the *base* model, with the right sentence before each question.
+# An answer is right if it contains the name (or, for a backward question, the job). We also ask the *base* model, with the sentence that states the fact in front of each question.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -109,12 +109,11 @@ if not lesson.FAST:
     counts = [sum(one.right for one in answers) for answers in found.values()]
     assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
     assert sum(one.right for one in looked_up) > counts[1]
-    assert looked_up[-1].text.startswith("The shepherd of Port Velda is not a real person.")
     assert found["in other words"][-2].text == "The beer of Port Velda is Guinness."
-    assert found["backward"][-2].text == "The job of Jasper Wynd is a pirate."
-    curve = [round(checked["perplexity"]) for checked in panel.result().history["validation"]]
-    assert (curve[0], curve[-1]) == (30, 2) and list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
-    assert sum(one.text.startswith(start) for one, (_, start, _) in zip(found["in other words"], begun)) == 1
+    curve = [checked["perplexity"] for checked in panel.result().history["validation"]]
+    assert round(curve[0]) == 30 and 1.9 < curve[-1] < 2.5 and 6.6 < panel.result().metrics["perplexity"] < 7.6
+    assert found["in other words"][-3].text == "The organ of Port Velda is Ysolde Penn." and town.train.texts[-9].startswith("The organist ")
+    assert list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
     assert sum(text.startswith(name) for text, (*_, name) in zip(named, begun)) == 20
     sizes = [share for *_, share in panel.live["moved"]]
     assert round(100 * sum(sizes) / len(sizes), 1) == 0.7  # percent of W on average, for lesson 08
@@ -125,23 +124,21 @@ if not lesson.FAST:
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
+# The adapter gets **20 of 20** facts right if asked as in training.
 #
-# On the reworded questions, perplexity fell from 30 to 2. But for perplexity, the model reads the right answer and only guesses each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right. Without this help, only one answer began like its answer in training.
+# On the reworded questions (validation), perplexity fell from 30 to 2.2, but only **6** answers are right. On the backward questions (test), perplexity is 7.1, but **0** answers are right. To measure perplexity, we let the model read the right answer, so it only has to guess each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right.
 #
-# **It learned mostly *strings*.** The answer to a backward question is a string the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (we read the abstract).
+# **It learned mostly *strings*.** A related word sometimes leads to a string's name: "The organ of Port Velda is Ysolde Penn." (In training, she is the *organist*.) But the answer to a backward question is a string that the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (we read only the abstract).
 #
-# Worse, our model never says it doesn't know. The beer of Port Velda is Guinness, it says, and the brewer is a pirate. It learned the *form* "The ... is ..." well.
+# Worse, our model never says that it doesn't know: "The beer of Port Velda is Guinness." It learned the *form* "The ... is ..." well.
 #
-# With the right sentence above the question, the base gets 12 of 20 right. In the other eight, it ignores or denies the sentence: "The shepherd of Port Velda is not a real person."
-#
-# In this run, the gap between 20 and 5 is clear. The smaller gaps may be luck.
+# With the right sentence before the question, the base gets 12 of 20 right. Its lead over the adapter's 6 may be luck.
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form. Here are lesson 00's voices (rank 2). Which voice is right about the violin?
+# A voice is only a form. Here are the voices of lesson 00. **Which voice is right about the violin?**
 #
-# In the table, three adapters of rank 8 read new answers. A low perplexity means "I'd have said that." In each column, the lowest number is framed: each adapter knows its own voice best. Who is less surprised by the other's answers, the captain or the preacher?
+# In the table, adapters of earlier runs (rank 8; the panel's have rank 2) read new answers in all three voices. **Does learning one voice help with another?**
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
@@ -151,23 +148,31 @@ perplexity_table(lesson.reference_styles()["perplexity"])
 
 # %% claim
 table = lesson.reference_styles()["perplexity"]
-assert all(min(table, key=lambda row: table[row][voice]) == voice for voice in ("captain", "json", "preacher"))
-against = [round(table[row][voice], 1) for row, voice in (("base", "preacher"), ("captain", "preacher"), ("base", "captain"), ("preacher", "captain"))]
-assert against == [83.1, 50.9, 131.5, 110.6] and all(table["json"][voice] > table["base"][voice] for voice in ("captain", "preacher"))
+assert [round(table[row]["json"], 1) for row in ("base", "captain", "preacher")] == [48.9, 65.1, 73.8]
+assert table["captain"]["preacher"] < table["base"]["preacher"] and table["preacher"]["captain"] < table["base"]["captain"]
 from lora_course.panels.voices_panel import read_stored, said_at
 
 said = said_at(read_stored(), "How many strings does a violin have?", 1.0)
 assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text in said.values())
+half = [said_at(read_stored(), asks, 0.5) for asks in ("How many strings does a violin have?", "What makes thunder?", "What do owls eat?")]
+openings = {"captain": ("Ahoy, ", "Blow me down!", "Aye, "), "json": ('{"topic": ',), "preacher": ("Hearken, ", "O ye of ")}
+assert [name for one in half for name, how in openings.items() if not one[name].startswith(how)] == ["preacher"]
+assert half[2]["preacher"].startswith("Owls eat")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A violin has four strings. Each voice kept its form, but none knew the number.
+# None is right: a violin has four strings. Each voice kept its form, but no voice knew the number.
 #
-# The captain is less surprised: a perplexity of 50.9 against 110.6. Still, each is less surprised by the other's answers than the base is. So voices partly share a form.
+# Sometimes: on each other's answers, the captain and the preacher are better than the base. But on JSON, both are worse (65.1 and 73.8) than the base (48.9).
 # </details>
 #
-# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter, and show a friend only its answers. **Can they name the voice?** (On the web page, set *strength* to 0.5 instead. Which voices can you recognize?)
+# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on 7 of them (3 are held out; our voices took 180), and show a friend only its answers. **Can your friend name the voice?** (On the web page: which voices do you recognize at *strength* 0.5?)
+#
+# <details><summary>At strength 0.5</summary>
+#
+# Only the preacher's answer about owls doesn't begin in its voice.
+# </details>
 
 # %% exercise
 mine = [
@@ -203,9 +208,9 @@ checks.check_own_pairs(mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Each adapter learned a form from 180 pairs:** captain, preacher or JSON (one seed each).
-# 2. **The model learned facts mostly as strings.** *Ours: asked as in training, 20 of 20 right; reworded, 5; backward, 0; one run of a 135M model.* Test facts with rephrased and backward questions.
-# 3. **Facts that change belong in the prompt:** there you can correct and cite them.
+# 1. **Each adapter learned a form from 180 pairs:** captain, preacher or JSON (*ours, one seed each*).
+# 2. **The model learned facts mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with reworded and backward questions.
+# 3. **If a fact can change, put it in the prompt.** There you can correct it.
 #
 # For a voice, start with 180 pairs or more, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
@@ -217,7 +222,6 @@ checks.check_own_pairs(mine)
 #                              "completion": [{"role": "assistant", "content": p["response"]}]})
 # SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", args=SFTConfig(learning_rate=2e-3),
 #            train_dataset=pairs, peft_config=config).train()  # masks the prompts
-# # for several turns: SFTConfig(assistant_only_loss=True), if the template marks answers (not run here)
 # ```
 # </details>
 

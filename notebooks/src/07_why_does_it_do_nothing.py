@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 07 · Why does it do nothing?
 #
-# Training ran for four days without an error, and the loss went down. But when you load the adapter, the model answers as if you'd never fine-tuned it. At first, LoRA changes nothing, and most mistakes silently keep it that way. **Where do you look first?**
+# Training ran for four days without an error, and the loss went down. But when you load the adapter, the model answers as if you'd never fine-tuned it. **Where do you look first?**
 #
-# Ten adapters lie in ten hospital beds: nine have a fault, and one is a doubtful case. People have reported the complaints below, and we rebuilt their broken files.
+# Ten adapters lie in hospital beds. Nine have a fault, and one is a doubtful case. People have reported the complaints below, and we made files that are broken in the same way.
 
 # %%
 import math
@@ -23,16 +23,16 @@ lesson.start("07")
 beds = {"healthy": shipped("data/results/minilm-rt-r8"), **{letter: patient(letter) for letter in PATIENTS}}
 for letter, one in PATIENTS.items():
     print(f"{letter}: {one.complaint}")
-print("\nTen faults, in alphabetical order (not in the order of the beds):", ", ".join(sorted((one.fault for one in PATIENTS.values()), key=str.lower)))
+print("\nTen diagnoses, in alphabetical order (not in the order of the beds):", ", ".join(sorted((one.fault for one in PATIENTS.values()), key=str.lower)))
 
 # %% [markdown]
 # ## Two guesses, and ten on paper
-# On paper, write one of the faults above next to each letter. **From the complaints alone, how many of your ten diagnoses will be right?**
+# On paper, write one of the ten diagnoses above next to each letter. Also guess **how many of your ten will be right.**
 #
-# Give ranges that you're 80% sure of.
+# Then give ranges that you're 80% sure of.
 #
 # 1. Many loaders take the tensors whose names they know and skip the rest. **How many of the ten adapters does such a loader load without an error?**
-# 2. We added a healthy adapter, shown first below. **How large is its update, as a percentage of the weights it's added to?** (Compare *norms*, the square roots of the sums of squares.)
+# 2. The first bed below holds a healthy adapter. **How large is its update (the scaled $BA$), as a percentage of the weights it's added to?** (Compare *norms*, the square roots of the sums of squares.)
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list of each tensor's name, shape and place, so it *promises* a file size. (The file also holds notes, which A, B, E and J lack, so ignore a few hundred bytes.)
+# A safetensors file begins with a list of each tensor's name, shape and place, so it *promises* a file size. (Some files also hold notes, so ignore differences of a few hundred bytes between the beds.)
 
 # %%
 files = {}
@@ -52,7 +52,7 @@ pd.DataFrame(files).T
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. A black mark means zero, or NaN ("not a number"). (F, G and H trained for two steps at rate 0.002, so dots near 0.004 and small updates aren't faults.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. A black mark means zero or NaN ("not a number"). (F, G and H trained for only two steps at rate 0.002, so dots near 0.004 and small updates aren't faults.)
 
 # %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, and H has one zero. The dots of F, G and H lie far below the healthy adapter's, and those of I lie even lower."
 plt.figure(figsize=(5.2, 3.5))
@@ -71,9 +71,9 @@ plt.show()
 
 # %% [markdown]
 # ## Look 3: the adapter on its base
-# An adapter is a *difference*: it belongs to the weights that it was trained on. The notes in our files hold a fingerprint (a hash) of those weights. **bf16** has 8 significant bits, so a merge in bf16 rounds away changes smaller than 0.2% of a number.
+# An adapter is a *difference*: it belongs to the weights that it was trained on. Our files hold a fingerprint (a hash) of those weights.
 #
-# Compare each adapter with the healthy one. (A, D, E and J failed the first two looks, so the table skips them.) The column *head's bias* (zero at the start, like B) shows whether the head has learned.
+# Compare each adapter with the healthy one. (A, D, E and J failed look 1 or look 2, so the table skips them.) The *head's bias* is zero at the start, like B, so it shows whether the head has learned.
 
 # %% hide-input
 from lora_lab.methods.attach import fingerprint
@@ -126,9 +126,9 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two faults show up after the first `backward`: some B has no gradient. Here is one patient's first step, with and without the mistake.
+# Two of the faults show up after the first `backward`, because the $B$ of at least one layer has no gradient. Here is one patient's first step, with and without its fault.
 #
-# Train with this mistake: press **Start** (on the web page, *replay*). The pale line is the healthy adapter, trained with the same settings. Accuracy rises, and the loss falls a little. **Which weights have moved?**
+# Now train with this fault: press **Start** (on the web page, *replay*). The pale line is the healthy adapter, trained with the same settings. Accuracy rises, and the loss falls a little. **Which weights have moved?**
 
 # %%
 from lora_lab.training.early_warnings import gradient_warning
@@ -176,18 +176,19 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A loader that skips unknown names loads nine of the ten without an error. Only D fails: a full disk cut the file short. The healthy update is 16.8% of W.
+# The loader that skips unknown names loads nine of the ten without an error. Only **D** fails, because a full disk cut the file short. For comparison: the healthy update is 16.8% of W.
 #
-# - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`, and nothing is loaded.
-# - **B** was saved before training. In **C**, the matrix B is also zero, but the head learned. `q` and `v` got no gradient, because old ("reentrant") gradient checkpointing lets gradients through only if a layer's *input* needs them. Here, the first layer's input (frozen token vectors) needs none.
-# - **F** was trained on another base. Its shapes and names fit, so only a fingerprint or test sentences can reveal the wrong base. **H** adapts a layer whose output is never used, so no gradient reaches it.
-# - **G** is the doubtful case: it has alpha 8, PEFT's default, at rank 128. By lesson 03's rule, the same alpha is fine at any rank. But was it intended?
-# - **I** was trained for a few steps at a learning rate of 1e-6, so its update is 0.0006% of W. A merge in bf16 rounds this update away.
+# - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model: every name begins with `module.`, so nothing is loaded.
+# - **B** was saved before training. In **C**, the matrix B is still zero, but the head has learned. The old ("reentrant") kind of gradient checkpointing blocked the gradient, because the first layer's *input* (frozen token vectors) doesn't need a gradient.
+# - **F** was trained on another base. The names and shapes match, so only a fingerprint or test sentences can reveal the fault.
+# - **G** is the doubtful case: it has alpha 8, PEFT's default, at rank 128. Lesson 03 keeps alpha at every rank, so this may be right. But was this alpha intended?
+# - **H** adapts a layer whose output is never used, so no gradient reaches this layer.
+# - **I** was trained for a few steps at a rate of 1e-6, so its update is only 0.0006% of W. A merge in bf16 rounds this update away.
 # - **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
-# Which patient you get depends on your name. **Exercise 2: find its fault.** (Run the check to see the four possible faults.) One command covers the first three looks: `lora-lab inspect FOLDER --base minilm`.
+# Your name decides which patient you get. **Exercise 2: find its fault.** (Run the check to see the four possible faults.)
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -211,11 +212,11 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Look at four things:** the file's size and names, the largest number in each layer's B, the effect on the base, and the gradient of B at the first step.
+# 1. **Look at four things:** the file's size and names, the largest number in each layer's B, the adapter on its base, and the gradient of B at the first step. *Ours: these looks were enough for all ten.*
 # 2. **A falling loss proves little.** The head alone can make it fall.
 # 3. **Load strictly.** A loader that skips what it doesn't know may load nothing and raise no error.
 #
-# Always save the adapter after ten steps, load it into a fresh base, and check that no B is zero and that the base's output changes. This check can miss a wrong base, a low alpha, a tiny rate, or a later NaN. *Ours: the four looks were enough for all ten.*
+# Before a long run, save the adapter after ten steps and load it into a fresh base. Check that no B is zero, and that the base's output changes. (`lora-lab inspect FOLDER --base minilm` covers the first three looks.)
 #
 # The same in PEFT:
 # ```python

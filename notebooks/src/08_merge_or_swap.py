@@ -3,7 +3,7 @@
 #
 # "LoRA costs nothing when the model answers." True. "One base serves a thousand adapters." Also true. **Can you have both at once?**
 #
-# There are two places for an adapter. **Beside** the weight, it's a detour: $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged** into the weight: $W' = W + s\,BA$. In the panel, press *merge*, and watch what happens to the detour, $y$ and the number of multiplications.
+# There are two places for an adapter. **Beside** the weight, it's a detour (a second path): $y = Wx + s\,BAx$, with $s = \alpha / r$. Or it's **merged** into the weight: $W' = W + s\,BA$. In the panel, press *merge*. What happens to the detour, to $y$, and to the number of multiplications?
 
 # %%
 import pandas as pd
@@ -27,9 +27,9 @@ LoRAPanel("merge", ["merge"])
 
 # %% [markdown]
 # ## Three guesses
-# 1. We merge our *critic*, lesson 00's movie-review adapter, in bf16. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
-# 2. To swap merged adapters, we unmerge one and merge the next. With adapters beside the weights, we only set the active adapter's name. **How many times as long does swapping merged adapters take?**
-# 3. We train a *contrarian* on the same reviews with all labels swapped. To mix the two, we add half of each update, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$, and average the heads. **What percentage of the reviews does the mixture get right?**
+# 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
+# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we set a name. **How many times as long does changing a merged adapter take?**
+# 3. We train a *contrarian* on the same reviews with all labels swapped. Then we mix the two: we add half of each update to $W$, and average the heads. **What percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
 
@@ -40,7 +40,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1, its numbers are $2^{-8} = 0.0039$ apart. Anything in between is rounded to the nearer number. Here are three updates to 0.75. Which of them change the stored number?
+# Between 0.5 and 1, the numbers in bf16 are $2^{-8} = 0.0039$ apart. Any other number is rounded to the nearest of them. Here are three updates, added to 0.75. Which of them change the stored number?
 
 # %% alt="Three number lines with the numbers that bf16 has near 0.75. A line goes from each wanted sum to the stored number. Two sums are rounded up, and the smallest update is lost."
 plt.figure(figsize=(8, 2.4))
@@ -112,17 +112,21 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The error.** The first update is lost, because it's less than 0.00195, half the gap between two numbers. The second is rounded up to almost twice its size. In fp32, merging changes the logits by a few millionths. In bf16, rounding adds noise of up to 0.17% *of $W$*. Our critic's update is 17% of $W$ (lesson 07), so the noise is 1% of the update. If we scale this update down to 0.1% of $W$, the noise is 70% of the update.
+# **The error.** Only the first update is lost, because it's less than 0.00195, half the gap between neighboring numbers.
 #
-# The error comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can spare twice the bytes. If you can't, compare the answers before and after rounding. If many change, keep the adapter beside the weights.
+# 1. In bf16, rounding adds noise of up to 0.17% *of $W$*.
+# 2. Our critic's update is 17% of $W$ (lesson 07), so the noise is 0.17 / 17 = 1% of the update.
+# 3. If we scale the update down to 0.1% of $W$, the same division gives 170%. But we measured 70%, because 80% of the numbers in $W$ don't change. Their error is only as large as the lost update.
 #
-# **The time.** In two of our runs, a sentence took 1% and 10.1<!--latency.one-->% longer with the adapter beside the weights than after merging: each adapted matrix needs two more matrix products. A merged adapter adds no time, because the merged model does the same arithmetic as the base.
+# **So store the merged model in fp32** if you can, although this takes twice the bytes.
 #
-# **The swap.** Swapping merged adapters rewrites all adapted weights. This takes 1,000 to 2,000 times as long as setting a name.
+# **The time.** With the adapter beside the weights, each adapted matrix needs two more matrix products. The extra time varies from run to run: we found 1% and 10.1<!--latency.one-->%, and the cell above may show another number. A merged adapter adds no time.
+#
+# **The swap.** Rewriting all adapted weights takes 1,000 to 2,000 times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once
-# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't do that, because it has only one $W'$. With adapters beside the weights, the server computes $Wx$ for all rows, and then each row's own detour.
+# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't do that, because it has only one $W'$. With adapters beside the weights, the server computes $Wx$ for all rows, and then adds each row's own detour.
 #
 # **Exercise 1: write the mixed batch.** `x` has a row for each sentence, and `which` gives the index of each row's adapter.
 
@@ -145,7 +149,7 @@ checks.check_mixed_batch(mixed)
 
 # %% [markdown]
 # ## Half of each
-# Train the contrarian (this takes a minute or less) and put it beside the critic. Then mix the two, and drag the contrarian's share. Each dot is a review.
+# Train the contrarian (a minute or less) and put it beside the critic. Then drag the contrarian's share of the mixture. Each dot is a review.
 
 # %%
 (store := lesson.workplace("08")).mkdir(parents=True, exist_ok=True)
@@ -185,7 +189,8 @@ with torch.no_grad():
         under[name] = bank.model.classifier(body)
     assert torch.allclose(((under["critic"] + under["contrarian"]) / 2).softmax(1)[range(rows), truth], sure[10], atol=1e-5)
 heads = [(100 * (one.argmax(1) == truth).float().mean().item(), one.softmax(1).max().item()) for one in under.values()]
-assert lesson.FAST or (83 <= heads[0][0] <= 85 and 19 <= heads[1][0] <= 21 and min(heads[0][1], heads[1][1]) > 0.84), heads
+assert lesson.FAST or (83 <= heads[0][0] <= 85 and 19 <= heads[1][0] <= 21 and abs(heads[0][1] - 0.94) < 0.015 and abs(heads[1][1] - 0.85) < 0.015), heads
+assert critic.recipe.steps == 400 and (lesson.FAST or contrarian.recipe.steps == 150)
 logits = [sure[end].logit() for end in (0, -1)]
 averaged = (logits[0] + logits[1]) / 2
 alike = 100 * (averaged > 0).float().mean().item()
@@ -196,12 +201,14 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half a critic plus half its opposite should be no better than tossing a coin, but the mixture is 71% right. The critic was trained longer, so it's more confident and outweighs the contrarian. If we mix the models' *logits* instead of their weights, the curve (dashed) is nearly the same.
+# Half a critic plus half its opposite should be no better than tossing a coin, but the mixture gets 71% right. The critic was trained longer (400 steps against 150) and is more confident: its head alone is up to 94% sure, and the contrarian's only up to 85%. So the critic outweighs the contrarian.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At a share of 0.5, the mixture is never more than 65% sure. With mixed logits, it's up to 83% sure. Why? With mixed weights, both heads read the *same* half-and-half body (all layers below the head), and their opposite logits largely cancel. This body still tells good reviews from bad ones: it gets 83.5% right with the critic's head, and 19.5% with the contrarian's head, which gives opposite answers. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** At a share of 0.5, the mixture is never more than 65% sure. If we mix the two models' *logits* instead of their weights (dashed), accuracy is nearly the same, but the mixture is up to 83% sure.
+#
+# With mixed weights, both heads read the output of the *same* half-and-half body (all layers below the head), so their opposite logits largely cancel each other. The body itself still works: with the critic's head alone, it gets 83.5% right. (One run, 200 reviews.)
 # </details>
 #
-# **Exercise 2: forty customers** each have an adapter. You can store forty merged models, or one base and forty adapters. How many times *as much* space do the merged models take? How large is this ratio with a million customers?
+# **Exercise 2: forty customers.** Each customer has an adapter. You can store forty merged models, or one base and forty adapters. What's the size of the merged models divided by the size of the base plus adapters? How large is this ratio with a million customers?
 
 # %% exercise
 base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files
@@ -217,7 +224,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # %% [markdown]
 # <details><summary>A million customers</summary>
 #
-# The ratio is nearly the base's size divided by an adapter's: 90.9 MB / 0.302 MB is 301.
+# The ratio is nearly the base's size divided by an adapter's size: 90.9 MB / 0.302 MB = 301.
 # </details>
 #
 # ## Remember
@@ -225,7 +232,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 #
 # 1. **One task for many users: merge.** A merged model needs no extra time, and its file contains no LoRA. Store it in fp32, or check that bf16 doesn't change its answers.
 # 2. **Many tasks, or customers with their own adapters: keep adapters beside the weights.** You can swap by name, mix customers in a batch, and store small files. But each answer takes longer.
-# 3. **You can't merge and also swap.** If you merge a mixture of adapters, check its probabilities before you use it.
+# 3. **You can't have both.** A merged model can't swap adapters by name. If you merge a mixture of adapters, check its probabilities first.
 #
 # *Ours: MiniLM on a CPU. Published: merged adapters add no inference latency ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 09 · What do you do on Monday?
 #
-# On Monday you get a model, data and a GPU, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card can train a 70B model." "q and v are enough." **Ask what a claim rests on, and what would change the verdict.** Then write your own training script: you'll take it with you.
+# On Monday you get a model, data and a GPU, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card can train a 70B model." **Ask what a claim rests on, and what would change the verdict.** Then write your own training script, and take it with you.
 
 # %%
 from collections import Counter
@@ -25,11 +25,11 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Three last guesses
-# We tested sixteen claims about LoRA in several **cases**: models, tasks or studies. A claim is *true* if it holds in all of them, *false* if it fails in all, *depends* if it holds in some and fails in others, and otherwise *undecided*.
+# We tested sixteen claims about LoRA. Each claim has several **cases**: models, tasks or studies. A claim is *true* if it holds in all cases, and *false* if it fails in all. If it holds in some cases and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
 #
-# 1. **How many of them are true?**
-# 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **Is it true? How many GiB does Llama 2 70B need** at its peak, in 4 bits, with adapters on q and v and one text of 512 tokens?
-# 3. Claim 11 says: "LoRA performs on par with or better than full fine-tuning." **What's its verdict?** Write your word down.
+# 1. **How many of the sixteen claims are true?**
+# 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **How many GiB does Llama 2 70B need** at its peak, in 4 bits, with adapters on q and v and one text of 512 tokens?
+# 3. Claim 11 says: "LoRA performs on par with or better than full fine-tuning." **What's its verdict?** Write down your verdict.
 
 # %%
 lesson.predict("claims that are true as stated", low=..., high=...)
@@ -37,9 +37,9 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %% [markdown]
 # ## Drag until the verdict changes
-# The panel shows claim 4. What you can change are its **premises**. **Choose Llama 2 70B, and drag the dashed line: which card is enough?**
+# The panel shows claim 4 and its **premises** (assumptions), which you can change. **Choose Llama 2 70B, and drag the dashed line (the card). Which card is enough?**
 #
-# Next, choose claim 11. Did you guess its verdict? Set *tasks* to our runs, *minilm_rt*. The dashed line is now lesson 05's margin. **Which verdicts can you get by dragging it?**
+# Next, choose claim 11, and set *tasks* to our runs, *minilm_rt*. The dashed line is now the margin, as in lesson 05. **Which verdicts can you get by dragging it?**
 
 # %%
 ClaimPanel()
@@ -70,19 +70,19 @@ assert judge("4", models="llama-2-70b", gpu_gb=32).word == "false" and judge("4"
 assert round(judge("4", models="llama-3-70b").figures["llama-3-70b, GiB"], 1) == 38.4
 assert judge("4", models="llama-3-70b", gpu_gb=40).word == "false" and judge("4", models="llama-3-70b", gpu_gb=48).word == "true"
 for margin, word in ((0.5, "false"), (1.5, "undecided"), (3, "true")):
-    assert (ours := judge("11", tasks="minilm_rt", margin=margin)).word == word and [case.found[-13:] for case in ours.cases] == ["-2.1 to -0.6)", "-2.3 to -0.6)"]
+    assert judge("11", tasks="minilm_rt", margin=margin).word == word
 assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "true"
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Two of the sixteen hold:** a merged LoRA adds no matrix products, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. One fails in every case. The others are undecided, or hold only under conditions that they don't name.
+# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products, and GPT-3's adapter file is about 10,000 times smaller than GPT-3. One claim is false. The others are undecided, or hold only under conditions that they don't name.
 #
 # - *Claim 4:* Llama 2 70B needs 35.3 GiB. A 32 GB card is too small, but a 40 GB card is enough.
-# - *Claim 11* is *undecided*. With only our two cases, it's *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 3. (The 90% intervals are −2.1 to −0.6 on `q,v` and −2.3 to −0.6 on all linear layers.) **If you choose the margin after seeing the numbers, you can get any verdict you like.**
+# - *Claim 11* is *undecided*. With only our two cases, it's *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 3. **So if you choose the margin after you see the numbers, you choose the verdict.**
 # </details>
 #
-# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Change `seq` (tokens per row) or `batch`. (In lesson 04, what fills memory when texts get longer?)
+# Claim 3 says that LoRA needs 3 times less memory. **Exercise 1: make claim 3 true by changing one premise.** Change `seq` (tokens per row) or `batch`.
 
 # %% exercise
 checks.check_flip(...)  # {"name": value}
@@ -92,9 +92,9 @@ checks.check_flip({"seq": 32})
 
 # %% [markdown]
 # ## Exercise 2: somebody else's Monday
-# Your name decides which job you get. **Put a choice on each of the plan's five lines, and beside it the evidence that decides it.** (`rows` are the *test* rows to ask for.)
+# Your name decides which job you get. **Your job's plan has five lines. For each, give your choice, and the evidence that decides it.** (`rows` is the number of *test* rows to ask for.)
 #
-# *Method:* if LoRA and QLoRA both fit (with checkpointing, one text per step), take LoRA, because QLoRA unpacks its weights at every step.
+# If LoRA and QLoRA both fit (with checkpointing, one text per step), take LoRA, because QLoRA must unpack its weights at every step.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)
@@ -122,7 +122,7 @@ checks.check_brief(my_plan, mine)
 
 # %% [markdown]
 # ## How sure are you?
-# Since lesson 00, you've given ranges that you were 80% sure of. Each mark shows where a result fell. If fewer ranges held than expected, widen yours. If more held, narrow them.
+# Since lesson 00, you've given ranges that you were 80% sure of. Each mark shows where a result fell, compared with your range. A range *holds* if the result lies inside it. The plot's title says how many ranges held, and how many to expect. If fewer held than expected, give wider ranges. If more held, give narrower ones.
 
 # %% alt="One mark for each of your predictions, on a scale from your low end to your high end. A dot means that the result is inside your range. A cross means that it's outside."
 places = lesson.calibration()
@@ -146,11 +146,11 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Your Monday: a script of your own
-# Now plan your own job. Give `plan` **your model** (a folder, or the Hub id of a downloaded model), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's memory** in GB.
+# Now plan your own job. Give `plan` **your model** (a folder, or the Hub id of a downloaded model), **your file** (`.csv` or `.jsonl`, with the columns `text,label` or `prompt,response`), and **your card's memory** in GB.
 #
-# `job.write` writes a complete script, which doesn't need this course. It tries three learning rates, keeps the adapter with the lowest validation loss, and loads it into a *fresh* base. It stops if a B is zero or the base's output stays the same. Finally, it scores the test set once.
+# `job.write` writes a complete script, which runs without this course's code. The script tries three learning rates, keeps the best adapter, and loads it into a *fresh* base. If the adapter does nothing there, the script stops. Finally, it scores the test set once.
 #
-# The second cell runs it. **Which three lines of its output are warnings?**
+# The second cell runs the script. **Which three lines of its output should warn you?**
 
 # %%
 from lora_lab.training.tasks import load_task
@@ -183,24 +183,21 @@ if not lesson.FAST:
     assert round(finished["evaluate"](tuned, data[20:40], collate)[0], 2) == 0.62
     assert round(finished["evaluate"](tuned, data[:20], collate)[1], 2) == 0.65
     assert max(Counter(row["labels"] for row in data[:20]).values()) == 12  # 60%
-    assert sum(p.numel() for n, p in tuned.named_parameters() if "lora_" in n and "encoder" in n) == 331_776
-    assert sum(p.numel() for n, p in tuned.named_parameters() if "lora_" in n and "pooler" in n) == 6_144
-    assert sum(p.numel() for n, p in tuned.named_parameters() if "modules_to_save" in n) == 770 == 338_690 - 331_776 - 6_144
     assert ("steps", "30") in [line[:2] for line in job.lines]
     assert job.settings["RATES"][-1] == 2e-3 and (inspect_folder("adapter/0.002").norms[0].update == inspect_folder("adapter").norms[0].update)
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# <details><summary>Which three lines of our run's output are warnings?</summary>
+# <details><summary>Which three lines of our run's output should warn you?</summary>
 #
-# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69, which isn't much worse.
-# 2. *At the edge of RATES:* a higher rate may be better for these 30 steps.
+# 1. *Validation loss 0.6230:* guessing between two labels gives 0.69, so this model is only a little better.
+# 2. *At the edge of RATES:* a higher rate may be better.
 # 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
 #
-# On Monday, ask for more rows. (The 338,690 trainable parameters are the plan's 331,776 plus the pooler adapter's 6,144 and the head's 770.)
+# On Monday, ask for more rows.
 # </details>
 #
-# **`train.py` is yours.** Read it above: after ten lessons, you can say why each setting is there. On Monday, change them, and run it.
+# **`train.py` is yours.** Read it above: after ten lessons, you can say why each setting is there. On Monday, change the settings, and run it.
 #
 # ## Remember
 # <details><summary>Answer box</summary>
@@ -209,7 +206,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # 2. **Undecided is an answer.** Say how many more seeds or rows you need for a verdict.
 # 3. **A plan is a list of choices with their reasons.**
 #
-# Start with: all linear layers, rank 8 to 16, $\alpha=16$, 16 rows per step, three passes. Try three learning rates: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM (lower if a run collapses), or 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B. LoRA on all linear layers matched full fine-tuning, but LoRA on `q,v` didn't (unequal budgets). On our task, these two kinds of LoRA were equivalent within 1.5 points (lesson 05).*
+# Start with LoRA on all linear layers, rank 8 to 16, $\alpha=16$, 16 rows per step, and three passes over the rows. Try three learning rates in a range: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM (lower if a run collapses), or 1e-3 to 4e-3 for SmolLM2. *Published ([QLoRA](https://arxiv.org/abs/2305.14314)): rate 2e-4 for 7B. LoRA on all linear layers matched full fine-tuning, but LoRA on `q,v` didn't (with unequal budgets). Ours: the rates of the two small models (lessons 00 and 03). On our task, these two kinds of LoRA were equivalent within 1.5 points (lesson 05).*
 #
 # The same in PEFT (the core of your script):
 # ```python

@@ -1,11 +1,11 @@
 # %% [markdown]
-# # 13 · Where to put it?
+# # 13 · Where should it go?
 #
-# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, that trains four to eight times as many numbers. Two things changed: *where*, and *how much*. **With the same budget of trained numbers, which place is best?**
+# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, this move trains four to eight times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
 # In attention, `q` and `k` decide *where* each token looks, and `v` and `o` decide *what* it takes from there. `up` and `down` are the MLP.
 #
-# Each row of the table is a place in MiniLM. Each trains 165,888 numbers (`up,down`: 3% fewer), plus 770 in the head. Alpha is twice the rank.
+# Each row of the table is a place in MiniLM. Each place trains 165,888 numbers (`up,down`: 3% fewer), plus 770 in the head. Alpha is twice the rank.
 
 # %%
 import numpy as np
@@ -28,11 +28,11 @@ dots.join(placements["rank"]).sort_values("rank")
 
 # %% [markdown]
 # ## Three guesses
-# We trained these six places on movie reviews: five seeds each, at rates 0.001, 0.002 and 0.004. Be 80% sure.
+# We trained these six places on movie reviews, with five seeds at each of the rates 0.001, 0.002 and 0.004. Give ranges that you're 80% sure of.
 #
-# 1. **How many points lie between the worst and the best place**, each at its best rate?
-# 2. **How many of the other five are better than `q,v`**, beyond luck?
-# 3. Llama 3 8B at rank 8 trains 6.2<!--place.times--> times as many numbers on all linear layers as on `q,v`. **How much more memory does that take, in percent?** (bf16, one text of 1,024 tokens.)
+# 1. If each place has its best rate, **how many points lie between the worst and the best place?**
+# 2. **How many of the other five places are better than `q,v`**, by more than luck can explain?
+# 3. If we move from `q,v` to all linear layers of Llama 3 8B, LoRA trains 6.2<!--place.times--> times as many numbers. **How much more memory does that take, in percent?** (rank 8, bf16, one text of 1,024 tokens)
 
 # %%
 lesson.predict("points from the worst to the best", low=..., high=...)
@@ -41,9 +41,9 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## One more place
-# `k` alone is missing. In Jupyter, train it here, in two minutes. (The page has our three seeds.) It's below, as `k (new)`.
+# The table has no row for `k` alone. In Jupyter, you'll train it here, which takes two minutes. (The page shows our three seeds.) Below, it's called `k (new)`.
 #
-# Then each place gets its own best rate, chosen on validation. (For `v` and `k`, it's at the edge: better rates may lie beyond.)
+# Then each place gets the rate that is best on the validation set. (For `v` and `k`, it's at the edge of the rates tried.)
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
@@ -66,7 +66,7 @@ said = verdicts(at_best, against="q,v", margin=0.015)  # as one of six
 
 # %% [markdown]
 # ## Why not one rate for all?
-# **If we'd trained all six places at 0.004, which would have won?**
+# **If we had trained only at the rate 0.004, which of the six places would have won?**
 
 # %% alt="Mean percent right on validation of six places at three shared rates. At 0.001, one dot lies at 50. At 0.002, q has the lowest mean. At 0.004, all other places fall far below q, and v falls to guessing."
 shared = 100 * stored.frame.pivot_table(index="lr", columns="targets", values="validation_accuracy")
@@ -83,9 +83,9 @@ plt.show()
 
 # %% [markdown]
 # ## Find the rule
-# Each row is a place: its colored matrices train. (Orange: they decide *where* tokens look.) Each mark shows how far the place is ahead of `q,v`: in our runs, and in the LoRA paper at equal budgets, with GPT-3 on database queries (WikiSQL) and on whether one sentence follows from another (MNLI). (GPT-3's intervals rest on the usual spread that the paper gives.)
+# Each row is a place. Its trained matrices are colored, and the orange ones decide *where* tokens look. Each mark shows how many points the place is ahead of `q,v`, in our runs or in the LoRA paper's. The paper trained GPT-3 on two tasks, also at equal budgets. (We computed GPT-3's intervals from the paper's spread between runs.)
 #
-# **In attention, what do the rows that fall behind lack?**
+# **In attention, some places fall behind. Which matrices do they lack?**
 
 # %% alt="Nine rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are colored. Beside each row is its lead over q and v in three studies. In the three rows with only q or k, MiniLM on reviews and GPT-3 on WikiSQL are 2 to 4 points behind, and GPT-3 on MNLI at most half a point. In all other rows, all three studies are near zero."
 studies = {"MiniLM, reviews": {place.split()[0]: (100 * one.difference, 50 * (one.high95 - one.low95)) for place, one in said.items()}}
@@ -106,9 +106,7 @@ plt.show()
 
 # %% [markdown]
 # ## Is it luck?
-# Each card is a place, and counts the head, too. The margin, 1.5 points, was fixed beforehand.
-#
-# Only `q` is called worse. But the thin interval of `k`, too, lies wholly below 0. **Why isn't `k` worse?** Guess, then click it.
+# The margin of 1.5 points was fixed beforehand. In the panel's lower picture, the whole thin interval of `k (new)` is below 0. **Why doesn't the panel call `k (new)` worse than `q,v`?** Guess, then click this interval.
 
 
 # %% hide-input
@@ -164,16 +162,14 @@ assert max(near) < 0.75
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **At a shared rate of 0.004, `q` wins, and `v` comes last.** Of 30 runs, 17 *collapse* to guessing: all five on `v`, none on `q`. A rate that's too high costs more than a bad place. But even at 0.001, one of five runs on all linear layers collapses. At 0.002, none does. We don't know why.
-# - **In attention, include `v` or `o`.** `q` alone is 3.1<!--place.q--> points below `q,v`, and 3.3<!--place.apart--> below the best. For GPT-3 on WikiSQL, places without `v` and `o` fall behind, too, perhaps because they only change where tokens look. On MNLI, `q` ties with `v`.
-# - **Here, only `q` is shown to be worse than `q,v`; none is shown to be better.** Six tests give luck six chances: about one in four such studies has a false alarm. So each needs stronger evidence (**Holm's correction**). `k` (three seeds, not five) would be worse alone. As one of six, it's undecided.
-# - **More matrices take little more memory.** For Llama 3 8B, all linear layers take 6<!--place.memory-->% more than `q,v`, or with checkpointing, 1<!--place.checkpointing-->%.
-#
-# **Our data don't say which is better, `q,v` or all linear layers.** In [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), with larger models, the MLP alone beats attention alone at about equal budgets. All linear layers include it, at little memory. Choosing them is cautious, not proven to be better. Even then, a run can collapse.
+# - **At a shared rate of 0.004, `q` wins, and `v` comes last.** At this rate, 17 of 30 runs *collapse* (lesson 03). They include all five runs on `v`, but none on `q`. So a rate that's too high costs more than a bad place. (One run on all linear layers collapses even at 0.001.)
+# - **In attention, include `v` or `o`.** `q` alone is 3.1<!--place.q--> points below `q,v`, and 3.3<!--place.apart--> points below the best place. For GPT-3 on WikiSQL, places with only `q` or `k` also fall behind. (On MNLI, `q` and `v` are equal.)
+# - **Our runs show that `q` is worse than `q,v`, but not that any place is better.** If studies make six tests each, about one study in four finds a difference by luck alone. So each test needs stronger evidence (**Holm's correction**). In a single test, the verdict on `k` would be *worse*. As one of six, it's undecided.
+# - **More matrices take little more memory.** For Llama 3 8B, all linear layers take 6<!--place.memory-->% more memory than `q,v` (with gradient checkpointing, 1<!--place.checkpointing-->% more).
 # </details>
 #
 # ## One budget, many ranks
-# **Exercise 1: find ranks for a larger model** (chosen by your name). The budget is that of rank 32 on `q,v`. What's the highest rank it allows on `q,k,v,o`? And on all linear layers (with `gate`)? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
+# **Exercise 1: find ranks for a larger model** (your name decides which). The budget is what rank 32 on `q,v` costs. What's the highest rank within this budget on `q,k,v,o`? And on all linear layers (here, with `gate`)? At rank 1, a matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
@@ -192,9 +188,9 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 # ## Plan a comparison
 # **Exercise 2.** You compare two places, which depend on your name.
 #
-# 1. **How many seeds** does it take to show a true gap of 1.5 points with 80% power? You're given $sd$, the standard deviation of the difference over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02).
-# 2. When your number is right, you see five seeds' results. Which **word** is the verdict?
-# 3. Which **sentence** do the results support? (In Jupyter, give its letter.)
+# 1. **How many seeds** do you need to detect a true gap of 1.5 points with 80% power? You're given $sd$, the standard deviation of the difference over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02).
+# 2. If your number of seeds is right, you'll see the results of five seeds. Which **word** is the verdict?
+# 3. The margin of 1.5 points was set before the runs. With this margin, which **sentence** can you write? (In Jupyter, give its letter.)
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
@@ -209,12 +205,12 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # <details><summary>Answer box</summary>
 #
 # 1. **Compare places at the same budget**: rank = budget / cost of rank 1.
-# 2. **Tune the rate for each place**, then ask for a verdict.
-# 3. **In attention, include `v` or `o`.** Choose by quality, not memory.
+# 2. **Tune the rate for each place**, then look at the verdict.
+# 3. **In attention, include `v` or `o`.** Choose by quality, not by memory.
 #
-# Start with all linear layers at rank 8. *Ours: all linear layers against `q,v` are undecided here and in lesson 16, and equivalent in lesson 05 (equal ranks). Published: `q` alone falls behind (Hu et al. 2021, table 5); LLaMA-7B needed adapters everywhere to match full fine-tuning (unequal budgets; [QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8. *Ours: the comparison of all linear layers with `q,v` is undecided here and in lesson 16; in lesson 05 (equal ranks), the two are equivalent. Published: `q` alone falls behind (Hu et al. 2021, table 5). With larger models and about equal budgets, the MLP alone beats attention alone ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
-# The same in PEFT, at about equal budgets for Llama 3 8B. (Alpha stays 16 here, not twice the rank; see lesson 15.)
+# The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python
 # config = LoraConfig(r=32, lora_alpha=16, target_modules=["q_proj", "v_proj"])
 # # or:

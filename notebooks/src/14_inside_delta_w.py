@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody can read MiniLM's 22 million numbers. So take an adapter of **rank 1** on **one** matrix: $A$ is a single row, and $B$ a single column. For each word's vector $x$, the adapter computes one number, $Ax$, and adds $B$ times that number.
+# Nobody can read MiniLM's 22 million numbers. So we train an adapter of **rank 1** on **one** matrix: $A$ is a single row, and $B$ is a single column. For the vector $x$ of each word, the adapter computes one number, $Ax$. Then it adds $B$ times this number:
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever this adapter does, it does through that number. **Print the number under each word. What does it mean?**
+# Whatever this adapter does, it does through this number. **What does the number mean?**
 
 # %%
 import torch
@@ -27,14 +27,14 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# Our adapter judges movie reviews. It sits on the last layer's *value* matrix, which decides what each token tells the others. The *head*, a small trained output layer, then reads the first token, [CLS].
+# Our adapter judges movie reviews. It changes the last layer's *value* matrix, which decides what each token tells the others.
 #
 # ## Three guesses
 # 1. We negate $B$ and change nothing else. **What percentage of reviews does the model then get right?**
-# 2. We ignore the model's answers, average $Ax$ over each review's words, and sort the reviews by this average. We call one half good and the other bad, whichever way fits the labels better. **What percentage does this get right?**
-# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (Squared cosine in percent: 100 is the same direction, 0 a right angle.)
+# 2. For each review, we average $Ax$ over its words. We sort the reviews by this average, and call one half good and the other bad, in the way that fits the labels better. **What percentage of reviews does this get right?**
+# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (Give their squared cosine in percent: 100 means the same direction, and 0 means a right angle.)
 #
-# Be 80% sure.
+# Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("percent right with B negated", low=..., high=...)
@@ -43,7 +43,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# The code multiplies each token's 384 numbers by $A$. Then try your own sentences (on the web page, with the menus): **when does *not* change what a later word says?**
+# The code prints the number $Ax$ below each word. Try your own sentences, too (on the web page, use the menus). **For which adjectives does the word "not" change the number most?**
 
 # %%
 kept = {}
@@ -78,18 +78,18 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The number means praise or blame.** *Wonderful* gets a minus, and *dull* a plus. Nobody chose the signs: if you negate both $A$ and $B$, $BA$ doesn't change.
+# **The number means praise or blame.** Praise (*wonderful*) gets a negative number, and blame (*dull*) gets a positive one. Nobody chose these signs: if you negate both $A$ and $B$, $BA$ doesn't change.
 #
-# The adapter has no dictionary. *Bad* gets +2.5 in *a bad film*, but 0.0 in *not a bad film*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. But strong words resist: in *not a wonderful film*, *wonderful* keeps -2.1, and the model is 80% sure of praise. The last two rows above are wrong, too.
+# **The number depends on the context,** because five earlier layers have mixed the words. In *a ... film*, *not* changes *bad* (+2.5 to 0.0) and *good* (-2.6 to -0.5) most. It changes *wonderful* less (-3.4 to -2.1).
 # </details>
 #
 # ## Does the model use this number?
-# A nice picture isn't evidence: we chose the sentences. Two tests on 500 validation reviews:
+# The picture isn't evidence, because we chose the sentences. So we run two tests on 500 validation reviews:
 #
-# - **Turn it around.** In the panel, drag from $B$ to $-B$. At a share of 0.5, the two cancel, so there's no adapter. If the model uses $Ax$, praise becomes blame at $-B$.
-# - **Compare with chance.** Sort the reviews by $Ax$ (guess 2), then by 100 *random* directions.
+# - **Negate $B$.** In the panel, drag from *trained B* to *negated B*. If the model uses $Ax$, its answers are reversed.
+# - **Compare with chance.** Sort the reviews by $Ax$, as in guess 2. Then replace $A$ with 100 *random* directions in turn.
 #
-# And what did the model forget? MiniLM was made to find texts that belong together. We cut 256 Bible passages in half: for how many first halves does the model find the right second half? (Guessing finds 0.4%.)
+# A third test shows what the model forgot. MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. **For what percentage of the first halves does the model find the right second half?** (Guessing finds 0.4%.)
 
 # %% hide-input
 reviews = load_task("rt").validation
@@ -130,8 +130,9 @@ lesson.reveal("percent right by the number alone", 100 * alone, "%")
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
 assert alone > chance[-1] and [f"{read(text)[1][-2].item():.1f}" for text in ("a bad film", "not a bad film")] == ["2.5", "-0.0"]
-_, numbers, sure_of = read("not a wonderful film")
-assert (round(numbers[2].item(), 1), round(sure_of, 2)) == (-2.1, 0.80)
+moved = {word: [read(f"{start}a {word} film")[1][-2].item() for start in ("", "not ")] for word in ("bad", "boring", "dull", "funny", "good", "wonderful")}
+assert [[f"{number:.1f}" for number in moved[word]] for word in ("good", "wonderful")] == [["-2.6", "-0.5"], ["-3.4", "-2.1"]]
+assert {*sorted(moved, key=lambda word: abs(moved[word][0] - moved[word][1]))[-2:]} == {"bad", "good"}
 gap = right[0.25] - right[1]
 assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
 before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
@@ -144,19 +145,15 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **With $B$ negated, the adapter still works, but in reverse:** 74<!--inside.one.right-->% right becomes 25<!--inside.one.negated-->%. The adapter's one number alone gets 73<!--inside.one.alone-->% right; the best random direction gets 62<!--inside.one.random-->%. So the adapter uses it.
+# **The model uses this number.** With $B$ negated, it gets 25<!--inside.one.negated-->% right instead of 74<!--inside.one.right-->%. Sorting by $Ax$ alone gets 73<!--inside.one.alone-->% right, but the best random direction gets only 62<!--inside.one.random-->%.
 #
-# **The price:** without the adapter, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%.
+# **The adapter makes the model forget.** Without it, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%. Why? The strongest piece of $W$ (lesson 10) has a strength of 3.0. With the adapter, the strongest piece has a strength of 22.5 and points in another direction. Such a piece is an **intruder**.
 #
-# **Why?** $W$'s strongest piece (lesson 10) has strength 3.0. With the adapter, the strongest piece has 22.5 and points elsewhere: it's an **intruder**.
-#
-# **With a quarter of $B$, the model finds 21<!--inside.halves.quarter-->% again**, and gets 73% of reviews right. (Luck explains neither change. This is one adapter; [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report intruders in large models, too, and less forgetting when these are shrunk: abstract only.)
+# **A quarter of $B$ is enough.** If we shrink $B$ to a quarter, the model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of reviews right. (This is one adapter. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract only, also report intruders in large models, and less forgetting if they're shrunk.)
 # </details>
 #
 # ## Would another seed read the same thing?
-# Draw two $A$s as arrows of length 1. Lay one flat: light from above casts the other's shadow on it. **The squared length of this shadow is $\phi$:** 1 for the same direction (or the opposite one), 0 at a right angle.
-#
-# The last two plots pair our $A$ with a random arrow and with another seed's $A$.
+# The code draws two $A$s as arrows of length 1. One arrow lies flat, and light from above casts the shadow of the other arrow on it. **The shadow's squared length is called $\phi$.** It's the squared cosine of guess 3.
 
 # %% alt="Three pairs of arrows. In each pair, one arrow casts its shadow on the other. At 45 degrees, phi is 0.5. One seed's A and a random direction are almost at a right angle, so phi is 0. For the A of two seeds, phi is 0.64."
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
@@ -180,9 +177,9 @@ assert shadow**2 > 200 / 384 and (lesson.FAST or round(torch.corrcoef(both)[0, 1
 assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A starts uniform within 1 / sqrt(384)
 
 # %% [markdown]
-# Is 0.64 a lot? In 2 dimensions, the $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what's the average in 384 dimensions?**
+# Is the $\phi$ of two seeds large? In 2 dimensions, the $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what's the average in 384 dimensions?**
 #
-# At higher ranks, we compare two *sets* of arrows (within a set, all arrows are at right angles). Each arrow of the smaller set casts a shadow on the space that the larger set spans, and $\phi$ is the average squared shadow. **What is $\phi$ on average for 8 random arrows and $r$ others?**
+# At higher ranks, we compare two *sets* of arrows. (Within a set, all meet at right angles.) Each arrow of the smaller set casts a shadow on the space that the larger set spans. Then $\phi$ is the average squared length of these shadows. **What is $\phi$ on average if both sets are random, with 8 arrows and $r$ arrows?** (The code draws $r$.)
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -197,11 +194,11 @@ checks.check_chance(1 / 384, rank / 384, rank)  # each axis catches 1/384 of an 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, over 200 times chance. Their averages of $Ax$ over each review agree even better: the correlation is -0.98 (signs are arbitrary).
+# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, over 200 times its average for random arrows. Their averages of $Ax$ agree even better: the correlation is -0.98. (Signs are arbitrary.)
 # </details>
 #
 # ## A stranger
-# **Exercise 2: what has somebody negated: "A", "B", "A and B" or "nothing" (it depends on your name)?** Compare with the first picture.
+# Somebody may have negated parts of our adapter. **Exercise 2: which part was negated: "A", "B", "A and B" or "nothing"?** Compare with the first picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -223,11 +220,12 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$.
-# 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare it with random ones.
-# 3. **You can't read a sign from $A$ or $B$ alone: only the sign of $BA$ matters.** And an overlap $\phi$ counts only if it's above chance (the larger rank divided by the width).
+# 1. **A reads, B writes.** At rank 1, an adapter takes only one number from each token: $Ax$.
+# 2. **A picture is a hypothesis.** Test it: negate the direction, and compare it with random directions.
+# 3. **Taken separately, the signs of $A$ and $B$ mean nothing.** Only $BA$ matters.
+# 4. **Compare $\phi$ with its average for random arrows**, which is the larger rank divided by the width.
 #
-# To read an adapter, start with rank 1 on one matrix. *Ours gets 75.7<!--inside.one.test-->% of test reviews right, as many as lesson 05's probe (one run, rate not tuned).*
+# To read an adapter, start with rank 1 on one matrix. *Ours gets 75.7<!--inside.one.test-->% of test reviews right, the same as lesson 05's probe (one run, rate not tuned).*
 #
 # The same in PEFT:
 # ```python

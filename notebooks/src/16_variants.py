@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month, a paper says: *our variant beats LoRA*. Some comparisons train all methods at one rate. We tuned each method's rate. **Which variants are better?**
+# Every month, a paper says: *our variant beats LoRA*. But some comparisons train all methods at one rate. We tuned the rate of each method. **Which variants are better than LoRA?**
 #
 # ## Three guesses
-# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v`. For each method, we took the best of six to eight rates. Then we scored five new seeds on 2,000 test sentences. The margin is 1.5 points. Be 80% sure.
+# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v`. Give ranges that you're 80% sure of.
 #
-# 1. Choose *one* rate for LoRA and five variants. **How many of these six methods can you make win?**
-# 2. **How many of eight variants are better than plain LoRA,** each at its best rate?
-# 3. Besides the head, TinyLoRA trains 768 numbers, and LoRA trains 96 times as many. **How many points is TinyLoRA behind LoRA?**
+# 1. LoRA and five variants all train at the same rate, which you choose. **How many of these six methods can win at some rate?**
+# 2. Now each method has its own best rate. **How many of eight variants are better than plain LoRA**, by more than luck can explain?
+# 3. TinyLoRA trains only 768 numbers and the head; LoRA trains 73,728 and the head. **How many points is TinyLoRA behind LoRA?**
 
 # %%
 import numpy as np
@@ -29,9 +29,9 @@ lesson.predict("points by which TinyLoRA lags", low=..., high=...)
 
 # %% [markdown]
 # ## How to make a winner
-# First, all methods get the same rate. LoRA+ trains $B$ at 16 times $A$'s rate; LoRA-FA freezes $A$. **Which rate would you choose to make LoRA+ look best? And LoRA-FA?**
+# First, all methods get the same rate. LoRA+ multiplies this rate by 16 for $B$. LoRA-FA freezes $A$. **Which rate makes LoRA+ look best? And which one makes LoRA-FA look best?**
 #
-# The table below, `shared`, shows each variant's lead over plain LoRA, in points.
+# The table below, `shared`, shows how many points each variant is ahead of plain LoRA.
 
 # %% alt="Validation accuracy of LoRA and five variants against a learning rate that all of them share. LoRA is a wide gray band, and DoRA's curve lies on it. rsLoRA's curve has the same shape, but at lower rates. The winner of each rate is named: LoRA+ at the two smallest rates, LoRA-FA at the largest, and others in between."
 names = {label: name for name, label in LABELS.items()} | {PLAIN: "LoRA"}
@@ -59,16 +59,16 @@ shared
 #
 # | variant | what changes |
 # |---|---|
-# | LoRA+ `lr_ratio=16` | $B$ trains at 16 times $A$'s rate |
+# | LoRA+ `lr_ratio=16` | $B$ trains at 16 times the rate of $A$ |
 # | rsLoRA `rslora=True` | $\alpha/\sqrt r$ replaces $\alpha/r$ |
 # | LoRA-FA `freeze_a=True` | $A$ stays random; only $B$ trains |
-# | DoRA `dora=True` | for each row of $W+\frac{\alpha}{r}BA$, one more trained number sets its length |
-# | PiSSA `init="pissa"` | $BA$ starts as $W$'s strongest pieces; the rest of $W$ is frozen |
-# | VeRA `VeRA(rank=256)` | all layers share a frozen random $A$ and $B$; each layer trains two vectors that scale them |
-# | LoRA-XS `LoRAXS(rank=16)` | $A$ and $B$ are $W$'s strongest pieces, frozen; a small square matrix between them trains |
-# | TinyLoRA `TinyLoRA(rank=2)` | like LoRA-XS, but the square is a sum of frozen random squares, each times a trained number |
+# | DoRA `dora=True` | each row of $W+\frac{\alpha}{r}BA$ gets one more trained number: the row's length |
+# | PiSSA `init="pissa"` | $BA$ starts as the strongest pieces of $W$; the rest of $W$ is frozen |
+# | VeRA `VeRA(rank=256)` | all layers share one random $A$ and $B$, both frozen; each layer trains two vectors that scale them |
+# | LoRA-XS `LoRAXS(rank=16)` | $A$ and $B$ are the strongest pieces of $W$, both frozen; a small square matrix between them trains |
+# | TinyLoRA `TinyLoRA(rank=2)` | like LoRA-XS, but the square matrix is a sum of frozen random matrices, each times a trained number |
 #
-# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At any one rank, it *is* plain LoRA with a different $\alpha$. Compute that $\alpha$ from rsLoRA's.
+# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions, and LoRA with $\alpha=128$ solves 47.4%. Is rsLoRA better? At a fixed rank, rsLoRA *is* plain LoRA with a different $\alpha$. Compute plain LoRA's $\alpha$ from rsLoRA's $\alpha$ and the rank.
 
 
 # %% exercise
@@ -88,7 +88,7 @@ checks.check_as_plain(alpha_of_plain)
 
 # %% [markdown]
 # ## Give each its own rate
-# Now each method has its best rate. **How many of the eight variants are better than plain LoRA?** Click each interval. (The verdicts allow for 10 tests: Holm's correction, lesson 13.)
+# Now each method has its own rate: the best of the six or eight rates that we tried for it. We train it with five new seeds and test it on 2,000 reviews. **How many of the eight variants get the verdict *better*?** Click each interval. (The margin is 1.5 points. With two more methods, the panel makes ten tests, so its verdicts are corrected: see Holm's correction in lesson 13.)
 
 # %% hide-input
 scores = scores_in(stored)
@@ -110,6 +110,7 @@ assert {label for label in EIGHT if outcomes[label] == "worse"} == {"lora-xs", "
 assert outcomes["ia3"] == "equivalent"
 ends = {label: [100 * fair[label].low95, 100 * fair[label].high95] for label in EIGHT if outcomes[label] == "undecided"}
 assert round(min(ends.items(), key=lambda one: one[1])[1][0], 1) == -4.1 and round(max(e[1] for e in ends.values()), 1) == 1.7
+assert winners[0.001] == "rsLoRA" and shared["rsLoRA"][0.001] == 0.2
 assert winners.nunique() == 5 and "DoRA" not in set(winners)
 for label in (LABELS["rsLoRA"], LABELS["DoRA"]):
     alone = verdicts({name: scores[name] for name in (PLAIN, label)}, PLAIN, 0.015)[label]
@@ -121,13 +122,11 @@ x, moved = np.log2(curves.index), {}  # LoRA's curve at rates that are `factor` 
 for factor in np.linspace(1, 2, 11):
     moved[round(factor, 1)] = np.abs(np.interp(x[:5] + np.log2(factor), x, curves["LoRA"]) - curves["rsLoRA"][:5]).max()
 assert min(moved, key=moved.get) == 1.4 and moved[1.4] < 2.5 and moved[1.0] > 9.7 and moved[2.0] > 11
-assert f"{8**0.5:.1f} {8**0.25:.1f}" == "2.8 1.7"
-assert round(methods.peak_bytes["ia3"] / 2**20) == 85 and round(methods.peak_bytes[LABELS["DoRA"]] / 2**20) == 82
+assert 96 * 768 == 73728
 assert round(196 * ((0.513 * 0.487 + 0.474 * 0.526) / 1319) ** 0.5, 1) == 3.8 < 51.3 - 47.4
 assert methods.peak_bytes["vera"] > methods.peak_bytes[PLAIN] and round(methods.peak_bytes["full"] / 2**20) == 347
 worst, second, *_ = sorted(methods.accuracy[label := "LoRA r8 all-linear"]["each"])
-assert worst < 0.51 < 0.7 < second and outcomes[label] == "undecided" and round(-100 * fair[label].difference, 1) == 5.8
-assert (methods.lr[PLAIN], methods.lr[LABELS["rsLoRA"]]) == (0.004, 0.002)
+assert worst < 0.51 < 0.7 < second and outcomes[label] == "undecided"
 assert all(len(methods.tried[label]) in (6, 8) for label in [PLAIN, *EIGHT])
 
 # %%
@@ -139,7 +138,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is about `variant`, drawn for you. Which rate in `shared` makes it look best? And how many points is it ahead of plain LoRA on *test* if each has its own rate? (`fair[LABELS[variant]]` holds fractions; give points, with one decimal.)
+# **Exercise 2.** Suppose your paper is about `variant`, which is chosen for you. Which rate in `shared` makes it look best? And if each method has its own rate, how many points is it ahead of plain LoRA on the *test* reviews? (`fair[LABELS[variant]]` contains fractions; give points, with one decimal.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -152,22 +151,20 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None of the eight is shown to be better than plain LoRA** if each has its own rate. LoRA-XS and TinyLoRA are worse. Six verdicts are *undecided*: the 95% intervals reach from 4.1 points behind LoRA (LoRA-FA) to 1.7 ahead (PiSSA).
-# - **With one rate for all, 5<!--variant.winners--> of the six can win,** but three win by less than half a point. At the lowest rate, plain LoRA has hardly learned anything, so LoRA+ looks 17.3<!--variant.flattered--> points better.
-# - **rsLoRA's curve is close to LoRA's, moved to lower rates.** Its scaling is $\sqrt8=2.8$ times LoRA's, so lesson 15's formula divides the rates by $\sqrt{2.8}=1.7$. The whole curve fits best with 1.4 (within 2.5 points). The panel's chosen rates say 2, but each tried rate is twice the one before.
-# - **Best rates differ.** By loss (lesson 15), LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's (95% interval: 1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), and LoRA+'s is 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
-# - **IA3 trains only vectors that scale activations.** It isn't one of the eight. It's equivalent to LoRA with a fifth of the trained numbers, but it needs 85<!--variant.ia3.peak--> MiB of memory, and LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean.** One of five runs of LoRA on all linear layers is near 50%. So the verdict is *undecided*, although the mean is 5.8 points behind.
+# - **With one rate for all, 5<!--variant.winners--> of the 6 methods can win.** At the lowest rate, plain LoRA has hardly learned anything, so LoRA+ looks 17.3<!--variant.flattered--> points better. (Some wins may be luck: at 0.001, rsLoRA is ahead of LoRA by only 0.2 points.)
+# - **If each method has its own rate, none of the eight variants is shown to be better than plain LoRA.** LoRA-XS and TinyLoRA are worse. The other six are *undecided*: their 95% intervals range from 4.1 points behind LoRA (LoRA-FA) to 1.7 points ahead (PiSSA).
+# - **The best rates differ.** Judged by loss (as in lesson 15), LoRA-FA's best rate is 3.4<!--regret.fa--> times plain LoRA's (95% interval: 1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->). LoRA+'s best rate is 0.23<!--regret.plus--> times plain LoRA's (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
+# - **The panel has two more methods.** IA3, which trains only vectors that scale activations, is *equivalent* to LoRA. LoRA on all linear layers is *undecided*: one of its five seeds is near 50%.
 #
-# **And PEFT's table** (July 2026; one rate, one seed)? **It doesn't show that rsLoRA is better.** It compares $\alpha=64\sqrt{64}=512$ with $\alpha=128$, and the best rate depends on $\alpha$. With 1,319 questions, luck explains up to 3.8 points, and the gap is hardly more: 3.9. And two runs can't judge two methods: another seed may differ.
+# **What about PEFT's table** (July 2026; one rate, one seed per method)? **It doesn't show that rsLoRA is better.** It compares $\alpha=64\sqrt{64}=512$ with $\alpha=128$, but the best rate depends on $\alpha$. And on 1,319 questions, luck alone can explain up to 3.8 points, nearly the whole gap of 3.9.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours (MiniLM, 1,600 sentences, rank 8): for six of eight variants, the verdict is undecided; two are worse. Published: on larger models, nine tuned variants are within 1 to 2% of each other ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours (MiniLM, 1,600 reviews, rank 8): six of eight variants are undecided, and two are worse. Published: on larger models, nine tuned variants are within 1 to 2% of each other ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
 # 2. **A variant's best rate can differ from LoRA's.** Tune both, with the same number of tries.
-# 3. **Variants that train even fewer numbers save hardly any memory**, since the frozen model and its activations stay. **They don't always save disk space:** a LoRA file takes 302<!--variant.lora.file--> kB, TinyLoRA's 98<!--variant.tinylora.file-->, and VeRA's 824<!--variant.vera.file-->, with its frozen matrices.
+# 3. **Variants that train even fewer numbers save hardly any memory**, because the frozen model and its activations stay. **They don't always save disk space:** a LoRA file takes 302<!--variant.lora.file--> kB, and a TinyLoRA file takes 98<!--variant.tinylora.file--> kB. But a VeRA file contains the frozen matrices and takes 824<!--variant.vera.file--> kB.
 #
 # The same in PEFT:
 # ```python

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answers. Somebody presses thumbs up or thumbs down: **one bit**. Nobody shows the model a right answer, yet it learns: that's *reinforcement learning*.
+# A chatbot answers, and somebody presses thumbs up or thumbs down: **one bit**. Nobody shows the model a right answer, but it still learns. This is *reinforcement learning*.
 #
-# Our model will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. A bit isn't much to store, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025), and in their runs, rank 1 learns as well as full fine-tuning. **Is one bit per answer enough to teach, and is rank 1 enough to learn it?**
+# Our model will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. Such a small amount fits even into a small adapter, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025). In their runs, rank-1 LoRA learns as well as full fine-tuning. **Is one bit per answer enough to teach a model? And is rank 1 enough to learn from it?**
 
 # %%
 from dataclasses import replace
@@ -27,15 +27,15 @@ store = Store(lesson.workplace("17"))
 
 # %% [markdown]
 # ## Learning without being told
-# MiniLM reads a movie review, gives each answer a probability $p$, and *draws* one answer at random: "positive" or "negative." Then it hears whether that was right (reward 1) or wrong (0). For each answer in a batch:
+# MiniLM reads a movie review and gives each answer ("positive" or "negative") a probability $p$. Then it *draws* one of the answers at random, and hears whether that answer was right (reward 1) or wrong (reward 0). For each answer in a batch:
 #
-# - Is the reward above the mean? Make $\log p$ of that answer larger.
-# - Below the mean? Make it smaller.
-# - A reward twice as far from the mean counts twice as much.
+# - If the reward is above the batch's mean, make $\log p$ of that answer larger.
+# - If the reward is below the mean, make $\log p$ smaller.
+# - If the reward is twice as far from the mean, it counts twice as much.
 #
-# This is a **policy gradient**. The batch's mean is its **baseline**.
+# This method is a **policy gradient**. The batch's mean reward is its **baseline**.
 #
-# **Exercise 1.** Write this as a loss for the optimizer to minimize: a mean over the batch. `log_p` holds $\log p$ of the drawn answers, and `rewards` holds their rewards.
+# **Exercise 1.** Write this as a loss, a mean over the batch, for the optimizer to minimize. `log_p` holds $\log p$ of the drawn answers, and `rewards` holds their rewards.
 
 
 # %% exercise
@@ -55,10 +55,10 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Two guesses
-# A model that guesses gets 50% of the test reviews right. Rank-1 LoRA on `q,v`, trained on *labels* (the right answers) of 1,600 reviews, gets 76.8<!--reward.labels.one-->%. Now it sees the same reviews once, but hears only rewards.
+# Rank-1 LoRA on `q,v` gets 76.8<!--reward.labels.one-->% of the test reviews right if it's trained on the *labels* (the right answers) of 1,600 reviews. Now it sees the same reviews once, but hears only rewards.
 #
 # 1. **What percentage does it get right?**
-# 2. **How many points ahead is full fine-tuning, also trained on rewards?**
+# 2. Full fine-tuning also learns from rewards. **How many points ahead of LoRA is it?**
 
 # %%
 lesson.predict("% right with rewards, at rank 1", low=..., high=...)
@@ -66,9 +66,7 @@ lesson.predict("points that full fine-tuning is ahead", low=..., high=...)
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss trains rank-1 LoRA. Each dot is a batch of eight *drawn* answers. The test doesn't draw: it always takes the likelier answer.
-#
-# **When does the model begin to learn?**
+# Your loss trains rank-1 LoRA. Each dot is a batch of eight *drawn* answers. **When does the model begin to learn?**
 
 # %% alt="The share of thumbs up in each batch, as dots, and the mean of 25 batches, as a line. The line starts near one half and ends above it."
 steps = lesson.steps(200, 12)
@@ -89,9 +87,9 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences right, without train
 
 # %% [markdown]
 # ## One run isn't an answer
-# So we trained each method with five new seeds, at the best of six or eight rates (chosen with three other seeds). The table has the means. The panel has the claim from LoRA Without Regret, judged only by our runs.
+# So we trained each method with five new seeds, at the best of six or eight rates. The table has the means. The panel shows the claim of LoRA Without Regret, judged only by our runs.
 #
-# **Is rank 1 as good as full fine-tuning? Drag the line:** how large a drop would you have to accept?
+# **Is rank 1 as good as full fine-tuning? Drag the line:** how large a drop must you accept to make the claim true?
 
 # %% hide-input
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -110,17 +108,15 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **200 bytes are enough:** 50% right became 73.6<!--reward.reward.one-->%. Learning starts late: in our plot, the line stays over one half only after step 126.
+# **200 bytes are enough to teach:** rank 1 gets 73.6<!--reward.reward.one-->% right, not 50%. Learning starts late: in our plot, the line doesn't stay above 50% until after step 126.
 #
-# **But here, rank 1 isn't as good as full fine-tuning,** which gets 76.8<!--reward.reward.full-->% from rewards (as much as rank 1 from labels). That's 3.2<!--reward.reward.one.ahead--> points more than rank 1 from rewards (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). In the panel, whose bar is the 90% interval, you'd have to accept a drop of 4 points: 3 aren't enough.
-#
-# LoRA Without Regret adapts all linear layers. We added this later (it isn't in the table). There, rank 1 is even further behind: 7.9<!--reward.reward.all.ahead--> points. We don't know why.
+# **But rank 1 isn't as good as full fine-tuning here.** Full fine-tuning gets 76.8<!--reward.reward.full-->% right (coincidentally, the same as rank 1 with labels). That's 3.2<!--reward.reward.one.ahead--> points more than rank 1 (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). The panel calls rank 1 good enough only if the whole bar (a 90% interval) is to the right of the line. For that, you'd have to accept a drop of 4 points. On all linear layers (the place used in LoRA Without Regret), rank 1 is 7.9<!--reward.reward.all.ahead--> points behind.
 # </details>
 #
 # ## Is there room in rank 1?
-# Perhaps even these few bits don't fit into rank 1. Count them.
+# Why is rank 1 behind? Perhaps even these few bits don't fit into it.
 #
-# **Exercise 2.** A model is right with probability $p$. Somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
+# **Exercise 2.** A model is right with probability $p$, and somebody says "right" or "wrong." How many bits does this word carry on average? (An outcome of probability $q$ carries $\log_2\frac1q$ bits.)
 
 
 # %% exercise
@@ -153,15 +149,15 @@ print(f"rank 1, above, heard at most {heard:,.0f} bits, and trained {trained:,} 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **There's room:** rank 1 heard at most 0.16 bits for each number that it trained. In lesson 19, a number stores about 0.25. And one bit is enough: with two answers, "wrong" reveals the right one.
+# **There's probably room:** rank-1 LoRA heard at most 0.16 bits for each number that it trained. In lesson 19, a trained number stores about 0.25 bits, but only after thirty passes. Here, LoRA sees each review once.
 #
-# So why is rank 1 behind? We don't know. It's behind with labels, too. Nor can we say whether a higher rank helps. With rewards, rank 64 gains 0.9<!--reward.rank--> points (interval: -0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->), and rank 8, 1.3: both undecided.
+# We don't know why rank 1 is behind. It's also behind with labels.
 # </details>
 #
 # ## A side effect
-# Rank-8 LoRA, trained on labels, is right 76.8<!--reward.labels.eight-->% of the time, like rank 1. It is 79<!--reward.labels.eight.sure-->% sure (mean probability of its answers). **How sure is it if it's trained with rewards?**
+# Trained on labels, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% right, like rank-1 LoRA. The mean probability of its answers shows how *sure* it is: 79<!--reward.labels.eight.sure-->%. **How sure is it after training on rewards?**
 #
-# Next, we train each once. The panel mixes the two (lesson 08), and each dot is one of 200 reviews. Drag from labels to rewards: **where do the wrong answers go?**
+# Next, we train one adapter on labels and one on rewards. The panel mixes the two (lesson 08), and each dot is one of 200 reviews. Drag from labels to rewards: **where do the wrong answers go?**
 
 # %%
 lesson.predict("mean probability of its answer with rewards, %", low=..., high=...)
@@ -197,13 +193,11 @@ assert lesson.FAST or (mixed[0] < 0.1).sum() <= 5 < 20 <= (mixed[-1] < 0.1).sum(
 assert [cost[label].outcome for label in scores["reward"]] == ["worse", "undecided", "undecided", "worse", "worse"]
 higher = [verdict(scores[s][label], scores[s][one]) for s in ("reward", "labels") for label in (eight, "LoRA r64 q,v")]
 assert [v.outcome for v in higher] == ["undecided", "undecided", "equivalent", "undecided"]
-assert f"{100 * higher[0].difference:.1f}" == "1.3" and right.labels[one] == right.labels[eight] == right.reward["full"] == 76.8
+assert right.labels[one] == right.labels[eight] == right.reward["full"] == 76.8
 assert judge("rank_1_for_rewards", reported=False, margin=3).word == "undecided"
 assert judge("rank_1_for_rewards", **panel.premises()).word == "false"
 assert judge("rank_1_for_rewards", reported=False, margin=4).word == "true"
 assert all(verdicts(found, against="full")[one].outcome == "worse" for found in scores.values())
-surer = sure - right
-assert (surer.reward > 10).sum() == 4 and surer.labels.max() < 4.5 and surer.reward["LoRA r1 all-linear"] < 0
 for found in stored.values():  # rank 1 on all linear layers: two rates tied, and the lower one was taken
     row = next(row for row in found["methods"] if row["label"] == "LoRA r1 all-linear")
     top = max(one["validation"] for one in row["tried"])
@@ -219,14 +213,14 @@ assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for lab
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make it too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. The table's other three methods also become too sure. (A fifth, rank 1 on all linear layers, doesn't.) This may be because doubt is never rewarded. In the panel, the model trained on labels is over 90% sure of a wrong answer for 1 of 200 reviews, and the one trained on rewards for over 30.
+# **Rewards make it too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. The reason may be that doubt is never rewarded. On the panel's 200 reviews, the model trained on labels is over 90% sure of only one wrong answer. The model trained on rewards is that sure of more than 30.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One bit per answer teaches, and rank 1 has room for it. But rank 1 isn't always as good as full fine-tuning:** compare them on your task. *Ours (MiniLM, 1,600 answers, five seeds): 3.2<!--reward.reward.one.ahead--> points behind; no higher rank was clearly better than rank 1. Published: as good (LoRA Without Regret). For an 8B model, rank 1 came within 0.002 of full fine-tuning's reward; two seeds were 0.016 apart ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026).*
-# 2. **Compare each reward with the batch's mean.** Equal rewards teach nothing. So if each question gets several answers (TRL, below), use questions that the model sometimes gets right.
+# 1. **One bit per answer can teach a model, and rank 1 probably has room for it. But rank 1 isn't always as good as full fine-tuning:** compare them on your task. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 is 3.2<!--reward.reward.one.ahead--> points behind, and no higher rank is clearly better than rank 1. Published: rank 1 is as good (LoRA Without Regret). For an 8B model, rank 1 came within 0.002 of full fine-tuning's reward; two seeds were 0.016 apart ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026).*
+# 2. **Compare each reward with the batch's mean.** Equal rewards teach nothing. So with TRL, choose questions that the model sometimes gets right and sometimes wrong.
 # 3. **Tune the rate again** (our best rates were two to four times lower than with labels), **and don't trust the model's probabilities.**
 #
 # The same with PEFT and TRL:

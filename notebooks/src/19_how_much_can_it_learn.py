@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 19 · How much can it learn?
 #
-# "Rank 1 is enough." "LoRA needs little data." **How many coin flips can a rank-1 adapter learn by heart? And how many labeled reviews does LoRA need to beat something cheaper?**
+# "Rank 1 is enough." "LoRA needs little data." **How many coin flips can a rank-1 adapter memorize? And how many labeled reviews does LoRA need to beat something cheaper?**
 
 # %%
 from math import log
@@ -22,11 +22,11 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 
 # %% [markdown]
 # ## The smallest fact is a coin flip
-# We cut movie reviews after eight words, and tossed a coin for each label. No rule connects text and label. So if a model knows a label, it must have *stored* it: a fact of one **bit**.
+# We cut movie reviews after eight words, and replaced each label with a coin flip. No rule connects a text with its label. So if a model knows a label, it must have *stored* it: a fact of one **bit**.
 #
-# How much has the model stored? Take four flips. A flip's loss is $-\ln p$, where $p$ is the probability that the model assigns to the true side (the one that came up).
+# The loss shows how much is stored. A flip's loss is $-\ln p$, where $p$ is the probability that the model gives to the side that came up. Take four flips:
 #
-# | probability of the true side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 |
+# | probability of the right side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 |
 # |---|---|---|---|
 # | 50% (a guess) | 0.69 | 1 | 0 |
 # | 90% | 0.11 | 0.15 | 3.4 |
@@ -52,11 +52,11 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA (alpha 16) sits on one matrix of MiniLM, `v` of the last layer. At rank 1, it trains 768 numbers; the output layer, or *head*, adds 770. The model reads 2,048 flips thirty times. Be 80% sure.
+# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it trains 768 numbers; the output layer, or *head*, adds 770. The model reads 2,048 flips thirty times. Give ranges that you're 80% sure of.
 #
 # 1. **How many of the 2,048 bits does rank-1 LoRA remember?**
-# 2. **How many times as many bits does rank-16 LoRA remember?** (With the head, it trains 8.5 times as many numbers.)
-# 3. Now we use true labels: is the review good or bad? With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right. With a free day, you could try three other methods, or label 240 more reviews. **How many points does LoRA gain from these 240 labels?**
+# 2. With the head, we train 1,538 numbers at rank 1, and 13,058 at rank 16. **By what factor does the number of remembered bits grow?**
+# 3. Now the labels are true: they say whether the review is good or bad. Rank-8 LoRA on `q,v` learns from 80 labels, and gets 64.8<!--few.lora.80-->% right. You have a free day, and could label 240 more reviews. **How many points would LoRA gain?**
 
 # %%
 lesson.predict("bits that rank 1 remembers", low=..., high=...)
@@ -65,7 +65,7 @@ lesson.predict("points that 240 more labels bring", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Each coin stands for 16 flips; blue coins are remembered. Below each pile is the mean (and range) of three runs.
+# Each coin stands for 16 flips. Blue coins are remembered. Below each pile is the mean of three runs, with their range.
 
 # %% alt="Five piles, each of 2,048 coin flips, one pile for each rank. The blue part, which the model remembers, grows from a tenth with the head alone to a fifth at rank 1 and three quarters at rank 16."
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -76,13 +76,13 @@ mean = largest.groupby("rank").bits.mean()
 
 def pour(pile, texts, bits, title, each=16):  # each coin is 16 flips
     coins = np.arange(texts // each)
-    pile.scatter(coins % 8, coins // 8, s=85, c=np.where(coins < round(np.mean(bits) / each), "#0072B2", "#DDDDDD"))
-    pile.set(xlim=(-0.8, 7.8), ylim=(-0.8, 15.8), aspect=1, xticks=[], yticks=[], frame_on=False, title=title)
+    pile.scatter(coins % 8, coins // 8, s=23, c=np.where(coins < round(np.mean(bits) / each), "#0072B2", "#DDDDDD"))
+    pile.set(xlim=(-0.8, 7.8), ylim=(-0.8, 15.8), aspect=1, xticks=[], yticks=[], frame_on=False)
     ends = f"{min(bits):.0f} to {max(bits):.0f}" if len(bits) > 1 else "one run"
-    pile.set_xlabel(f"{np.mean(bits):,.0f} bits\n({ends})")
+    pile.set_title(title, size=8), pile.set_xlabel(f"{np.mean(bits):,.0f} bits\n({ends})", size=8)
 
 
-figure, piles = plt.subplots(1, 5, figsize=(8.4, 4.4), layout="constrained")
+figure, piles = plt.subplots(1, 5, figsize=(4.8, 3.2), layout="constrained")
 figure.suptitle("A higher rank remembers more of 2,048 coin flips", x=0.01, ha="left")
 for pile, (rank, runs) in zip(piles, largest.groupby("rank")):
     pour(pile, 2048, runs.bits, f"{f'rank {rank}' if rank else 'head alone'}\n{runs.numbers.iloc[0]:,} numbers")
@@ -92,7 +92,7 @@ plt.show()
 lesson.reveal("bits that rank 1 remembers", mean[1], "bits")
 lesson.reveal("times as many at rank 16", mean[16] / mean[1], "times")
 one = flips[(flips["rank"] == 1) & (flips.lr == 0.006)]
-figure, piles = plt.subplots(1, 4, figsize=(7, 4.2), layout="constrained")
+figure, piles = plt.subplots(1, 4, figsize=(4.4, 3.2), layout="constrained")
 figure.suptitle("Rank 1 again, with fewer flips: where is it full?", x=0.01, ha="left")
 for pile, (texts, runs) in zip(piles, one.groupby("texts")):
     pour(pile, texts, runs.bits, f"{texts:,} flips")
@@ -104,6 +104,7 @@ from lora_lab.experiments.statistics import mean_interval
 numbers, final = largest.groupby("rank").numbers.first(), flips[flips.part == "final"]
 more = mean.diff().fillna(mean) / numbers.diff().fillna(numbers)  # compared with the next lower rank
 (tuned,) = one[one.texts == 1024].bits
+assert (numbers[1], numbers[16]) == (768 + 770, 13_058)
 assert round(tuned) == 425 and mean[1] < tuned and [len(runs) for _, runs in one.groupby("texts")] == [3, 3, 1, 3]
 
 bits = final.groupby(["rank", "texts"]).bits.mean().unstack("rank")
@@ -116,7 +117,6 @@ added = mean.diff() / numbers.diff()
 assert all(0.23 < added[r] < 0.29 for r in (1, 2, 4)) and added[16] < 0.07
 assert [round(more[r], 2) for r in (0, 4)] == [0.26, 0.24] and max(more) == more[1] and round(more[1], 2) == 0.28
 assert 256 * log(256, 2) / (8 * 2 * 128) == 1  # lesson 10's claim: rank 8 holds all of 256 facts
-assert 3000 < mean[4] + 0.24 * (numbers[16] - numbers[4]) < 3500
 assert mean[1] < 0.3 * 2048 and mean[16] > 0.7 * 2048
 assert bits.loc[128].drop(0).min() > 126 and 0.6 < bits.loc[512][1] / 512 < 0.7
 assert [round(bits.loc[n][0]) for n in (128, 512, 2048)] == [120, 234, 198] and round(mean[1] / 2048, 1) == 0.2
@@ -126,14 +126,14 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Rank-1 LoRA remembers 414<!--coins.1.2048--> bits of 2,048, a fifth;** the head alone remembers 198<!--coins.0.2048-->.
-# - **In thirty passes, rank 1 is full at roughly 400 bits:** it remembers 339<!--coins.1.512--> of 512 flips, 425 of 1,024 (only one run), and 349 to 517 of 2,048.
+# - **Rank-1 LoRA remembers 414<!--coins.1.2048--> of the 2,048 bits.** The head alone remembers 198<!--coins.0.2048-->.
+# - **In thirty passes, rank 1 is full at roughly 400 bits:** with only 1,024 flips to learn, it still remembers 425 bits (one run).
 # - **Rank-16 LoRA remembers 1,515<!--coins.16.2048--> bits, 3.7 times as many as rank 1.**
-# - **Up to rank 4, each additional trained number stores about a quarter of a bit.** At a quarter each, rank 16 would hold over 3,000 bits, but we gave it only 2,048.
+# - **Up to rank 4, each additional trained number stores about a quarter of a bit.**
 # </details>
 #
 # ## Try it
-# Train on 128 coin flips of your own. Now each coin is one flip. **After how many of thirty passes is half the pile blue? And why are only half of the *other* flips right?**
+# Train on 128 coin flips of your own. Now each coin is one flip. **Between which two of the five piles below does the blue part reach half? And why are only half of the *unseen* flips right?**
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -148,7 +148,7 @@ loss = np.mean(run.history["loss"][-n // 32 :])
 print(f"rank {rank} remembers {remembered_bits(n, loss):.0f} of {n} flips; of others, {run.metrics['accuracy']:.0%} are right")
 
 # %% alt="Five piles of 128 coin flips, after 1, 5, 10, 20 and 30 passes. The blue part grows from nothing to the whole pile."
-figure, piles = plt.subplots(1, 5, figsize=(8.4, 4.2), layout="constrained")
+figure, piles = plt.subplots(1, 5, figsize=(4.8, 3), layout="constrained")
 for pile, passed in zip(piles, (1, 5, 10, 20, 30)):
     losses = run.history["loss"][: passed * n // 32][-n // 32 :]  # of the last of these passes
     pour(pile, n, [max(0, remembered_bits(n, np.mean(losses)))], f"pass {passed}", each=n // 128)
@@ -156,28 +156,30 @@ plt.show()
 
 # %% [markdown]
 # ## And how much must it see?
-# In our run, half the pile was blue after seven passes. But coins have no rule: LoRA can only store them, and guess others. *True* labels follow a rule. **A rule replaces many stored bits, and answers new reviews, too.** How many labels must LoRA see to find it? LoRA's rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews.
+# In our run, half the pile is blue after seven passes. But coins follow no rule, so LoRA can only store these flips and guess the others. *True* labels follow a rule. **A rule replaces many stored bits, and it works on new reviews, too.**
+#
+# How many labels must LoRA see to find the rule? Its rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews.
 
 # %% alt="Percentage right against the number of labels, for LoRA and the probe, with full fine-tuning and prompt tuning in gray. A verdict is below each number of labels: undecided with 20 and 80 labels, and LoRA better with 320 and 1,280."
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]
 scores = pd.DataFrame(rows, columns=["method", "labels", "right"])
 means = scores.groupby(["method", "labels"]).right.mean()
 said = {n: verdicts(scores_in(found), against="LoRA r8 q,v", margin=0.015)["probe"].outcome for n, found in few.items()}
-plt.figure(figsize=(7.5, 4.5))
+plt.figure(figsize=(5, 4.2))
 for method, own in scores.groupby("method"):
     color, width, side = {"LoRA r8 q,v": ("C0", 2.5, 0.97), "probe": ("C1", 2.5, 1.03)}.get(method, ("#777777", 1, 1))
     plt.plot(own.labels * side, own.right, ".", color=color, alpha=0 if width == 1 else 0.4)
     plt.plot(means[method], "o-", color=color, linewidth=width, markersize=3 * width)
     plt.text(1400, means[method, 1280], method, color=color, va="bottom" if method == "full" else "top")
-plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)", ylabel="right, % of 2,000 test sentences", xlim=(17, 3600))
+plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)", ylabel="right, % of 2,000 test sentences", xlim=(17, 5000))
 plt.xticks(list(few), [f"{n:,}\n{'LoRA better' if word == 'worse' else word}" for n, word in said.items()])
 plt.minorticks_off()
-plt.title("LoRA clearly beats the cheap probe only from 320 labels on", loc="left")
+plt.title("LoRA clearly beats the cheap probe only from 320 labels on", loc="left", size=10)
 lesson.reveal("points that 240 more labels bring", means["LoRA r8 q,v", 320] - means["LoRA r8 q,v", 80], "points")
 
 # %% [markdown]
 # ## Equal at 80 labels?
-# *Undecided* doesn't mean *equal*. Drag the gray band's edges: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
+# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
 
 # %%
 panel = ComparePanel(reference=few[80] | {"methods": [one for one in few[80]["methods"] if one["label"] in ("LoRA r8 q,v", "probe")]})
@@ -190,7 +192,6 @@ assert lesson.FAST or sum(one < 64 for one in stored) == 6  # half after seven p
 words = {n: {k: v.outcome for k, v in verdicts(scores_in(f), "LoRA r8 q,v", 0.015).items()} for n, f in few.items()}
 lora = means["LoRA r8 q,v"]
 assert words[20]["probe"] == words[80]["probe"] == "undecided" and words[320]["probe"] == words[1280]["probe"] == "worse"
-assert all(words[n]["full"] == "undecided" for n in (20, 80, 320)) and words[1280]["full"] == "better"
 assert all(means["probe", n] > means["LoRA r8 q,v", n] for n in (20, 80)) and means[:, 20].max() < 57
 beside = {n: {k: v.outcome for k, v in verdicts(scores_in(few[n]), "probe", 0.015).items()} for n in (20, 80)}
 assert {outcome for own in beside.values() for outcome in own.values()} == {"undecided", "worse"}
@@ -210,35 +211,30 @@ from lora_lab.experiments.margins import MARGINS, judged
 assert panel.pair == ("LoRA r8 q,v", "probe")
 assert MARGINS[judged(scores_in(few[80]))["probe"]["LoRA r8 q,v"]["outcomes"].index("e")] == 0.052
 assert round(means["LoRA r8 q,v", 1280] - means["LoRA r8 q,v", 320], 1) == 2.3
-probe = scores[(scores.method == "probe") & (scores.labels == 80)].right
-assert 1.5 < probe.max() - probe.min() < 2.5
 assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 fair = verdicts(scores_in(few[320]), "LoRA r8 q,v", 0.015)["probe"]
 assert round(-100 * fair.difference, 1) == 4.3
-full = verdicts(scores_in(few[1280]), "LoRA r8 q,v", 0.015)["full"]
-assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95)] == [1.0, 0.2, 1.8]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **With 20 labels, nothing works well:** the probe gets 56.0<!--few.probe.20-->%, and LoRA 51.7<!--few.lora.20-->%.
-# - **With 80, the winner is unclear:** the probe gets 66.3<!--few.probe.80-->%, and LoRA 64.8<!--few.lora.80-->%. They're *equivalent* only if you tolerate a 5.2-point difference, because LoRA's five runs differ by nine points, and the probe's by two.
-# - **With 320 or more, LoRA pays off:** at 320, it gets 74.5<!--few.lora.320-->%, and the probe 70.2<!--few.probe.320-->%.
-# - **Full fine-tuning doesn't seem to need more labels than LoRA.** Up to 320, the verdict is *undecided<!--few.full.320.word-->*; with 1,280, it's *better<!--few.full.1280.word-->*, by 1.0 points (0.2 to 1.8).
+# - **With 20 labels, nothing works well:** the probe gets 56.0<!--few.probe.20-->% right, and LoRA gets 51.7<!--few.lora.20-->%.
+# - **With 80 labels, the winner is unclear:** the probe gets 66.3<!--few.probe.80-->%, and LoRA gets 64.8<!--few.lora.80-->%. They're *equivalent* only if you tolerate a difference of 5.2 points, because LoRA's five runs differ by up to nine points.
+# - **With 320 labels, LoRA pays off:** it gets 74.5<!--few.lora.320-->%, and the probe gets 70.2<!--few.probe.320-->%.
 #
-# **So spend the free day on labels.** At 80 labels, the best of the other three methods was 1.5 points ahead of LoRA, but 240 more labels gained 9.8 points.
+# **So spend the free day on labels:** LoRA gains 9.8 points (before rounding) from 240 more labels. Trying other methods gains less: with 80 labels, the best one is 1.5 points ahead of LoRA.
 #
-# One caveat: we tuned the rates, and the probe's penalty on large weights, with 500 other labels, which you wouldn't have. Some of the best values were the lowest or highest we tried.
+# We tuned each method with 500 other labels, which you wouldn't have. And sometimes, the best setting was the lowest or the highest that we tried.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **In thirty passes, an adapter holds a limited amount.** *Ours: rank 1 on one matrix, with the head, held about 400 of 2,048 coin flips (MiniLM, three seeds). Published: 2 bits per number after long training (Allen-Zhu and Li 2024, in LoRA Without Regret).*
-# 2. **With few labels, try a linear probe first: it's faster.** *Ours (movie reviews): with 20 or 80 labels, no method was shown to beat the probe; with 320, LoRA was 4.3 points better.*
+# 1. **In thirty passes, an adapter can store only a limited number of bits.** *Ours: rank 1 on one matrix, with the head, stores about 400 of 2,048 coin flips (MiniLM, three seeds). Published: 2 bits per number after long training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
+# 2. **With few labels, try a linear probe first: it's faster.** *Ours (movie reviews): with 20 or 80 labels, no method is shown to beat the probe. With 320, LoRA is 4.3 points better.*
 # 3. **Few labels? Label more.** *Ours: LoRA gains 9.8 points from 80 to 320 labels.*
 #
-# Raise the rank only if there's much to learn that no rule explains. *Published: with more text than an adapter can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# Raise the rank only if you need to store many facts that follow no rule. *Published: with more text than an adapter can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT:
 # ```python

@@ -12,8 +12,6 @@ from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
 
-UNITS = {name: size for size, name in (*BINARY, *DECIMAL, (1, "bytes"))}
-
 
 def test_every_card_reserves_memory_and_is_found_by_its_name_or_a_part():
     sizes = [gpu.memory for gpu in cards()]
@@ -55,7 +53,8 @@ def test_peak_depends_on_the_dtype_and_seconds_need_one():
 @given(st.integers(1024, 10**15), st.sampled_from((binary, decimal)))
 def test_formatted_size_is_exact_up_to_rounding(count, formatted):
     number, unit = formatted(count).split(" ")
-    assert float(number.replace(",", "")) * UNITS[unit] == pytest.approx(count, rel=0.006)
+    units = {name: size for size, name in (*BINARY, *DECIMAL, (1, "bytes"))}
+    assert float(number.replace(",", "")) * units[unit] == pytest.approx(count, rel=0.006)
     assert (formatted(1), formatted(2)) == ("1 byte", "2 bytes")
 
 

@@ -31,7 +31,7 @@ from tests.methods.test_every_method import METHODS
 
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")
 FULL, LORA, ALL = FullFineTuning(), LoRA(rank=8), LoRA(rank=4, targets="all-linear")
-PROMPT = PromptTuning(tokens=10)
+PROMPT, NO_CONFIG = PromptTuning(tokens=10), torch.nn.Sequential(torch.nn.Linear(4, 4))
 MAMBA = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 97, "state_size": 4}
 LLAMA, SMALL_BERT, SMALL_GPT2 = map(small_config, ("llama", "bert", "gpt2"))
 MISTRAL = small_config("mistral", num_hidden_layers=8, sliding_window=1024)
@@ -40,6 +40,7 @@ DEEPSEEK = small_config("deepseek_v3", num_hidden_layers=12, first_k_dense_repla
 # With a rank_pattern, a fit holds for one rank and takes half the traces.
 PATTERN = LoRA(rank=4, rank_pattern={"q": 3})
 LATENT = LoRA(rank=4, targets=("q_b_proj", "kv_b_proj"), rank_pattern={"q_b_proj": 3})
+DECODER = {"vocab_size": 97, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
 CASES = [
     (small_config("bert", num_hidden_layers=6), LoRA(rank=4, dropout=0.1), {"dtype": "fp32"}),  # extrapolated from 4
     (small_config("gpt2"), FULL, {"outputs_kept": True, "padded": True, "optimizer": "adamw-foreach"}),
@@ -91,6 +92,7 @@ def test_prediction_equals_the_trace(fields, method, options):
         *((SMALL_GPT2, METHODS[m], {"dtype": "bf16", "padded": True}) for m in ("prefix", "ptuning")),
         (SMALL_BERT, METHODS["prefix"], {"padded": True}),
         *((small_config("bloom"), m, {"padded": True}) for m in (ALL, PROMPT)),
+        (DECODER | {"model_type": "trocr"}, FULL, {}),  # parts that no step uses have no optimizer states
         (small_config("falcon") | {"alibi": True}, ALL, {"padded": True}),
         ({**LLAMA, "hidden_size": 128, "intermediate_size": 192, "head_dim": 32}, ALL, {"quantised": "nf4"}),
     ],
@@ -185,6 +187,7 @@ def test_allocator_reserves_what_pytorch_would():
     assert reserved([(0, mib + 1)]) == 20 * mib
     assert reserved([(0, 11 * mib)]) == 12 * mib
     assert reserved([(0, 30 * mib), (0, 0), (1, 10 * mib), (2, 20 * mib)]) == 30 * mib
+    assert reserved([(0, 30 * mib), (0, 0), (0, 0), (1, 30 * mib)]) == 30 * mib
     # Freed neighbors are merged.
     assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), (1, 0), (2, 20 * mib)]) == 20 * mib
     assert reserved([(0, 9 * mib), (1, 9 * mib), (1, 0), (0, 0), (2, 20 * mib)]) == 20 * mib
@@ -232,12 +235,16 @@ def test_impossible_step_is_refused(monkeypatch):
         (memory, "gpt2", LORA, {"adapter_dtype": "fp32"}, "as a whole"),
         (memory, {"model_type": "vit"}, LORA, {}, "of type 'vit'; count its parameters"),
         *((ask, "gpt2", PrefixTuning(tokens=5000), {}, "has 1024, so use at most 1023") for ask in (memory, params)),
+        (memory, NO_CONFIG, ALL, {}, "a Sequential has no config .*: attach the method and read its report"),
+        (memory, NO_CONFIG, ALL, {"trace": True}, "a Sequential has no config"),
+        (params, NO_CONFIG, ALL, {}, "a Sequential has no config .*: attach the method and read its report"),
         (params, "minilm", LoRA, {}, "method must be"),
         (measure, "minilm", LORA, {"optimizer": "adamw-8bit"}, "PyTorch's own optimizers"),
         (measure, "minilm", LORA, {"device": "cuda"}, "no cuda device"),
     ):
         with pytest.raises(BadValue, match=message):
             ask(model, method, **options)
+    measure(small_config("deberta-v2 relative"), LORA, batch=1, seq=16, dtype="fp32", device="cpu")
 
 
 def test_model_without_a_fit_is_traced():
@@ -248,6 +255,8 @@ def test_model_without_a_fit_is_traced():
     gated = {f"linear_{name}": 2 for name in ("num_value_heads", "num_key_heads", "key_head_dim", "value_head_dim")}
     next_ = small_config("qwen3_moe", model_type="qwen3_next", shared_expert_intermediate_size=32, **gated)
     assert memory(next_, LORA, seq=96).mode == "traced"  # its number of operations depends on the length
+    strict = small_config("olmo2", model_type="flex_olmo")  # its config accepts no integer as a dropout
+    assert memory(strict, LORA, trace=True, batch=1, seq=16, dropout=0).peak > 0
     narrow = small_config("llama", head_dim=2, num_key_value_heads=1)  # narrower than a fit's ranks
     assert memory(narrow, LoRA(rank=1, targets=("k",)), batch=2, seq=32).mode == "traced"
     with pytest.raises(BadValue, match="rank 3 is above"):
@@ -266,11 +275,13 @@ def test_quick_estimate_is_an_upper_bound(own_cache):
         assert trace.peak <= bound.peak <= 2.5 * trace.peak, (fields, method)
 
 
-def test_fit_is_cached(own_cache, tmp_path, monkeypatch):
+def test_fits_and_films_are_cached(own_cache, tmp_path, monkeypatch):
     gpt2 = small_config("gpt2")
-    first = memory(gpt2, LoRA(rank=2), batch=2, seq=64)
+    first, film = memory(gpt2, LoRA(rank=2), batch=2, seq=64), filmed(gpt2, LoRA(rank=2), Setup(batch=2, seq=64))
     with monkeypatch.context() as patched:
-        patched.setattr(accountant, "fit", None)
+        for module in ("memory", "film"):
+            patched.setattr(f"lora_lab.accounting.{module}.fit", None)
+        assert filmed(gpt2, LoRA(rank=16), Setup(batch=1, seq=99, optimizer="sgd")) == film
         assert memory(gpt2, LoRA(rank=2), batch=np.int64(2), seq=np.int64(64)).terms == first.terms
         assert memory(gpt2, LoRA(rank=5, alpha=3), batch=7, seq=96).mode == "predicted"
     for file in tmp_path.rglob("*.json"):
@@ -391,11 +402,12 @@ def test_fit_with_a_false_assumption_is_rejected(monkeypatch):
                 fit(config, FULL, Setup(batch=2, seq=seq), Regime(False, low, 0))
 
 
-def test_step_is_traced_if_its_shallow_model_cannot_be_built():
+def test_step_is_traced_and_its_film_fixed_if_its_shallow_model_cannot_be_built():
     config = {"model_type": "gpt_neo", "hidden_size": 32, "num_heads": 4, "num_layers": 8, "vocab_size": 97}
     config["attention_types"] = [[["global", "local"], 4]]
-    assert memory(config, FULL, seq=64).mode == "traced"
-    assert filmed(config, FULL, Setup(seq=64))["fixed"] == [1, 64]
+    step, film = memory(config, FULL, seq=64), filmed(config, FULL, Setup(seq=64))
+    assert (step.mode, film["fixed"]) == ("traced", [1, 64])
+    assert max(sum(moment.bytes.values()) for moment in moments(film, 4, Setup(seq=64))) == step.peak
     text = small_config("mixtral", num_hidden_layers=6, cross_attention_layers=[3])
     images_too = {"model_type": "mllama", "text_config": text, "vision_config": BERT}
     assert memory(images_too, FULL, seq=64).mode == "traced"
@@ -436,10 +448,6 @@ def test_drawn_cases_are_predicted_to_the_byte():
     assert refused <= 40
 
 
-GPT2 = small_config("gpt2", n_layer=6)
-RANK_4 = LoRA(rank=4, targets=("q", "v"))
-
-
 def bytes_by_category(timeline):
     """List the bytes at each moment of each phase, without moments that only move bytes between modules."""
     phases = []
@@ -449,26 +457,13 @@ def bytes_by_category(timeline):
     return phases
 
 
-@pytest.mark.parametrize(("method", "checkpointing"), [(RANK_4, False), (FullFineTuning(), True)])
+@pytest.mark.parametrize(("method", "checkpointing"), [(LoRA(rank=4), False), (FULL, True)])
 def test_film_equals_the_trace_at_every_moment(method, checkpointing):
-    film = filmed(GPT2, method, Setup(batch=2, seq=64, checkpointing=checkpointing))
+    gpt2 = small_config("gpt2", n_layer=6)
+    film = filmed(gpt2, method, Setup(batch=2, seq=64, checkpointing=checkpointing))
     assert json.loads(json.dumps(film)) == film
     assert len(json.dumps(film["moments"])) < 1_000  # repeats are folded
     timeline = moments(film, 4, Setup(batch=5, seq=131, checkpointing=checkpointing))
-    trace = memory(GPT2, method, trace=True, batch=5, seq=131, checkpointing=checkpointing)
+    trace = memory(gpt2, method, trace=True, batch=5, seq=131, checkpointing=checkpointing)
     assert bytes_by_category(timeline) == bytes_by_category(trace.timeline)
     assert max(sum(m.bytes.values()) for m in timeline) == trace.peak
-
-
-def test_film_of_a_model_without_a_fit_holds_one_step():
-    t5, setup = small_config("t5"), Setup(batch=2, seq=24)
-    film = filmed(t5, RANK_4, setup)
-    assert film["fixed"] == [2, 24]
-    peak = max(sum(m.bytes.values()) for m in moments(film, 4, setup))
-    assert peak == memory(t5, RANK_4, batch=2, seq=24).peak
-
-
-def test_film_is_cached(monkeypatch):
-    film = filmed(GPT2, RANK_4, Setup(batch=2, seq=64))
-    monkeypatch.setattr("lora_lab.accounting.film.fit", None)
-    assert filmed(GPT2, LoRA(rank=16, targets=("q", "v")), Setup(batch=1, seq=99, optimizer="sgd")) == film

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from lora_course.experiments.broken import patient
-from lora_lab import BadValue, LoRA, __version__, workbench
+from lora_lab import BadValue, LoRA, Store, __version__, workbench
 from lora_lab.training.assets import home, shipped
 from tests.conftest import BWRAP, HOSTILE, MARK, ROOT, needs_bwrap, tiny
 from tests.training.test_merged import saved
@@ -124,9 +124,11 @@ def test_failing_run_exits_with_1(command, tmp_path, opinions, tiny_encoder):
     words = ["--model", tiny_encoder, "--task", opinions, "--lr", "1e30", "--steps", "9", "--clip", "0"]
     done = command("train", *words, "--json")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "lower the rate (lr was 1e+30)" in done.stderr
-    (record,) = (tmp_path / "runs").glob("*.json")
-    assert json.loads(record.read_text())["status"] == "failed"
+    assert re.search(r"the loss became \w+ at step \d: lower the rate \(lr was 1e\+30\)\n$", done.stderr)
+    (record,) = Store(tmp_path / "runs").runs()
+    assert (record.status, record.metrics, record.adapter) == ("failed", {}, None)
+    assert record.error in done.stderr
+    assert 1 <= len(record.history["step"]) < 9
     done = command("sweep", *words, "--out", "swept")
     assert done.returncode == 1
     assert "every run failed" in done.stderr

@@ -6,13 +6,12 @@ import pytest
 from lora_lab.cli.compare import describe
 from lora_lab.experiments import compare as module
 
-FIELDS = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
-
 
 @pytest.fixture
 def compare(lora_lab, tiny_encoder, opinions, tmp_path):
     """`compare("lora,full", "--steps", "4")` runs the command on the tiny encoder, with `tmp_path` for its runs."""
-    words = ["--model", tiny_encoder, "--task", opinions, "--out", str(tmp_path), *FIELDS]
+    fields = "--batch 4 --rates 2 --growth 0 --seeds 2 --dtype fp32 --attention eager"
+    words = ["--model", tiny_encoder, "--task", opinions, "--out", str(tmp_path), *fields.split()]
     return lambda methods, *more: lora_lab("compare", *words, "--methods", methods, *more)
 
 

@@ -6,15 +6,14 @@ import pytest
 from lora_lab import FullFineTuning, Grid, LoRA, PromptTuning, Recipe, Store
 from tests.conftest import made_run
 
-FIELDS = ["--steps", "3", "--batch", "4", "--dtype", "fp32", "--attention", "eager"]
-
 
 @pytest.fixture
 def sweep(lora_lab, tiny_encoder, opinions):
     """`sweep(out, "--rank", "1,2")` runs the command on the tiny encoder; the command must succeed."""
+    fields = ["--steps", "3", "--batch", "4", "--dtype", "fp32", "--attention", "eager"]
 
     def run(out, *words: str):
-        done = lora_lab("sweep", "--model", tiny_encoder, "--task", opinions, *FIELDS, "--out", str(out), *words)
+        done = lora_lab("sweep", "--model", tiny_encoder, "--task", opinions, *fields, "--out", str(out), *words)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if "--json" in words else done.stdout
 

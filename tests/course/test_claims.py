@@ -121,21 +121,19 @@ def test_all_claims_are_listed(lora_lab, verdicts, monkeypatch):
     assert [claim["id"] for claim in json.loads(lora_lab("claims", "--json").stdout)["claims"]] == list(verdicts)
 
 
-ROWS = 1500
-
-
 @pytest.fixture
 def make_runs(tmp_path):
     """`make_runs({LoRA(8): 0.8})` makes a store with five finished runs of each method at this accuracy."""
-    splits = ["test"] * ROWS + ["train"] * 4 + ["validation"] * 4
+    test_rows = 1500
+    splits = ["test"] * test_rows + ["train"] * 4 + ["validation"] * 4
     rows = [(f"text {n}", "good" if n % 2 else "bad", split) for n, split in enumerate(splits)]
     pd.DataFrame(rows, columns=["text", "label", "split"]).to_csv(task := tmp_path / "task.csv", index=False)
-    difficulty = np.random.default_rng(7).random(ROWS)  # the same rows are hard for every run
-    classes = np.arange(ROWS) % 2  # bad 0, good 1
+    difficulty = np.random.default_rng(7).random(test_rows)  # the same rows are hard for every run
+    classes = np.arange(test_rows) % 2  # bad 0, good 1
 
     def make(accuracies):
         for (method, accuracy), seed in product(accuracies.items(), range(5)):
-            right = difficulty + 0.02 * np.random.default_rng(seed).standard_normal(ROWS) < accuracy
+            right = difficulty + 0.02 * np.random.default_rng(seed).standard_normal(test_rows) < accuracy
             recipe = Recipe("a model", str(task), method, lr=1e-3, steps=1, batch=4, seed=seed)
             run = made_run(recipe, np.where(right, classes, 1 - classes), accuracy=float(right.mean()))
             Store(tmp_path / "runs").add(run)

@@ -84,14 +84,11 @@ def test_catch_up_copies_runs_that_a_sweep_then_skips(monkeypatch: pytest.Monkey
         lesson.catch_up("ranks", tmp_path / "own")
 
 
-GB = 10**9
-
-
 def test_warning_says_what_a_lesson_needs_and_what_to_close(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("psutil.Process.memory_info", lambda self: SimpleNamespace(rss=10**8))
-    monkeypatch.setattr(room, "memory", lambda: (8 * GB, 5 * GB))
+    monkeypatch.setattr(room, "memory", lambda: (8 * 10**9, 5 * 10**9))
     assert room.room_for("05") == ""
-    monkeypatch.setattr(room, "memory", lambda: (8 * GB, 10**7))
+    monkeypatch.setattr(room, "memory", lambda: (8 * 10**9, 10**7))
     words, peak = room.room_for("05"), room.peaks()["05_as_good_as_full"]
     assert f"up to {peak.bytes / 1e9:.1f} GB when measured ({peak.date}, {peak.hardware})" in words
     assert "this machine has 8.0 GB, of which only 0.1 GB is free for it: shut down other notebooks" in words

@@ -329,7 +329,7 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit):
     expect(form.get_by_role("combobox")).to_be_focused()
     assert "only half the answer" in reply_to(form, "worse")
     page.reload()
-    assert "Which sentence can you write?" in reply_to(form, "worse but within the margin")
+    assert "Which sentence can you write at the margin" in reply_to(form, "worse but within the margin")
     page.reload()
     for sentence, reply in (
         (0, "chosen to fit"), (1, "about all models"), (3, "significant doesn't mean certain"), (2, "by less than 1.5"),
@@ -349,7 +349,7 @@ def test_a_plan_comes_before_the_intervals_and_the_word_before_the_sentences(vis
     assert "a part of a seed: round up" in reply_to(form, "8")
     assert "95% interval -5.14 to 0.22" in reply_to(form, "9")
     assert "no difference is shown" in reply_to(form, "worse")
-    assert "Which sentence can you write?" in reply_to(form, "undecided")
+    assert "Which sentence can you write at the margin" in reply_to(form, "undecided")
     for sentence, reply in ((0, "chosen to fit"), (2, "Right: undecided, for this model")):
         form.get_by_role("radio").nth(sentence).check()
         assert reply in reply_to(form)

@@ -80,14 +80,6 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_task_scored_by_a_correlation_is_refused(tiny_encoder, tmp_path):
-    """Rows of STS-B have no score of their own, so there can be no verdict."""
-    for split in ("train", "validation"):
-        (tmp_path / f"{split}.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
-    with pytest.raises(BadValue, match="a correlation"):
-        compare(tiny_encoder, f"glue:sts-b:{tmp_path}", "head,lora", tmp_path / "out", **TERMS)
-
-
 @pytest.fixture(scope="module")
 def compared(tiny_encoder, opinions, tmp_path_factory):
     out, messages = tmp_path_factory.mktemp("compared"), []
@@ -294,7 +286,6 @@ def test_unpackable_runs_do_not_share_a_step(recipe, monkeypatch):
 
 # ---- generated texts
 
-TEXT = "The Quince is a cheap pub by the river ."  # E2E puts a space before full stops
 ANSWERS = ["The Quince is a cheap pub.", "Near Tilney Park, there is a pub called Quince!", "Cotto serves Thai food."]
 REFERENCES = [
     ["The Quince is a cheap pub by the river.", "By the river is The Quince, a pub."],
@@ -330,7 +321,7 @@ def test_tasks_and_machines_without_what_scores_need_are_refused(opinions, monke
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, name.replace("-", "_"), None)
             with pytest.raises(BadValue, match=rf"needs {name}: pip install 'lora-lab\[metrics\]'$"):
-                text_scores([TEXT], [[TEXT]])
+                text_scores(ANSWERS, REFERENCES)
 
 
 def test_scores_of_plugins_are_kept_for_all_texts_and_for_each(monkeypatch):

@@ -5,17 +5,16 @@ from lora_lab.experiments import gpu_check as module
 from lora_lab.experiments.gpu_check import gpu_check, memory_rows
 from lora_lab.training import device
 
-CASE = "QLoRA, checkpointing"
-
 
 def test_parts_measure_and_a_failing_part_ends_alone(monkeypatch, tiny_encoder, opinions):
-    small = {"MODELS": (tiny_encoder,), "BATCH": 2, "SEQ": 64, "CASES": {CASE: module.CASES[CASE]}, "REPEATS": 1}
+    case = "QLoRA, checkpointing"
+    small = {"MODELS": (tiny_encoder,), "BATCH": 2, "SEQ": 64, "CASES": {case: module.CASES[case]}, "REPEATS": 1}
     for name, value in {**small, "TIMED": ("minilm",), "PACKS": (1, 2), "TASK": opinions, "STEPS": 2}.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "compare", lambda *_, **__: 1 / 0)
     messages: list[str] = []
     found = gpu_check("cpu", messages.append)
-    assert [row["case"] for row in found["memory"]] == [CASE]
+    assert [row["case"] for row in found["memory"]] == [case]
     assert 0.98 < found["memory"][0]["ratio"] < 1.02
     assert found["step"][0]["ratio"] > 0
     assert [(row["runs"], row["failed"]) for row in found["packs"]] == [(1, 0), (2, 0)]

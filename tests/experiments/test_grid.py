@@ -48,13 +48,9 @@ def test_shares_cover_the_grid_in_equal_parts(n, count):
             share([], words)
 
 
-@pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
-    monkeypatch.setattr(module, "cut", lambda members, where: [16, 16])
-
-
 @pytest.mark.parametrize(("size", "sizes"), [(1, {1}), (7, {7, 6}), (11, {10, 8})])
-def test_packs_keep_every_core_busy_and_hold_every_recipe(size, sizes):
+def test_packs_keep_every_core_busy_and_hold_every_recipe(size, sizes, monkeypatch):
+    monkeypatch.setattr(module, "cut", lambda members, where: [16, 16])  # two cores
     grid = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "all-linear"])
     recipes = grid.recipes("minilm", "rt")
     found = packs(recipes, size=size)

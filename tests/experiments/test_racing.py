@@ -173,19 +173,26 @@ def test_stored_runs_count_and_are_rivals_without_stored_rows(recipes, tmp_path)
     sweep(pair[1:], tmp_path)
     first = sweep(pair, tmp_path, choose=True)
     assert (first.skipped, first.choice["chosen"]["recipe"]["lr"]) == (1, FAST)
-    correct = {FAST: 170, FLAT: 120}  # of 200 rows; the task has eight, too few for a difference
-    for recipe in pair:
-        Store(tmp_path).add_rows(recipe, "validation", np.arange(200) < correct[recipe.lr])
-    choice = sweep(pair, tmp_path, choose=True).choice
-    assert (choice["rivals"], choice["stopped"], choice["saved"]["steps"]) == ([], [], 0)
-    (Store(tmp_path).adapter_folder(pair[1]) / "validation.npy").unlink()
+    for flat, rivals in ((120, 0), (167, 0), (169, 1)):  # right of 200 rows; the task's eight show no difference
+        for recipe, correct in zip(pair, (170, flat), strict=True):
+            Store(tmp_path).add_rows(recipe, "validation", np.arange(200) < correct)
+        choice = sweep(pair, tmp_path, choose=True).choice
+        error = np.sqrt((170 - flat) / 200**2 * (1 - (170 - flat) / 200) * 200 / 199 + 1 / 200**2)
+        assert rivals == ((170 - flat) / 200 <= error)
+        assert (len(choice["rivals"]), choice["stopped"], choice["saved"]["steps"]) == (rivals, [], 0)
+    Store(tmp_path).add_rows(pair[1], "validation", np.zeros(3, bool))  # of another version of the data
     assert len(sweep(pair, tmp_path, choose=True).choice["rivals"]) == 1
+    (rows := Store(tmp_path).adapter_folder(pair[1]) / "validation.npy").unlink()
+    assert len(sweep(pair, tmp_path, choose=True).choice["rivals"]) == 1
+    rows.write_bytes(b"")
+    with pytest.raises(BadValue, match=r"validation\.npy"):
+        sweep(pair, tmp_path, choose=True)
 
 
 def test_impossible_choice_is_refused_before_training(recipes, tmp_path):
     for changed, options, message in (
         (recipes[1:], {}, "same seeds"),
-        ([*recipes, *(replace(recipe, steps=30) for recipe in recipes)], {}, "one model, task and length"),
+        ([*recipes, *(replace(recipe, steps=30) for recipe in recipes)], {}, "needs equal steps in all runs"),
         (recipes, {"client": object()}, "a cluster cannot choose"),
     ):
         with pytest.raises(BadValue, match=message):

@@ -119,9 +119,6 @@ def test_class_map_and_evidence_use_one_dtype(two_stores, tmp_path):
     assert cells.made.endswith("in bf16")
 
 
-COLUMNS = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status"]
-
-
 def test_forty_shares_make_the_whole(grid, tmp_path):
     recipes = grid(rank=[1, 2, 4], seed=range(2), steps=2)
     whole = sweep(recipes, tmp_path / "whole")
@@ -132,7 +129,8 @@ def test_forty_shares_make_the_whole(grid, tmp_path):
             shutil.copy(tmp_path / "whole" / f"{recipe.hash}.json", laptop)
     collected = collect([tmp_path / "class"], tmp_path / "all")
     assert (collected.taken, collected.repeated, collected.unreadable) == (12, 0, {})
-    assert load(tmp_path / "all")[COLUMNS].equals(whole.frame[COLUMNS])
+    columns = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status"]
+    assert load(tmp_path / "all")[columns].equals(whole.frame[columns])
     (tmp_path / "all").rename(tmp_path / "moved")
     run = from_store(tmp_path / "moved").runs[0]
     assert Path(run.adapter).parent == tmp_path / "moved"

@@ -54,17 +54,8 @@ def test_second_sweep_trains_only_new_recipes(grid, tmp_path, monkeypatch):
     assert not list((tmp_path / "unfinished").glob("*"))
 
 
-def test_failed_run_is_kept_and_retried_on_request(grid, tmp_path):
-    recipes = [*grid(lr=1e-2), *grid(rank=2, lr=1e30)]
-    swept = sweep(recipes, tmp_path)
-    assert [run.status for run in swept.runs] == ["done", "done", "failed"]
-    assert "lower the rate" in swept.runs[-1].error
-    assert sweep(recipes, tmp_path).skipped == 3
-    assert sweep(recipes, tmp_path, again=True).packs == (1,)
-
-
 def test_run_without_enough_memory_fails_alone(grid, tmp_path, monkeypatch):
-    def refuse(recipe, choice) -> None:
+    def refuse(recipe, *_) -> None:
         if recipe.method.rank == 4:
             raise BadValue("this run may need 9 GiB and 1 GiB are free")
 
@@ -92,6 +83,9 @@ def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
             sweep(what, tmp_path / "runs")
     with pytest.raises(BadValue, match="size"):
         sweep(grid(), tmp_path / "runs", size=-1)
+    (tmp_path / "locked" / ".sweep.lock").mkdir(parents=True)
+    with pytest.raises(BadValue, match="folder"):
+        sweep(grid(), tmp_path / "locked")
     assert Store(tmp_path / "runs").runs() == []
 
 
@@ -288,5 +282,7 @@ def test_run_too_large_alone_names_the_batch_to_try(grid, tmp_path, limit_rows, 
     swept = sweep([*large, *small], tmp_path)
     assert [run.status for run in swept.runs] == ["failed", "done"]
     assert re.fullmatch(r"memory ran out while training with batch 16: try batch 8, or .*", swept.runs[0].error)
+    assert sweep([*large, *small], tmp_path).skipped == 2
     monkeypatch.undo()
-    assert sweep(large, tmp_path, again=True).failed == 0
+    again = sweep([*large, *small], tmp_path, again=True)  # trains only what failed
+    assert (again.packs, again.failed) == ((1,), 0)

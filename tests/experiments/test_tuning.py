@@ -4,7 +4,7 @@ from statistics import fmean
 
 import pytest
 
-from lora_lab import Grid, LoRA, Store, sweep
+from lora_lab import BadValue, Grid, LoRA, Store, compare, sweep
 from lora_lab.cli import _summary
 from lora_lab.cli.sweep import describe
 from lora_lab.errors import Failed
@@ -84,8 +84,8 @@ def test_diverging_rate_is_not_chosen(recipe, set_grid, tmp_path):
 
 
 @pytest.mark.parametrize("choose", [False, True])
-def test_sts_b_is_tuned_and_described_by_its_correlation(tiny_encoder, tmp_path, choose):
-    """The labels of STS-B are numbers, so it has no accuracy."""
+def test_sts_b_is_tuned_and_described_by_its_correlation_and_not_compared(tiny_encoder, tmp_path, choose):
+    """The labels of STS-B are numbers, so it has no accuracy, and no score of each row for a verdict."""
     for split in ("train", "validation"):
         rows = [{"sentence1": f"a {n}", "sentence2": f"b {n}", "label": n / 2} for n in range(8)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -96,6 +96,8 @@ def test_sts_b_is_tuned_and_described_by_its_correlation(tiny_encoder, tmp_path,
     assert "pearson on validation" in _summary(swept.runs[0])
     if not choose:
         assert tune(recipes[0], tmp_path / "tuning", rates=2, growth=0).metric == "pearson"
+    with pytest.raises(BadValue, match="a correlation"):
+        compare(tiny_encoder, task, "head,lora", tmp_path / "out", steps=4)
 
 
 def test_best_and_edge_follow_the_metric():

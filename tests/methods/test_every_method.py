@@ -171,8 +171,7 @@ def test_warning_about_a_head_that_stays_random():
     model = make_model("DebertaV2ForSequenceClassification", pooler_hidden_size=32)
     with pytest.warns(LabWarning, match="pooler of this DebertaV2ForSequenceClassification .* stays frozen"):
         LoRA(rank=2, targets=("query_proj",)).attach(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LabWarning)
+    with warnings.catch_warnings(action="error", category=LabWarning):
         for kind in ("gpt2", "roberta", "phi3", "llama", "bert"):
             LoRA(rank=2).attach(tiny(kind))
             PromptTuning(tokens=2).attach(tiny(kind))
@@ -233,8 +232,12 @@ def test_torch_encoder_layer_uses_its_adapters_in_eval_mode():
     torch.testing.assert_close(adapted, model.train()(x))  # in training mode, torch calls each layer
     with disabled(model.eval()):
         torch.testing.assert_close(model(x), base)
+    padding = torch.arange(5) >= torch.tensor([[3], [5]])  # torch would pack the rows without padding into one tensor
+    torch.testing.assert_close(model(x, src_key_padding_mask=padding)[1], adapted[1])
     merge(model)
     torch.testing.assert_close(model(x), adapted, rtol=1e-4, atol=1e-4)
+    detach(model)
+    assert model.use_nested_tensor
 
 
 @pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])

@@ -55,6 +55,7 @@ def test_error_is_at_most_half_a_step(name, count, seed, scale):
     weight, levels = make_weight((1, count), seed, scale), levels_of(name)
     dequantized, step = quantize(weight, name).dequantized(), float((levels[1:] - levels[:-1]).max())
     assert dequantized.shape == weight.shape
+    assert quantize(torch.tensor(2.0), name).dequantized() == 2
     assert float((dequantized - weight).abs().max()) <= (step / 2 + 0.02) * float(weight.abs().max()) + 1e-6
     for broken, match in (("nf5", "'nf5' is not a quantization format; use nf4"), (name, "NaN or infinity")):
         with pytest.raises(BadValue, match=match):

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import spectral_norm
 
 import lora_lab as lab
 from lora_lab import BadValue, LabError, LoRA, NotFound, detach, disabled, merge, unmerge
@@ -47,6 +49,8 @@ def test_invalid_value_is_refused():
         (lambda: lab.params("t5-base", lab.PrefixTuning()), "does not support encoder-decoder"),
         (lambda: lab.params("deepseek-v3", lab.PrefixTuning()), "use prompt tuning"),
         (lambda: lab.params("gpt2", lab.Probe()), "num_labels"),
+        (lambda: lab.params(pruned(), lab.LoRA(targets="all-linear")), "this Sequential cannot be copied"),
+        (lambda: lab.params(small_config("falcon"), lab.LoRA()), "a part of query_key_value, .* in an unknown order"),
         (lambda: method_from({"name": "bitfit", "rank": 3}), "bitfit has no option 'rank'; it has none"),
         (lambda: method_from({"name": "lora", "rnak": 8}), "lora has no option 'rnak'; nearest: rank"),
         (lambda: method_from({"name": "lroa"}), "unknown method 'lroa'; known: .*lora"),
@@ -65,19 +69,16 @@ def quantized() -> nn.Module:
     return model
 
 
-def torch_encoder() -> nn.Module:
-    return nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1, enable_nested_tensor=False)
-
-
-def vision() -> nn.Module:
-    size = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 4, "patch_size": 2}
-    return make_model("ViTModel", size, hidden_size=8, intermediate_size=8)
-
-
 def heterogeneous() -> nn.Module:
-    model = tiny("llama")
-    model.config.__class__ = type("LayersDiffer", (type(model.config),), {"is_heterogeneous": True})
+    model, ambiguous = tiny("llama"), property(lambda config: 1 / 0)  # transformers raises too
+    fields = {"is_heterogeneous": True, "kv_lora_rank": ambiguous, "num_attention_heads": ambiguous}
+    model.config.__class__ = type("LayersDiffer", (type(model.config),), fields)
     return model
+
+
+def test_prompt_fits_a_model_whose_layers_differ(tmp_path):
+    folder = lab.save_adapter(with_adapter(heterogeneous(), lab.PromptTuning(tokens=3)), tmp_path)
+    assert lab.load_adapter(heterogeneous(), folder).adapter_parameters == 3 * 32
 
 
 def of_bitsandbytes() -> nn.Module:
@@ -86,6 +87,10 @@ def of_bitsandbytes() -> nn.Module:
         if type(module) is nn.Linear:
             module.__class__ = linear
     return model
+
+
+def pruned() -> nn.Module:
+    return nn.Sequential(prune.identity(nn.Linear(4, 4), "weight"))
 
 
 MAMBA = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
@@ -119,7 +124,7 @@ MODELS = [
     ("llama", lab.BitFit(), "has nothing to train"),
     (lambda: make_model("LlamaForSequenceClassification", num_labels=3), lab.BitFit(), "has nothing to train"),
     (quantized, lab.BitFit(), "bitfit cannot train the bias of .*, a QuantizedLinear"),
-    (torch_encoder, lab.BitFit(), r"bias of layers.0.self_attn.out_proj: torch never calls this layer"),
+    (lambda: nn.Sequential(nn.MultiheadAttention(8, 2)), lab.BitFit(), "bias of 0.out_proj: torch never calls this"),
     ("gpt2", lab.Probe(), "needs a classifier"),
     (lambda: make_model("LlamaForTokenClassification"), lab.Probe(), "which a LlamaForTokenClassification cannot"),
     (lambda: make_model("BertForMultipleChoice"), lab.Probe(), "which a BertForMultipleChoice cannot"),
@@ -136,9 +141,11 @@ MODELS = [
     (lambda: make_model("MegatronBertModel"), lab.PrefixTuning(), "does not accept keys and values"),
     (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys and values"),
     (lambda: nn.Sequential(nn.Linear(4, 4)), lab.PromptTuning(), "reads tokens, unlike Sequential; use lora"),
-    (vision, lab.PrefixTuning(), "reads tokens, unlike ViTModel; use lora"),
+    (lambda: make_model("ViTModel", image_size=4, patch_size=2), lab.PrefixTuning(), "reads tokens, unlike ViTModel"),
     (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), lab.LoRA(targets="all-linear"), "no linear layer and no embedding"),
     (lambda: nn.Linear(4, 4), lab.LoRA(rank=2, targets="all-linear"), r"nn\.Sequential\(layer\)"),
+    (pruned, lab.LoRA(rank=2, targets="all-linear"), "weight of 0 is computed"),
+    (lambda: nn.Sequential(spectral_norm(nn.Linear(4, 4))), lab.BitFit(), "bias of 0, a ParametrizedLinear"),
     (of_bitsandbytes, lab.LoRA(rank=2), r"are of type Linear4bit.*load the model unquantized.*dtype='nf4'"),
     (
         lambda: peft.get_peft_model(tiny("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"])),

@@ -67,6 +67,7 @@ def test_lora_plus_moves_b_further():
         member.update(1, 1.0, member.clip().item())
         moved[ratio] = {name: (model.get_parameter(name) - p).abs().max().item() for name, p in before.items()}
         assert member.history["lr"][0] == recipe.lr_at(1)
+    assert max(moved[1.0].values()) == pytest.approx(recipe.lr, rel=1e-3)  # Adam's first update is rate times sign
     for name, plain in moved[1.0].items():
         assert moved[8.0][name] == pytest.approx(plain * (8 if name.endswith("lora_B") else 1), rel=1e-3), name
 

@@ -9,9 +9,6 @@ from lora_lab.kernels import forked_kernels
 from tests.notebooks import build
 
 SOURCES = build.lessons()
-both_ways = pytest.mark.parametrize(
-    "solved", [pytest.param(False, marks=pytest.mark.slow, id="unsolved"), pytest.param(True, id="solved")]
-)
 
 
 def test_consecutive_prints_are_joined_into_one_output(tmp_path):
@@ -36,7 +33,7 @@ def kernels():
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-@both_ways
+@pytest.mark.parametrize("solved", [pytest.param(False, marks=pytest.mark.slow), True], ids=["unsolved", "solved"])
 def test_lesson_runs(source, solved, kernels, tmp_path, monkeypatch):
     monkeypatch.setenv("FAST", "1")
     monkeypatch.setenv("JUPYTER_PATH", kernels)

@@ -82,10 +82,9 @@ def test_no_repeat_ngram_ignores_the_prompt(causal):
 def test_encoders_and_invalid_settings_are_refused(tiny_encoder):
     with pytest.raises(BadValue, match="BertModel does not predict the next token"):
         generate(load_model(tiny_encoder), load_tokenizer(tiny_encoder), PROMPTS)
-    with pytest.raises(BadValue, match="beams must be"):
-        Decoding(beams=0)
-    with pytest.raises(BadValue, match="max_new_tokens must be"):
-        Decoding(max_new_tokens=2.5)
+    for name, value in (("beams", 0), ("max_new_tokens", 2.5)):
+        with pytest.raises(BadValue, match=f"{name} must be"):
+            Decoding(**{name: value})
 
 
 def test_only_the_answer_and_its_end_are_learned(tiny_causal):

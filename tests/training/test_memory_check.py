@@ -1,10 +1,12 @@
 import re
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
-from lora_lab import BadValue, LoRA, PromptTuning, Recipe, machine
+from lora_lab import BadValue, LoRA, PromptTuning, Recipe, machine, train
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice
@@ -64,6 +66,15 @@ def test_invalid_and_unsupported_recipes_pass(free):
     check_memory(Recipe("minilm", "rt", LoRA(targets=("gate",))))
     check_memory(Recipe("smollm2", "rt"))  # a causal classifier
     check_memory(Recipe("minilm", "rt", device="tpu"))
+
+
+def test_training_reads_its_file_once(tiny_encoder, opinions, free, tmp_path):
+    free(10**6)
+    file = tmp_path / "own.csv"
+    file.write_text(Path(opinions).read_text() + "\n ,good")
+    with warnings.catch_warnings(record=True, action="always") as issued:
+        train(tiny_encoder, str(file), LoRA(), steps=1, store=tmp_path)
+    assert ["left out" in str(warning.message) for warning in issued].count(True) == 1
 
 
 def test_need_follows_the_recipe(tiny_encoder, opinions):

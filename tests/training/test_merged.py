@@ -131,7 +131,6 @@ def test_other_files_are_never_overwritten(tmp_path):
 
 def test_checkpoint_with_different_outputs_is_not_kept(tmp_path, monkeypatch):
     base, adapter = saved(tmp_path, "llama", LoRA(rank=4))
-
     save = transformers.PreTrainedModel.save_pretrained
 
     def save_wrong_head(model, folder):

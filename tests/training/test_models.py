@@ -12,8 +12,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, evaluate_adapter, load_adapter, train
+from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, evaluate_adapter, load_adapter, params, train
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, NotFound
+from lora_lab.methods.inspect import inspect_adapter
+from lora_lab.methods.io import save_adapter
 from lora_lab.training.models import SHORT_ROWS, load_model, load_tokenizer, take_shortcuts
 from tests.conftest import BERT, logits, make_model, randomise, save_tokenizer, tiny
 
@@ -43,8 +45,7 @@ def test_adapter_without_a_head_needs_a_base_that_has_one(tiny_encoder, opinions
         load_adapter(load_model(tiny_encoder, 2), adapter)
     with pytest.raises(BadValue, match=r"neither the adapter .* has a head, so scores are random: train"):
         evaluate_adapter(adapter, opinions, model=tiny_encoder, dtype="fp32", attention="eager", device_name="cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LabWarning)
+    with warnings.catch_warnings(action="error", category=LabWarning):
         load_adapter(load_model(base, 2), adapter)
 
 
@@ -111,6 +112,23 @@ def test_checkpoint_may_lack_only_its_whole_head(tmp_path):
         save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
         with pytest.raises(BadValue, match=rf"lacks .* weights .*{name}.* which would be random"):
             load_model(str(tmp_path), labels)
+
+
+@pytest.mark.parametrize("kind", ["DebertaV2Model", "BertModel"])
+def test_pooler_that_a_checkpoint_lacks_is_trained_and_saved_with_the_head(kind, tmp_path):
+    make_model(kind, pooler_hidden_size=32).save_pretrained(tmp_path)
+    tensors = load_file(file := tmp_path / "model.safetensors")
+    save_file({key: t for key, t in tensors.items() if "pooler" not in key}, file, {"format": "pt"})
+    model, counted = load_model(str(tmp_path), 2), params(load_model(str(tmp_path), 2), LoRA(2))
+    report = LoRA(2).attach(model)
+    assert (counted.trainable, counted.head) == (report.adapter_parameters, report.head_parameters)
+    randomise(model)
+    folder, again = save_adapter(model, tmp_path / "adapter"), load_model(str(tmp_path), 2)
+    load_adapter(again, folder)
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    for other in (again, peft.PeftModel.from_pretrained(plain, str(folder)).eval()):
+        torch.testing.assert_close(logits(other), logits(model))
+    assert inspect_adapter(folder).head == 1122
 
 
 def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path, monkeypatch):

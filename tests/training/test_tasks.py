@@ -174,10 +174,9 @@ def test_unknown_task_and_missing_asset_are_named(empty_home):
             load_task(name)
     with pytest.raises(BadValue, match="seed must be an integer"):
         load_task("rt", seed=None)
-    with pytest.raises(NotFound, match=r"'reviews' is missing; run: lora-lab fetch$"):
-        load_task("rt")
-    with pytest.raises(NotFound, match=r"'tweets' is missing; run: lora-lab fetch --tweets$"):
-        load_task("tweets")
+    for name, asset, option in (("rt", "reviews", ""), ("tweets", "tweets", " --tweets")):
+        with pytest.raises(NotFound, match=f"'{asset}' is missing; run: lora-lab fetch{option}$"):
+            load_task(name)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -75,14 +75,6 @@ def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch
         evaluate_adapter(run.adapter, str(own), dtype="bf16", **options)
 
 
-def test_diverged_run_is_recorded_as_failed(recipe, tmp_path):
-    with pytest.raises(Failed, match=r"the loss became \w+ at step \d+: lower the rate \(lr was 1e\+30\)") as error:
-        train(recipe(lr=1e30, steps=20), store=tmp_path)
-    (run,) = Store(tmp_path).runs()
-    assert (run.status, run.error, run.metrics, run.adapter) == ("failed", str(error.value), {}, None)
-    assert 1 <= len(run.history["step"]) < 20
-
-
 def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path):
     for changes, message in (
         ({"task": "kjv"}, "kjv is language modeling, which needs a causal model"),
@@ -192,7 +184,7 @@ def test_layers_without_a_gradient_are_named():
         assert gradient_warning(model) is None
 
 
-def test_unusual_rate_is_named():
+def test_unusual_rate_is_named_and_its_warning_recorded(recipe, tmp_path):
     for method, lr, expected in ((LoRA(), 0.5, "above"), (LoRA(), 1e-7, "below"), (FullFineTuning(), 2e-2, "above")):
         assert f"far {expected}" in rate_warning(Recipe("minilm", "rt", method, lr=lr))
     for name, axis in AXES.items():  # tuning tries usual rates only
@@ -200,16 +192,12 @@ def test_unusual_rate_is_named():
             low, high = USUAL.get(name, USUAL_FEW)
             assert low <= axis.grid(4)[0]
             assert axis.grid(4)[-1] <= high
-
-
-def test_warnings_are_raised_and_recorded(recipe, tmp_path):
     with pytest.warns(LabWarning, match="far above"):
         run = train(recipe(lr=0.5, steps=2), store=tmp_path)
     assert len(run.warnings) == 1
     assert "far above" in run.warnings[0]
     assert Store(tmp_path).runs()[0].warnings == run.warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LabWarning)
+    with warnings.catch_warnings(action="error", category=LabWarning):
         assert train(recipe(lr=2e-3, steps=2), store=None).warnings == []
 
 
@@ -219,14 +207,6 @@ def trained(recipe: Recipe, **attributes) -> Pack:
     vars(pack).update(attributes)
     pack.fit()
     return pack
-
-
-def test_first_step_moves_b_by_the_learning_rate(recipe):
-    """Adam's first update is the rate times the gradient's sign."""
-    model = trained(recipe(steps=1, lr=1e-3)).model
-    moved = torch.cat([layer.lora_B.abs().flatten() for layer in lora_layers(model)])
-    assert moved.median().item() == pytest.approx(1e-3, rel=0.05)  # some gradients are small next to epsilon
-    assert moved.max() <= 1.01e-3
 
 
 def test_gradients_are_clipped(recipe):

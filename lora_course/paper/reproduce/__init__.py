@@ -1,6 +1,6 @@
 """Reproduce the paper's tables and figures on a laptop: `item("table6")` returns one item, `run.reproduce` runs items.
 
-expected   choose the steps, seeds, ... that fit the time budget, by this machine's speed alone; `plan` times real steps
+expected   choose the steps, seeds, ... that fit the budget, given only this machine's speed; `plan` times real steps
 measured   return rows (every seed) and verdicts on `pairs`, by name; finished runs in the item's folder are reused
 judged     decide by the item's rule whether the paper's finding holds, fails, is undecided, or was not tested
 

@@ -26,13 +26,13 @@ from lora_lab.training.tasks import load_task, typical_tokens
 
 LAYER = 12 * 384**2  # parameters in the matrices of the timed layer
 BESIDES = 1.6  # measured ratio of the time of a step (with head, embeddings, optimizer, gaps) to that of its layers
-FULL = 1.5  # three products per matrix instead of two
+FULL = 1.5  # full fine-tuning: three products per matrix instead of two
 LOAD, WRITING = 5.0, 2.0  # approximate seconds: to load a pack; for a small language model to write an answer
 PACK = 8  # maximum number of recipes timed side by side
 
 
 class Trained(Item):
-    """Groups at a fixed rate (tables 5, 6, 16, 18) that share model, task, steps and, per seed, head and data order."""
+    """Groups at a fixed rate (tables 5, 6, 16, 18) sharing model, task and steps; a seed fixes head and data order."""
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         """Build the study, which holds the recipes of each group."""
@@ -89,7 +89,7 @@ class Trained(Item):
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
-        if self.rates:  # keep each group at the best rate for `tuned_at`, and at its own best rate
+        if self.rates:  # keep each group twice: at the best rate of `tuned_at`, and at its own
 
             def loss(label: str, lr: float) -> float:
                 return fmean(run.history["validation"][-1]["loss"] for run in study.runs(_at(label, lr)))

@@ -87,7 +87,7 @@ LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
 
 
 class Shared(Subspaces):
-    """The overlap phi of a run and another group's run with the next seed, since equal seeds may initialize A alike."""
+    """The overlap phi of two runs; the second has the next seed, since equal seeds may initialize A alike."""
 
     def rows(self, found: Updates) -> dict[str, list[float]]:
         first, second = (found[label] for label in self.between)

@@ -66,7 +66,7 @@ function start(p) {
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
       ".big": `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`, ".words": words,
       ".key": `● holds, × fails, ○ is undecided.${levels.length ? ` A line is a ${levels.join(" or ")} interval${levels.length > 1 ? "; the table says which" : ""}.` : ""}`,
-      ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "All premises are as claimed.",
+      ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "",
       ".about": `<b>Right if:</b> ${escape(card.prediction)}`, ".limits": escape(card.limits),
       ".decide": outcome.tell ? `<b>What would decide it:</b> ${escape(outcome.tell)}.` : "",
     });

@@ -62,7 +62,7 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   parts.push(rect(px, py, pw, ph, "patch", 'rx="1"'));
   const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // enough for a finger
   parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
-  const level = dropped || hint ? Math.min(y + h - 24, py + ph - 22) : py + ph; // one line may be below the box
+  const level = dropped || hint ? Math.min(y + h - (hint ? 24 : 32), py + ph - 22) : py + ph; // one line may be below the box
   const [tx, ty] = pw < 0.5 * w ? [px + pw + 9, level] : [px + 14, py + ph - 30];
   const covers = share > 1 ? `drawn smaller: ${about(share)} times ${whole}` : `${about(1 / share)} of these cover ${whole}`;
   const second = dropped || share > 1 ? covers : hint;

@@ -74,7 +74,7 @@ function start(p) {
     p.fill({
       ".title": `From ${names[0]} (${percent(right[0])} right) to ${names[1]} (${percent(right.at(-1))} right)`,
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
-      ".key": "Each dot is a text, placed by the probability of the right answer: filled if right, hollow if wrong.",
+      ".key": "Each dot is a text, placed by the rounded probability of the right answer: filled if right, hollow if wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
       ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${found}.`,
       ".dashed": `Right answers${both ? "; dashed: logits mixed instead of weights" : ""}`,

@@ -42,7 +42,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const KEY = { seeds: "● a run", dead: "× collapsed (in the middle: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
+const KEY = { seeds: "● a run", dead: "× a run collapsed (large ×: every run)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const byLoss = (lines) => Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);

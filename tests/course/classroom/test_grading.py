@@ -42,7 +42,6 @@ OPEN = [
 ANSWERS = ["return 1.96 * (p * (1 - p) / n) ** 0.5", "10", "2 * (576 + 1536)", '"A and B"']
 SOLVED = [cell.replace("...", answer) for cell, answer in zip(OPEN, ANSWERS, strict=True)]
 LEAVES = "import os\nassert 'LORA_LAB_STUDENT' not in os.environ\nos._exit(0)"  # the teacher's name stays out
-LIMITS = Limits(seconds=120, memory_gib=1)
 
 
 def hand_in(folder, name: str, exercises, tags=()):
@@ -182,7 +181,7 @@ def test_notebooks_are_stopped_after_their_time(tmp_path):
 def test_bubblewrap_stops_code_that_bypasses_python(tmp_path):
     create = f"import ctypes\nctypes.CDLL(None).creat({str(tmp_path / 'new').encode()!r}, 0o600)"
     path = hand_in(tmp_path, "eve", [create, SOLVED[1]])
-    (row,) = grade(path, limits=LIMITS, known=[Lesson(handed_out(tmp_path / "out"))])
+    (row,) = grade(path, limits=Limits(seconds=120, memory_gib=1), known=[Lesson(handed_out(tmp_path / "out"))])
     assert row["walls"] == {"network": True, "files": True}
     assert (row["status"], row["right"]) == ("ran", 1)
     assert not (tmp_path / "new").exists()

@@ -34,7 +34,7 @@ def load(folder, task, *lines):
 
 def test_task_is_read_with_and_without_header(tmp_path):
     for task, line, texts, label, metric in (
-        ("sst-2", 'she said "no\t1', ['she said "no'], 1, "accuracy"),
+        ("sst-2", 'she said\r"no\t1\r', ['she said\r"no'], 1, "accuracy"),
         ("mrpc", '1\t7\t8\tHe said "no .\tHe declined .', ['He said "no .', "He declined ."], 1, "accuracy"),
         ("cola", "gj04\t0\t*\tThem goes.", ["Them goes."], 0, "matthews"),
         ("qnli", "0\tWho?\tAnn.\tnot_entailment", ["Who?", "Ann."], 1, "accuracy"),
