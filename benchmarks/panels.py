@@ -69,11 +69,11 @@ import tempfile, time
 from lora_lab import SweepPanel
 folder = tempfile.TemporaryDirectory()
 for lr in (2e-3, 1e-3):  # the first loads the model
-    panel = SweepPanel(into=folder.name, picked=[[64, 16.0, lr]])
+    panel = SweepPanel(into=folder.name, picked=[[48, 16.0, lr]])
     began = time.perf_counter()
     panel._handle_custom_msg({"do": "run"}, [])
     while not any(losses for *_, losses in panel.live.get("curves", ())):
-        assert panel.live["state"] != "failed", panel.live["error"]
+        assert not panel.live.get("error"), panel.live["error"]
         time.sleep(0.02)
     print(time.perf_counter() - began)
     panel.stop()

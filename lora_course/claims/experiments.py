@@ -289,7 +289,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
-    """Is LoRA's best rate full fine-tuning's x `times`, to within a factor of `within`, wherever both were tuned?
+    """Is LoRA's best rate `times` times full fine-tuning's, to within a factor of `within`, wherever both were tuned?
 
     Our cases are those of lesson 15; each is undecided if its 95% interval is only partly within that factor.
     `reported`: count published ratios as undecided cases, since they have no interval.

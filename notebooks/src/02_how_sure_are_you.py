@@ -163,7 +163,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter. For *equivalent*, `verdict` uses a 90% interval (lesson 05 says why). Its "more rows" are for the measured gap, not for one point.
+# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter. It uses a 90% interval for *equivalent* (lesson 05). Its "more rows" would confirm the measured gap, not a gap of one point.
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)

@@ -104,7 +104,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #
 # Drag the length until the card is too small. **Which two parts grow?**
 #
-# (Of a T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), we count on only 13.4<!--fit.t4--> GiB. Other software and gaps take the rest.)
+# (Of a T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual)), we count on only 13.4<!--fit.t4--> GiB. Other software and gaps between tensors take the rest.)
 
 # %%
 mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")

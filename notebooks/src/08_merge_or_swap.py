@@ -28,7 +28,7 @@ LoRAPanel("merge", ["merge"])
 # %% [markdown]
 # ## Three guesses
 # 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
-# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we set a name. **How many times as long does changing a merged adapter take?**
+# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we set a name. **How many times as long does it take to swap a merged adapter?**
 # 3. We train a *contrarian* on the same reviews with all labels swapped. Then we mix the two: we add half of each update to $W$, and average the heads. **What percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.

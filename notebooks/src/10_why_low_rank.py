@@ -244,7 +244,7 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 #
 # 1. **Is the model simple? No.** One weight matrix needs 144 of 384 pieces for 90% of its energy.
 # 2. **Is the change simple? In energy, no; in effect, yes.** This matrix's change needs 112 pieces. But two pieces of every matrix's change get 79.2<!--knobs.cut.2-->% of the reviews right. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
-# 3. **Is the task simple? There's only a hint:** a gradient needs about 12 pieces for 90%. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# 3. **Is the task simple? There's only a hint:** a gradient needs only about 12 pieces for 90% of its energy. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # For classification, start with rank 8 to 16. For more than a few hundred facts, raise the rank. *Ours: rank 8 holds 256 random facts, but only 74% of 512.*
 #

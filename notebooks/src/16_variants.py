@@ -138,7 +138,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Suppose your paper is about `variant`, which is chosen for you. Which rate in `shared` makes it look best? And if each method has its own rate, how many points is it ahead of plain LoRA on the *test* reviews? (`fair[LABELS[variant]]` contains fractions; give points, with one decimal.)
+# **Exercise 2.** Suppose your paper is about `variant`, which is chosen for you. Which rate in `shared` makes it look best? And if each method has its own rate, how many points is your variant ahead of plain LoRA on the *test* reviews? (`fair[LABELS[variant]]` contains fractions; give points, with one decimal.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -164,7 +164,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 #
 # 1. **Start with plain LoRA, and spend your time on its rate.** *Ours (MiniLM, 1,600 reviews, rank 8): six of eight variants are undecided, and two are worse. Published: on larger models, nine tuned variants are within 1 to 2% of each other ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
 # 2. **A variant's best rate can differ from LoRA's.** Tune both, with the same number of tries.
-# 3. **Variants that train even fewer numbers save hardly any memory**, because the frozen model and its activations stay. **They don't always save disk space:** a LoRA file takes 302<!--variant.lora.file--> kB, and a TinyLoRA file takes 98<!--variant.tinylora.file--> kB. But a VeRA file contains the frozen matrices and takes 824<!--variant.vera.file--> kB.
+# 3. **Variants that train even fewer numbers save hardly any memory**, because the frozen model and its activations stay. **They don't always save disk space.** A LoRA file takes 302<!--variant.lora.file--> kB, and a TinyLoRA file takes only 98<!--variant.tinylora.file--> kB. But a VeRA file contains the frozen matrices and takes 824<!--variant.vera.file--> kB.
 #
 # The same in PEFT:
 # ```python

@@ -36,7 +36,7 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 # ## Who measured it, and from which start?
 # In the two rows above, LoRA starts from MNLI. But **full fine-tuning starts from plain RoBERTa**: the paper *copied* these scores (marked `*`) from RoBERTa's authors. The LoRA paper says that these runs start from MNLI, too, but [one of RoBERTa's authors](https://github.com/facebookresearch/fairseq/issues/1166) says that they start from plain RoBERTa.
 #
-# A fair comparison needs two more rows. In the paper's rows marked `†`, LoRA starts from plain RoBERTa. And the same author of RoBERTa gives scores for full fine-tuning that starts from MNLI.
+# A fair comparison needs two more rows. In the paper's rows marked `†`, LoRA starts from plain RoBERTa. And the RoBERTa author quoted above also gives scores for full fine-tuning that starts from MNLI.
 
 # %% alt="Three tasks. In each, a black line for full fine-tuning and a blue line for LoRA go from a plain start to a start from MNLI. Blue is always below black, but on STS-B, whose scale is the smallest, only by 0.1 and 0.03. A dotted line goes from full, plain, to LoRA, from MNLI."
 FULL_FROM_MNLI = {"RTE": 90.97, "MRPC": 91.42, "STS-B": 92.63}  # RoBERTa-large, by its author

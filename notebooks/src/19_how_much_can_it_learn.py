@@ -231,7 +231,7 @@ assert round(-100 * fair.difference, 1) == 4.3
 # <details><summary>Answer box</summary>
 #
 # 1. **In thirty passes, an adapter can store only a limited number of bits.** *Ours: rank 1 on one matrix, with the head, stores about 400 of 2,048 coin flips (MiniLM, three seeds). Published: 2 bits per number after long training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
-# 2. **With few labels, try a linear probe first: it's faster.** *Ours (movie reviews): with 20 or 80 labels, no method is shown to beat the probe. With 320, LoRA is 4.3 points better.*
+# 2. **With few labels, try a linear probe first: it's faster.** *Ours (movie reviews): with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*
 # 3. **Few labels? Label more.** *Ours: LoRA gains 9.8 points from 80 to 320 labels.*
 #
 # Raise the rank only if you need to store many facts that follow no rule. *Published: with more text than an adapter can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
