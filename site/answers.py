@@ -147,8 +147,7 @@ def row() -> dict[str, Any]:
             })  # fmt: skip
     best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
     return {
-        "told": f"Llama 3.1 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text per step.",
-        "judge": "row",
+        "told": f"Llama 3.1 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text per step.", "judge": "row",
         "fields": [plain("method", METHODS), plain("checkpointing", ("off", "on")), plain("seq", whole=True)],
         "card": CARD, "room": room, "best": best, "near": fit.NEAR, "almost": fit.ALMOST, "cases": cases,
         "parts": fit.HINTS, "words": fit.ROW | {"shortest": fit.SHORTEST},
@@ -213,7 +212,8 @@ def eleventh() -> dict[str, Any]:
 
 
 def on_card() -> dict[str, Any]:
-    (name, device, tokens), (linear, other, rest) = bits.CASE, bits.sizes(bits.CASE[0], bits.CASE[2])
+    name, device, tokens = bits.CASE
+    linear, other, rest = bits.sizes(name, tokens)
     question = f"{name} has {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens "
     question += f"takes {rest:,} bytes besides weights. On the {device}, {usable(card_of(device)):,} bytes are usable. "
     question += "With NF4 and double quantization, give the peak in GiB. Then give the most bits that fit:"

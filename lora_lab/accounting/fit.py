@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import eq
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,8 +191,7 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
     if periods == 0:
         return shallow, values
     size = len(deep) - len(shallow)  # steps per period
-    pairs = (enumerate(zip(shallow[::way], deep[::way], strict=False)) for way in (1, -1))
-    head, tail = (next((i for i, (a, b) in way if a != b), len(shallow)) for way in pairs)  # equal steps at both ends
+    head, tail = ([*map(eq, shallow[::way], deep[::way]), False].index(False) for way in (1, -1))  # equal steps at ends
     if size < 0 or head + tail - len(shallow) < 2 * size:
         raise NoFit("the order of operations does not repeat layer by layer")
     cut = (len(shallow) - tail + head) // 2  # between two identical layers, as far from both ends as possible

@@ -1,6 +1,6 @@
 """Check the lab's predictions on a GPU: `lora-lab gpu-check` writes one file to send back.
 
-A part that fails is recorded with its error, and the others continue.
+The parts are memory, steps, packs and runs. A part that fails is recorded with its error, and the others continue.
 """
 
 import time

@@ -120,7 +120,7 @@ class Race:
             return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
 
         def near(rows: Sequence[Any], best: Sequence[Any]) -> bool:
-            if len(shapes := {np.shape(row) for row in (*rows, *best)}) > 1 or () in shapes:
+            if any(row is None for row in (*rows, *best)) or len({len(row) for row in (*rows, *best)}) > 1:
                 return True
             pair = Pair(np.array(rows, dtype=float), np.array(best, dtype=float))
             return -pair.difference <= pair.error

@@ -75,18 +75,18 @@ def roles_of(module: str) -> tuple[str, ...]:
     return tuple(next(found, "").split())
 
 
-def sites_of_layer(module: str, inputs: int, outputs: int, kind: str, widths: Mapping[str, int]) -> list[Site]:
+def sites_of_layer(path: str, in_features: int, out_features: int, kind: str, widths: Mapping[str, int]) -> list[Site]:
     """Return a site for the whole layer and, for a fused layer, a site for each slice.
 
     widths   The output width of each role in this model, or {} if its fused layers are not plain concatenations.
              If the widths don't add up to the layer's outputs, no slices are returned.
     """
-    roles = roles_of(module) if kind == "linear" else roles_of(module) or ("embed",)
-    sites = [Site(module, "+".join(roles) or "other", inputs, outputs, kind)]
-    if len(roles) > 1 and sum(widths.get(role, 0) for role in roles) == outputs:
+    roles = roles_of(path) if kind == "linear" else roles_of(path) or ("embed",)
+    sites = [Site(path, "+".join(roles) or "other", in_features, out_features, kind)]
+    if len(roles) > 1 and sum(widths.get(role, 0) for role in roles) == out_features:
         start = 0
         for role in roles:
-            sites.append(Site(module, role, inputs, widths[role], kind, (start, start + widths[role])))
+            sites.append(Site(path, role, in_features, widths[role], kind, (start, start + widths[role])))
             start += widths[role]
     return sites
 
