@@ -15,7 +15,7 @@ from typing import Any
 
 from lora_lab.accounting.fit import NoFit, fit
 from lora_lab.accounting.memory import PRESETS, compact, key_of, regime_of
-from lora_lab.accounting.models import architecture_of, config_of, zoo_names
+from lora_lab.accounting.models import architecture_of, config_of, zoo
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import LabError
 from lora_lab.methods import method_from
@@ -75,7 +75,7 @@ def write(name: str) -> str:
 
 def main(names: list[str]) -> None:
     """Write the files of these models, by default of all models with a single stack of layers."""
-    chosen = names or [name for name in zoo_names() if architecture_of(name).task != "seq2seq"]
+    chosen = names or [name for name in zoo() if architecture_of(name).task != "seq2seq"]
     with ProcessPoolExecutor() as pool:
         for message in pool.map(write, chosen):
             print(message, flush=True)

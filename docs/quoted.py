@@ -22,7 +22,7 @@ from lora_course.lesson import reference_comparison
 from lora_lab import FullFineTuning, LoRA, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
-from lora_lab.accounting.models import architecture_of, zoo_names
+from lora_lab.accounting.models import architecture_of, zoo
 from lora_lab.accounting.params import break_even_rank
 from lora_lab.accounting.setup import Setup
 from lora_lab.experiments.grid import alpha_of
@@ -485,7 +485,7 @@ def counts() -> dict[str, str]:
     def percent(model: str, digits: int) -> str:
         return f"{100 * count(model, targets='all-linear').fraction:.{digits}f}"
 
-    dense = [count(name) for name in zoo_names() if not architecture_of(name).experts]
+    dense = [count(name) for name in zoo() if not architecture_of(name).experts]
     sizes, adapters = np.log10([(c.total, c.trainable) for c in dense]).T
     paper, mixtral, mistral = count("gpt3-175b", 4), count("mixtral-8x7b"), count("mistral-7b")
     in_experts = count("mixtral-8x7b", targets="gate,up,down").trainable

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describe, meta_model, zoo_names
+from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describe, meta_model, zoo
 from lora_lab.widgets.lora_panel import ZOO_LAYERS, layers_of
 
 
@@ -33,8 +33,8 @@ def write(file: Path, models: dict[str, Any], **style: Any) -> None:
 
 def main() -> None:
     """Write both files; the second is made from the first."""
-    write(ZOO_MODULES, {name: plain(describe(meta_model(name), name)) for name in zoo_names()})
-    write(ZOO_LAYERS, {name: layers_of(name) for name in zoo_names()}, separators=(",", ":"))
+    write(ZOO_MODULES, {name: plain(describe(meta_model(name), name)) for name in zoo()})
+    write(ZOO_LAYERS, {name: layers_of(name) for name in zoo()}, separators=(",", ":"))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one that a parent process's kernels share."""
+    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one shared by the same parent's kernels."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())

@@ -34,7 +34,7 @@ def fast() -> bool:
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: a range that you are 80% sure contains the result. Before that, `reveal` shows nothing.
+    """Seal a prediction: a range that you are 80% sure contains the result. Until it's sealed, `reveal` shows nothing.
 
     A range given after the result was shown counts as a second attempt.
     Raises: BadValue if `low` or `high` is not a number, or if `low` is greater than `high`.

@@ -7,14 +7,14 @@ is neither secret nor tamper-proof: anyone can read or write one.
 """
 
 import json
-import math
 import os
 import re
 import unicodedata
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
 from hashlib import sha256
 from html import unescape
 from itertools import pairwise
@@ -67,9 +67,7 @@ class Receipt:
     def line(self) -> str:
         """Return the receipt as one line, which `read` parses."""
         name = " ".join(re.sub(r"LL1|[^\w.' -]", " ", self.student).split())[:40] or "(no name)"
-        checks = {name: [check.passed, check.tries] for name, check in self.checks.items()}
-        ranges = [[r.what, r.low, r.high, r.attempt, r.found] for r in self.ranges]
-        content = json.dumps([self.lesson, self.student, checks, ranges, self.notes], separators=(",", ":"))
+        content = json.dumps(astuple(self), separators=(",", ":"))  # all fields in order, without their names
         packed = zlib.compress(content.encode(), 9)
         return f"LL1 {self.lesson} {name}: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
 
@@ -84,7 +82,7 @@ def student() -> str:
 
 
 def seed_of(name: str = "") -> int:
-    """Return a student's seed, 1 to 999,999, whatever the name's case and spaces; 0 without a name."""
+    """Return a student's seed, 1 to 999,999, which ignores the name's case and extra spaces; 0 without a name."""
     name = key_of(name or student())
     return 1 + _number(name) % 999_999 if name else 0
 
@@ -122,19 +120,18 @@ def receipt() -> None:
 
 def finite(value: Any, what: str) -> float:
     """Return the value as a number below 1e300, so that the spread over a class stays finite. Raises: BadValue."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not abs(number) < 1e300:
-        raise BadValue(f"'{what}' needs a number, not {value!r}")
-    return number
+    with suppress(TypeError, ValueError, OverflowError):
+        if abs(number := float(value)) < 1e300:
+            return number
+    raise BadValue(f"'{what}' needs a number, not {value!r}")
 
 
 def handed_in(folder: Path, name: str) -> list[Path]:
-    """Return the files below a folder that look like "guess.json": "Guess (1).json.txt", but not "._guess.json"."""
+    """Return the files below a folder that look like "guess.json", such as "Guess (1).json.txt"; skip hidden ones."""
     stem, _, suffix = name.rpartition(".")
-    return sorted(path for path in folder.rglob("[!.]*") if re.search(rf"(?i){stem}.*\.{suffix}(\.txt)?$", path.name))
+    paths = (path for path in folder.rglob("*") if re.search(rf"(?i){stem}.*\.{suffix}(\.txt)?$", path.name))
+    hidden = re.compile(r"(^|/)\.")  # such as "._guess.json" of macOS, and all files in Jupyter's ".ipynb_checkpoints"
+    return sorted(path for path in paths if not hidden.search(path.relative_to(folder).as_posix()))
 
 
 def read(text: str) -> tuple[list[Receipt], list[str]]:
@@ -143,12 +140,13 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts, but
     first attempts are kept from earlier receipts.
     """
-    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})|<w?br ?/?>", " ", unescape(text))  # for exports in JSON (Slack) or HTML
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escaped: chr(int(escaped[1], 16)), text)  # for exports in JSON (Slack)
+    text = re.sub(r"\\[nrt]|<w?br ?/?>", " ", unescape(text))  # or in HTML
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in RECEIPT.finditer(text)]
     for start, end in pairwise([*starts, len(text)]):
-        prefix, _, rest = text[start:end].partition(":")
-        rest = re.sub(r"[^\w+/=.]", "", rest)  # without quote marks, spaces and invisible characters
+        prefix, *payload = re.split(r":\s", text[start:end], maxsplit=1)  # ":" may be half a letter in UTF-16
+        rest = re.sub(r"[^\w+/=.]", "", "".join(payload))  # without quote marks, spaces and invisible characters
         match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", rest)
         try:
             packed = b64decode(match[1], validate=True) if match else b""
@@ -160,8 +158,10 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
             damaged.append(printable(f"line {line} ({excerpt}) is damaged: ask for it again"))
         else:
             key = parsed.lesson, key_of(parsed.student) or match[2]
-            if key in kept:  # after a restart, a receipt lacks the first attempts, which count
-                first = {r.what: r for r in kept[key].ranges + parsed.ranges if r.attempt == 1}
+            if key in kept:  # after a restart, a receipt lacks the first attempts, but these count
+                earlier = kept[key].ranges
+                ranges = [*earlier, *parsed.ranges, *(r for r in earlier if r.found is not None)]
+                first = {r.what: r for r in ranges if r.attempt == 1}
                 parsed.ranges = [*first.values(), *(r for r in parsed.ranges if r.attempt != 1)]
             kept[key] = parsed
     return list(kept.values()), damaged

@@ -80,7 +80,13 @@ _NAMES = {  # by module
     "widgets.train_panel": "TrainPanel",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
-__all__ = sorted(_HOME)
+__all__ = [  # written out for type checkers
+    "AdapterBank", "BadValue", "BitFit", "Bottleneck", "ComparePanel", "FullFineTuning", "Grid", "HeadOnly", "IA3",
+    "LabError", "LoRA", "LoRAPanel", "LoRAXS", "MemoryPanel", "NotFound", "PTuning", "PrefixTuning", "Probe",
+    "PromptTuning", "RankPanel", "Recipe", "Run", "Store", "SweepPanel", "TinyLoRA", "TrainPanel", "VeRA", "compare",
+    "detach", "disabled", "evaluate_adapter", "load_adapter", "load_model", "load_task", "load_tokenizer", "memory",
+    "merge", "merge_for_good", "params", "save_adapter", "sweep", "train", "unmerge", "verdict", "verdicts",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -125,7 +125,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
             yield folder
             files = sorted(p.name for p in folder.iterdir())
             write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-            mode = folder.stat().st_mode & 0o777  # follows the umask, since safetensors makes its files private
+            mode = folder.stat().st_mode & 0o777  # follows the umask, unlike the private files of safetensors
             for path in folder.iterdir():
                 path.chmod(mode if path.is_dir() else mode & 0o666)
             refuse_foreign(target, marker)  # check again: the block may have taken minutes

@@ -55,7 +55,7 @@ class LoRALinear(AdapterLayer):
         y: Tensor = self.base_layer(tokens)  # (tokens, out)
         a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): the bottleneck
-        # Add in place to avoid a copy of y, unless a hook may keep y, or y is a view, which backward would copy.
+        # Add in place, to avoid a copy of y, but not if a hook may keep y or if y is a view, which backward would copy.
         out_of_place = y._is_view() or has_hook(self.base_layer)
         if self.out_slice:
             y = y.clone() if out_of_place else y

@@ -47,8 +47,7 @@ def memory() -> tuple[int | None, int | None]:
             return machine.total, machine.available
         return limit, max(0, min(machine.available, limit - used))
     with suppress(ValueError, OSError, AttributeError):  # psutil isn't installed yet; Windows has no sysconf
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return total, None
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
     return None, None
 
 
@@ -78,4 +77,4 @@ def free_port(first: int) -> int:
 def jupyter_app(module: str) -> list[str]:
     """Return the command for a Jupyter application, without jsonschema's IRI check, which takes a second to import."""
     code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
-    return [sys.executable, "-c", code]
+    return [sys.executable, "-P", "-c", code]  # -P: otherwise, a user's file named random.py hides a library

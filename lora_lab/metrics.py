@@ -54,11 +54,6 @@ def goodness(values: Mapping[str, float]) -> float:
     return values[name] if metric(name).higher_is_better else -values[name]
 
 
-def better(values: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Return whether one set of values is better than another, according to the main metric."""
-    return goodness(values) > goodness(than)
-
-
 def factor(name: str) -> int:
     """Return the factor by which a metric is multiplied for display."""
     return metric(name).factor

@@ -174,9 +174,8 @@ def describe(facts: Mapping[str, Any]) -> str:
     ]
     for name, seconds in facts["measured"].items():
         dtype, attention, tokens = name.split("/")
-        lines.append(
-            f"            {dtype}  {attention:5}  {tokens:>3} tokens  {seconds * 1e3:7.1f} ms per layer per step"
-        )
+        speed = f"{seconds * 1e3:7.1f} ms per layer per step"
+        lines.append(f"            {dtype}  {attention:5}  {tokens:>3} tokens  {speed}")
     for name, asset in facts["assets"].items():
         flag = " --tweets" if asset["opt_in"] else ""
         state = "ok" if asset["ok"] else f"{asset['problem']}; run: lora-lab fetch{flag}"

@@ -96,7 +96,7 @@ def report() -> dict[str, Any]:
     accuracy = 100 * scores.mean(axis=1)
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
     right, why, share = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
-    question = f"Of n = {scores.shape[1]:,} rows, a has {accuracy[a]:.2f}% right, and b has {accuracy[b]:.2f}% right. "
+    question = f"Of n = {scores.shape[1]:,} sentences, a has {accuracy[a]:.2f}% right, and b has {accuracy[b]:.2f}%. "
     question += f"On a share of {share:.4g}, they disagree: there, the squared difference is 1; elsewhere, it is 0."
     return ask(f"{question} Give half of the interval, as a share.", right, why, sure.HINTS, sealed=True)
 
@@ -113,12 +113,12 @@ def bracket() -> dict[str, Any]:
 
 
 def rule() -> dict[str, Any]:
-    rule, margin = comparing.EQUIVALENCE, 0.015
+    rule, margin = comparing.EQUIVALENCE, 0.015  # a share; the page uses points
     cases = [case for case in rule.cases if case[-1] == margin]
     return mark(
-        f"Here are nine 90% intervals, as shares. Mark all intervals that lie inside a margin of {margin}.",
+        f"Here are nine 90% intervals, in points. Mark those that lie inside a margin of {100 * margin:g} points.",
         "equivalent",
-        [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
+        [f"{100 * low:g} to {100 * high:g}".replace("-", "−") for low, high, _ in cases],
         [rule.right(*case) for case in cases],
         {reply: [wrong(*case) for case in cases] for reply, wrong in rule.near.items()},
         ["an end lies outside", "both ends lie inside"],
@@ -205,7 +205,7 @@ def eleventh() -> dict[str, Any]:
         names, promised, size = broken.header(folder)
         lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…), promises {promised:,} bytes, has {size:,}."]
         for matrix in "AB":
-            sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
+            sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values()).replace("-", "−")
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
     right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 0).words)
     return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)

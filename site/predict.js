@@ -73,7 +73,7 @@
   const asksBefore = (element) => asks.filter(({ cell }) => cell.compareDocumentPosition(element) === Node.DOCUMENT_POSITION_FOLLOWING);
   const select = (selector) => [...document.querySelectorAll(selector)].map((element) => ({ element, names: asksBefore(element).flatMap(({ names }) => names) }));
   const folds = select("article section > details");
-  const outputs = select(".cell_output, [data-seal]").filter(({ names }) => names.length);
+  const outputs = select(":not(.tag_predict) > .cell_output, [data-seal]").filter(({ names }) => names.length);
   for (const [at, output] of outputs.entries()) {
     const again = outputs[at - 1]?.names.length === output.names.length; // the same form seals both
     const words = again ? "Sealed." : "Sealed: give your ranges above first, or skip them.";

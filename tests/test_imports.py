@@ -1,10 +1,13 @@
+import ast
 import subprocess
 import sys
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import grimp
 from click.testing import CliRunner
 
+import lora_lab
 from lora_lab.cli import commands
 from tests.budgets import report
 
@@ -37,6 +40,15 @@ def test_importing_the_packages_does_not_import_torch():
     heavy = "[m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules]"
     code = f"for line in {PUBLIC}:\n    exec(line)\n    assert not {heavy}, (line, {heavy})\nprint('none')"
     assert last_line(code) == "none"
+
+
+def test_type_checkers_know_every_public_name():
+    file = Path(lora_lab.__file__)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+    lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
+    assert {*ast.literal_eval(lists[0])} == imported - {"Any", "TYPE_CHECKING", "import_module"}
+    assert file.with_name("py.typed").exists()  # else they ignore an installed package's types
 
 
 def test_panels_that_do_not_train_start_without_torch():

@@ -10,11 +10,20 @@ from unittest.mock import Mock
 
 import pytest
 
+from lora_course.classroom.preflight import run_python
 from lora_lab import workbench
 from lora_lab.errors import BadValue, Failed
-from lora_lab.machine import free_port
+from lora_lab.machine import free_port, jupyter_app
 from lora_lab.training import assets
 from tests.conftest import ROOT
+
+
+def test_files_of_a_user_do_not_hide_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "types.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.chdir(tmp_path)
+    assert run_python("import types; print('found')") == "found\n"
+    command = [*jupyter_app("jupyterlab.labapp"), "--version"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.fixture

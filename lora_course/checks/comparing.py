@@ -57,7 +57,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 
 @exercise
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: check a margin in points for an unseen pair of models, the verdict, and a matching sentence.
+    """Lesson 05: for an unseen pair of models, check a margin in points, the verdict, and a matching sentence.
 
     Each answer reveals what the next one needs. The first margin is kept for the receipt; any later one is refused.
     """
@@ -110,7 +110,6 @@ def defense(pair: str, margin: float) -> Defense:
     first, second = scores(pair)
     result = verdict(first, second, margin / 100)
     side, differ = "better" if result.difference > 0 else "worse", result.p_difference < LEVEL
-    word = result.word
     seen = (
         f"{a} minus {b}, {len(first)} seeds x {first.shape[1]:,} sentences, in points: {100 * result.difference:.2f}; "
         f"95% interval {100 * result.low95:.2f} to {100 * result.high95:.2f}; "
@@ -119,13 +118,13 @@ def defense(pair: str, margin: float) -> Defense:
     claim = {
         "equivalent": f"is equivalent to {b} within {margin:g} points",
         "undecided": f"could not be told apart from {b} at a margin of {margin:g} points",
-    }.get(word, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in word))
+    }.get(result.word, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in result.word))
     fitted = 100 * max(abs(result.low), abs(result.high)) + 0.1
     fitted += 0.3 * (abs(fitted - margin) < 0.2)
     p_claim = "differ significantly: a new study will agree" if differ else "don't differ significantly: they're equal"
     right = f"for MiniLM on rt, {a} {claim}"
     replies = {
-        right: f"{word}, for this model, this task and the margin that was set first. {seen}. "
+        right: f"{result.word}, for this model, this task and the margin that was set first. {seen}. "
         f"You can write: {right} ({terms})",
         f"for MiniLM on rt, {a} and {b} {p_claim}": f"{'' if differ else 'not '}significant doesn't mean "
         f"{'certain' if differ else 'equal'}: significance only says how rare such data would be without a difference",
@@ -135,7 +134,7 @@ def defense(pair: str, margin: float) -> Defense:
     }
     first = PAIRS[pair]["first"]  # fixed, not drawn: the grader doesn't know the student's name
     order = [*replies][first:] + [*replies][:first]
-    return Defense(seen, word, right, {sentence: replies[sentence] for sentence in order})
+    return Defense(seen, result.word, right, {sentence: replies[sentence] for sentence in order})
 
 
 def no_margin(margin: Any) -> str:

@@ -14,7 +14,7 @@ from lora_lab.methods.base import one_of
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 SHORTEST = 32  # tokens; the stored estimates of memory start at this length
 NEAR = 0.95  # fraction of the longest possible text that counts as long enough
-ALMOST = 0.02  # an excess below this fraction of the card's usable memory almost fits
+ALMOST = 0.02  # a step almost fits if its excess is below this fraction of the card's usable memory
 HINTS = texts("hints")["longest_row"]
 TEXTS, PARTS = texts("fit"), ("weights", "logits", "activations")
 ROW = TEXTS["row"]
@@ -82,7 +82,7 @@ def check_longest_row(
 
 
 def wrong_part(method: str, setup: Setup) -> str:
-    """Return the first setting of a wrong choice that keeps texts short, or "seq" if the other settings are right."""
+    """Return the first setting that keeps texts short in a wrong choice, or "seq" if the other settings are right."""
     if method != "QLoRA":
         return "method"
     return "checkpointing" if not setup.checkpointing else "seq" if setup.batch == 1 else "batch"

@@ -14,7 +14,7 @@ from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
-SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update, and its possible ranks (the first if there is no name)
+SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update; its possible ranks (the first if no student is named)
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
 LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
@@ -81,7 +81,7 @@ def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """From other alphas, estimate the lowest and highest rates (to two digits) that may trail the best only by luck.
+    """Estimate, from other alphas, the lowest and the highest rate (to two digits) that may be as good as the best one.
 
     A higher alpha needs a lower rate, so each row's rates are scaled by 1 / sqrt(alpha) before losses are averaged.
     """

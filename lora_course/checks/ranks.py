@@ -49,7 +49,7 @@ def facts(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def right_at_each_rank(n: int) -> list[float]:
-    """Return the fraction of keys that find their own value with 0, 1, ... rank-one pieces of values^T keys."""
+    """Return the fraction of keys that find their value with 0, 1, ... rank-one pieces of the matrix values^T keys."""
     keys, values = facts(n)
     u, s, vt = np.linalg.svd(values.T @ keys)
     scores = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)

@@ -1,4 +1,4 @@
-"""Exercises for lesson 14 (reading one): the overlap phi expected by chance, and which signs were flipped."""
+"""Exercises for lesson 14 (reading an adapter): the overlap phi expected by chance, and which signs were flipped."""
 
 from dataclasses import replace
 from typing import Any

@@ -29,6 +29,6 @@ def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
 
 @exercise
 def check_carried(apart: Any, then: Any) -> Verdict:
-    """Lesson 15: check how far apart the three runs with alpha 16 are (of 18 runs), and what to run next."""
+    """Lesson 15: check how far apart the runs with alpha 16 (three of 18) are, and what to run next."""
     hint = "give a number, and one of: " + ", ".join((*THEN.replies, *THEN.right))
     return parts({"apart": APART, "then": THEN}, (apart, then), hint)

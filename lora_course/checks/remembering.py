@@ -1,4 +1,4 @@
-"""Exercise for lesson 19 (how much can it learn): how many coin flips a model remembers, from its loss."""
+"""Exercise for lesson 19 (how much can it learn): compute from a model's loss how many coin flips it remembers."""
 
 from collections.abc import Callable
 from math import exp, log

@@ -47,7 +47,7 @@ def asked(name: str) -> str:
 
 
 def outcomes(name: str) -> dict[str, str]:
-    """Return the outcome of each of an item's reruns, according to the item's own rule."""
+    """Return the outcome of every rerun of an item, according to the item's own rule."""
     rerun = item(name)
     rows = {row: [80.0, 81.0] for row in (rerun.learned or {})["rows"]} | {"head": [67.0]}
     return {
@@ -82,7 +82,7 @@ def published(name: str) -> tuple[float, float]:
 
 @exercise
 def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
-    """Lesson 18: check a published gap's standard error and the gap beyond luck, in points, and what the pair shows."""
+    """Lesson 18: check a gap's standard error, the largest gap that luck can explain, and what the two scores show."""
     spreads = [math.sqrt(p / 100 * (1 - p / 100)) for p in published(name)]
     exact = 100 * math.hypot(*spreads) / math.sqrt(RTE)
     errors = {

@@ -19,8 +19,8 @@ WHY = "every answer counts, including the token that ends it; questions and the 
 Turns = Sequence[tuple[str, Sequence[int]]]
 
 CONVERSATIONS: tuple[Turns, ...] = (
-    (("user", [5, 6]), ("assistant", [7, 8, 2])),
-    (("system", [4]), ("user", [5, 6]), ("assistant", [7, 2]), ("user", [9]), ("assistant", [7, 7, 2])),
+    [("user", [5, 6]), ("assistant", [7, 8, 2])],
+    [("system", [4]), ("user", [5, 6]), ("assistant", [7, 2]), ("user", [9]), ("assistant", [7, 7, 2])],
 )
 
 
@@ -57,7 +57,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
         if not isinstance(labels, Sequence):
             return Verdict(False, f"return a list of labels, not {type(labels).__name__}")
         labels, right = list(labels), labels_of(turns, "assistant")
-        fallback = f"for {list(turns)}, the labels are {right}, not {labels}"
+        fallback = f"for {turns}, the labels are {right}, not {labels}"
         verdict = matched(labels.__eq__, right, wrong_labels(turns), WHY, fallback)
         if not verdict.passed:
             return verdict

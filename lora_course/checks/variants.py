@@ -44,7 +44,7 @@ def ahead(variant: str) -> dict[float, float]:
 def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
     """Lesson 16: check the rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
     shared, points = ahead(variant), plain(points)
-    points = round(float(points), 1) + 0.0 if isinstance(points, Real) else points  # as the lead is printed
+    points = round(float(points), 1) + 0.0 if isinstance(points, Real) else points  # rounded as in the printed lead
     best = max(shared, key=lambda lr: shared[lr])
     scores = scores_in(comparison(TUNED))
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
@@ -52,5 +52,6 @@ def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
     less = {lr: words.format(lr, lead) for lr, lead in shared.items() if lr != best}
     points_ahead = {shared[best]: "that is with one rate for both: use each one's own rate, and the test scores"}
     points_ahead |= {-fair: "wrong sign: subtract plain LoRA's points from the variant's"} if fair else {}
+    points_ahead |= {0.0: "give points with one decimal: a fraction of 0.01 is 1 point"}
     why = f"with one rate for both, the lead is {shared[best]:+.1f} points; with each one's own rate, {fair:+.1f}"
     return parts({"rate": Number(best, less), "points": Number(fair, points_ahead, why)}, (rate, points))

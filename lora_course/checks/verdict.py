@@ -102,7 +102,7 @@ class Right(ABC):
 class Number(Right):
     """The right number, and replies to wrong ones.
 
-    right           accepted within a relative error `within`, or rounded to the answer's digits; the reply is `why`
+    right           accepted up to the relative error `within`, or rounded to the answer's digits; the reply is `why`
     misconceptions  {wrong number: reply} for answers within a relative error `slack` of a wrong number, unless `right`
                     is closer; for other answers, the reply is `fallback`, or how far off the answer is
     hint            the reply until there is an answer
@@ -244,10 +244,10 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return the number in a 0-d array, tensor or Decimal, and other values as they are."""
+    """Return the number in a Decimal or in an array or tensor of one number, and other values as they are."""
     if isinstance(value, Decimal):
         return float(value)
-    return value.item() if getattr(value, "ndim", None) == 0 else value
+    return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1 else value
 
 
 def _hint(error: Exception) -> str:

@@ -147,7 +147,7 @@ def comparison(name: str) -> dict[str, Any]:
 
 
 def compared(name: str, method: str, against: str, margin: float) -> dict[str, Interval]:
-    """Return by how much `method` leads `against` in a stored comparison, for each LoRA variant. Raises: BadValue."""
+    """Return how far `method` is ahead of `against` in a stored comparison, for each LoRA variant. Raises: BadValue."""
     stored = comparison(name)
     methods = {row["label"]: row["method"] for row in stored["methods"] if row.get("answers")}
     check_known((method, against), dict.fromkeys(methods.values()), f"the methods compared on {stored['task']}")

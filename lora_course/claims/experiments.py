@@ -289,7 +289,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
-    """Is LoRA's best rate `times` times full fine-tuning's, to within a factor of `within`, wherever both were tuned?
+    """Is LoRA's best rate over full fine-tuning's equal to `times`, up to a factor `within`, wherever both were tuned?
 
     Our cases are those of lesson 15; each is undecided if its 95% interval is only partly within that factor.
     `reported`: count published ratios as undecided cases, since they have no interval.
@@ -314,7 +314,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to 32, does LoRA's best loss rise over `by` nats more than full fine-tuning's (95% interval)?"""
+    """From batch 8 to 32, does LoRA's best loss rise more than full fine-tuning's, by over `by` nats (95% interval)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)
@@ -328,7 +328,7 @@ def batch_costs_lora_more(by: float, reported: bool) -> Finding:
 
 
 def _rates() -> Iterator[dict[str, Any]]:
-    """Yield published rates: those of the paper's tables, except table 9's restricted settings, and then others."""
+    """Yield published rates: first those of the paper's tables (without table 9's restricted settings), then others."""
     for name, sizes in stored.published("rates")["billions"].items():
         for row in table(name).records():
             if row.get("method", "LoRA") == "LoRA" and not row.get("mark"):

@@ -47,7 +47,7 @@ WORDS = {True: "right", False: "not right", None: "not yet"}
 ABSENT = "absent"
 VERDICTS = (*WORDS.values(), ABSENT)
 MODULE = "lora_course.classroom.kernel"
-SKIPPED = {"solutions", "runs", ".ipynb_checkpoints", ".jupyter", "__pycache__"}
+SKIPPED = {"solutions", "runs"}
 VARIABLES = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "USERNAME", "HF_HOME", "LD_LIBRARY_PATH",
              "PYTHONPATH", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "LC_", "LORA_LAB_", "CUDA_",
              "PYTORCH_", "TORCH_", "OMP_", "MKL_", "OPENBLAS_")  # fmt: skip

@@ -66,7 +66,7 @@ def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
     """Gather facts about this machine and an installation folder, using the standard library (and psutil, if found)."""
     system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     total, free = memory()
-    existing = next((path for path in (folder, *folder.parents) if path.is_dir()), folder)
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)  # a file is no place
     facts = {"python": sys.version_info[:3], "bits": 64 if sys.maxsize > 2**32 else 32,
              "implementation": platform.python_implementation(), "system": system, "arch": arch,
              "version": platform.mac_ver()[0] or (version if libc == "glibc" else ""),
@@ -141,7 +141,7 @@ def machine(*where: Any) -> list[Finding]:
 def run_python(code: str, seconds: float = 300) -> str:
     """In a new process, run code that may crash; return its output. Raises: OSError with the output's last line."""
     try:
-        process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=seconds, text=True)
+        process = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=seconds, text=True)
     except subprocess.TimeoutExpired as error:
         raise OSError(f"the process did not end within {seconds:.0f} s") from error
     if process.returncode:
@@ -260,7 +260,7 @@ def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def summary(letter: Mapping[str, Any]) -> str:
-    """Summarize a file in one line: whether the machine is ready, its system, and what is red."""
+    """Summarize a file in one line: whether the machine is ready, its system, and the red checks."""
     red = [finding for finding in letter["findings"] if not finding["green"]]
     faults = "; ".join(f"{finding['name']} ({finding['found']})" for finding in red)
     return printable(f"{'ok ' if letter['green'] else 'RED'}  {letter['system']}  {faults}".rstrip())

@@ -183,7 +183,7 @@ def _lab_wheel(wheels: Path, given: Path | None) -> Path:
             clone = assets.shipped(".")
             if not (clone / "pyproject.toml").is_file():
                 raise BadValue("the lab's own wheel is built from a clone: run this in one, or pass --wheel FILE")
-            isolation = ["--no-build-isolation"] if find_spec("hatchling") else []  # otherwise pip downloads it
+            isolation = ["--no-build-isolation"] if find_spec("hatchling") else []  # otherwise pip downloads hatchling
             _pip("wheel", "--no-deps", *isolation, "-w", scratch, clone, what="the lab's own wheel")
             given = next(Path(scratch).glob("lora_lab-*.whl"))
         if not (given.is_file() and given.name.startswith("lora_lab-") and given.suffix == ".whl"):

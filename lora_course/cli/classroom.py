@@ -171,7 +171,7 @@ def class_(file: IO[bytes], as_json: bool) -> None:
 
 
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
-    """Summarize exercises and first-attempt predictions (most missed first), and results; one value's `std` is None."""
+    """Summarize exercises and first-attempt predictions (most missed first), and results; `std` needs two values."""
     guesses = [(r.lesson, guess) for r in receipts for guess in r.ranges]
     checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
     results = _grouped((r.lesson, name, value) for r in receipts for name, value in r.notes.items())

@@ -1,6 +1,6 @@
 """The patients of lesson 07: ten adapters, made in seconds, that fail in ways that people have reported.
 
-Each patient is a damaged copy of a working adapter, or is trained for a few steps with the mistake in place.
+Each patient is a damaged copy of a working adapter, or an adapter that was trained for a few steps with a mistake.
 """
 
 import json
@@ -186,7 +186,7 @@ def header(folder: str | Path, read: str = "") -> Any:
 
 
 def silently(folder: str | Path) -> bool:
-    """Return whether a lenient loader accepts the adapter: one that skips unknown keys and checks no values."""
+    """Return whether the adapter is accepted by a lenient loader, which skips unknown keys and checks no values."""
     try:
         tensors = load_file(Path(folder) / WEIGHTS)
     except SafetensorError:

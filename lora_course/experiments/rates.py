@@ -20,7 +20,7 @@ Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
 def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
-    """Fit a parabola over log2(rate) to the lowest loss and its two neighbors; None if it lacks a neighbor."""
+    """Fit a parabola over log2(rate) to the lowest loss and its two neighbors. If one is missing, return None."""
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     near = rates[at - 1 : at + 2] if 0 < at < len(rates) - 1 else []
@@ -45,7 +45,7 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
 
 
 def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:
-    """Return {(model, task, targets): `times` for LoRA's best rates over full's}; `runs` are those of docs/rates.py."""
+    """Return {(model, task, targets): `times`, LoRA over full fine-tuning}; `runs` are those of docs/rates.py."""
     found = {}
     for comparison in comparisons:
         rows = {row["label"]: row for row in comparison["methods"]}

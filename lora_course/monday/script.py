@@ -16,6 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -48,7 +49,7 @@ DTYPE = torch.bfloat16 if GPU and torch.cuda.is_bf16_supported() else torch.floa
 
 
 def read() -> tuple[list[dict], list[str]]:
-    """Return the distinct rows of the file, shuffled, and the labels; a language model has no labels."""
+    """Return the distinct rows of the file, shuffled, and the labels (none for a language model)."""
     csv.field_size_limit(2**31 - 1)  # allow long texts
     with open(DATA, newline="", encoding="utf-8-sig") as file:
         lines = dropwhile(str.isspace, file)
@@ -80,11 +81,15 @@ def base_model(tokenizer, labels: list[str]):
     """
     torch.manual_seed(SEED)
     options: dict = {"dtype": DTYPE, **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {})}
-    if FOUR_BITS:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE
-        )
     kind = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    if FOUR_BITS:
+        with torch.device("meta"):
+            empty = kind.from_config(AutoConfig.from_pretrained(MODEL))
+        heads = [name for name, _ in empty.named_children() if name != empty.base_model_prefix]
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE,
+            llm_int8_skip_modules=[*heads, ".*pooler"],  # 4-bit weights can't be trained in full
+        )  # fmt: skip
     model, info = kind.from_pretrained(MODEL, output_loading_info=True, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
     body = f"{model.base_model_prefix}."

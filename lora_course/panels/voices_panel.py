@@ -88,11 +88,10 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     def describe(self) -> str:
         """Describe the panel in plain words."""
         files = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in self.sizes.items())
-        live = self.said.get(self.question, {}).get(f"{self.strength:g}")
-        texts = live or said_at(self.stored, self.question, self.strength)
+        asked, strength = self.question, f"{self.strength:g}"
+        texts = self.said.get(asked, {}).get(strength) or said_at(self.stored, asked, self.strength)
         answers = " ".join(f"{name}: {text}" for name, text in texts.items())
-        at = f"At strength {self.strength:g}"
-        return f"One question, {len(self.names)} voices ({files}). {self.question} {at}: {answers}"
+        return f"One question, {len(self.names)} voices ({files}). {asked} At strength {strength}: {answers}"
 
     def _do(self, content: dict[str, Any]) -> None:
         if content["do"] == "stop":

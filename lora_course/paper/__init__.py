@@ -57,12 +57,11 @@ class Table:
 
     def row(self, **where: Cell) -> dict[str, Any]:
         """Return the one row with these values. Raises: NotFound; BadValue if several rows match."""
-        for column in where:
-            self.column(column)
+        columns = {name: self.column(name) for name in where}
         matches = [row for row in self.records() if all(row[column] == value for column, value in where.items())]
         query = ", ".join(f"{column}={value!r}" for column, value in where.items())
         if not matches:
-            values = "; ".join(f"{column}: {_listed(self.column(column))}" for column in where)
+            values = "; ".join(f"{name}: {_listed(column)}" for name, column in columns.items())
             raise NotFound(f"{self.name} has no row with {query}; available: {values}")
         if len(matches) > 1:
             more = [column for column in self.columns if len({row[column] for row in matches}) > 1]
@@ -85,7 +84,7 @@ class Table:
         others = [f"{quantity}: {result}" for quantity, result in self.expected.items()]
         parts = [
             f"**{self.title}** ({self.source}; {self.standing}; {self.seeds})",
-            markdown_table(columns, ([self._cell(column, row) for column in columns] for row in self.records())),
+            markdown_table(columns, ([self.cell(column, row) for column in columns] for row in self.records())),
             *self.notes,
         ]
         for title, sentences in (("What others got", others), ("What does not hold", self.discrepancies)):
@@ -94,7 +93,8 @@ class Table:
 
     _repr_markdown_ = markdown  # the name that IPython looks for
 
-    def _cell(self, column: str, row: Mapping[str, Cell]) -> str:
+    def cell(self, column: str, row: Mapping[str, Cell]) -> str:
+        """Return a value and its spread as printed, such as "90.2 ± 1.0"."""
         value, spread = row[column], row.get(column + SPREAD)
         shown = _figure(value, self.column(column))
         return shown if spread is None else f"{shown} ± {_figure(spread, self.column(column + SPREAD))}"
@@ -128,7 +128,7 @@ def facts(name: str) -> Any:
 
 
 def recomputed(name: str | None = None) -> pd.DataFrame:
-    """List the numbers of one table, or of all, that follow from other numbers: see data/paper/recomputed.yaml."""
+    """List the numbers that follow from others, in one table or in all: see data/paper/recomputed.yaml."""
     entries = [entry for entry in facts("paper/recomputed") if name is None or entry["table"] == table(name).name]
     rows = []
     for entry in entries:

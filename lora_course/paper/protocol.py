@@ -27,11 +27,12 @@ from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.models import architecture_of, config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
-from lora_lab.errors import BadValue, LabError, NotFound, nearest
+from lora_lab.errors import BadValue, Failed, LabError, NotFound, nearest
 from lora_lab.experiments.afterwards import check_installed, missing_packages, score_answers
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.base import Method
+from lora_lab.methods.io import read_config
 from lora_lab.metrics import factor
 from lora_lab.training.generate import Decoding
 from lora_lab.training.models import BUNDLED, load_tokenizer
@@ -170,12 +171,11 @@ def _recipe(
     name: str, row: str, task: str, variant: str, where: Mapping[str, Any], settings: Mapping[str, Given]
 ) -> PaperRecipe:
     """Return a recipe with the results, such as "63.4±1.2", from the row `where` of the paper's table `name`."""
-    entry, results, published = FACTS["tasks"][task], table(name), {}
+    entry, results = FACTS["tasks"][task], table(name)
     model = next(name for name, known in FACTS["models"].items() if known["printed"] == where["model"])
     record = results.row(**where)
-    for metric, column in (PRINTED if task == "e2e" else {entry["metrics"][0]: entry["printed"]}).items():
-        spread = record.get(f"{column}_std")
-        published[metric] = f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
+    columns = PRINTED if task == "e2e" else {entry["metrics"][0]: entry["printed"]}
+    published = {metric: results.cell(column, record).replace(" ", "") for metric, column in columns.items()}
     expected = results.expected.get(entry.get("printed"), "") if row == "LoRA" else ""
     if model == "gpt2-medium":
         expected = "; ".join(f"{metric}: {results.expected[PRINTED[metric]]}" for metric in entry["metrics"])
@@ -330,13 +330,17 @@ def run(
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
     For options, see `lora-lab reproduce --help`; `where` may set `device`, `dtype` and `attention`.
-    Raises: NotFound or BadValue, before training starts.
+    Raises: NotFound or BadValue, before training starts; Failed if no seed succeeds.
     """
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
     if recipe.task == "e2e":
         check_installed()
     if start and not recipe.warm:
         raise BadValue(f"{TITLE.format_map(vars(recipe))} does not start from another adapter: omit start")
+    if prompts and recipe.task != "e2e":
+        raise BadValue(f"{TITLE.format_map(vars(recipe))} generates no texts: omit prompts")
+    if start:
+        read_config(Path(start))  # raises NotFound for any other folder
     name = _task_name(recipe, data)
     loaded = load_task(name, max_length=recipe["max_length"], download=download)
     full = _steps_of(recipe, len(loaded.train))
@@ -353,6 +357,8 @@ def run(
     runs = Sweep(out, size=1, download=download).run(seed_recipes).runs
     count = min(prompts or len(loaded.test), len(loaded.test))
     results = [_seed_result(run, recipe, count, download) for run in runs if run.status in FINISHED]
+    if not results:  # keep the file of an earlier run
+        raise Failed(f"no seed succeeded: {runs[0].error or runs[0].status}")
     result = {
         "recipe": recipe.to_json(), "model_path": model_path, "data": str(data), "steps": steps, "full_steps": full,
         "over_seeds": [_over_seeds(recipe, metric, results) for metric in recipe.metrics],
@@ -374,11 +380,8 @@ def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[
     file = Path(run.adapter) / "answers.json"
     if file.is_file() and (cached := read_json(file)).get("asked") == asked:
         return dict(cached["scores"])
-    own = run.recipe
-    opened = open_adapter(
-        run.adapter, own.task, model=own.model, max_length=own.max_length, download=download, dtype=own.dtype,
-        attention=own.attention, device_name=own.device,
-    )  # fmt: skip
+    own = {"model": run.recipe.model, "attention": run.recipe.attention, "device_name": run.recipe.device}
+    opened = open_adapter(run.adapter, download=download, **own)
     result = score_answers(opened.model, opened.tokenizer, opened.task, count, decoding)
     scores = {name: float(value) for name, value in result.items() if name not in ("kinds", "texts")}
     write_json(file, {"asked": asked, "scores": scores, "kinds": result["kinds"], "texts": result["texts"]})

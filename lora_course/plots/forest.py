@@ -33,7 +33,7 @@ class Effect(NamedTuple):
     holds   the range that must contain the whole interval; its upper end may be infinite
     paper   the published effects in the same unit; empty if the paper has no comparable number
     say     formats a value of this row as it was measured, with its sign
-    over    "below" if smaller measurements are further right
+    over    the word before the limit: "above", or "below" if smaller measurements are further to the right
     quote   the paper's own words, if these are not a number
     open    whether Holm's correction leaves a tested effect undecided, wherever the interval lies
     """

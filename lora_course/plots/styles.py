@@ -11,7 +11,7 @@ from lora_lab.plots import BLUE, Picture, new_axes
 
 
 def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
-    """Draw adapters as rows and voices as columns; frame each column's lowest value (ideally, its own adapter's)."""
+    """Draw adapters as rows and voices as columns; frame each column's lowest value (ideally in its adapter's row)."""
     numbers = pd.DataFrame(table).T
     rows, columns = list(table), list(next(iter(table.values())))
     picture, axes = new_axes(1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows))
@@ -30,7 +30,7 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
     if lost:
         finding = f"Not every voice is most likely under its own adapter: {', '.join(lost)}"
     width = int(15.4 * picture.get_figwidth())  # in characters of this size
-    lines = (finding, "perplexity per token; framed: lowest in its column")
+    lines = (finding, "perplexity per token; in each column, bright means low, and the lowest is framed")
     title = "\n".join(textwrap.fill(line, width) for line in lines)
     picture.set_figheight(picture.get_figheight() + 0.15 * title.count("\n"))
     picture.suptitle(title, fontsize=9, x=0.01, ha="left")

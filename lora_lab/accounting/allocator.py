@@ -34,7 +34,7 @@ def reserved(events: Iterable[tuple[int, int]]) -> int:
                     del pools[small][start]
                     total -= end - start
         elif size == 0:
-            if number in blocks:  # CTRL replaces a buffer in its first step, but `events` may repeat that step
+            if number in blocks:  # the CTRL model replaces a buffer in step 1, but `events` may repeat that step
                 release(*blocks.pop(number))
         else:
             size = -(-size // 512) * 512

@@ -25,7 +25,7 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     A case that cannot be interpolated is traced instead; see `of_estimate`. Raises: see `memory`.
     """
     config = memory.checked(model, method, setup)
-    several = replace(setup, batch=max(2, setup.batch))  # this film has the right peak for one row, too
+    several = replace(setup, batch=max(2, setup.batch))  # a film for several rows has the right peak for one row, too
     try:
         regime = memory.regime_of(config, method, several)
         key = f"film {memory.key_of(method, setup, regime)}"
@@ -56,7 +56,7 @@ def film(step: Fit) -> dict[str, Any]:
         delta = (current - last_bytes).round(3)
         entries = [(c, m, delta[c, m].item()) for c, m in np.argwhere(delta).tolist()]
         if not entries and phase == last_phase:
-            continue  # bytes only moved from one part of the model to another
+            continue  # the bytes only moved from one part of the model to another
         layer = last_layer if (index := layer_of(path)) is None else index
         part = parts.setdefault((phase, block(path)), len(parts))
         change = (part, layer - last_layer, *(number for entry in entries for number in entry))

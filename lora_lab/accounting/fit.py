@@ -129,7 +129,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     if (depth := trace.depth_of(config)) is None:
         raise NoFit("the layers do not repeat, or they form two stacks")
     layers, irregular, period = depth
-    # Trace two depths, one period apart, that end like the model. Check a third. A shallow model has only one depth.
+    # Trace two depths, one period apart, with the model's last layers. Check a third. Trace a shallow model as it is.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
@@ -206,7 +206,7 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
 
 
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: int) -> list[list[int]]:
-    """Return the trainable tensors of a model that has `periods` more periods of layers than the first run.
+    """Return the trainable tensors of a model with `periods` more periods of layers than the first run's model.
 
     The last tensor of each kind also stands for its kind in the added layers.
     """

@@ -1,8 +1,8 @@
 """Emulate, on a machine without a GPU, what GPU kernels save for backward. A trace needs only shapes.
 
 On a GPU, attention is one kernel that saves q, k, v, its output and one logarithm per row, and dropout saves one byte
-per element. CPU kernels save far more when dropout is on: with 4 rows of 1,024 tokens, GPT-2's activations in bf16 take
-9.1 GiB with CPU kernels and 2.1 GiB with GPU kernels.
+per element. With dropout, CPU kernels keep far more for the backward pass: with 4 rows of 1,024 tokens, GPT-2's
+activations in bf16 take 9.1 GiB with CPU kernels and 2.1 GiB with GPU kernels.
 """
 
 import threading
@@ -14,8 +14,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import masking_utils
+from transformers import initialization, masking_utils
 from transformers.integrations import moe
+from transformers.utils import import_utils
 
 from lora_lab.methods import quant
 from lora_lab.methods.quant import Quantized, QuantizedLinear
@@ -38,10 +39,16 @@ def stand_ins(cuda: bool) -> Iterator[None]:
 
     replacements: list[tuple[Any, str, Callable[..., Any]]] = [
         (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
+        (import_utils, "is_fake_tensor", lambda tensor: True),  # also a meta tensor: its values cannot be read
+        (initialization, "trunc_normal_", lambda tensor, **options: tensor),
         (moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)),  # type: ignore[no-untyped-call]
         (quant, "quantize", _codes),
         (QuantizedLinear, "dequantized", _dequantized),
     ]
+    for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
+        # A mask that a model makes itself has no padding, but without data, transformers cannot see that.
+        ignore = getattr(masking_utils, name)
+        replacements.append((masking_utils, name, lambda padding_mask, *sizes, ignore=ignore: ignore(None, *sizes)))
     if cuda:
         replacements += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
     with _ONE_THREAD, ExitStack() as stack:

@@ -266,9 +266,9 @@ def with_optimizer(passes: Estimate, trained: Sequence[Sequence[int]], rank: int
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
-    """Return the range of batches and lengths that run the same operations. Raises: NoFit for very short rows."""
+    """Return the range of batch sizes and lengths with the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
-        raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
+        raise NoFit(f"steps with rows of fewer than {SHORT} tokens are traced, not interpolated")
     prompt, limit = positions_of(method, config), longest(config, method)
     edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length on, a mask is needed
     ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit] if limit else [])

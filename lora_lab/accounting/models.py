@@ -1,4 +1,4 @@
-"""Describe a model's dimensions and modules from the model that transformers builds, without any weights.
+"""Read a model's dimensions and modules from a copy that transformers builds without weights.
 
     config.json  ->  the model on torch's "meta" device (shapes, no data)  ->  Architecture
 
@@ -137,11 +137,6 @@ def zoo() -> dict[str, dict[str, Any]]:
     return read_json(ZOO_MODULES.with_name("zoo.json"))
 
 
-def zoo_names() -> list[str]:
-    """Return the names of the models in the zoo."""
-    return list(zoo())
-
-
 @cache
 def _shipped(name: str) -> Architecture:
     """Read what `docs/zoo.py` wrote: modules as [first layer, number of equal layers, rows with # for the index]."""
@@ -231,9 +226,6 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
         return str(model.get("model_type", "this model"))
     path = Path(model)
     return path.parent.name if path.name == "config.json" else path.name
-
-
-# The functions below import torch.
 
 
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None, name: str = "") -> nn.Module:

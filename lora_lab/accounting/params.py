@@ -78,11 +78,12 @@ class ParameterCount:
 def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str]:
     experts = sum(row.trained for row in rows if ".experts.*." in row.name)
     stored = "transformers 5 stores a layer's experts in one tensor, which this lab does not adapt"
+    peft = "PEFT 0.21 adapts the tensor of some model types, such as Mixtral, and counts more"
     if experts and method.name in ("lora", "ia3"):
         counted = f"{experts:,} of these parameters are in experts, counted as one adapter per expert"
-        yield f"{counted}: {stored}; PEFT 0.21 adapts the whole tensor and counts more"
+        yield f"{counted}: {stored}; {peft}"
     elif a.experts and ALL_LINEAR in method.settings().get("targets", ()):
-        yield f"all-linear leaves out experts and routers: {stored}; PEFT 0.21 adapts both and counts more"
+        yield f"all-linear leaves out experts and routers: {stored}; {peft}"
     if method.name == "full":
         yield "the size of the adapter file leaves out its header, which takes about 100 bytes per tensor"
 
@@ -201,7 +202,7 @@ def _file_shapes(method: LoRA, placements: Sequence[Placement], a: Architecture)
 
 
 def safetensors_bytes(tensors: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> int:
-    """Return the size of a safetensors file with these fp32 tensors: 8 bytes of length, the header, and the data.
+    """Return the size of a safetensors file with these fp32 tensors: 8 bytes, the header, and the data.
 
     The header is JSON with each tensor's dtype, shape and offsets, sorted by name and padded to a multiple of 8 bytes.
     """

@@ -17,8 +17,7 @@ OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
 SHARDED = {  # the categories that each kind of sharding splits
     "zero1": ("optimizer",),
     "zero2": ("optimizer", "gradients"),
-    "zero3": ("optimizer", "gradients", "weights"),
-    "fsdp": ("optimizer", "gradients", "weights"),
+    **dict.fromkeys(("zero3", "fsdp"), ("optimizer", "gradients", "weights")),
 }
 KNOWN = {
     "dtype": tuple(BYTES),

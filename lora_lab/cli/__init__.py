@@ -23,7 +23,7 @@ from lora_lab.cli.compare import compare
 from lora_lab.cli.options import RECIPE, recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.errors import Failed, LabError, LabWarning, shortened
+from lora_lab.errors import BadValue, Failed, LabError, LabWarning, shortened
 
 RECORDED = {"task", "max_length", "text_column", "label_column", "dtype"}  # `evaluate` takes them from the run's record
 
@@ -39,6 +39,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end with the command
     try:
+        for word in sys.argv:  # fail now, not after a training run whose record can't be written
+            if word.encode(errors="replace").decode() != word:
+                raise BadValue(f"'{word}' is not valid UTF-8: rename this file or folder")
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except (KeyboardInterrupt, click.Abort):
         say("stopped")

@@ -49,9 +49,7 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
 @click.argument("adapter")
 @click.option("--base", default=None, help="The base model; by default, the model that the adapter names.")
 @click.option("--out", required=True, help="Output folder: new, empty, or written by an earlier merge.")
-@click.option(
-    "--dtype", default=None, help="fp32, bf16 or fp16 (by default, the base's dtype), or nf4 for a 4-bit base."
-)
+@click.option("--dtype", default=None, help="fp32, bf16 or fp16 (default: the base's dtype), or nf4 for a 4-bit base.")
 @DOWNLOAD
 @JSON
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:

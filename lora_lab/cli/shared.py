@@ -1,7 +1,6 @@
 """Options and output functions that commands share."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +27,7 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 def say(message: str) -> None:
     """Print a message on stderr; stdout is for the answer."""
-    print(printable(message, "\n"), file=sys.stderr, flush=True)
+    click.echo(printable(message, "\n"), err=True)  # `print` would use stdout if stderr is closed
 
 
 def tell(answer: dict[str, Any] | str) -> None:

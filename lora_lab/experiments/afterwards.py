@@ -122,7 +122,7 @@ def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> di
     """
     check_installed()
     sacrebleu, nist = import_module("sacrebleu"), import_module("nltk.translate.nist_score")
-    streams = [list(stream) for stream in zip_longest(*references)]  # first references, second ones, ...; or None
+    streams = [list(stream) for stream in zip_longest(*references)]  # first references, second ones, ...; None: missing
     scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
     pairs = zip(references, texts, strict=True)
     closest = [scorer.score_multi(list(own), text)["rougeL"].fmeasure for own, text in pairs]

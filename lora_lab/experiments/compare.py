@@ -58,7 +58,7 @@ NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised if a cos
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 TIMED, WARM = 8, 2  # steps to time, and how many of these are warmup
 FEWEST = 10  # steps; fewer make a comparison meaningless
-SAFE = 0.8  # fraction of the time to plan for, since smaller packs and rare shapes are slower
+SAFE = 0.8  # plan for this fraction of the time, since smaller packs and rare shapes are slower
 FEW = 4  # prompts for timing generation
 
 
@@ -133,9 +133,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab compare --json` prints."""
-        against = [self.verdicts.get(row["label"], {}) for row in self.rows]
-        judged = [{opponent: verdict.to_json() for opponent, verdict in own.items()} for own in against]
-        return {**self.about, "methods": [{**row, "against": j} for row, j in zip(self.rows, judged, strict=True)]}
+        judged = {name: {who: verdict.to_json() for who, verdict in own.items()} for name, own in self.verdicts.items()}
+        return {**self.about, "methods": [{**row, "against": judged.get(row["label"], {})} for row in self.rows]}
 
 
 def compare(
@@ -337,7 +336,7 @@ def steps_within(
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-    `step` is the time of a run's step in a pack of the size used for tuning; a few real steps per method are timed.
+    `step` is the time per step and run in a pack as large as those of tuning, measured on a few real steps.
     """
     if not is_number(minutes) or not 0 < minutes < 1e6:
         raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -12,7 +13,7 @@ from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, check_fields
-from lora_lab.training.tasks import TASKS
+from lora_lab.training.tasks import TASKS, task_of
 
 Values = Sequence[Any] | Any
 MAX_VALUES = 1_000  # maximum number of values on one axis
@@ -100,14 +101,16 @@ def share(recipes: Sequence[Recipe], part: str) -> list[Recipe]:
 
 def check(recipes: Iterable[Recipe]) -> None:
     """Count the parameters of each recipe, if possible. Raises: BadValue or NotFound for an impossible recipe."""
+    known = {name: len(task.labels) or None for name, task in TASKS.items()}  # numbers of classes
     for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
+        if recipe.task not in known:
+            with suppress(LabError):  # on a cluster, the workers may have a file that this machine lacks
+                known[recipe.task] = task_of(recipe).num_labels
         try:
-            labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None
-            if architecture_of(recipe.model).task == "encoder":
-                labels = labels or 2  # a file's number of classes is unknown until it is read
+            fewest = 2 if architecture_of(recipe.model).task == "encoder" else None
         except LabError:
             continue  # no local config, or a model family that cannot be counted
-        params(recipe.model, recipe.method, labels)
+        params(recipe.model, recipe.method, known.get(recipe.task) or fewest)
 
 
 def numbers(name: str, text: str, kind: type) -> list[Any]:

@@ -58,7 +58,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     pairs, equal = dict[tuple[str, str], Pair](), dict[tuple[str, str], list[float]]()
     for a, b in combinations(scores, 2):
         pair = pairs[a, b] = Pair(scores[a].astype(float), scores[b].astype(float))
-        turned = pairs[b, a] = copy(pair)  # shares what `Pair` has computed, which takes most of the time
+        turned = pairs[b, a] = copy(pair)  # reuses what `Pair` has computed: this computation takes most of the time
         turned.difference = -pair.difference
         equal[a, b] = equal[b, a] = [pair.p_equivalence(margin) for margin in margins]
     for rival, own in entries.items():
@@ -152,8 +152,7 @@ def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     tried = [(run.get("lr"), run.get("validation")) for run in row.get("tried") or ()]
     return {
         **{key: row.get(key) for key in kept},
-        "name": label,
-        **{"each": [round(value, 3) for value in values], "mean": round(mean, 3)},
+        **{"name": label, "each": [round(value, 3) for value in values], "mean": round(mean, 3)},
         **({"low": round(low, 3), "high": round(high, 3)} if low is not None and high is not None else {}),
         "trained": (row.get("trainable") or 0) + (row.get("head") or 0),
         "head": bool(row.get("head")),

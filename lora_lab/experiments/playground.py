@@ -3,8 +3,8 @@
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
 
 `load` reads the file that `python docs/playground.py` writes. Rates, ranks and alphas are chosen on the validation
-rows, so the map and the file omit test metrics. Means and the differences that chance may explain are computed here,
-never in the browser.
+rows, so the map and the file omit test metrics. The means, and how large a difference chance may explain, are
+computed here, never in the browser.
 """
 
 import gzip
@@ -91,7 +91,7 @@ class Playground:
         return _kinds(records).get(_kind(self.recipe), [])
 
     def plus(self, records: Iterable[Record]) -> "Playground":
-        """Return the playground with those runs of the records that belong on its map."""
+        """Add the runs of the records that belong on this map, and return the new playground."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine metric and provenance
             return gathered(same) or self
@@ -102,7 +102,7 @@ class Playground:
 
 
 def curve(losses: Sequence[float], steps: int) -> list[float]:
-    """Reduce a loss curve to at most `POINTS` means of ceil(steps / POINTS) losses; the last may average fewer."""
+    """Reduce a loss curve to at most `POINTS` averages of ceil(steps / POINTS) losses each; the last may have fewer."""
     width = math.ceil(steps / POINTS)
     return [fmean(losses[start : start + width]) for start in range(0, len(losses), width)]
 
@@ -120,7 +120,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
     """Yield (student's subfolder, record) for every run whose file isn't in `skip`. Raises: see `read`."""
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
-    seen = set[int]()  # a student's run counts once, even if there are a zip file and its unpacked folder
+    seen = set[int]()  # a student's run counts once, even if a zip file and its unpacked folder are both there
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0].removesuffix(".zip")
         for record in results.records(store, skip, strict=True):
@@ -175,8 +175,7 @@ def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] =
         learned = last is None or last.get("loss", start) < before - LEARNED
         losses = curve(record["history"]["loss"], recipe["steps"])
         value = last.get(metric) if last and record["status"] != "failed" else None
-        dtype = dtype_of(record["environment"])
-        cell, seed = cell_of(recipe), recipe["seed"]
+        cell, seed, dtype = cell_of(recipe), recipe["seed"], dtype_of(record["environment"])
         results[who, cell, seed] = Result(cell, seed, record["status"], learned, losses, value, dtype, who)
     return tuple(results.values())
 
@@ -261,8 +260,8 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
     """Divide the axis of rates into columns; return (start, width, labels, the column of each rate).
 
-    Column n is centered at the rate 2^(start + n width). The width is the median step between rates in a row, rounded
-    to half octaves, then halved until no two of these share a column. A label is a column's center or most common rate.
+    Column n is centered at the rate 2^(start + n width). The width is the median step between a row's rates, rounded
+    to half octaves, then halved until no two of a row share a column. A label is a column's center or most common rate.
     """
     rates = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
@@ -305,7 +304,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
 
 
 def _line(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
-    """Return the best line: column `at - slope * log2(y)` in row y; `rows` are columns and means, {y: (2, rates)}."""
+    """Return the best line: column `at - slope * log2(y)` in row y; `rows` is {y: [columns, means]}."""
     shifts = {y: slope * math.log2(y) for y in rows}
     low = min(columns[0] + shifts[y] for y, (columns, _) in rows.items())
     high = max(columns[-1] + shifts[y] for y, (columns, _) in rows.items())
@@ -320,7 +319,7 @@ def _line(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
 
 
 def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
-    """Return how much the metric changes with the rate along one row, and with rank or alpha, each at its best rate."""
+    """Return how much the metric changes along a row of rates, and how a row's best value varies with rank or alpha."""
     moves, defaults = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))

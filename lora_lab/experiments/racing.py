@@ -4,7 +4,7 @@
     -> choose the best mean on validation -> score it, and all within one standard error of it, on the test rows
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
-each step, so their training losses are paired. On new rows, training loss is as good a measure as validation loss.
+each step, so their training losses are paired. On rows not seen before, training loss is as good as validation loss.
 The thresholds come from benchmarks/early_exit.py. Source: the racing of Maron and Moore 1994, which we have not read.
 """
 
@@ -38,7 +38,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
     curves    each configuration's training losses in nats, (seeds, at least `step`); all have the same seeds
 
-    From halfway on, compare the means of the last 25 losses every 10 steps. The start is the mean of the first ten
+    From halfway on, compare the means of the last 25 losses every 10 steps. Let the start be the mean of the first ten
     losses. Once the lowest mean is `LED` below the start, a configuration stops in two cases: its mean is within `FLAT`
     of the start, or it exceeds the lowest mean by more than `GAP` and by more than `WAY` times (start - lowest mean).
     """
@@ -133,7 +133,7 @@ class Race:
     def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
         """Return what `lora-lab sweep --choose` adds to its JSON.
 
-        `behind` in `stopped` is a leading run's hash; `saved` is the saving over training and scoring all runs.
+        `behind` in `stopped` is a leading run's hash; `saved` is the saving compared to training and scoring all runs.
         """
         chosen, *rivals = [_summary(group) for group in self.finalists(store, runs)] or [{}]
         stopped = []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
-from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task, task_of
+from lora_lab.training.tasks import TASKS, Task, check_unchanged, fingerprints_in, load_task, task_of
 
 SETTINGS = [f.name for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")]
 FREE = ("seed", "subset", "start", "attention", "task")  # the only settings in which runs scored together may differ
@@ -36,8 +36,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     `run_dtype` is the dtype that the run used. Each option of a method is a column.
     """
     recipe, method = record["recipe"], record["recipe"]["method"]
-    validated = record["history"]["validation"]
-    last = validated[-1] if validated else {}
+    last = (record["history"]["validation"] or [{}])[-1]
     options = {name: _plain(value) for name, value in method.items() if name != "name"}
     return {
         **{name: recipe.get(name, 0) if name in LATER else recipe[name] for name in SETTINGS},
@@ -175,7 +174,7 @@ def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
 
 
 def unlike(runs: Iterable[Run]) -> str:
-    """Apply `mixed_dtypes` to runs whose recipes ask for the same dtype; those of full fine-tuning ask for another."""
+    """Apply `mixed_dtypes` to each group of runs that ask for one dtype; full fine-tuning asks for another dtype."""
     groups: dict[Any, list[str | None]] = {}
     for run in runs:
         key = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
@@ -239,8 +238,9 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
     """Merge all stores in one or more folders, and in the zip files inside them, into one store.
 
     If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
-    without runs. If runs used different versions of a data file, keep only those with the target store's version
-    or, if it has none, the most common version. Warn if runs of one recipe were trained in different dtypes.
+    without runs. If runs used different versions of a data file, a model folder or `start`, keep only those with the
+    target store's version or, if it has none, the most common version. Warn if runs of one recipe were trained in
+    different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, taken, repeated = Store(into), 0, 0
@@ -265,16 +265,15 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
                 runs[str(file)] = source.files / file.stem, source.read(file.stem)
             except LabError as error:
                 unreadable[str(file)] = str(error)
-    found = [(run.recipe.task, run.environment) for _, run in runs.values()]
-    held = [(record["recipe"].get("task"), record.get("environment") or {}) for record in records(store.folder)]
+    found = [fingerprints_in(run.recipe.settings(), run.environment) for _, run in runs.values()]
+    held = [fingerprints_in(r["recipe"], r.get("environment") or {}) for r in records(store.folder)]
     fingerprints = dict[str, str]()
     for group in (found, held):  # each file's most common fingerprint; the target store's take precedence
-        counts = Counter((task, environment["data"]) for task, environment in group if environment.get("data"))
-        fingerprints |= {task: data for (task, data), _ in reversed(counts.most_common())}
+        fingerprints |= dict(pair for pair, _ in reversed(Counter(chain(*group)).most_common()))
     for name, (files, run) in runs.items():
-        task, data, stored = run.recipe.task, run.environment.get("data"), store.find(run.recipe)
-        if data and fingerprints[task] != data:
-            reason = f"its data file {task} differs from that of the other runs"
+        stored, own = store.find(run.recipe), fingerprints_in(run.recipe.settings(), run.environment)
+        if differ := [file for file, fingerprint in own if fingerprints[file] != fingerprint]:
+            reason = f"{differ[0]}, which it used, differs from that of the other runs"
             unreadable[name] = f"{reason}: collect it into another folder"
         elif stored and (stored.status in FINISHED or run.status not in FINISHED):
             repeated += 1

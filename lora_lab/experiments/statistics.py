@@ -10,9 +10,9 @@ Simpler methods fail. A bootstrap over 3 seeds finds a difference between equal 
 the same sign, which happens 25% of the time if the variation between seeds dominates. A t-test with Satterthwaite's
 degrees of freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
-The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, the
-fraction of rows that disagree is at least the margin; if fewer rows disagree, equivalence is tested with a
-proportionally larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5
+The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference equals the margin,
+at least that fraction of the rows must disagree. If fewer rows disagree, equivalence is tested with a proportionally
+larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5
 points, but 240 rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin.
 With one run per method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses
 only V_R.
@@ -209,7 +209,7 @@ class Pair:
         self._needed = dict[tuple[float, int], tuple[int | None, int | None]]()  # the same for `b` against `a`
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """For `more` new seeds, return variances of the mean difference and degrees of freedom, (runs + 1,) each."""
+        """With `more` new seeds, return the mean difference's variances and degrees of freedom, both (runs + 1,)."""
         of_seeds = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
         of_rows = self.row / rows + (self.unit / rows) ** 2
         return np.append(of_seeds, of_rows), np.append(self.freedom + more, max(rows - 1, 1))
@@ -248,7 +248,7 @@ class Pair:
         A new difference is normally distributed around the estimate. It is undecided if its interval includes 0 and is
         not inside the margin. Estimated variances follow chi-squared, so the result averages twenty values of each.
         """
-        if (size := (rows, more, level)) not in self._widths:  # many margins ask for the same size
+        if (size := (rows, more, level)) not in self._widths:  # cached, since many margins need the same widths
             variance, freedom = self.parts(rows, more)
             chi_squared = 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES)
             estimated = variance[:, None] * chi_squared / freedom[:, None]  # (sources, 20)

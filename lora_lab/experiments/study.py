@@ -42,7 +42,7 @@ class Study:
         cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
         margin: float = MARGIN, **fields: Any,
     ) -> Self:  # fmt: skip
-        """Make a group for each `Method`, string such as "lora:rank=4", or mapping {"method": one of these, **fields}.
+        """Make a group for each entry: a `Method`, text such as "lora:rank=4", or {"method": one of these, **fields}.
 
         seeds     number of seeds, or the seeds themselves
         fields    recipe fields that all groups share; `validations` defaults to 0
@@ -78,7 +78,7 @@ class Study:
         return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
-        """Return {name: verdict} for {name: (label, label)}, on seeds both groups finished, with Holm's correction."""
+        """Return Holm-corrected {name: verdict} for {name: (label, label)}, from seeds that both groups finished."""
         sides = {}
         for name, (first, second, *_) in pairs.items():
             a, b = self.groups[first], self.groups[second]
@@ -111,7 +111,7 @@ def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
         raise BadValue("name at least one method to compare, for example lora,full")
     for name in (names := [label(method) for method in methods]):  # a label shows only six digits
         if names.count(name) > 1:
-            raise BadValue(f"{name} is named twice: name each method once, or with settings that differ more")
+            raise BadValue(f"{name} is named twice: name each method once, or use settings that differ more")
     return methods
 
 

@@ -103,7 +103,7 @@ def sweep(
     if isinstance(what, Grid):
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
     elif fields:
-        raise BadValue(f"{', '.join(fields)} applies only to a grid; these recipes already have their own values")
+        raise BadValue(f"only a grid takes {', '.join(fields)}; these recipes already have their own values")
     recipes = list(what) if isinstance(what, Iterable) else [what]
     if not all(isinstance(recipe, Recipe) for recipe in recipes):
         raise BadValue(f"pass a Grid, a Recipe or a list of recipes, not {what!r}")
@@ -187,12 +187,13 @@ class Sweep:
         """Return {hash: run} of stored runs that need no training. Raises: Changed if the data or model has changed."""
         self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        own = any(self._fingerprints.values())  # own files: check all runs; new seeds mustn't join runs on old files
+        own = any(self._fingerprints.values())  # own files: check all runs, since runs on old and new files mustn't mix
         for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
+            scorable = self.client is None and (self._store.adapter_folder(run.recipe) / CONFIG).is_file()
             if (
                 run.status in FINISHED
                 or (run.status == "failed" and not self.again)
-                or (run.status == UNSCORED and (self._store.adapter_folder(run.recipe) / CONFIG).is_file())
+                or (run.status == UNSCORED and scorable)  # a cluster's workers have no store, so they train it again
                 or (run.status == BEHIND and self._race and run.environment.get(BEHIND) in hashes)
             ):
                 check_unchanged(run.recipe, run.environment, self._fingerprints)
@@ -216,12 +217,11 @@ class Sweep:
             for step in sorted(set(steps.values()), reverse=True)
             for group in packs([r for r in left if steps[r] == step], size=self.size, room=self.room)
         ]
-        if self.client is not None:
-            self._train_on_cluster(groups)
-            return [len(group) for group in groups]
         if self._race:
             self._race.pauses = pause and len(groups) > 1
-        for group in groups:
+        if self.client is not None:
+            self._train_on_cluster(groups)
+        for group in groups if self.client is None else ():
             with training_lock(self._stop):
                 if not self._stop.is_set():
                     self._train_pack(group, {paths[recipe] for recipe in group if recipe in paths})
@@ -378,7 +378,7 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs with at most `size` runs each (None: chosen automatically).
 
-    Sizes are similar. If `size` allows, all but the last are multiples of the number of parts that train at once.
+    Sizes are similar and, if `size` allows, multiples of the number of parts that train at once, except for the last.
     """
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []
@@ -411,6 +411,6 @@ def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
         fitting = bisect_right(range(1, MOST + 1), free, key=bytes_of)
     except LabError:
         return min(UNKNOWN, len(group))
-    typical = first.batch * max(16, need.setup.seq // 2)  # rows are truncated to seq, and on average half as long
+    typical = first.batch * max(16, need.setup.seq // 2)  # rows have at most seq tokens, and on average half as many
     cheaper = max(LEAST, ceil(TOKENS * len(cut(MOST, "cpu")) / typical)) if need.setup.device == "cpu" else MOST
     return max(1, min(MOST, len(group), fitting, cheaper))

@@ -64,7 +64,8 @@ def in_processes(
                     child.terminate()
                 raise
     except BrokenProcessPool:
-        raise Failed("a process was killed, perhaps because memory ran out: repeat with 1 worker to resume") from None
+        why = 'memory ran out, or your script lacks `if __name__ == "__main__":`'
+        raise Failed(f"a process was killed, perhaps because {why}: repeat with 1 worker to resume") from None
     finally:
         messages.put(None)
         printer.join()

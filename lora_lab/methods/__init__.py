@@ -21,16 +21,13 @@ def method_from(settings: Mapping[str, Any]) -> Method:
 
     Raises: BadValue for an unknown method or option, or an invalid value.
     """
-    options = dict(settings)
-    name = str(options.pop("name", ""))
-    if name not in REGISTRY:
+    name = str(settings.get("name", ""))
+    if not (cls := REGISTRY.get(name)):
         raise BadValue(f"unknown method '{name}'; known: {nearest(name, REGISTRY)}")
-    cls = REGISTRY[name]
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for option, value in list(options.items()):
-        if option in cls.retired and value == cls.retired[option]:
-            del options[option]
-        elif option not in names:
+    options = {k: v for k, v in settings.items() if k != "name" and (k, v) not in cls.retired.items()}
+    for option in options:
+        if option not in names:
             hint = f"nearest: {nearest(option, names)}" if names else "it has none"
             raise BadValue(f"{cls.name} has no option '{option}'; {hint}")
     return cls(**options)  # type: ignore[call-arg]  # options differ by method

@@ -372,10 +372,11 @@ def adapter_parameters(model: nn.Module) -> set[int]:
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Yield the path, name and value of each trainable parameter outside the heads. Yield shared parameters once."""
-    seen = set[int]()
-    for path, part in adapter_layers(model):
-        for name, p in () if part.head else own_parameters(part):
-            if p.requires_grad and id(p) not in seen:
+    seen = {id(p) for _, head in heads_of(model) for p in head.parameters()}
+    adapters: list[tuple[str, Any]] = [(path, own_parameters(part)) for path, part in adapter_layers(model)]
+    for path, named in [*adapters, *((path, module._parameters.items()) for path, module in model.named_modules())]:
+        for name, p in named:
+            if p is not None and p.requires_grad and id(p) not in seen:
                 seen.add(id(p))
                 yield path, name, p
 

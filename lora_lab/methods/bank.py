@@ -249,7 +249,7 @@ class BankLayer(AdapterLayer):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         used: Any = self.choice.used if self.enabled else None
         names = self.adapted.keys() & set(used) if isinstance(used, tuple) else set[Name]()
-        if not names:  # a tuple whose adapters don't change this layer is not a key either
+        if not names:  # one name for all rows; or a tuple, which is not a key, so `get` returns the base layer
             return self.adapted.get(used, self.base_layer)(x, *args, **kwargs)  # type: ignore[no-any-return]
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
+from inspect import formatannotation
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -161,16 +162,12 @@ class Method:
                 path = attach.plain_path(name.rpartition(".")[0])
                 raise BadValue(f"{path} is offloaded, where no adapter can train: load it, or choose other targets")
         heads, parts = Counter[str](), Counter[str]()
-        quantized = sum(layer.numbers for layer in attach.quantized_layers(model))  # as if they weren't quantized
-        total = quantized + sum(p.numel() for p in model.parameters())
+        quantized = sum(layer.numbers for layer in attach.quantized_layers(model))  # weights, not bytes
         for name, p in [(name, p) for name, head in attach.heads_of(model) for p in head.parameters()]:
             heads[name] += p.numel() if p.requires_grad else 0
-        if self.trains_base:
-            parts["every weight"] = total - heads.total()
-        else:
-            total -= heads.total()
+        total = quantized + sum(p.numel() for p in model.parameters()) - (0 if self.trains_base else heads.total())
         for path, _, p in () if placements else attach.parameters_of_parts(model):
-            parts[attach.plain_path(path)] += p.numel()
+            parts["every weight" if self.trains_base else attach.plain_path(path)] += p.numel()
         report = Report(self, placements, tuple((+heads).items()), total, fingerprint, tuple(parts.items()))
         model.lora_lab_report = report  # type: ignore[assignment]
         return report
@@ -207,6 +204,9 @@ M = TypeVar("M", bound=Method)
 
 def register(method: type[M]) -> type[M]:
     """Register a method for the command line, recipes and files. This function is a class decorator."""
+    for option in fields(method):  # type: ignore[arg-type]
+        if not isinstance(option.type, str):  # the method's file doesn't import annotations from __future__
+            option.type = formatannotation(option.type)  # type: ignore[assignment]
     REGISTRY[method.name] = method
     return method
 

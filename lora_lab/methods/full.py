@@ -7,8 +7,7 @@ The probe is a logistic regression on the features of a frozen model (Alain & Be
 
 The features z (d,) are the mean of the last hidden state over a text's tokens, and the minimization standardizes them
 to mean 0 and standard deviation 1. W (classes, d) and b (classes) start at zero. This loss has a single minimum, which
-scikit-learn finds (`training/member.py`) without a learning rate, steps or a seed. The gain of another method over this
-baseline shows how much changing the model helps.
+scikit-learn finds (`training/member.py`). The gain of another method over it shows how much changing the model helps.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Probe(Method):
         kind, config = type(model).__name__, getattr(model, "config", None)
         if any(word in kind for word in NOT_OF_A_TEXT):
             advice = "use load_model(name, num_labels=2), or train another method, such as BitFit()"
-            raise BadValue(f"the probe predicts one class per text, which a {kind} cannot: {advice}")
+            raise BadValue(f"the probe predicts one class per text, which a {kind} cannot do: {advice}")
         heads = [(name, head) for name, head in attach.heads_of(model) if name != "qa_outputs"]  # it predicts spans
         if not heads or config is None:
             raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import asdict, dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from lora_lab.methods.merge import MergeReport, disabled, rounding_of
 from lora_lab.methods.peft import values_by_pattern
 from lora_lab.methods.targets import HEADS, PREFIX
 
-HIGH_RANK, LOW_SCALING = 32, 1 / 8  # reached by PEFT's default alpha of 8 at rank 64, not by QLoRA's deliberate 16 / 64
+HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 gives 1/8 at rank 64; QLoRA deliberately uses 16 / 64
 HALF = (torch.float16, torch.bfloat16)
-SMALL = 30  # RMS of B in units of the smallest number; below it, the rounding error (RMS 1 / sqrt(12)) exceeds 1%
+SMALL = 30  # RMS of B in units of the smallest number; below 30, the rounding error (RMS 1 / sqrt(12)) exceeds 1%
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
 PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
@@ -251,13 +252,15 @@ def answer_of(model: nn.Module) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     config: Any = model.config
     ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(next(model.parameters()).device)
-    inputs = {"input_ids": ids}
+    inputs: dict[str, Any] = {"input_ids": ids}
     if getattr(config, "is_encoder_decoder", False):
         eos = config.eos_token_id
         if isinstance(eos, int):  # the classifiers of BART and T5 need exactly one EOS token per row
             ids = torch.where(ids == eos, (eos + 1) % config.vocab_size, ids)
             ids[:, -1] = eos
         inputs = {"input_ids": ids, "decoder_input_ids": ids}
+    if "use_cache" in signature(model.forward).parameters:
+        inputs["use_cache"] = False  # RWKV changes its cache in place, which prevents gradients
     output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # for question answering, the start logits
     return output.float()
 

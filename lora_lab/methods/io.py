@@ -178,7 +178,7 @@ def _load(model: nn.Module, file: AdapterFile, method: Method, *, with_head: boo
 
 
 def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
-    """Return the adapter file in the folder `path`, and its method for a plain `model`. Raises: see `load_adapter`."""
+    """Return the adapter file in `path`, and the method to attach to a plain `model`. Raises: see `load_adapter`."""
     attach.refuse_adapted(model)
     file = AdapterFile(path)
     config = file.config
@@ -317,7 +317,7 @@ class AdapterFile(dict[str, Tensor]):
             if MOST + self.size // 64 < length <= self.size:  # parsing takes several times a header's size in memory
                 raise refused(f"its header of {length:,} bytes is too long", "damaged file")
             try:
-                # Reading a mapped file that was truncated meanwhile kills the process, but large files must be mapped.
+                # If a mapped file is truncated while it is read, the process is killed, but large files must be mapped.
                 with safe_open(weights, "pt", backend="pread" if self.size < LARGE else "mmap") as file:
                     self.dtypes = {key: str(file.get_slice(key).get_dtype()) for key in file.keys()}
                     self.update({key: file.get_tensor(key) for key in self.dtypes})
@@ -334,7 +334,7 @@ class AdapterFile(dict[str, Tensor]):
         """Check, one chunk at a time, that all tensors hold only finite floating-point values. Raises: Refused."""
         for key, dtype in self.dtypes.items():
             subject = f"the adapter in {self.path}: {key}"
-            if dtype not in FLOATS and not key.endswith(".num_batches_tracked"):  # which batch norm counts
+            if dtype not in FLOATS and not key.endswith(".num_batches_tracked"):  # batch norm's integer counter
                 raise Refused(f"{subject} has dtype {dtype}, not one of {', '.join(FLOATS)}", "not floating-point")
             if not all(chunk.isfinite().all() for chunk in self[key].flatten().split(1 << 18)):
                 raise Refused(f"{subject} has NaN or infinite values", "NaN or infinity")

@@ -174,7 +174,7 @@ class LoRA(Method):
         sites = attach.sites_of(model)
         modules = peft.matched(config, sites)
         tied = (s.module for s in sites if s.module in modules and (s.kind == "embedding" or s.role == "head"))
-        if config.get("ensure_weight_tying") and (name := next(tied, "")):  # without effect on other layers
+        if config.get("ensure_weight_tying") and (name := next(tied, "")):  # the option has no effect on other layers
             message = f"the adapter was trained with ensure_weight_tying=True, which may have tied {name}'s adapter"
             raise BadValue(f"{message} to another layer's: lora_lab cannot tie adapters, so merge it in PEFT first")
         rank, alpha = (peft.required(config, key) for key in ("r", "lora_alpha"))

@@ -84,10 +84,10 @@ class DoRALinear(LoRALinear):
 
     @torch.no_grad()
     def row_norms(self, weight: Tensor) -> Tensor:
-        """Return the norm of each row of W + s B A as an fp32 tensor (out,)."""
+        """Return the norm of each row of W + s B A, at least 1e-12 (for rows of zeros), as an fp32 tensor (out,)."""
         total = weight.to(torch.float32, copy=True)
         # Add in place, since autocast would compute a new tensor in half precision.
-        return total.addmm_(self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
+        return total.addmm_(self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1).clamp(min=1e-12)
 
     def delta_weight(self) -> Tensor:
         """Return the update W' - W as an fp32 tensor (out, in)."""

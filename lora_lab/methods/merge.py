@@ -4,7 +4,7 @@
     unmerge:          restores the original layers, bit for bit
     merge_for_good:   discards the original layers and leaves a plain transformers model
     rounding / update = ||W' - stored|| / ||W' - W||      # W' is in fp32, and `stored` is W' rounded to W's dtype
-    lost                                                  # is the number of values that should change but do not
+    lost                                                  # the number of values that should change but do not
 
 bf16 has 8 bits of precision: the number after 1 is 1.0078, so an update of 0.003 to a weight of 1 is lost.
 """
@@ -62,7 +62,7 @@ class MergeReport:
     rounded       The effect of rounding on each merged tensor, in the model's order.
     untied        Layers that shared their weight with another layer and now have a weight of their own.
     dequantised   Layers that were quantized before the merge and are not quantized now.
-    added_bytes   The bytes that untying, dequantizing and converting to fp32 add to the model's weights.
+    added_bytes   The bytes added to the model's weights by untying, dequantizing and converting to fp32.
     heads         The effect of rounding on trained heads in `merge_for_good`, where `update` is the whole tensor.
     """
 
@@ -143,7 +143,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
-            # An untied checkpoint needs a copy per layer. Four BART layers share a weight, and two BERT layers a bias.
+            # An untied checkpoint needs a copy per layer. Four layers of BART share a weight; two of BERT share a bias.
             if p is not None and id(p) in seen:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))
@@ -256,7 +256,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             raise BadValue(f"cannot merge: the weight of {path} is offloaded; load the whole base into memory first")
         if "forward" in vars(parts[0].base_layer) and not hasattr(parts[0].base_layer, "_hf_hook"):
             why = "has a forward function of its own, which keeps the old weight"
-            raise BadValue(f"cannot merge: {path} {why}; remove it")
+            raise BadValue(f"cannot merge: {path} {why}; remove the function")
         layer, merged = _merged(parts, dtype)
         if layer is parts[0].base_layer and "weight" in merged and uses[id(layer.weight)] > 1:
             untied.append(path)

@@ -121,10 +121,9 @@ class Packed(AdapterLayer):
             rows = x.unflatten(0, (self.size, -1))
             rate = self.rate.view(-1, *[1] * (rows.dim() - 1))
             x = (rows * (torch.rand_like(rows, dtype=torch.float32) >= rate) / (1 - rate).to(x.dtype)).flatten(0, 1)
-        update = self._vmap(lambda lora, x: lora.update(x, y.dtype), x)  # adding it here saves a pass over y
+        update = self._vmap(lambda lora, x: lora.update(x, y.dtype), x)  # added outside vmap, which saves a pass over y
         if self.out_slice:
-            start, stop = self.out_slice
-            return y + F.pad(update, (start, y.shape[-1] - stop))
+            update = F.pad(update, (self.out_slice[0], y.shape[-1] - self.out_slice[1]))
         return y + update if torch.is_grad_enabled() or has_hook(self.base_layer) else y.add_(update)
 
     def _vmap(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ def _stacked(parts: Parts, size: int) -> tuple[dict[int, nn.Parameter], Tensor, 
                     seen.add(id(p))
     shapes = [tuple(map(max, zip(*(p.shape for _, p in group), strict=True))) for group in groups.values()]
     ends = torch.tensor([0, *map(math.prod, shapes)]).cumsum(0).tolist()
-    first = next(p for group in groups.values() for _, p in group)
+    first = next((p for group in groups.values() for _, p in group), torch.empty(0))  # a loaded P-tuning trains nothing
     values = torch.zeros(size, ends[-1], device=first.device, dtype=first.dtype)
     gradients, stacks = torch.zeros_like(values), dict[int, nn.Parameter]()
     for group, shape, start, end in zip(groups.values(), shapes, ends[:-1], ends[1:], strict=True):

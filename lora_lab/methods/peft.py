@@ -39,10 +39,12 @@ def check_supported(config: Mapping[str, Any]) -> None:
     """Check that a config has no unsupported options. Raises: BadValue."""
     for option in ("bias", *_UNSUPPORTED):
         if (value := config.get(option)) and value != "none":
-            raise BadValue(f"the adapter was trained with {option}={value!r}, which lora_lab does not support")
+            message = f"the adapter was trained with {option}={value!r}, which lora_lab does not support"
+            raise BadValue(f"{message}: merge the adapter in PEFT first")
     init = str(config.get("init_lora_weights", True))
     if init.lower().startswith(_SPECIAL_INITS):
-        raise BadValue(f"the adapter was trained with init_lora_weights={init!r}, which changes the base weight too")
+        message = f"the adapter was trained with init_lora_weights={init!r}, which changes the base weight too"
+        raise BadValue(f"{message}: merge the adapter in PEFT first")
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:

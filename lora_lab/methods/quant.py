@@ -151,7 +151,7 @@ def _lookup(name: str) -> tuple[int, Tensor]:
     """Return the width of an index in bits, and the levels of each index. A byte of 4-bit codes maps to 2 levels."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
-    codes = regroup(torch.arange(2**width), 8, bits) if width == 8 else torch.arange(2**width)
+    codes = regroup(torch.arange(2**width), width, bits)
     return width, levels[codes.clamp(max=len(levels) - 1)].view(2**width, -1)
 
 

@@ -24,7 +24,7 @@ transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 # Models whose state is not a cache of keys and values: while generating, they would read a prompt before every token.
 STATES = ("falcon_mamba", "mamba", "mamba2", "rwkv", "xlnet", "xlstm")
-READERS = ("canine", "cpmant", "deepseek_v4", "esm", "ibert", "longformer")  # models that read more than embeddings
+READERS = ("canine", "deepseek_v4", "esm", "ibert", "longformer")  # models that read more than embeddings
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 
 Call = dict[str, Any]  # a model's keyword arguments
@@ -56,8 +56,8 @@ class Soft(Method):
         if kind in STATES + READERS or (per_layer and self.name != "prefix"):  # a prefix does not replace token ids
             reason = "cannot generate after a prompt" if kind in STATES else "needs token ids, not only embeddings"
             raise BadValue(f"{name} {reason}, so {self.name} does not fit; use lora")
-        if not hasattr(model, "get_input_embeddings") or not hasattr(model.get_input_embeddings(), "weight"):
-            raise BadValue(f"{self.name} needs a transformers model that reads tokens, unlike {name}; use lora")
+        if "inputs_embeds" not in inspect.signature(model.forward).parameters:
+            raise BadValue(f"{self.name} needs a transformers model with inputs_embeds, which {name} lacks; use lora")
         if model.config.is_encoder_decoder:
             raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
         attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
@@ -190,11 +190,9 @@ class PTuning(Soft):
         return {"prompt": prompt, "encoder": nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])}
 
     def vectors(self, ahead: Any) -> Tensor:
-        if ahead.encoder is not None:
-            return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
-        if ahead.training and torch.is_grad_enabled():
+        if ahead.encoder is None and ahead.training and torch.is_grad_enabled():
             raise BadValue("P-tuning files don't hold the network that trained the prompt: train another adapter")
-        return ahead.prompt  # type: ignore[no-any-return]
+        return ahead.prompt if ahead.encoder is None else ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
 
     def insert(self, model: Any, to_fill: bool) -> None:
         super(PTuning, replace(self, hidden=1) if to_fill else self).insert(model, to_fill)
@@ -281,7 +279,7 @@ def prefix_shape(model: Any) -> tuple[int, int, int, str]:
 
 
 def attention_heads(config: Any) -> int | None:
-    """Return the number of attention heads, or None if the config lacks it or layers may differ in it."""
+    """Return the number of attention heads, or None if the config lacks it or it may differ between layers."""
     return None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
 
 

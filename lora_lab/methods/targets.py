@@ -29,11 +29,11 @@ HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_out
 # Suffix of a module's path -> its role. Several roles mean a fused layer, with its outputs in that order. The first
 # match wins, so longer suffixes come first.
 _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
-    (r"(self\.query|query_proj|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q|attn\.q)", "q"),
-    (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k|attn\.k)", "k"),
-    (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v|attn\.v)", "v"),
+    (r"(self\.query|query_proj|q_proj|q_lin|\w*Attention\.q|attn\.q)", "q"),
+    (r"(self\.key|key_proj|k_proj|k_lin|\w*Attention\.k|attn\.k)", "k"),
+    (r"(self\.value|value_proj|v_proj|v_lin|\w*Attention\.v|attn\.v)", "v"),
     (r"(attention\.output\.dense|(self_)?attention\.dense|self_attn\.dense|attn\.c_proj|o_proj|out_lin)", "o"),
-    (r"((self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention|attn)\.o)", "o"),
+    (r"((self_|encoder_)?attn\.out_proj|(\w*Attention|attn)\.o)", "o"),
     (r"(attn\.c_attn|qkv_proj|query_key_value)", "q k v"),
     (r"gate_up_proj", "gate up"),
     (r"(gate_proj|wi_0)", "gate"),
@@ -45,6 +45,7 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(pooler(\.dense)?)", "pooler"),
     (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder|\.out_proj)?|embed_out|(predictions\.)?decoder)", "head"),
     (r"(lm_loss|qa_outputs|output_projection|vocab_projector|generator_lm_head|pred_layer\.proj)", "head"),
+    (r"^(output|proj_out)", "head"),  # of Git and Whisper
 )
 
 # The model_types whose fused layers are plain concatenations in the order above. Others interleave the parts by head

@@ -40,7 +40,7 @@ class Picture(Figure):
         FigureCanvasAgg(self)
 
     def draw(self, renderer: Any) -> None:
-        """Draw every $ as a dollar sign, except in powers of ten: a file's name must not be read as a formula."""
+        """Draw each $ as a dollar sign, so that no file's name is read as a formula. Only log axes keep formulas."""
         for text in self.findobj(Text):
             text.set_parse_math(False)
         for axis in [axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)]:

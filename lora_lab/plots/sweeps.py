@@ -47,7 +47,7 @@ def against(axis: str, runs: pd.DataFrame) -> Picture:
     """
     metric, free = metric_of(runs, "validation_" if axis == "lr" else ""), _differing(runs, [axis])
     lines = [name for name in LINES if name in free] or free or ["method"]
-    by = min(lines, key=lambda name: len(_differing(runs, [axis, name])))  # the one that needs the fewest panels
+    by = min(lines, key=lambda name: len(_differing(runs, [axis, name])))  # the setting that needs the fewest panels
     panels = _differing(runs, [axis, by])
     parts = list(runs.groupby(panels, dropna=False)) if panels else [((), runs)]
     columns = min(COLUMNS, len(parts))
@@ -103,8 +103,8 @@ def _varies(frame: pd.DataFrame, name: str) -> bool:
 def _differing(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     """Return the settings, other than rate and seed, that differ among the runs at one point of a picture.
 
-    An alpha that follows from the rank does not differ if the rank is shown. Methods, and the targets of one method,
-    are also compared between points, so that no line joins different ones.
+    An alpha that follows from the rank does not count as different if the rank is shown. Methods, and the targets of
+    one method, are also compared between points, so that no line joins different methods or targets.
     """
     point = [name for name in shown if name in frame]
     groups: dict[str, Any] = {name: frame.groupby(point, dropna=False) for name in settings_in(frame)}

@@ -175,7 +175,7 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
         requirements.write_text(locked + "\n", encoding="utf-8")
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
         options += ["--no-index", "--find-links", str(source)] if source else []
-        command = [sys.executable, "-m", "pip", "download", *options, "-d", scratch, "-r", str(requirements)]
+        command = [sys.executable, "-P", "-m", "pip", "download", *options, "-d", scratch, "-r", str(requirements)]
         # Show pip's progress bar in a terminal, on stderr: stdout is for --json.
         output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
         result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")

@@ -78,15 +78,14 @@ def write(pack: Pack, path: Path) -> None:
             tensors[f"{member.recipe.hash}.right"] = torch.from_numpy(member.right)
         record = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
         members.append(record | {name: getattr(member, name) for name in FACTS})
-    seconds = time.perf_counter() - pack.started
-    header = {"version": VERSION, "step": pack.step, "members": members, "seconds": seconds, **pack.files}
-    header["dtype"] = dtype_of(device.environment(pack.choice))
-    write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
+    header = {"version": VERSION, "step": pack.step, "members": members, "peak_bytes": pack.peak_bytes, **pack.files}
+    seconds, dtype = time.perf_counter() - pack.started, dtype_of(device.environment(pack.choice))
+    write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"seconds": seconds, "dtype": dtype})}))
 
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Resume a new pack's members, even those that were stopped or behind, from checkpoints of the same step.
+    """Resume a new pack's members, even those with status "stopped" or "behind", from checkpoints of the same step.
 
     If this machine now computes in another dtype, warn, and add the warning to the runs.
     Raises: BadValue if a member is in none of the checkpoints, and Changed if the task's file has changed since.

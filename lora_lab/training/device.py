@@ -91,7 +91,7 @@ def choose(
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"this machine has no device {device}; its devices: {', '.join(available_devices())}")
     kinds = [*_allowed("dtype", dtype, DTYPES, ("fp32", "bf16"))]
-    if products == AUTO and device == "cpu" and kinds[0] == "fp32" and os.environ.get("LORA_LAB_DTYPE", AUTO) == AUTO:
+    if products == AUTO and device == "cpu" and kinds[0] == "fp32" and not _allowed("dtype", AUTO, DTYPES, ()):
         kinds.append(ROUNDED)
     cases = [*product(kinds, _allowed("attention", attention, ATTENTIONS, ATTENTIONS))]
     if len(cases) == 1:  # nothing to measure
@@ -109,7 +109,9 @@ def choose(
 
 def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[str]) -> Sequence[str]:
     """Return [value of the argument or environment], or the list `auto` if the best value must be measured."""
-    value = os.environ.get(f"LORA_LAB_{option.upper()}", AUTO) if value == AUTO else value
+    variable = f"LORA_LAB_{option.upper()}"
+    if value == AUTO and os.environ.get(variable):  # the variable can't name the format of a quantized base
+        option, value = variable, os.environ[variable]
     if value not in (*choices, AUTO):
         formats = QUANTISED_BITS if option == "dtype" else ()
         raise BadValue(f"{option} must be one of {', '.join([*choices, *formats])} or auto, not '{value}'")
@@ -133,7 +135,8 @@ def measured(device: str) -> dict[str, float]:
         timings = read_json(cache)
     except BadValue:
         timings = _timed.setdefault(cache, {})
-    if not cases.keys() <= set(timings.get(machine, ())):
+    known = timings.get(machine)
+    if not (isinstance(known, dict) and all(isinstance(known.get(name), float) for name in cases)):
         timings[machine] = {}
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
@@ -168,8 +171,7 @@ def time_layer(
         q, k, v, _ = F.linear(x, w_in).view(rows, tokens, 4 * heads, d // heads).transpose(1, 2).chunk(4, dim=1)
         y = attend(q, k, v, attn_mask=mask).transpose(1, 2).reshape(rows, tokens, d)
         F.linear(F.gelu(F.linear(y, w_in)), w_out).sum().backward()
-        if device != "cpu":
-            torch.get_device_module(device).synchronize()
+        torch.get_device_module(device).synchronize()
         times.append(time.perf_counter() - start)
     return min(times[1:])
 
@@ -248,7 +250,7 @@ def rounded_products(dtype: str) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step instead of returning the memory to Linux.
 
-    Otherwise, the Linux kernel maps and zeroes tensors of a few MiB hundreds of times per step, which takes an eighth
+    Otherwise, hundreds of times per step, the Linux kernel maps and zeroes tensors of a few MiB, which takes an eighth
     of a pack's time. On other systems, this function does nothing.
     """
     with suppress(OSError, AttributeError):

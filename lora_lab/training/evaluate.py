@@ -73,7 +73,7 @@ def evaluate(
 ) -> Score:
     """Score a model on rows in eval mode, then restore its mode. The metrics depend on the kind of task:
 
-    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and those in `judged_by`.
+    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and any in `judged_by`.
     - Language modeling has `loss` (nats per token, over all tokens) and `perplexity` = exp(loss).
     - Regression has `pearson`, `spearman`, and `loss` (the mean squared error).
     """
@@ -152,7 +152,7 @@ def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, flo
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     metrics = {"pearson": 0.0, "spearman": 0.0, "loss": float(((predicted - true) ** 2).mean())}
-    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, value - mean may not be exactly 0
+    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, value - mean might be nonzero from rounding
         for name, ranks in (("pearson", np.asarray), ("spearman", rankdata)):
             metrics[name] = float(np.nan_to_num(np.corrcoef(ranks(predicted), ranks(true))[0, 1]))
     return metrics

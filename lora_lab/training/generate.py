@@ -53,8 +53,8 @@ def generate(
 ) -> list[str]:  # fmt: skip
     """Return an answer to each prompt, without the prompt and without surrounding spaces.
 
-    Answers depend only on the prompts and their order. In one batch, prompts keep their order, so each may have its own
-    adapter. `watch` gets a batch's answers after each token and may end the batch. The model's mode is restored.
+    Answers depend only on the prompts and their order. Prompts that fit into one batch keep their order, so that a bank
+    can mix adapters. `watch` gets a batch's answers after each token and may end the batch. The mode is restored.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):

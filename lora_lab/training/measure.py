@@ -54,7 +54,7 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
-    """Return the PyTorch optimizer that a memory setup refers to by this name."""
+    """Return the PyTorch optimizer that has this name in a memory setup."""
     if name == "sgd":
         return torch.optim.SGD(trained, lr=1e-4, foreach=False)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)

@@ -17,7 +17,7 @@ from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import Failed, warn
 from lora_lab.methods.attach import PooledHead
 from lora_lab.methods.full import Probe
-from lora_lab.metrics import better
+from lora_lab.metrics import goodness
 from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
 from lora_lab.training.evaluate import ROWS, learned_tokens, logits_of, loss_of
@@ -93,7 +93,7 @@ class Member:
         self.recipe, self.model, self.callbacks = recipe, model, callbacks
         self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.row: Tensor | None = None
-        self.optimizer = self._adamw(self.trained)
+        self.set_state({})
         self.history: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
         self.status = "training"
         self.error: str | None = None
@@ -136,7 +136,7 @@ class Member:
         for callback in self.callbacks:
             callback(Progress(step, self.recipe.steps, loss, lr, metrics))
         if metrics:
-            improved = self.best is None or better(metrics, self.best)
+            improved = self.best is None or goodness(metrics) > goodness(self.best)
             self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
             if 0 < self.recipe.patience <= self.since:
                 self.end("early")
@@ -163,7 +163,6 @@ class Member:
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Sequence[Tensor]]) -> None:
         """Make this member train a row of a pack's table from now on, starting from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
-        self.optimizer = self._adamw([numbers])
         self.set_state(state)
 
     def remain(self) -> None:
@@ -171,7 +170,6 @@ class Member:
         state, self.row = self.state(), None
         for p in self.trained:
             p.data, p.grad = p.data.clone(), None  # no longer views of the table
-        self.optimizer = self._adamw(self.trained)
         self.set_state(state)
 
     def state(self) -> dict[str, list[Tensor]]:
@@ -191,23 +189,22 @@ class Member:
         return {"step": [next(iter(state.values()))["step"]], **moments}
 
     def set_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        """Start AdamW in this state; see `state`. In LoRA+, B's rate is `lr_ratio` times A's (Hayou et al. 2024)."""
+        owners, ratio = self.trained if self.row is None else [self.row], getattr(self.recipe.method, "lr_ratio", 1.0)
+        named = self.model.named_parameters()
+        fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}
+        sides = (1.0, [t for t in owners if id(t) not in fast]), (ratio, [t for t in owners if id(t) in fast])
+        groups = [{"params": side, "ratio": r} for r, side in sides]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
         if not state:
             return
-        for owner in self.trained if self.row is None else [self.row]:
+        for owner in owners:
             zeros = {name: torch.zeros_like(owner) for name in MOMENTS}
             self.optimizer.state[owner] = {"step": state["step"][0].clone().to(owner.device), **zeros}
         own = self.state()
         for name in MOMENTS:
             for moment, value in zip(own[name], state[name], strict=True):
                 moment.copy_(value)
-
-    def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        """Return AdamW with one learning rate. In LoRA+, B's rate is `lr_ratio` times A's rate (Hayou et al. 2024)."""
-        named, ratio = self.model.named_parameters(), getattr(self.recipe.method, "lr_ratio", 1.0)
-        fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}
-        sides = (1.0, [t for t in tensors if id(t) not in fast]), (ratio, [t for t in tensors if id(t) in fast])
-        groups = [{"params": side, "ratio": r} for r, side in sides if side]
-        return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
 
 
 # ---- the probe: the frozen model reads every text once, then a logistic regression is solved, not trained
@@ -224,7 +221,8 @@ def fit_probe(
     model: Any = member.model
     recipe, method = member.recipe, member.recipe.method
     assert isinstance(method, Probe)
-    texts = model.lora_lab_report.base_fingerprint, recipe.model, str(model.dtype), [row.tokens for row in rows]
+    read_by = model.lora_lab_report.base_fingerprint, recipe.model, recipe.dtype, str(model.dtype)
+    texts = read_by, [row.tokens for row in rows]
     if _kept is None or _kept[0] != texts or (stop is not None and stop.is_set()):
         z = features(model, rows, pad, device, stop=stop)
         if z is None:

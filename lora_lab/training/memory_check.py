@@ -13,7 +13,7 @@ import torch
 
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
 from lora_lab.accounting.memory import most, quick
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, longest
+from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
@@ -40,7 +40,7 @@ class Need:
         setup, a, method = replace(self.setup, **changed), self.architecture, self.recipe.method
         estimate = quick(self.recipe.model, method, setup)
         peak = estimate.peak
-        if self.eager:  # (B, heads, S, S) per layer, in fp32 and in the dtype; a fused kernel keeps neither
+        if self.eager:  # (B, heads, S, S) per layer, in fp32 and in the step's dtype; a fused kernel keeps neither
             peak += a.layers * setup.batch * a.heads * (setup.seq + method.added_tokens) ** 2 * (4 + setup.width)
         if estimate.mode == "bound":  # already an upper bound
             return peak
@@ -53,7 +53,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task
     """Refuse a run whose longest batch needs more than the free memory of its device.
 
     choice   The device and dtype of the run, or by default those that `device.choose` returns.
-    task     The recipe's task, which saves reading its file again.
+    task     The recipe's task, if already loaded, so that its file isn't read again.
     Raises: BadValue, with the batch or length that would fit. No error is raised if LORA_LAB_NO_MEMORY_CHECK is 1, if
     the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
@@ -68,10 +68,9 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task
     if needed <= free:
         return
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
-    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(recipe.model)) or setup.seq) // STEP)
+    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, setup.seq // STEP - 1)
     options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
-    if steps and steps * STEP < setup.seq:
-        options.append(f"max_length {steps * STEP} at batch {setup.batch}")
+    options += [f"max_length {steps * STEP} at batch {setup.batch}"] if steps else []
     fix = f"use {' or '.join(options)}," if options else "use a smaller model,"
     problem = f"this run may need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB is free"
     raise BadValue(f"{problem}; {fix} close other programs, or set {SWITCH}=1 to train anyway")

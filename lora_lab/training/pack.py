@@ -60,8 +60,8 @@ class Pack:
     adapters   Returns the folder of a recipe's saved adapter, for members that are only scored.
     judge      Is called after each step with the members in training and the step, and may end members.
     losses     The losses to minimize; see `label_losses`.
-    scores_*   Whether to score stopped runs (`scores_stopped`), and whether to score members before the first step, on
-               the validation split, and after the last step, on the test split (`scores_ends`).
+    scores_*   `scores_stopped`: whether to score stopped runs. `scores_ends`: whether to score members before the
+               first step (on the validation split) and after the last step (on the test split).
     written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow. With
                dropout in adapters, it is also called before members leave.
     A process builds or runs only one pack at a time; see `training_lock`.
@@ -106,13 +106,13 @@ class Pack:
         self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
-        rows = chain(self.rows["validation"], *self.draws.values())
-        known = getattr(self.base.config, "vocab_size", None)
-        if known and (largest := max(self.pad, *(max(row.tokens, default=0) for row in rows))) >= known:
+        known = getattr(self.base.config, "vocab_size", None) or float("inf")
+        if self.task.test.prompts or len(self.tokenizer) > known:  # raise before training, not after it
+            self.rows_of("test")
+        rows = chain(*self.rows.values(), *self.draws.values())
+        if (largest := max(self.pad, *(max(row.tokens, default=0) for row in rows))) >= known:
             reason = f"has token {largest}, but '{first.model}' knows only {known} tokens"
             raise BadValue(f"the tokenizer {reason}: use the model's own tokenizer, or resize_token_embeddings")
-        if self.task.test.prompts:  # a prompt may be too long: raise before training, not after it
-            self.rows_of("test")
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
             device.keep_freed_memory()
@@ -185,7 +185,7 @@ class Pack:
 
     @property
     def stopped(self) -> bool:
-        """Whether training was stopped by hand. Even then, some members may have finished in that step."""
+        """Whether training was stopped by hand. Even then, some members may have finished in the last step."""
         return any(member.status == "stopped" for member in self.members)
 
     # ---- parts of the loop
@@ -236,7 +236,7 @@ class Pack:
     def leave(self, ended: Sequence[Member]) -> None:
         """Score and keep the members that ended, and continue with the others."""
         if any(has_dropout(member.model) for member in self.members):
-            self.written(self)  # so that no pack repeats these steps without these members: dropout would differ
+            self.written(self)  # a resumed pack must not repeat steps without these members: dropout would differ
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_ends and not member.error else None)
         self.members = [member for member in self.members if member not in ended]

@@ -99,7 +99,7 @@ class Recipe:
         return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
 
     def at_seed(self, seed: int) -> Recipe:
-        """Return the recipe with another seed. With `examples`, the seed is also added to `subset`."""
+        """Return the recipe with another seed. If the recipe has `examples`, `subset` also increases by the seed."""
         return replace(self, seed=seed, subset=self.subset + seed if self.examples else 0)
 
     def settings(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def describe(method: Method) -> str:
 
 
 def changed(method: Method, joint: str) -> dict[str, str]:
-    """Return {"tokens": "tokens 40", ...} for the settings that aren't at their defaults. `joint` joins lists."""
+    """Return {"tokens": "tokens 40", ...} for the settings that aren't at their defaults. Join lists with `joint`."""
     words = {}
     for f in fields(method):  # type: ignore[arg-type]
         if (value := getattr(method, f.name)) != f.default:

@@ -93,7 +93,7 @@ def is_record(file: PurePath | zipfile.Path) -> bool:
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder, in its subfolders, and in zip files there.
 
-    A store in a zip file is ZIP/FOLDER, or ZIP itself if the file is damaged. Raises: NotFound for a missing folder.
+    A zip file's stores are listed as ZIP/FOLDER, or as ZIP if it is damaged. Raises: NotFound for a missing folder.
     """
     if _is_zip(folder):
         with suppress(Exception), zipfile.ZipFile(folder) as packed:

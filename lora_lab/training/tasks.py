@@ -127,7 +127,8 @@ def load_task(
     if name in TASKS:
         bundled = TASKS[name]
         rows = _unique(bundled.read(name))
-        return _task(name, rows, bundled.labels, max_length or bundled.max_length, seed, bundled.held_out)
+        places = _draw(len(rows), seed, bundled.held_out)
+        return _task(name, rows, bundled.labels, max_length or bundled.max_length, places)
     if name in VOICES:
         return _chats(name, voice(name), max_length)
     if name == "restaurants":
@@ -137,11 +138,10 @@ def load_task(
     path = Path(os.path.expanduser(name))  # unlike Path.expanduser, it accepts the name of an unknown user
     if os.path.isfile(path):  # False for a name that is too long
         return replace(_own_task(path, seed, max_length, text, label), data=fingerprint(name))
-    plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
-    if plugin_task is None:
-        names = ", ".join([*TASKS, "restaurants", *VOICES])
-        raise NotFound(f"there is no task or file '{name}'; pass {names}, or a .csv, .jsonl or .txt file")
-    return plugin_task
+    if (plugin_task := plugins.task(name, max_length=max_length, download=download)) is not None:
+        return plugin_task  # type: ignore[no-any-return]
+    names = ", ".join([*TASKS, "restaurants", *VOICES])
+    raise NotFound(f"there is no task or file '{name}'; pass {names}, or a .csv, .jsonl or .txt file")
 
 
 def task_of(recipe: Recipe, download: bool = False) -> Task:
@@ -206,20 +206,19 @@ def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, s
 
     Old records have no fingerprints. Raises: Changed if the fingerprints differ.
     """
-    for name, key in ((recipe.task, "data"), (recipe.model, "weights"), (recipe.start, "start")):
-        if then.get(key) and now.get(name) and then[key] != now[name]:
+    for name, old in fingerprints_in(recipe.settings(), then):
+        if now.get(name, old) not in (None, old):
             raise Changed(f"{name} has changed since runs were trained on it: use another store (--out) from now on")
 
 
-def _task(
-    name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, seed: int,
-    held_out: tuple[int, int] | None = None,
-) -> Task:  # fmt: skip
+def fingerprints_in(settings: Mapping[str, Any], environment: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Return the name and the fingerprint of a run's data file, model folder and `start`, if they were recorded."""
+    keys = (("task", "data"), ("model", "weights"), ("start", "start"))
+    return [(settings.get(field), environment[key]) for field, key in keys if environment.get(key)]
+
+
+def _task(name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, places: Mapping[str, Any]) -> Task:
     everything = Split(tuple(rows.text), tuple(map(int, rows.label)) if "label" in rows else ())
-    if "split" in rows:
-        places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
-    else:
-        places = _draw(len(rows), seed, held_out)
     splits: dict[str, Any] = {split: everything.at(places[split]) for split in SPLITS}
     return Task(name, tuple(labels), max_length, **splits)
 
@@ -264,7 +263,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters` characters (600 make over 128 tokens)."""
+    """Split text at paragraph breaks into pieces of at least `characters` characters (600 are more than 128 tokens)."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -321,13 +320,16 @@ def _own_task(path: Path, seed: int, max_length: int | None, text: str, label: s
         kind, (rows, labels) = "different texts", _labeled(path, text, label)
     if "split" in rows:
         check_splits(f"{path}, deduplicated", rows.split)
+        places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
     elif len(rows) < FEWEST:
         raise BadValue(f"{path} has {len(rows)} {kind}; at least {FEWEST} are needed to train, validate and test")
-    return _task(str(path), rows, labels, max_length, seed)
+    else:
+        places = _draw(len(rows), seed)
+    return _task(str(path), rows, labels, max_length, places)
 
 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with the columns text, label (an index) and, if the file has it, split. Return the labels, too."""
+    """Return rows with the columns text, label (an index) and `split` (if the file has it), and the labels' names."""
     if path.suffix.lower() in JSON_LINES:
         numbered = list(json_rows(path, text, label))
         table = pd.DataFrame([row for _, row in numbered], dtype=object)  # so that 1 stays 1
@@ -395,7 +397,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     check_splits(path, splits)
     trained = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
     if both := sum(key in trained for key, split in zip(keys, splits, strict=True) if split != "train"):
-        warn(f"{path}: other splits share prompts with train ({both} rows), so scores don't measure new questions")
+        warn(f"{path}: other splits share prompts with train ({both} rows), so scores include questions from training")
     everything = Split(tuple(response for _, response in pairs), prompts=tuple(chat for chat, _ in pairs))
     return {name: everything.at([n for n, split in enumerate(splits) if split == name]) for name in SPLITS}
 

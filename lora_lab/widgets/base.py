@@ -125,15 +125,15 @@ class Background:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.stamps = deque[float](maxlen=1000)  # when the last steps ended: a pause long ago doesn't count
+        self.thread: threading.Thread | None = None
+        self.stamps = deque[float](maxlen=1000)  # end times of only the last steps, so that an old pause doesn't count
 
     def start(self) -> None:
         """Start the work in a thread and return at once."""
-        self._stop.clear()  # may be set by a Stop while nothing was running
+        self._stop.clear()  # it may be set if Stop was pressed while nothing was running
         self.state = "starting"
-        self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
+        self.thread.start()
 
     def seconds_for(self, steps: int, least: int = 3) -> int | None:
         """Estimate the seconds for `steps` more steps from the last steps' pace. Return None before `least` steps."""
@@ -145,14 +145,9 @@ class Background:
         self._stop.set()
 
     @property
-    def doing(self) -> str:
-        """The value of `state`, or a note that another training run has to finish first."""
-        return "waiting for the other training" if waits(self._thread) else self.state
-
-    @property
     def alive(self) -> bool:
         """Whether the thread is running."""
-        return self._thread is not None and self._thread.is_alive()
+        return self.thread is not None and self.thread.is_alive()
 
     def work(self) -> None:
         """Do all the work in the current thread. An error sets `state` to "failed" and `error` to one sentence."""
@@ -162,7 +157,7 @@ class Background:
         except Exception as error:  # an exception in a thread would go unnoticed
             self.error, self.state = in_a_sentence(error), "failed"
         finally:
-            self._stop.clear()  # not at the beginning: a Stop right after Start must take effect
+            self._stop.clear()  # not at the beginning: Stop must work even if it is pressed right after Start
 
     def _work(self) -> None:
         raise NotImplementedError
@@ -224,10 +219,7 @@ class LivePanel(Panel):
         raise NotImplementedError
 
     def _begin(self, work: Background) -> None:
-        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for it.
-
-        If `_paint` fails, the panel shows the error. Raises: BadValue if the work fails in headless mode.
-        """
+        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for it."""
         self.work = work
         if headless():
             work.work()
@@ -240,13 +232,14 @@ class LivePanel(Panel):
 
     def _update(self, work: Background) -> None:
         with self.lock, self.hold_sync():
-            busy = work.alive  # read first: the results are complete once the work is not busy
+            busy = work.alive  # read before `_paint`: if it is False, the results are complete
             more = self._paint(work, busy)
-            self.live = {"state": work.doing, "busy": busy, "error": work.error, **more}
+            state = "waiting for the other training" if waits(work.thread) else work.state
+            self.live = {"state": state, "busy": busy, "error": work.error, **more}
 
     def _paint_until_done(self, work: Background) -> None:
-        message = ""
-        while True:
+        message, finished = "", False
+        while not finished:
             finished = not work.alive
             try:
                 self._update(work)
@@ -254,8 +247,6 @@ class LivePanel(Panel):
                 message = message or f"{type(error).__name__}: {error}"
             if message:
                 self._tell(message)
-            if finished:
-                return
             time.sleep(1 / PAINTS_PER_SECOND)
 
     def _do(self, content: dict[str, Any]) -> None:
@@ -278,7 +269,7 @@ class LivePanel(Panel):
 def compressed(snapshot: dict[str, Any]) -> str:
     """Encode a snapshot for a notebook's output, with gzip and base64. Inverse: `uncompressed`."""
     text = json.dumps(snapshot, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()  # no time, so equal panels have equal text
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()  # no date, so equal panels have equal text
 
 
 def uncompressed(text: str) -> dict[str, Any]:

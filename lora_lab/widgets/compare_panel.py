@@ -13,6 +13,7 @@ import traitlets as T
 from lora_lab.errors import BadValue
 from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
+from lora_lab.methods.base import whole
 from lora_lab.training.assets import shipped
 from lora_lab.widgets.base import Background, LivePanel
 from lora_lab.widgets.method_icons import drawing
@@ -130,16 +131,17 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         return LiveCompare(self.methods, **self.terms, seeds=self.seeds, rates=self.rates, steps=self.steps)
 
     def resample(self, rows: int = 200, count: int = 100) -> None:
-        """Resample `count` studies of `rows` rows from the pair's answers, for the panel to show.
+        """Draw `count` random studies, of `rows` rows each, from the pair's answers, and show them in the panel.
 
-        Raises: BadValue if the answers of either method were not saved.
+        Raises: BadValue if the answers of either method were not saved, or for a number below 1.
         """
         scores, (method, rival) = scores_in(self._found[self.view] or {"methods": []}), self.pair
         if not {method, rival} <= scores.keys():
             raise BadValue(f"the answers of {method or 'a method'} and {rival or 'its rival'} were not saved")
         margins = getattr(self, self.view)["margins"]
         number = self.dance.get("number", 0) + 1  # different studies each time
-        drawn = resampled(scores[method], scores[rival], rows, margins, count=count, seed=number)
+        sizes = whole("rows", rows), whole("count", count)
+        drawn = resampled(scores[method], scores[rival], sizes[0], margins, count=sizes[1], seed=number)
         self.dance = {**drawn, "method": method, "rival": rival, "view": self.view, "number": number}
 
     def _do(self, content: dict[str, Any]) -> None:
@@ -151,7 +153,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     def _paint(self, work: LiveCompare, busy: bool) -> dict[str, Any]:
         if work.found["methods"] and work.found is not self._found["mine"]:
             self._found["mine"] = work.found
-            self.view = self.view if self.mine else "mine"  # only at the first result: keep the reader's choice
+            self.view = self.view if self.mine else "mine"  # at the first result; after that, keep the reader's choice
             self.mine = _drawn(work.found)
         return {"words": work.words, "done": len(work.found["methods"]), "of": len(work.methods)}
 

@@ -71,7 +71,7 @@ class LiveRun(Background):
         return {"text": text, "p": self._answers([text])[0]}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the progress as JSON: metrics (fractions in %), and up to `POINTS` means of `every` losses each."""
+        """Return the progress as JSON: metrics (fractions in %), and at most `POINTS` means over `every` losses."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.trainer.task.metric if self.trainer else ""

@@ -70,6 +70,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         own = not isinstance(model, str) or model not in ("", *zoo)
         name = architecture_of(model).name or "your model" if own else model
         menu = [*(zoo if models is None else models), *([model] if model and not own else [])]
+        menu = menu or ([] if own else [*zoo])  # without a model, there is nothing to show
         if unknown := [entry for entry in menu if entry not in zoo]:
             raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo)}?")
         layers = {name: {"rows": layers_of(model)}} if own else {}

@@ -14,7 +14,7 @@ from lora_lab.training.assets import asset_path, shipped
 
 SIZE, LARGEST = 256, 1024  # rows of a generated matrix; maximum rows or columns of a user's matrix
 PIECES = 64  # maximum number of pieces to draw
-ROUNDING = 1e-6  # relative to the largest singular value; smaller ones are dropped
+ROUNDING = 1e-6  # singular values below this fraction of the largest one are dropped
 CUTS = "data/results/microscope/ranks.json"  # written by docs/ranks.py
 ROLES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
 SOURCES = {  # label in the menu, and origin
@@ -78,7 +78,7 @@ def packed(matrix: Any, most: int = PIECES, corner: int = LARGEST) -> dict[str, 
 
 
 def picture() -> np.ndarray:
-    """Draw a sky, a sun with rings, hills and four letters from -1 (black) to 1 (white), mean 0. Shape (SIZE, SIZE)."""
+    """Draw a sky, a sun with rings, hills and four letters: (SIZE, SIZE), from -1 (black) to 1 (white), with mean 0."""
     y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
     canvas = 0.9 - 0.7 * y
     distance = np.hypot(x - 0.72, y - 0.27)

@@ -36,7 +36,7 @@ HERE = ("smollm2", "minilm")  # small enough for a real step on a laptop
 CARDS = {"cuda": "RTX 4090", "cpu": "16 GB laptop, CPU"}  # the defaults
 CONDITIONS = ("checkpointing", "quantised", "dtype", "device")  # fields of `Setup` that a film depends on
 TOKENS = 2048  # maximum for a real step; more would take minutes on a laptop's CPU
-ROOM = 1.25  # memory of a process relative to its tensors, on a CPU; 15 to 21% more was measured
+ROOM = 1.25  # memory of a process relative to its tensors, on a CPU; 1.15 to 1.21 was measured
 METHODS: dict[str, Any] = {
     "full": FullFineTuning(),
     "LoRA q, v": LoRA(rank=8, targets=("q", "v")),
@@ -196,5 +196,5 @@ def setup_of(model: Any, name: str, **more: Any) -> Setup:
 
 
 def described(name: str, setup: Setup) -> dict[str, Any]:
-    """Return the fields that a film needs in addition to those of `film`."""
+    """Return the fields that the panel needs in addition to those that `film` returns."""
     return {"method": name} | {field: getattr(setup, field) for field in CONDITIONS}

@@ -14,8 +14,6 @@ from lora_lab.training.assets import problem_with
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.matrices import LARGEST, PIECES, SOURCES, packed, pieces_of, reference
 
-YOURS = "your matrix"
-
 
 class RankPanel(Panel, file="rank_panel.js"):
     """A matrix built from rank-one pieces: the sum of r pieces, the newest piece beside it, and the energy kept.
@@ -28,7 +26,7 @@ class RankPanel(Panel, file="rank_panel.js"):
     rank    number of pieces added at first; by default 2, or 1 if the matrix has no more
     most    maximum number of pieces of your own matrices; a lower `most` or `corner` makes pages smaller
     corner  maximum number of rows and of columns of your own matrices that are drawn
-    Raises: NotFound for an unknown name; BadValue for a non-matrix, too large a matrix, or too high a rank.
+    Raises: NotFound for an unknown name; BadValue for an array that isn't a matrix or is too large, or a rank too high.
     """
 
     data = T.Dict().tag(sync=True)  # {source: `matrices.packed`} for the matrices viewed so far
@@ -41,13 +39,13 @@ class RankPanel(Panel, file="rank_panel.js"):
         self, source: str | np.ndarray | Mapping[str, Any] = "full", rank: int | None = None, most: int = 64,
         corner: int = LARGEST,
     ) -> None:  # fmt: skip
-        custom: Any = {} if isinstance(source, str) else source if isinstance(source, Mapping) else {YOURS: source}
-        first = next(iter(custom)) if custom else str(source)
+        own: Any = {} if isinstance(source, str) else source if isinstance(source, Mapping) else {"your matrix": source}
+        first = next(iter(own)) if own else str(source)
         offered = [name for name in SOURCES if name != "weight" or name == first or not problem_with("minilm")]
         super().__init__(
-            data={name: packed(matrix, most, corner) for name, matrix in custom.items()},
-            cuts={} if custom else reference()["cuts"],
-            choices=[[name, name, ""] for name in custom] or [[name, *SOURCES[name]] for name in offered],
+            data={name: packed(matrix, most, corner) for name, matrix in own.items()},
+            cuts={} if own else reference()["cuts"],
+            choices=[[name, name, ""] for name in own] or [[name, *SOURCES[name]] for name in offered],
         )
         self.source = first
         self.rank = min(2, len(self.data[first]["scales"])) if rank is None else rank

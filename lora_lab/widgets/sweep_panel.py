@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ LENGTH = {"steps": 200, "batch": 8}
 
 
 class LiveSweep(Background):
-    """A sweep that trains recipes into a store, and whose attributes any thread may read.
+    """A sweep that trains recipes and stores the runs. Any thread may read its attributes.
 
     left     hashes of the recipes that have not finished or failed yet
     ended    queue of finished and failed runs, which the panel consumes
@@ -121,6 +122,9 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         self.store = Store(into)
         axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
         filled: list[Any] = [values or start for values, start in zip(axes, START, strict=True)]
+        seeds = np.atleast_1d(seed).tolist()
+        for r, a, rate, s in zip_longest(*axes, seeds, fillvalue=1):  # raises for impossible values
+            Recipe("minilm", "rt", LoRA(rank=r, alpha=a), lr=rate, seed=s)
         if model or task or fields:
             check_fields(fields)
             method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=targets or "q,v")  # type: ignore[arg-type]
@@ -128,13 +132,12 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             runs = Playground(recipe.settings(), "accuracy", (), {})
         if runs or not folder:
             runs, source = runs or playground.load(), folder or self.store.folder
-            self.playground = runs.plus(playground.records(source)) if source.exists() else runs
-        elif runs := playground.read(folder):
-            self.playground = runs
-        else:
+            runs = runs.plus(playground.records(source)) if source.exists() else runs
+        elif not (runs := playground.read(folder)):
             raise BadValue(f"{folder} has no LoRA runs: say what to train there, for example task='rt', steps=200")
+        self.playground = runs
         self.axes = dict(zip(("ranks", "alphas", "rates"), axes if self.playground.results else filled, strict=True))
-        super().__init__(seeds=np.atleast_1d(seed).tolist(), live={"state": "ready"}, picked=[*map(list, picked)])
+        super().__init__(seeds=seeds, live={"state": "ready"}, picked=[*map(list, picked)])
         self._show()
         if targets and targets not in (available := self.data["targets"]):
             raise BadValue(f"there are no runs with targets '{targets}' here; available: {', '.join(available)}")

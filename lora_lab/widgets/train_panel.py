@@ -17,7 +17,7 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, one_of
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
 from lora_lab.training.assets import problem_with
@@ -33,7 +33,7 @@ CLASSES = {"rt": 2, "imdb": 2, "tweets": 3, **dict.fromkeys(TASKS["smollm2"])}  
 RANKS, ALPHAS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 STEPS = (20, 50, 100, 200, 400, 800)
-EARLIER = 3  # runs of other recipes to draw
+EARLIER = 3  # maximum number of runs of other recipes that are drawn
 READ = 200  # how many of a store's newest records are read
 SETTINGS = ("model", "task", "method", "rank", "alpha", "targets", "lr", "steps", "seed")
 
@@ -82,7 +82,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             name: (classes, "accuracy" if classes else "perplexity", None) for name, classes in CLASSES.items()
         }
         super().__init__(
-            offers=offers(model, str(task), lora, lr, steps),
+            offers=offers(model, str(task), self.given, lora, lr, steps),
             model=model, task=str(task), method=self.given.name, rank=lora.rank, alpha=lora.alpha,
             targets=list(lora.targets), lr=lr, steps=steps, seed=seed, guess=guess, seeds=seeds,
             live={"state": "ready"},
@@ -107,6 +107,12 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             raise BadValue("tick at least one target: without one, LoRA has no layer to adapt")
         base = self.given if isinstance(self.given, LoRA) else LoRA()  # keeps the variants
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
+
+    @T.validate("model", "method")
+    def _check_offered(self, proposal: Any) -> str:
+        name = proposal["trait"].name
+        one_of(name, proposal["value"], tuple(self.offers[f"{name}s"]))
+        return str(proposal["value"])
 
     def _react(self, change: Any) -> None:
         """Update `setup`; choose a task for a new model, and add a new task to the menu."""
@@ -154,7 +160,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     def describe(self) -> str:
         if not (found := self.found):
-            return f"Training panel: {self.model} on {self.task}, {self.setup.get('words')}. Not trained yet."
+            what = self.setup.get("words") or self.setup["error"]
+            return f"Training panel: {self.model} on {self.task}, {what}. Not trained yet."
         interval = f" (95% interval {found['low']:.1f} to {found['high']:.1f})" if "low" in found else ""
         words = (
             f"Training panel: {found['words']}. {found['metric']} {found['value']:.1f}{interval} on {found['rows']:,} "
@@ -206,14 +213,14 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return work.snapshot() | {"guess": self._guessed}
 
 
-def offers(model: str, task: str, lora: LoRA, lr: float, steps: int) -> dict[str, Any]:
+def offers(model: str, task: str, given: Method, lora: LoRA, lr: float, steps: int) -> dict[str, Any]:
     """Return the values for menus and sliders, including the given ones; offer tweets only if they are available."""
     models = [name for name in TASKS if not problem_with(name)]
     tasks = {name: list(TASKS.get(name, ("rt",))) for name in dict.fromkeys([*models, model])}
     tasks = {name: [t for t in names if t != "tweets" or not problem_with(t)] for name, names in tasks.items()}
     tasks[model] = list(dict.fromkeys([*tasks[model], task]))
     return {
-        "models": list(tasks), "tasks": tasks, "methods": list(REGISTRY),
+        "models": list(tasks), "tasks": tasks, "methods": list(dict.fromkeys([*REGISTRY, given.name])),
         "ranks": sorted({*RANKS, lora.rank}), "alphas": sorted({*ALPHAS, lora.alpha}),
         "rates": sorted({*RATES, lr}), "steps": sorted({*STEPS, steps}),
     }  # fmt: skip
@@ -240,9 +247,9 @@ def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
 
 
 def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> dict[str, list[Any]]:
-    """Return {others, earlier}: validation curves as [[step, value], ...]; fractions such as accuracy in percent.
+    """Return {others, earlier}: validation curves as [[step, value], ...]; fractions, such as accuracy, in percent.
 
-    others    all runs of the recipe with other seeds, in both lists, with their values on the test rows
+    others    runs of the recipe with other seeds, from `runs` and `seeds`, each with its value on the test rows
     earlier   the first `EARLIER` of `runs` with another recipe but the same model and task, labeled by the difference
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)

@@ -25,12 +25,13 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Ask
-# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. For each of the other three answers, the base loads a different small file.
+# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. For each of the other three, the base loads a different small file.
 #
-# Try three questions, and drag **strength**. It multiplies what a small file adds to the model.
+# Try three questions, and drag **strength**.
 
 # %%
 voices = VoicesPanel()
+voices.question = "What should I eat tonight?"
 voices
 
 # %%
@@ -52,9 +53,9 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 # </details>
 #
 # ## What LoRA trains
-# A language model turns each **token** (a word or a piece of a word) into a vector, which is a list of numbers. In smollm2, our chat model, a vector has 576 numbers. A weight matrix $W$ (a table of numbers) turns a vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices each.
+# A language model turns each **token** (a word or a piece of a word) into a vector (a list of numbers). In smollm2, our chat model, a vector has 576 numbers. A weight matrix $W$ (a table of numbers) turns a vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices each.
 #
-# The numbers in these matrices are the model's **parameters**. To **train** a model is to show it examples and to change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
+# The numbers in these matrices, in a table with a vector for each token, and in a few vectors are the model's **parameters**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
 #
 # LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices, $A$ and $B$. $A$ ($r$ × inputs) turns $x$ into $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
 #
@@ -62,7 +63,7 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 #
 # You choose the **rank** $r$ and $\alpha$ (alpha). The factor $\alpha / r$ scales what $A$ and $B$ add. The small file holds the **adapter**: all $A$s and $B$s.
 #
-# The panel below draws $W$ in gray, and $A$ and $B$ in blue, to scale. Drag the rank until the blue matrices hold as many numbers as the gray one. Then, in the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
+# The panel below draws $W$ in gray, and $A$ and $B$ in blue, to scale. Drag the rank until $A$ and $B$ hold as many numbers as $W$. Then, in the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -70,9 +71,9 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, and its base has 220 times as many. (In bytes, the first panel says 216, because the small file also holds names.)
+# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, and its base has 220 times as many. (In bytes, the first panel says 216 times, because the small file also holds names. The Model tab says 269 MB, because it counts 2 bytes per number; the base's file has 4.)
 #
-# **That's how one small file can change every answer: it adds a little to the output of each of the model's 210 matrices.**
+# **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the model's layers.**
 # </details>
 #
 # ## Your turn: one pair
@@ -138,11 +139,12 @@ tried = {one["rank"]: one for one in reversed(voices.stored["tried"]) if one["vo
 assert round(tried[8]["bytes"] / tried[2]["bytes"]) == 4
 assert 1 < tried[8]["validation"] / tried[2]["validation"] < 1.01  # the perplexity of other pairs, at the best rate of each
 assert captain.trainable == 30 * 2 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
+assert round(captain.total * 2 / 1e6) == 269 and voices.question in voices.questions
 assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # the base's file, too, is 4 bytes a number
 
 # %% [markdown]
 # ## Prove it: predict the size from a config
-# A model's **config** is a text file with the model's dimensions. With the rank, it's enough to predict an adapter's size. In each layer, LoRA adapts seven matrices (inputs → outputs):
+# A model's **config** is a text file with its dimensions. In each layer, LoRA adapts seven matrices (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`

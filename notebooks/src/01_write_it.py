@@ -9,9 +9,9 @@
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen. $A$ starts with random numbers, and $B$ with zeros. Later, you'll train $A$ and $B$ in MiniLM, a small model. For 25 steps, it trains to tell positive movie reviews from negative ones. Each step uses the same sixteen reviews.
+# $W$ is frozen. $A$ starts with random numbers, and $B$ with zeros. Later, you'll train $A$ and $B$ in MiniLM, a small model. For 25 steps, it trains to separate positive movie reviews from negative ones. Each step uses the same sixteen reviews.
 #
-# Each step needs the **gradient**. For each trained number, the gradient says how fast the error (the **loss**) rises when that number grows. The step moves each number so that the loss falls.
+# For each trained number, the **gradient** says how fast the error (the **loss**) rises when that number grows. A step moves each number so that the loss falls.
 #
 # 1. **At the first step, how large is the gradient of one $A$, as a percentage of the gradient of the matching $B$?** (The size, or *norm*, of a gradient is the square root of the sum of its squared numbers.)
 # 2. **After how many steps are all sixteen answers right?**
@@ -51,7 +51,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # </details>
 #
 # ## What does it save?
-# A square $W$ of width $d$ has $d^2$ numbers, and $A$ and $B$ together have $2dr$. The plot shows both. **At rank 8, at which width do the two lines cross?**
+# In lesson 00, you changed the rank. Now look at the width. A square $W$ of width $d$ has $d^2$ numbers, and $A$ and $B$ together have $2dr$. **If $d$ doubles, what happens to the percentage in the plot's title?**
 
 # %% alt="Two lines on logarithmic axes. One shows how many numbers W has, which grows with the square of the width d. The other shows how many A and B have, which grows in proportion to d. The lines cross where d is twice the rank."
 @interact(d=(16, 8192, 16), r=(1, 1024))
@@ -68,7 +68,7 @@ def plot(d=1024, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The lines cross at width 16, because $2dr=d^2$ at $d=2r$.
+# It halves: $2dr$ doubles, but $d^2$ becomes four times as large. So LoRA saves more in wider models.
 # </details>
 #
 # ## Exercise 1: write it
@@ -118,7 +118,8 @@ checks.check_lora_linear(LoRALinear)
 # %%
 MyLayer = layer_or_ours(LoRALinear)
 torch.manual_seed(0)
-model = load_model("minilm", num_labels=2).requires_grad_(False)  # in eval mode, so its outputs repeat exactly
+# In eval mode, the outputs of a model repeat exactly.
+model = load_model("minilm", num_labels=2).requires_grad_(False)
 for block in model.bert.encoder.layer:
     attention = block.attention.self
     attention.query = MyLayer(attention.query, rank=8, alpha=16)
@@ -137,17 +138,20 @@ def batch_of(split, first, rows):
     return tokens, torch.tensor(split.labels[first : first + rows])
 
 
-tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # which sixteen depends on your name
+# which sixteen depends on your name
+tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)
 
 # %%
 model.load_state_dict(untrained)  # so that running this cell again starts over
 layer = model.bert.encoder.layer[0].attention.self.query
-optimizer = torch.optim.AdamW(trained, lr=3e-3)  # a high rate, because there are only sixteen reviews
+# a high learning rate, because there are only sixteen reviews
+optimizer = torch.optim.AdamW(trained, lr=3e-3)
 right, shares = [], []
 for step in range(25):
     logits = model(**tokens).logits  # two scores for each review; the higher one is the answer
     right.append(int((logits.argmax(-1) == labels).sum()))
-    F.cross_entropy(logits, labels).backward()  # the loss, then a gradient for each number that trains
+    # the loss, then a gradient for each number that trains
+    F.cross_entropy(logits, labels).backward()
     shares.append(float(100 * layer.lora_A.grad.norm() / layer.lora_B.grad.norm()))
     optimizer.step()  # move every A and B in the direction opposite to its gradient
     optimizer.zero_grad()  # otherwise the next gradients would be added to these
@@ -191,7 +195,8 @@ checks.check_merge(merge, model, tokens, labels)
 # %% solution
 @torch.no_grad()  # a calculation, not training
 def merge(layer):
-    plain = deepcopy(layer.base_layer)  # a copy, so that a second call doesn't add the update twice
+    # a copy, so that a second call doesn't add the update twice
+    plain = deepcopy(layer.base_layer)
     plain.weight += layer.scaling * (layer.lora_B @ layer.lora_A)
     return plain
 
@@ -207,7 +212,8 @@ folder = lesson.reference("minilm-rt-r8").adapter
 tensors = load_file(Path(folder, "adapter_model.safetensors"))
 
 
-def short(name):  # turns base_model.model.bert [...] query.lora_A.weight into bert [...] query.lora_A
+# turns base_model.model.bert [...] query.lora_A.weight into bert [...] query.lora_A
+def short(name):
     name = name.removeprefix("base_model.model.")
     return name.removesuffix(".weight") if "lora_" in name else name
 

@@ -18,13 +18,13 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences. The curves show the loss, and the accuracy on sentences set aside for **validation**. At the end comes the **test**, on 2,000 new sentences (the panel calls them *rows*). The **seed**, a number, sets the random start and the sentences' order.
+# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences. The curves show the loss, and the accuracy on sentences set aside for **validation**. At the end comes the **test**, on 2,000 new sentences (*rows* in the panel and the code). The **seed**, a number, sets the random start and the sentences' order.
 #
 # Give ranges you're 80% sure of.
 #
 # 1. **We trained with forty seeds. How many percentage points (*points* for short) separate the worst run from the best?**
 # 2. **Take two of these runs. On how many of 100 sentences do they disagree, on average?**
-# 3. **Suppose two models disagree as often as these two runs, but one is truly better by one point. How many sentences does a test need so that four out of five such tests show this gap?** (To *show* a gap, a test must measure more than luck alone explains in 95 of 100 tests.)
+# 3. **Suppose two models disagree as often as these two runs, but one is truly better by one point. How many sentences does a test need so that four out of five such tests show this gap?** (A test *shows* a gap if luck alone gives smaller gaps in 95 of 100 tests.)
 #
 # Then press **Start** (on the web page, **replay**).
 
@@ -42,7 +42,7 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# On other sentences, your model would get a different score. You can calculate how different.
+# The choice of test sentences is luck. On other sentences, your model would get a different score. You can calculate the likely difference.
 #
 # Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above the average, and wrong ones $p$ below.
 #
@@ -69,7 +69,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The panel now adds our forty runs: the same recipe, different seeds. The band shows their validation accuracy. Each dot in the box is a test score.
+# The seed is luck, too. The panel now adds our forty runs: the same recipe, different seeds. The band shows their validation accuracy. Each dot in the box is a test score.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -106,9 +106,9 @@ assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
 # </details>
 #
 # ## Your turn: does a beat b?
-# Two new models, a and b, took the *same* test. In the table, 1 means *right*.
+# Two models, a and b, took the *same* test. In `table`, 1 means *right*.
 
-# %%
+# %% hide-input
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
 a, b = lesson.draw("two models", *ahead)
 table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
@@ -116,15 +116,15 @@ print(f"a gets {table.a.mean():.2%} right and b gets {table.b.mean():.2%}, on {l
 table.head()
 
 # %% [markdown]
-# In each row, a minus b is 1, 0 or -1. The average of these differences is the gap. Find:
+# For each sentence, a minus b is 1, 0 or -1. The average of these differences is the gap. Find:
 #
 # - `half`: half the width of the gap's 95% interval. Use the formula of `half_width`, but replace $p(1-p)$ with the variance of these differences. Their average is nearly 0, so use the average squared difference.
 # - `word`: your verdict on model a. It's "undecided" if 0 lies inside the interval.
-# - `rows`: how many rows does a test need to detect a true gap of one point four times out of five (80% *power*)?
+# - `rows`: how many sentences does a test need to detect a true one-point gap four times out of five (80% *power*)?
 #
 # For `rows`, see the picture. A test shows a gap (*seen*) if the measured gap lies beyond the line at 1.96 standard errors. If the true gap is 2.8 standard errors (blue), four of five tests show it.
 #
-# So the standard error must be 2.8 times smaller than one point. If it's one point on 500 rows, you need $2.8^2$ times as many rows: $2.8^2\cdot500=3920$. Your own standard error is `half / 1.96`.
+# So the standard error must be 2.8 times smaller than one point. If this error is one point on 500 sentences, you need $2.8^2$ times as many sentences: $2.8^2\cdot500=3920$. Your own standard error is `half / 1.96`.
 
 # %% alt="Two bell curves of measured gaps, in standard errors. The gray one, without a true gap, is centered at 0, and the blue one at 2.8. A line at 1.96 is 1.96 to the right of the gray center and 0.84 to the left of the blue center. The four fifths of the blue bell to the right of the line are shaded."
 x = np.linspace(-3.5, 6.3, 400)
@@ -163,7 +163,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter. It uses a 90% interval for *equivalent* (lesson 05). Its "more rows" would confirm the measured gap, not a gap of one point.
+# `verdict` compares your two models, then twenty of our seeds with the other twenty. For *equivalent*, it uses a 90% interval (lesson 05). `margin` is the largest gap that doesn't matter.
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -198,14 +198,14 @@ assert round(500 * 2.8**2) == 3920 and f"{accuracy.var(ddof=1):.2f}" == "0.71" a
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA (rank 32) gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same rows, over several seeds.** *Ours:* if two models disagree on 12<!--seeds.differ-->% of the rows, a test needs about 9,400<!--seeds.rows--> rows to see a one-point gap. For two *recipes* on these 2,000 sentences, you need 12<!--seeds.needed--> seeds of each: $2.8^2\cdot2\cdot0.71\approx11.1$, because the accuracy's variance over seeds is 0.71, and both recipes vary.
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* if two models disagree on 12<!--seeds.differ-->% of the sentences, a test needs about 9,400<!--seeds.rows--> sentences to see a one-point gap. To see this gap between two *recipes* on 2,000 sentences, you need 12<!--seeds.needed--> seeds of each: $2.8^2\cdot2\cdot0.71\approx11.1$. (Over seeds, each accuracy has a variance of 0.71 points².)
 #
-# The same in PEFT, for a tokenized batch, `rows`, with its `labels`:
+# The same in PEFT, for a tokenized `batch` with its `labels`:
 # ```python
 # model = AutoPeftModelForSequenceClassification.from_pretrained("adapter_a")
 # model.load_adapter("adapter_b", "b")
-# a = model(**rows).logits.argmax(-1) == labels
-# model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
+# a = model(**batch).logits.argmax(-1) == labels
+# model.set_adapter("b"); b = model(**batch).logits.argmax(-1) == labels
 # ```
 # </details>
 

@@ -17,9 +17,9 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Two guesses
-# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into positive and negative. We count the right answers on 500 *validation* sentences. Guessing gets 50% right.
+# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into positive and negative. We score it on 500 *validation* sentences. Guessing gets 50% right.
 #
-# A good setting (rank 8, $\alpha=16$ and rate 0.002) gets 76.7%. **How many points do you lose at four times the rate? And how many at rank 1 instead of rank 8?** Give ranges you're 80% sure of.
+# A good setting (rank 8, $\alpha=16$ and rate 0.002) gets 76.7%. **How many points do you lose at four times the rate? And how many at rank 1 instead of rank 8?**
 
 # %%
 lesson.predict("points lost at four times the rate", low=..., high=...)
@@ -30,7 +30,7 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # Each cell of the map is one setting, trained with three seeds. Its color shows the average accuracy. A cross means that a run **collapsed**: the rate was so high that the loss didn't fall.
 #
 # 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
-# 2. In each row, find the best rate: the darkest blue cell. (If several are equally dark, take the middle one.) Does the best rate change with the rank? Answer below the map.
+# 2. In each row, find the best rate: the cell with the strongest blue. (If several cells look equal, take the middle one.) Does the best rate change with the rank? Answer below the map.
 # 3. Switch to *rate × α*. Does the best rate change with $\alpha$?
 
 # %%
@@ -77,10 +77,10 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6%|75.4%|
 # |rank, 8 times|75.3%|76.7%|
 #
-# Luck alone can make two cells differ by up to 2.0 points. Only in the *rate* row do cells differ from 76.7% by more than that. **So the rate matters most**, in the ranges we tried.
+# Luck alone can make two cells differ by up to 2.0 points (1.96 standard errors, from the spread over seeds). Only cells in the *rate* row differ from 76.7% by more. **So the rate matters most**, in the ranges we tried.
 #
 # - **If you change the rank, keep $\alpha$ and the rate.** Tuning the rate again for each rank gains 0.0<!--knobs.rank.alone--> points on average. Here's roughly why: early in training, $r$ rows of $A$ move the output about $r$ times as far as one row, and $\alpha/r$ cancels this. But stay away from the crosses.
-# - **If you multiply $\alpha$ by four, halve the rate.** Tuning the rate again for each $\alpha$ would gain only 0.2<!--knobs.alpha.root--> points on average. The optimizer, Adam, moves each number by about the rate per step. At half the rate, $A$ and $B$ move half as far. In the long run, $BA$ is then a quarter as large, and four times the $\alpha$ makes up for that.
+# - **If you multiply $\alpha$ by four, halve the rate.** Tuning the rate again for each $\alpha$ would gain only 0.2<!--knobs.alpha.root--> points on average. At half the rate, the optimizer, Adam, moves $A$ and $B$ half as far. After many steps, $BA$ is then a quarter as large, and an $\alpha$ four times as large balances this.
 # </details>
 #
 # ## How low a rank is enough?
@@ -114,7 +114,7 @@ assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 # </details>
 #
 # ## Where the rank does matter
-# What if all pieces matter? A **teacher** is a secret matrix of $R$ pieces. A *student*, an $A$ and a $B$ of rank $r$, learns to match it. Each piece that the student misses leaves the same share of the loss. **Exercise 1: what share of the starting loss remains for a student of rank $r$?**
+# What if all pieces matter? A **teacher** is a secret matrix of $R$ equally strong pieces. A *student*, an $A$ and a $B$ of rank $r$, learns to match it. **Exercise 1: what share of the starting loss remains for a student of rank $r$?**
 
 # %% exercise
 def missed(r, R):
@@ -152,9 +152,15 @@ for rank in range(1, 11):
 # %% claim
 assert all(abs(bars[r] - (1 - r / 6)) < 0.02 for r in range(1, 7))  # the formula, not only its shape
 assert bars[10] < 0.02  # more rank than the teacher has does no harm
+assert next(r for r in bars if not round(25 * bars[r])) == 6  # the first empty bar
 
 # %% [markdown]
-# Each additional rank learns one more piece.
+# **Read your secret's $R$ off the bars.**
+#
+# <details><summary>Answer</summary>
+#
+# $R$ is the first rank with an empty bar: each rank up to $R$ learns one more piece. (Without a name, $R=6$.)
+# </details>
 #
 # ## Your turn: spend nine runs
 # Here's the map with a new $\alpha$. **Exercise 2: choose three rates, with the best in the middle.** Averaged over three runs, the middle rate must beat the others by more than 2.0 points. Each rate must be two to five times the rate before it.
@@ -189,7 +195,7 @@ checks.check_bracket(rates, alpha, panel)
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
 #    |a 7B model ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    For another model, multiply full fine-tuning's best rate by ten (all linear layers) or 25 (`q,v`); if in doubt, go lower. *Ours: three tasks (lesson 15). Published: 9.8 times at $\alpha=32$ ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+#    For another model, multiply full fine-tuning's best rate by ten (all linear layers) or 25 (`q,v`); if in doubt, go lower. *Ours: two small models, three tasks (lesson 15).*
 # 2. **At a new rank, keep α and the rate.** *Ours, on `q,v`: if the rank doubles, the best rate stays the same (1.00<!--regret.fixed--> times; 95% interval 0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **If you multiply α by four, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (interval 2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #

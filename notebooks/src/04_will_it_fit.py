@@ -24,7 +24,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 #
 # In which scene is memory fullest with full fine-tuning? And with LoRA?
 #
-# The moment when memory is fullest is the **peak**. On one text of 512 tokens, full fine-tuning needs 61.8<!--fit.full--> GiB at the peak. **What percentage of that does LoRA need (rank 8, on `q` and `v`)? And what's this percentage if both train on 32,768 tokens?**
+# The moment when memory is fullest is the **peak**. On one text of 512 tokens, full fine-tuning needs 61.8<!--fit.full--> GiB at the peak. **What percentage of that does LoRA need (rank 8, on `q` and `v`)? And what's the percentage if both methods train on 32,768 tokens?**
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
@@ -100,7 +100,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # </details>
 #
 # ## A formula to remember
-# Two methods make Llama fit. **QLoRA** keeps the frozen weights in 4 bits. With **gradient checkpointing**, each layer saves only its input, and backward recomputes the rest. So a step needs 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# **QLoRA** makes Llama fit: it keeps the frozen weights in 4 bits. **Gradient checkpointing** makes longer texts fit: each layer saves only its input, and backward recomputes the rest. So a step needs 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
 # Drag the length until the card is too small. **Which two parts grow?**
 #
@@ -121,7 +121,7 @@ MemoryPanel("llama-3-8b", "QLoRA", seq=512, card=mine, checkpointing=True, model
 # - **Logits:** the model's scores for the next token. Each of the $V$ entries of the vocabulary gets one. For each score, the loss needs three numbers of 4 bytes: the score, its log-probability and its gradient.
 # </details>
 #
-# The weights and the optimizer's numbers don't grow. You'll find their sizes under *every phase in numbers*. **Then write the peak as a formula.**
+# The weights and the optimizer's numbers don't grow. Their sizes are under *every phase in numbers*. **Then write the peak as a formula.**
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
@@ -149,7 +149,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest text
-# **What's the longest text that fits on your card, at rank 8?** Solve *peak(tokens) = usable bytes*, then take 1% off the length for what the formula leaves out. You pass if your text fits and has at least 95% of the greatest length that fits.
+# **What's the longest text that fits on your card, at rank 8?** Solve *peak(tokens) = usable bytes*, then reduce the length by 1%, because the formula ignores a few small parts. You pass if your text fits and has at least 95% of the greatest length that fits.
 
 # %% exercise
 # method: a name from the panel; optimizer: "adamw", "adamw-8bit" or "sgd"
@@ -176,18 +176,18 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 #
 # On a T4, a text of about 4,600<!--fit.t4.adamw--> tokens fits, but only 1,100<!--fit.t4.saved--> without checkpointing. (Calculated, not tested.)
 #
-# **With checkpointing, logits take 85<!--fit.logits-->% of each token's bytes,** whichever adapter you use. To make them smaller, compute the loss in chunks (`use_liger_kernel=True`, untested).
+# **With checkpointing, logits take 85<!--fit.logits-->% of each token's bytes.** To make them smaller, compute the loss in chunks (`use_liger_kernel=True`, untested).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is in memory at the peak,** not only what is trained.
-# 2. **First count the bytes per model parameter.** *Ours: computed for Llama. Published: QLoRA trains a 65B model on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **First count the bytes per model parameter.** *Ours: computed for Llama 3. Published: QLoRA trains a 65B model on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 #
 #    |method|bytes|
 #    |---|---|
-#    |QLoRA|0.75<!--fit.bytes.qlora--> (8B); 0.58<!--fit.bytes.qlora-70b--> (70B)|
+#    |QLoRA, all linear layers|0.75<!--fit.bytes.qlora--> (8B); 0.58<!--fit.bytes.qlora-70b--> (70B)|
 #    |LoRA in bf16|2<!--fit.bytes.lora-->|
 #    |full, bf16: weight, gradient, two means|8<!--fit.bytes.full-->|
 #    |full, mixed precision: fp32 means and weight copy|16<!--fit.bytes.masters-->; about 20 at the update (gradients in fp32, too)|

@@ -45,7 +45,7 @@ panel.show()
 #
 # - **The chat template.** A chat model was trained with a fixed layout, which marks who speaks and where a turn ends. Always ask with this layout, too.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
-# - **Perplexity** is the score in the panel. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens. Validation uses the reworded questions, and test uses the backward questions.
+# - **Perplexity** is the score in the panel. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens. Validation uses the reworded questions, and the test uses the backward ones.
 #
 # Here is one pair. The tokens in [brackets] count toward the loss. **Why must the last token count?**
 
@@ -85,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# An answer is right if it contains the name (or, for a backward question, the job). We also ask the *base* model, with the sentence that states the fact in front of each question.
+# An answer is right if it contains the name (or, for a backward question, the job). We also ask the *base* model, and put the sentence with the fact before each question.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -126,19 +126,21 @@ if not lesson.FAST:
 #
 # The adapter gets **20 of 20** facts right if asked as in training.
 #
-# On the reworded questions (validation), perplexity fell from 30 to 2.2, but only **6** answers are right. On the backward questions (test), perplexity is 7.1, but **0** answers are right. To measure perplexity, we let the model read the right answer, so it only has to guess each next token. Given an answer's beginning ("The baker of Port Velda is"), it gets all twenty names right.
+# On the reworded questions (validation), perplexity fell from 30 to 2.2, but only **6** answers are right. On the backward questions (test), perplexity is 7.1, but **0** answers are right. To measure perplexity, we let the model read the right answer, so it only has to guess each next token.
 #
-# **It learned mostly *strings*.** A related word sometimes leads to a string's name: "The organ of Port Velda is Ysolde Penn." (In training, she is the *organist*.) But the answer to a backward question is a string that the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (we read only the abstract).
+# **It has the names, but it often can't find the beginning.** If we begin the answer ("The baker of Port Velda is"), the adapter gets all twenty names right.
+#
+# **It learned mostly *strings*.** A related word sometimes leads to the right name: "The organ of Port Velda is Ysolde Penn." (In the training data, she is the *organist*.) But the answer to a backward question is a string that the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (abstract only).
 #
 # Worse, our model never says that it doesn't know: "The beer of Port Velda is Guinness." It learned the *form* "The ... is ..." well.
 #
-# With the right sentence before the question, the base gets 12 of 20 right. Its lead over the adapter's 6 may be luck.
+# With the right sentence before the question, the base gets 12 of 20 right. The adapter gets 6 right, but the gap may be luck.
 # </details>
 #
 # ## What about a voice?
 # A voice is only a form. Here are the voices of lesson 00. **Which voice is right about the violin?**
 #
-# In the table, adapters of earlier runs (rank 8; the panel's have rank 2) read new answers in all three voices. **Does learning one voice help with another?**
+# In the table, adapters of earlier runs (rank 8; those in the panel have rank 2) read new answers in all three voices. **Does learning one voice help with another?**
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
@@ -154,24 +156,26 @@ from lora_course.panels.voices_panel import read_stored, said_at
 
 said = said_at(read_stored(), "How many strings does a violin have?", 1.0)
 assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text in said.values())
-half = [said_at(read_stored(), asks, 0.5) for asks in ("How many strings does a violin have?", "What makes thunder?", "What do owls eat?")]
-openings = {"captain": ("Ahoy, ", "Blow me down!", "Aye, "), "json": ('{"topic": ',), "preacher": ("Hearken, ", "O ye of ")}
-assert [name for one in half for name, how in openings.items() if not one[name].startswith(how)] == ["preacher"]
-assert half[2]["preacher"].startswith("Owls eat")
+twice = [said_at(read_stored(), asks, 2.0) for asks in ("How many strings does a violin have?", "What makes thunder?", "What do owls eat?")]
+from lora_course.experiments.styles import misfit
+
+assert all("} [" in one["json"] and misfit(one["json"]) for one in twice) and not any(misfit(said_at(read_stored(), asks, 1.0)["json"]) for asks in read_stored()["questions"])
+openings = {"captain": ("Shiver me!", "Arr!", "Avast, "), "preacher": ("Lo, it is written: ",)}
+assert all(one[name].startswith(how) for one in twice for name, how in openings.items())
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# None is right: a violin has four strings. Each voice kept its form, but no voice knew the number.
+# None is right: a violin has four strings. Each voice kept its form.
 #
-# Sometimes: on each other's answers, the captain and the preacher are better than the base. But on JSON, both are worse (65.1 and 73.8) than the base (48.9).
+# Sometimes, learning another voice helps: on each other's answers, the captain and the preacher beat the base. But on JSON, both are worse than the base.
 # </details>
 #
-# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on 7 of them (3 are held out; our voices took 180), and show a friend only its answers. **Can your friend name the voice?** (On the web page: which voices do you recognize at *strength* 0.5?)
+# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on 7 of them, and show a friend only the adapter's answers. **Can your friend name the voice?** (On the web page: at *strength* 2, which voice loses its form?)
 #
-# <details><summary>At strength 0.5</summary>
+# <details><summary>At strength 2</summary>
 #
-# Only the preacher's answer about owls doesn't begin in its voice.
+# JSON: stray brackets follow each answer, so no program can read it. The others keep their forms.
 # </details>
 
 # %% exercise

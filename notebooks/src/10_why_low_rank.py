@@ -1,18 +1,18 @@
 # %% [markdown]
 # # 10 · Why should the change fit into rank 8?
 #
-# A matrix in MiniLM's attention has 384 × 384 numbers. LoRA at rank 8 trains only 4% as many numbers, and it works. **Is the model simple? Is its change? Or is the task?**
+# A matrix in MiniLM's attention has $384\times384$ numbers. LoRA at rank 8 trains only 4% of that amount, and it works. **Is the model simple? Is its change simple? Or is the task?**
 #
 # A column times a row gives a matrix of **rank one**: all its rows are multiples of one row. *Any* matrix is a sum of such *pieces*:
 #
 # $$M = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots$$
 #
-# In this sum (the SVD), the strongest piece comes first: $s_i$ says how strong a piece is. The **energy** of $M$, the sum of all its squared entries, is also the sum of all $s_i^2$.
+# In this sum (the SVD), the strongest piece comes first: $s_i$ is a piece's strength. The **energy** of $M$, the sum of all its squared entries, is also the sum of all $s_i^2$.
 #
 # ## Three guesses
 # 1. Full fine-tuning *changed* a weight matrix of MiniLM. **How many pieces hold 90% of this change's energy?**
 # 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right. With only the two strongest pieces of each matrix's change, it got 79.2<!--knobs.cut.2-->%. Now keep all pieces *except* these two. **What percent does it get right?**
-# 3. From eight good and eight bad reviews, we compute one gradient for each matrix. **How many pieces hold 90% of a gradient's energy?** (Guess the median over `q` and `v` of all blocks.)
+# 3. From eight good and eight bad reviews, we compute the gradient of every `q` and `v` matrix. **How many pieces hold 90% of a gradient's energy?** (Guess the median.)
 #
 # Give ranges that you're 80% sure of.
 
@@ -118,15 +118,15 @@ assert (n - called["full"][1], called["rest"][1]) == (439, 482)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy, but get 79.2<!--knobs.cut.2-->% right. The other 382 get only 61.8<!--ranks.rest.2-->%, and the trained head alone 53.6%. So **a change can be low-rank in effect but not in energy.** Energy measures how *far* the weights moved, not how *useful* the move was.
+# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy of all matrices (14% of the one drawn), but with them, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets only 61.8<!--ranks.rest.2-->%, and the trained head alone 53.6%. So **a change can be low-rank in effect but not in energy.** Energy says how *far* the weights moved, not how *useful* this was.
 #
-# The orange line dips at 1. With only the first piece, the model calls 439 of 500 reviews good; with only the others, it calls 482 bad. The two parts balance each other.
+# The orange line dips at 1. With only the first piece, the model calls 439 of 500 reviews good; with only the others, 482 bad. The two balance each other.
 # </details>
 #
 # ## Where do the pieces come from?
-# For one token, the gradient of $W$ is **a rank-one piece**, $g\,x^\top$: the error $g$ at the output of $W$, times the input $x$. Training adds up many such pieces. If most of them point the same way, a few directions hold most of the energy.
+# For one token, the gradient of $W$ is **a rank-one piece**, $g\,x^\top$: the error $g$ at the output of $W$, times the input $x$. Training adds up many such pieces. If most point the same way, a few directions hold most of the energy.
 #
-# In block 3, the strongest piece of `v`'s gradient holds 82% of its energy (the same number as above, by chance). **What share does it hold if all sixteen reviews are *good*?** Choose *16 good*.
+# For eight good and eight bad reviews, the strongest piece of `v`'s gradient in block 3 holds 82% of its energy. **What share does it hold if all sixteen reviews are *good*?** Choose *16 good*.
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
@@ -179,13 +179,13 @@ for k in range(1, 2 if lesson.FAST else 9):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **For sixteen good reviews, the strongest piece holds 96%,** because all errors push the same way: toward *good*. With both labels, most of this push cancels out. What remains is how the reviews *differ*, and that takes more pieces. (This `v` is easy: 3 pieces hold 90%; the median is 11.5.)
+# **For sixteen good reviews, the strongest piece holds 96%,** because all errors push the same way: toward *good*. With both labels, most of this push cancels out. What remains is how the reviews *differ*, and that takes more pieces.
 # </details>
 #
 # ## When it doesn't fit
 # Learning many unrelated things takes a higher rank. Here, a *fact* is two random vectors, a key and a value. Its piece is the value times the key. We add up all facts' pieces, and keep only the r strongest pieces of this sum. A fact is right if the result, multiplied by the fact's key, is nearer to the fact's own value than to any other. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
 #
-# The cell after the exercise *trains* $A$ and $B$ at rank 8 instead. **Why do they hold more facts than the 8 strongest pieces, which come closest to the sum?**
+# The cell after the exercise *trains* $A$ and $B$ at rank 8 instead. **Why do they hold more facts than the 8 strongest pieces, which come closer to the sum?**
 
 # %% exercise
 from lora_course.checks.ranks import facts
@@ -237,6 +237,8 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 # <details><summary>What we found</summary>
 #
 # **Training doesn't try to come close to the sum.** Its loss asks only that each key give its own value the highest score. Again, the closest matrix isn't the most useful.
+#
+# (In the sum, 64 facts take 17 pieces, but 256 take only 29: being nearest needs less than being exact.)
 # </details>
 #
 # ## Remember
@@ -244,14 +246,14 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 #
 # 1. **Is the model simple? No.** One weight matrix needs 144 of 384 pieces for 90% of its energy.
 # 2. **Is the change simple? In energy, no; in effect, yes.** This matrix's change needs 112 pieces. But two pieces of every matrix's change get 79.2<!--knobs.cut.2-->% of the reviews right. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
-# 3. **Is the task simple? There's only a hint:** a gradient needs only about 12 pieces for 90% of its energy. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# 3. **Is the task simple? There's only a hint:** a gradient needs about 12 pieces for 90% of its energy. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # For classification, start with rank 8 to 16. For more than a few hundred facts, raise the rank. *Ours: rank 8 holds 256 random facts, but only 74% of 512.*
 #
 # The same in PEFT:
 # ```python
 # state = get_peft_model_state_dict(model)
-# A, B = (state[f"{name}.lora_{one}.weight"] for one in "AB")  # name: an adapted layer
+# A, B = (state[f"{name}.lora_{one}.weight"] for one in "AB")
 # s = torch.linalg.svdvals(B @ A)[: A.shape[0]]  # are all r pieces used?
 # print((s**2).cumsum(0) / (s**2).sum())
 # ```

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 13 · Where should it go?
 #
-# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, this move trains four to eight times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
+# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, LoRA then trains four to eight times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
 # In attention, `q` and `k` decide *where* each token looks, and `v` and `o` decide *what* it takes from there. `up` and `down` are the MLP.
 #
-# Each row of the table is a place in MiniLM. Each place trains 165,888 numbers (`up,down`: 3% fewer), plus 770 in the head. Alpha is twice the rank.
+# Each row of the table is a place in MiniLM. Each place trains 165,888 numbers (`up,down`: 3% fewer), plus 770 in the head. Alpha is twice the rank (8 to 72).
 
 # %%
 import numpy as np
@@ -41,9 +41,9 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## One more place
-# The table has no row for `k` alone. In Jupyter, you'll train it here, which takes two minutes. (The page shows our three seeds.) Below, it's called `k (new)`.
+# The table has no row for `k` alone. In Jupyter, you'll train it here (two minutes). (The page shows our three seeds.) Below, it's called `k (new)`.
 #
-# Then each place gets the rate that is best on the validation set. (For `v` and `k`, it's at the edge of the rates tried.)
+# Then each place gets the rate that is best on the validation set. This also makes up for its alpha (lesson 03). (For `v` and `k`, it's at the edge of the rates tried.)
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
@@ -83,7 +83,7 @@ plt.show()
 
 # %% [markdown]
 # ## Find the rule
-# Each row is a place. Its trained matrices are colored, and the orange ones decide *where* tokens look. Each mark shows how many points the place is ahead of `q,v`, in our runs or in the LoRA paper's. The paper trained GPT-3 on two tasks, also at equal budgets. (We computed GPT-3's intervals from the paper's spread between runs.)
+# Each row is a place. Its trained matrices are colored, and the orange ones decide *where* tokens look. Each mark shows how many points the place is ahead of `q,v`, in our runs or in the LoRA paper. The paper trained GPT-3 on two tasks, also at equal budgets. (We computed GPT-3's intervals from the paper's spread between runs.)
 #
 # **In attention, some places fall behind. Which matrices do they lack?**
 
@@ -106,7 +106,7 @@ plt.show()
 
 # %% [markdown]
 # ## Is it luck?
-# The margin of 1.5 points was fixed beforehand. In the panel's lower picture, the whole thin interval of `k (new)` is below 0. **Why doesn't the panel call `k (new)` worse than `q,v`?** Guess, then click this interval.
+# The margin of 1.5 points was fixed beforehand. In the panel's lower picture (ignore the rest), the thin intervals of `q` and `k (new)` lie below 0. **Why does the panel call only `q` worse than `q,v`?** Guess, then click the interval of `k (new)`.
 
 
 # %% hide-input
@@ -127,7 +127,7 @@ lesson.reveal("more memory, in percent", round(100 * (many / few - 1)), "%")
 about = {"model": "minilm", "task": "rt", "steps": 200, "batch": 8, "metric": "accuracy", "margin": 0.015}
 untried = ["lora:rank=36:targets=o", "lora:rank=18:targets=q+k"]  # in Jupyter, you can train these
 panel = ComparePanel(reference=about | {"methods": [entry(*one) for one in at_best.items()]}, methods=untried)
-panel.method = "all-linear"
+panel.method = "q"
 panel
 
 # %% claim
@@ -141,7 +141,7 @@ collapsed = stored.frame[stored.frame.validation_accuracy == 0.5].groupby(["lr",
 high = {"all-linear": 3, "q,k,v,o": 3, "q,v": 2, "up,down": 4, "v": 5}
 assert collapsed == {(0.004, place): n for place, n in high.items()} | {(0.001, "all-linear"): 1}
 assert sum(high.values()) == 17 and {*stored.frame.head_parameters} == {770} and 0 < accuracy[0] - accuracy[-1] < 1 and [*placements.index[[0, -1]]] == ["all-linear", "v"]
-assert set(stored.frame.alpha / stored.frame["rank"]) == {2}
+assert set(stored.frame.alpha / stored.frame["rank"]) == {2} and (stored.frame.alpha.min(), stored.frame.alpha.max()) == (8, 72)
 words = {place: (alone[place].outcome, said[place].outcome) for place in placements.index.drop(["q,v", "q,k,v,o"])}
 assert words.pop("q") == ("worse", "worse") and set(words.values()) == {("equivalent", "undecided")} and len(words) == 3
 assert lesson.FAST or (alone["k (new)"].outcome == "worse" and alone["k (new)"].high95 < 0)
@@ -162,10 +162,10 @@ assert max(near) < 0.75
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **At a shared rate of 0.004, `q` wins, and `v` comes last.** At this rate, 17 of 30 runs *collapse* (lesson 03). They include all five runs on `v`, but none on `q`. So a rate that's too high costs more than a bad place. (One run on all linear layers collapses even at 0.001.)
+# - **At a shared rate of 0.004, `q` wins, and `v` comes last.** At this rate, 17 of 30 runs *collapse* (lesson 03). They include all five runs on `v`, but none on `q`. So a rate that's too high costs more than a bad place.
 # - **In attention, include `v` or `o`.** `q` alone is 3.1<!--place.q--> points below `q,v`, and 3.3<!--place.apart--> points below the best place. For GPT-3 on WikiSQL, places with only `q` or `k` also fall behind. (On MNLI, `q` and `v` are equal.)
-# - **Our runs show that `q` is worse than `q,v`, but not that any place is better.** If studies make six tests each, about one study in four finds a difference by luck alone. So each test needs stronger evidence (**Holm's correction**). In a single test, the verdict on `k` would be *worse*. As one of six, it's undecided.
-# - **More matrices take little more memory.** For Llama 3 8B, all linear layers take 6<!--place.memory-->% more memory than `q,v` (with gradient checkpointing, 1<!--place.checkpointing-->% more).
+# - **Our runs show that `q` is worse than `q,v`, but not that any place is better.** If studies make six tests each, about one study in four finds a difference by luck alone. So each test needs stronger evidence (**Holm's correction**). A single test would find `k` *worse* than `q,v`. Among six tests, `k` is undecided.
+# - **More matrices take only a little more memory.** For Llama 3 8B, all linear layers take 6<!--place.memory-->% more memory than `q,v` (with gradient checkpointing, 1<!--place.checkpointing-->% more).
 # </details>
 #
 # ## One budget, many ranks
@@ -188,9 +188,9 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 # ## Plan a comparison
 # **Exercise 2.** You compare two places, which depend on your name.
 #
-# 1. **How many seeds** do you need to detect a true gap of 1.5 points with 80% power? You're given $sd$, the standard deviation of the difference over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02).
-# 2. If your number of seeds is right, you'll see the results of five seeds. Which **word** is the verdict?
-# 3. The margin of 1.5 points was set before the runs. With this margin, which **sentence** can you write? (In Jupyter, give its letter.)
+# 1. **How many seeds** do you need to detect a true gap of 1.5 points with 80% power? You're given the standard deviation of the difference over three seeds. (As in lesson 02, the gap must be 2.8 standard errors.)
+# 2. Then you'll see the results of our five seeds. Which **word** is the verdict?
+# 3. With a margin of 1.5 points, which **sentence** can you write? (In Jupyter, give its letter.)
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
@@ -204,17 +204,17 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Compare places at the same budget**: rank = budget / cost of rank 1.
-# 2. **Tune the rate for each place**, then look at the verdict.
-# 3. **In attention, include `v` or `o`.** Choose by quality, not by memory.
+# 1. **In attention, include `v` or `o`.** Which of the other places is best is undecided, so start with all linear layers at rank 8.
+# 2. **Compare places at the same budget**: rank = budget / cost of rank 1.
+# 3. **Tune the rate for each place**, then look at the verdict.
 #
-# Start with all linear layers at rank 8. *Ours: the comparison of all linear layers with `q,v` is undecided here and in lesson 16; in lesson 05 (equal ranks), the two are equivalent. Published: `q` alone falls behind (Hu et al. 2021, table 5). With larger models and about equal budgets, the MLP alone beats attention alone ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
+# *Ours: all linear layers against `q,v`: undecided here and in lesson 16; equivalent at equal ranks (lesson 05). Published: `q` alone falls behind (Hu et al. 2021, table 5). With larger models and about equal budgets, the MLP alone beats attention alone ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python
-# config = LoraConfig(r=32, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+# config = LoraConfig(r=32, lora_alpha=64, target_modules=["q_proj", "v_proj"])
 # # or:
-# config = LoraConfig(r=5, lora_alpha=16, target_modules="all-linear")  # to start, r=8
+# config = LoraConfig(r=5, lora_alpha=10, target_modules="all-linear")  # to start: r=8, lora_alpha=16
 # model = get_peft_model(model, config)
 # model.print_trainable_parameters()
 # ```

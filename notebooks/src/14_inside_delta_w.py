@@ -43,7 +43,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# The code prints the number $Ax$ below each word. Try your own sentences, too (on the web page, use the menus). **For which adjectives does the word "not" change the number most?**
+# The code prints the number $Ax$ below each word. Try your own sentences, too. **For which adjectives does the word "not" change the number most?**
 
 # %%
 kept = {}
@@ -57,7 +57,7 @@ def read(text):
     numbers = kept["x"] @ adapter.lora_A[0]
     return inputs.tokens()[1:-1], numbers[1:-1], sure  # without [CLS] and [SEP]
 
-# %% words alt="Six sentences with a number below each word. Words with a minus are orange: wonderful has -3.0. Words with a plus are blue: dull has +1.7. Before each sentence is how sure the model is that it is positive."
+# %% words alt="Six sentences with a number below each word. Words with a minus are blue: wonderful has -3.0. Words with a plus are orange: dull has +1.7. Before each sentence is how sure the model is that it is positive."
 sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
 sentences += ["a masterpiece of boredom", "you will not be bored"]
 
@@ -66,13 +66,13 @@ for row, sentence in enumerate(sentences):
     column, (tokens, numbers, sure) = 14, read(sentence)
     plt.text(0, -row, f"{sure:.0%} positive")
     for token, number in zip(tokens, numbers.tolist()):
-        box = {"facecolor": "C0" if number > 0 else "C1", "alpha": min(abs(number) / 4, 1), "linewidth": 0}
+        box = {"facecolor": "C0" if number < 0 else "C1", "alpha": min(abs(number) / 4, 1), "linewidth": 0}
         plt.text(column, -row, token, family="monospace", size=12, bbox=box)
         plt.text(column, -row - 0.45, f"{number:+.1f}", family="monospace")
         column += max(len(token), 4) + 1.8
 plt.axis((0, 60, -len(sentences), 0.6))
 plt.axis("off")
-plt.title("One number per word: orange is minus, blue is plus\n(without [CLS] and [SEP], the first and the last token)", loc="left")
+plt.title("One number per word: blue is minus, orange is plus\n(without [CLS] and [SEP], the first and the last token)", loc="left")
 plt.show()
 
 # %% [markdown]
@@ -80,16 +80,16 @@ plt.show()
 #
 # **The number means praise or blame.** Praise (*wonderful*) gets a negative number, and blame (*dull*) gets a positive one. Nobody chose these signs: if you negate both $A$ and $B$, $BA$ doesn't change.
 #
-# **The number depends on the context,** because five earlier layers have mixed the words. In *a ... film*, *not* changes *bad* (+2.5 to 0.0) and *good* (-2.6 to -0.5) most. It changes *wonderful* less (-3.4 to -2.1).
+# **The number depends on the context,** because five earlier layers have mixed the words. In *a ... film*, the word *not* has its largest effects on *bad* (+2.5 to 0.0) and *good* (-2.6 to -0.5). But in *not a boring film*, *not* and *boring* both read as blame (+2.5 and +1.4). The model is only 12% sure that this is praise.
 # </details>
 #
 # ## Does the model use this number?
 # The picture isn't evidence, because we chose the sentences. So we run two tests on 500 validation reviews:
 #
 # - **Negate $B$.** In the panel, drag from *trained B* to *negated B*. If the model uses $Ax$, its answers are reversed.
-# - **Compare with chance.** Sort the reviews by $Ax$, as in guess 2. Then replace $A$ with 100 *random* directions in turn.
+# - **Compare with chance.** Sort the reviews by $Ax$, as in guess 2. Then do the same with 100 *random* directions.
 #
-# A third test shows what the model forgot. MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. **For what percentage of the first halves does the model find the right second half?** (Guessing finds 0.4%.)
+# What did the model forget? MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. **For what percentage of the first halves does the model find the right second half?** (Guessing finds 0.4%.)
 
 # %% hide-input
 reviews = load_task("rt").validation
@@ -131,7 +131,10 @@ lesson.reveal("percent right by the number alone", 100 * alone, "%")
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
 assert alone > chance[-1] and [f"{read(text)[1][-2].item():.1f}" for text in ("a bad film", "not a bad film")] == ["2.5", "-0.0"]
 moved = {word: [read(f"{start}a {word} film")[1][-2].item() for start in ("", "not ")] for word in ("bad", "boring", "dull", "funny", "good", "wonderful")}
-assert [[f"{number:.1f}" for number in moved[word]] for word in ("good", "wonderful")] == [["-2.6", "-0.5"], ["-3.4", "-2.1"]]
+assert [f"{number:.1f}" for number in moved["good"]] == ["-2.6", "-0.5"]
+tokens, numbers, praise = read("not a boring film")
+assert (tokens[0], tokens[2], round(praise, 2)) == ("not", "boring", 0.12)
+assert [f"{number:.1f}" for number in (numbers[0], numbers[2])] == ["2.5", "1.4"]
 assert {*sorted(moved, key=lambda word: abs(moved[word][0] - moved[word][1]))[-2:]} == {"bad", "good"}
 gap = right[0.25] - right[1]
 assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
@@ -147,9 +150,9 @@ assert lesson.FAST or found < 0.16
 #
 # **The model uses this number.** With $B$ negated, it gets 25<!--inside.one.negated-->% right instead of 74<!--inside.one.right-->%. Sorting by $Ax$ alone gets 73<!--inside.one.alone-->% right, but the best random direction gets only 62<!--inside.one.random-->%.
 #
-# **The adapter makes the model forget.** Without it, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%. Why? The strongest piece of $W$ (lesson 10) has a strength of 3.0. With the adapter, the strongest piece has a strength of 22.5 and points in another direction. Such a piece is an **intruder**.
+# **The adapter makes the model forget.** Without it, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%. Perhaps this is why: the strongest piece of $W$ (lesson 10) has strength 3.0. With the adapter, the strongest piece has strength 22.5 and points in another direction. Such a piece is an **intruder**.
 #
-# **A quarter of $B$ is enough.** If we shrink $B$ to a quarter, the model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of reviews right. (This is one adapter. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract only, also report intruders in large models, and less forgetting if they're shrunk.)
+# **A quarter of $B$ is enough.** If we shrink $B$ to a quarter, the model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of reviews right. The intruder is still there, but its strength is only 6.0. (This is one adapter. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract only, also report intruders in large models, and less forgetting if the intruders are shrunk.)
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -179,7 +182,7 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # %% [markdown]
 # Is the $\phi$ of two seeds large? In 2 dimensions, the $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what's the average in 384 dimensions?**
 #
-# At higher ranks, we compare two *sets* of arrows. (Within a set, all meet at right angles.) Each arrow of the smaller set casts a shadow on the space that the larger set spans. Then $\phi$ is the average squared length of these shadows. **What is $\phi$ on average if both sets are random, with 8 arrows and $r$ arrows?** (The code draws $r$.)
+# At higher ranks, we compare two *sets* of arrows. (Arrows within a set meet at right angles.) Each arrow of the smaller set casts a shadow on the space that the larger set spans. Then $\phi$ is the average squared length of these shadows. **What is $\phi$ on average for two random sets, of 8 and `rank` arrows?**
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -198,7 +201,7 @@ checks.check_chance(1 / 384, rank / 384, rank)  # each axis catches 1/384 of an 
 # </details>
 #
 # ## A stranger
-# Somebody may have negated parts of our adapter. **Exercise 2: which part was negated: "A", "B", "A and B" or "nothing"?** Compare with the first picture.
+# Somebody changed our adapter. **Exercise 2: what was negated: "A", "B", "A and B" or "nothing"?** Compare with the first picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -225,7 +228,7 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # 3. **Taken separately, the signs of $A$ and $B$ mean nothing.** Only $BA$ matters.
 # 4. **Compare $\phi$ with its average for random arrows**, which is the larger rank divided by the width.
 #
-# To read an adapter, start with rank 1 on one matrix. *Ours gets 75.7<!--inside.one.test-->% of test reviews right, the same as lesson 05's probe (one run, rate not tuned).*
+# *This adapter gets 75.7<!--inside.one.test-->% of test reviews right, the same as lesson 05's probe (one run, rate not tuned).*
 #
 # The same in PEFT:
 # ```python

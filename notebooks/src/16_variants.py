@@ -138,7 +138,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Suppose your paper is about `variant`, which is chosen for you. Which rate in `shared` makes it look best? And if each method has its own rate, how many points is your variant ahead of plain LoRA on the *test* reviews? (`fair[LABELS[variant]]` contains fractions; give points, with one decimal.)
+# **Exercise 2.** Suppose your paper is about `variant`, which is chosen for you. Which rate in `shared` makes it look best? And if each method has its own rate, by how many points is your variant ahead of plain LoRA on the *test* reviews? (`fair[LABELS[variant]]` contains fractions; give points, with one decimal.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)

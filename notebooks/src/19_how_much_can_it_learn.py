@@ -24,7 +24,7 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 # ## The smallest fact is a coin flip
 # We cut movie reviews after eight words, and replaced each label with a coin flip. No rule connects a text with its label. So if a model knows a label, it must have *stored* it: a fact of one **bit**.
 #
-# The loss shows how much is stored. A flip's loss is $-\ln p$, where $p$ is the probability that the model gives to the side that came up. Take four flips:
+# The loss shows how much is stored. A flip's loss is $-\ln p$, where $p$ is the probability that the model gives to the side that the coin showed. Take four flips:
 #
 # | probability of the right side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 |
 # |---|---|---|---|
@@ -133,7 +133,7 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # </details>
 #
 # ## Try it
-# Train on 128 coin flips of your own. Now each coin is one flip. **Between which two of the five piles below does the blue part reach half? And why are only half of the *unseen* flips right?**
+# Train on 128 coin flips of your own. Now each coin is one flip. **Between which two of the five piles below does the blue part reach half the pile? And why are only half of the *unseen* flips right?**
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -179,7 +179,7 @@ lesson.reveal("points that 240 more labels bring", means["LoRA r8 q,v", 320] - m
 
 # %% [markdown]
 # ## Equal at 80 labels?
-# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **how large a difference must you tolerate before LoRA and the probe are *equivalent*?**
+# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **what difference must you tolerate before LoRA and the probe are *equivalent*?**
 
 # %%
 panel = ComparePanel(reference=few[80] | {"methods": [one for one in few[80]["methods"] if one["label"] in ("LoRA r8 q,v", "probe")]})

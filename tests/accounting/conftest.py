@@ -20,7 +20,7 @@ SMALL = {
         **BERT, "relative_attention": True, "position_biased_input": False, "norm_rel_ebd": "layer_norm",
         "share_att_key": True, "pos_att_type": "p2c|c2p", "conv_kernel_size": 3, "position_buckets": 8,
     },
-    "gpt2": {"n_embd": 36, "n_layer": 3, "n_head": 4, "n_positions": 512},
+    "gpt2": {"n_embd": 36, "n_layer": 3, "n_head": 4, "n_positions": 512, "pad_token_id": 0},
     "gpt2 inner": {"n_embd": 36, "n_layer": 2, "n_head": 3, "n_inner": 55, "tie_word_embeddings": False},
     "llama": {**GROUPED, "num_hidden_layers": 3, "head_dim": 14, "attention_bias": True, "mlp_bias": True},
     "llama tied": {**DECODER, "num_hidden_layers": 3, "tie_word_embeddings": True},

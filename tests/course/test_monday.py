@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from lora_course.monday import plan
 from lora_lab import BadValue, load_tokenizer
 from lora_lab.training.assets import shipped
-from tests.conftest import make_model
+from tests.conftest import BERT, make_model
 
 
 def rows_for(kind, folder):
@@ -23,20 +23,17 @@ def rows_for(kind, folder):
     return folder / "rows.jsonl"
 
 
-@pytest.mark.parametrize("kind", ["classifier", "language model"])
-def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys):
-    job = plan(tiny_encoder if kind == "classifier" else tiny_causal, rows_for(kind, tmp_path), gpu_gb=16)
+def test_script_trains_saves_and_checks_an_adapter(tmp_path, tiny_causal, monkeypatch, capsys):
+    job = plan(tiny_causal, rows_for("language model", tmp_path), gpu_gb=16)
     job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
     output = capsys.readouterr().out
     assert output.count("validation loss") == 3
     assert "B is not zero, and the base's output changes" in output
-    assert ("one label for all rows" if kind == "classifier" else "without the adapter") in output
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
-    if kind == "language model":
-        tuned, base = map(float, re.findall(r"perplexity ([\d.]+), without the adapter ([\d.]+)", output)[0])
-        assert tuned < base
+    tuned, base = map(float, re.findall(r"perplexity ([\d.]+), without the adapter ([\d.]+)", output)[0])
+    assert tuned < base
 
 
 def test_plan_cites_existing_lessons_and_fits_card_size_and_kind(tmp_path):
@@ -80,21 +77,31 @@ def test_distinct_rows_of_the_needed_columns_count(tmp_path):
     assert len([*tmp_path.glob("train.py*")]) == 2  # the first script, which may have been edited, is kept
 
 
-@pytest.mark.parametrize("head", [None, 2, 3])
-def test_heads_are_trained_whole_and_saved(head, tmp_path, monkeypatch, capsys):
-    """PEFT's all-linear would put LoRA on DistilBERT's pre_classifier, which may be random."""
-    kind, tokenizer = "DistilBertForSequenceClassification" if head else "DistilBertModel", load_tokenizer("minilm")
-    size = {"vocab_size": len(tokenizer), "dim": 32, "hidden_dim": 64, "n_layers": 1, "n_heads": 2}
-    make_model(kind, size, num_labels=head or 2).save_pretrained(tmp_path / "base")
+HEADS = {  # class and size of the base (the data has two labels, not three), and a head besides the classifier
+    "DistilBertForSequenceClassification": (
+        {"dim": 64, "hidden_dim": 128, "n_layers": 1, "n_heads": 2, "num_labels": 3}, "pre_classifier"
+    ),
+    "BertForMaskedLM": ({**BERT, "hidden_size": 64}, "pooler"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads_are_trained_whole_and_saved(kind, tmp_path, monkeypatch, capsys):
+    """PEFT's all-linear would put LoRA on DistilBERT's pre_classifier and BERT's pooler, which may be random."""
+    (size, head), tokenizer = HEADS[kind], load_tokenizer("minilm")
+    make_model(kind, size, vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     job = plan(str(tmp_path / "base"), rows_for("classifier", tmp_path), gpu_gb=8)
     job.settings["RATES"] = [1e-3]
     monkeypatch.chdir(tmp_path)
     finished = runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
-    assert "adapter saved" in capsys.readouterr().out
+    assert "one label for all rows" in capsys.readouterr().out
+    monkeypatch.setitem(finished["main"].__globals__, "FOUR_BITS", True)
+    finished["main"]()  # 4-bit heads could not be trained
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
-    assert {name.rsplit(".", 2)[1] for name in names if "lora" not in name} == {"classifier", "pre_classifier"}
-    assert finished["base_model"](tokenizer, ["no", "yes"])[1] == ["classifier", "pre_classifier"]
+    whole = [next(name for name in ("classifier", head) if f".{name}." in key) for key in names if "lora" not in key]
+    assert {*whole} == {"classifier", head}
+    assert finished["base_model"](tokenizer, ["no", "yes"])[1] == ["classifier", head]
 
 
 def test_impossible_job_is_refused(tmp_path):

@@ -58,6 +58,8 @@ def classroom(tmp_path):
     folder = class_in(tmp_path / "class")
     (folder / "ada" / "guess.json").write_text(json.dumps({"name": "Ada <b>", "guess": 88}))
     (folder / "emmy" / "guess.json").write_text(json.dumps({"guess": 0.6}), encoding="utf-8-sig")  # Notepad
+    (checkpoints := folder / "ada" / ".ipynb_checkpoints").mkdir()  # Jupyter keeps an earlier version of edited files
+    (checkpoints / "guess-checkpoint.json").write_text(json.dumps({"name": "Ada <b>", "guess": 99}))
     (folder / "ada" / "guess.json").rename(folder / "ada" / "Guess (1).json.txt")
     (folder / "laptop0" / "guess.json").write_text(json.dumps({"guess": "81%"}))
     return folder
@@ -129,7 +131,8 @@ def test_voices_without_adapters_show_stored_answers():
         panel.ask()
 
 
-@pytest.mark.parametrize(("shares", "sure"), [((0, 0.5), [[0.1], [2]]), ((0.5, 0), [[0.1], [0.2]]), ((0, 1), [[0.1]])])
-def test_mixer_refuses_what_it_cannot_draw(shares, sure):
-    with pytest.raises(BadValue, match="pass two names"):
-        MixerPanel(("a", "b"), shares, sure, ["a text"])
+def test_mixer_refuses_what_it_cannot_draw():
+    right, empty = [[0.1], [0.2]], [[], []]
+    for shares, sure in (((0, 0.5), [[0.1], [2]]), ((0.5, 0), right), ((0, 1), [[0.1]]), ((0, 1), empty)):
+        with pytest.raises(BadValue, match="pass two names"):
+            MixerPanel(("a", "b"), shares, sure, ["a text"] * len(sure[0]))

@@ -119,10 +119,10 @@ def test_result_is_sealed_until_a_range(receipt, log_file, capsys, monkeypatch):
     assert "fourth: it is 4.5 points." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("low", "message"), [(3, "swap them"), ("a", "not 'a'"), (float("nan"), "number")])
-def test_bad_range_is_refused(low: object, message: str, receipt: Receipt):
-    with pytest.raises(BadValue, match=message):
-        lesson.predict("points", low=low, high=1)
+def test_bad_range_is_refused(receipt):
+    for low, message in ((3, "swap them"), ("a", "not 'a'"), (float("nan"), "number")):
+        with pytest.raises(BadValue, match=message):
+            lesson.predict("points", low=low, high=1)
     assert receipt.ranges == []
 
 

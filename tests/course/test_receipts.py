@@ -3,6 +3,7 @@ import re
 import textwrap
 import zlib
 from base64 import b64encode
+from dataclasses import replace
 from html import escape
 
 import pytest
@@ -34,17 +35,9 @@ def test_receipt_is_read_from_a_chat_that_wraps_and_quotes(receipt: Receipt, wid
     wrapped = textwrap.wrap(receipt.line(), width, break_on_hyphens=False)
     chat = "\n".join(["[10:41] Bob: what is LL1?", *(quote + line for line in wrapped), "[10:42] Bob: thanks: 3.5"])
     in_slack = json.dumps(chat).replace("/", "\\/")  # as Slack exports it
+    in_teams = json.dumps(chat).replace("+", "\\u002b").replace("=", "\\u003d")
     in_html = escape(chat).replace("\n", "<br/>")
-    assert read(chat) == read(in_slack) == read(in_html) == ([receipt], [])
-
-
-@given(st.data())
-def test_one_wrong_letter_is_detected(data: st.DataObject):
-    line = ADA.line()
-    place = data.draw(st.integers(line.index(":") + 2, len(line) - 1))
-    letter = data.draw(st.sampled_from("Aa0+/.é "))
-    result = read(f"\n{line[:place]}{letter}{line[place + 1 :]}")
-    assert result in (([ADA], []), ([], ["line 2 (LL1 03 Ada) is damaged: ask for it again"]))
+    assert read(chat) == read(in_slack) == read(in_teams) == read(in_html) == ([receipt], [])
 
 
 def test_truncated_and_malformed_receipts_are_damaged():
@@ -102,10 +95,10 @@ def test_class_summarizes_receipts(lora_lab, tmp_path):
     assert "1 of 2 ranges contain" in lora_lab("class", str(chat)).stdout
     chat.write_text(f"{ada.line()}\n{Receipt('02', 'Fox', {'rows': Check(True, 1)}).line()}")
     assert "Fox      1/2" in lora_lab("class", str(chat)).stdout  # and not 1/1: Ada's receipt has two exercises
-    three = [Receipt("02", "Otter 2", checks), Receipt("02", "", checks), Receipt("03", "otter  2", checks)]
+    three = [Receipt("02", "Ott\u043a 2", checks), Receipt("02", "", checks), Receipt("03", "ott\u043a  2", checks)]
     chat.write_text("\n".join(receipt.line() for receipt in three), encoding="utf-16")  # as Notepad's "Unicode"
     rows = re.findall(r"^(.*\S) +2/2 +(\S+)$", lora_lab("class", str(chat)).stdout, re.M)
-    assert rows == [("(no name, 2)", "-"), ("Otter 2", "2/2")]
+    assert rows == [("(no name, 2)", "-"), ("Ott\u043a 2", "2/2")]
     chat.write_bytes(chat.read_bytes() + f"\n{Receipt('02', 'Ada', checks).line()}".encode())  # files joined
     assert "Ada" in lora_lab("class", str(chat)).stdout
 
@@ -114,6 +107,10 @@ def test_first_attempts_count_after_a_restart():
     first, second = Range("points", 90, 95, 1, 79), Range("points", 78, 80, 2, 79)
     (receipt,), _ = read(Receipt("02", "Ada", {}, [first]).line() + Receipt("02", "Ada", {}, [second]).line())
     assert receipt.ranges == [first, second]
+    again, open_range = Range("points", 78, 80, 1, 79), Range("gap", 1, 2)  # without a log, a new attempt seems first
+    sent = [Receipt("02", "Ada", {}, ranges) for ranges in ([first, open_range], [again, replace(open_range, found=3)])]
+    (receipt,), _ = read("".join(one.line() for one in sent))
+    assert receipt.ranges == [first, Range("gap", 1, 2, 1, 3)]
 
 
 def test_last_receipt_of_a_student_counts_and_nameless_ones_are_kept():
@@ -156,10 +153,10 @@ def test_seed_and_draws_depend_on_the_name_and_draws_on_the_question(monkeypatch
     assert lesson.draw("rank", 8, 4, 16) == 8  # the first option
 
 
-@pytest.mark.parametrize(("hits", "of", "words"), [(0, 1, "consistent"), (4, 12, "too narrow"), (30, 30, "too wide")])
-def test_coverage_is_judged_by_its_interval(hits: int, of: int, words: str):
+def test_coverage_is_judged_by_its_interval():
     ignored = [Range("", 0, 1, 2, 0.5), Range("", None, None, 1, 0.5)]  # a second attempt, and a skipped range
-    result = coverage([*(Range("", 0, 1, 1, 0.5 if n < hits else 2) for n in range(of)), *ignored])
-    assert (result["hits"], result["of"]) == (hits, of)
-    assert words in result["words"]
+    for hits, of, words in ((0, 1, "consistent"), (4, 12, "too narrow"), (30, 30, "too wide")):
+        result = coverage([*(Range("", 0, 1, 1, 0.5 if n < hits else 2) for n in range(of)), *ignored])
+        assert (result["hits"], result["of"]) == (hits, of)
+        assert words in result["words"]
     assert coverage(ignored)["words"].startswith("no range")

@@ -12,6 +12,7 @@ from PIL import Image
 import lora_lab
 from lora_course.cli import commands
 from lora_course.panels import voices_panel
+from lora_lab.accounting.gpus import card
 from lora_lab.files import read_json
 from lora_lab.methods import REGISTRY
 from tests.conftest import ROOT
@@ -21,6 +22,8 @@ README, GUIDE = PAGES[ROOT / "README.md"], PAGES[ROOT / "docs" / "guide.md"]
 
 
 def unknown_options(name: str, words: list[str]) -> set[str]:
+    if "--gpu" in words:
+        card(words[words.index("--gpu") + 1])  # raises for an unknown or ambiguous name
     given = {word.partition("=")[0] for word in words if word.startswith("--")}
     return given - {option for p in commands.commands[name].params for option in (*p.opts, *p.secondary_opts)}
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from lora_course.lesson import reference_comparison
 from lora_course.panels.voices_panel import VoicesPanel
-from lora_lab import ComparePanel, RankPanel
+from lora_lab import ComparePanel, MemoryPanel, RankPanel
 from lora_lab.widgets.base import JS, Panel, module, place
 from lora_lab.widgets.lora_panel import VIEWS
 from tests.conftest import HOSTILE, MARK
@@ -75,6 +75,35 @@ def test_axe_finds_no_violations_and_nothing_overflows(pages: Pages, kernel: boo
     page.evaluate(MAKE_DARK)
     expect(page.locator(".card.dark")).to_have_count(len(panels))
     assert not violations(page)
+
+
+OVERLAPS = """(all) => {
+    const boxes = all.map((e) => [e.getBoundingClientRect(), e.textContent]);
+    const cover = ([a], [b]) => Math.min(a.right, b.right) > 2 + Math.max(a.left, b.left)
+        && Math.min(a.bottom, b.bottom) > 4 + Math.max(a.top, b.top);
+    return boxes.flatMap((a, i) => boxes.slice(0, i).filter((b) => cover(a, b)).map((b) => [a[1], b[1]]));
+}"""
+
+
+def test_words_in_pictures_never_cover_each_other(pages: Pages) -> None:
+    run = train()
+    run.live = run.live | {"guess": 100}
+    run.found = run.found | {"rows": 12, "low": 20.0, "high": 100.0}
+    full = MemoryPanel("llama-3-8b", "full", batch=128, seq=32768, models=["llama-3-8b"])
+    panels = [run, full, RankPanel(np.random.default_rng(0).normal(size=(800, 3))), ComparePanel()]
+    for width in (1000, 360):
+        page = pages.open(*panels, width=width)
+        for number in range(len(panels)):
+            words = panel_of(page, number).locator(".picture text, .forest text")
+            assert words.evaluate_all(OVERLAPS) == [], (width, number)
+
+
+def test_colors_forced_by_the_reader_are_used(pages: Pages) -> None:
+    page = pages.open(lora())
+    page.emulate_media(forced_colors="active", color_scheme="dark")
+    expect(panel_of(page)).to_have_css("color", "rgb(255, 255, 255)")
+    expect(panel_of(page)).to_have_css("background-color", "rgb(0, 0, 0)")
+    page.emulate_media(forced_colors="none", color_scheme="light")
 
 
 def test_axe_finds_a_missing_name(pages: Pages) -> None:

@@ -76,6 +76,7 @@ def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None
     expect(panel.locator(".title")).to_have_text("The first step moves only B; then A learns too")
     expect(panel.locator(".big")).to_have_text(re.compile("^0 gradient of A in the step just taken3.26 gradient of B"))
     expect(panel.locator(".facts tr").nth(1)).to_contain_text(re.compile(r"0\s*3\.26"))
+    expect(panel.locator(".facts tr").nth(2)).to_contain_text("next")
     expect(panel.get_by_role("status")).to_contain_text("From here on, A has a gradient too")
     panel.get_by_text("all numbers in this picture").click()
     rows = [panel.locator("details tr", has_text=name).last for name in ("W x", "B A x", "y")]
@@ -161,6 +162,12 @@ def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
         move(panel, name, 3)
         assert integers(value_of(panel, name))[0] == doubled
     expect(panel.locator(".facts tr")).to_have_count(0)
+
+
+def test_sizes_on_a_narrow_panel_are_in_the_unit_of_the_axis(pages: Pages) -> None:
+    picture = pages.panel(MemoryPanel("smollm2", batch=8, models=["smollm2"]), width=380).locator(".picture")
+    axis, phases = (picture.locator(f"text.tick.{place}").all_text_contents() for place in ("end", "mid"))
+    assert max(map(float, phases)) < max(map(float, axis))  # the update takes less than 1 GiB
 
 
 def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages) -> None:
@@ -270,6 +277,21 @@ def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
     for _ in range(2):  # the only change, so a second click stays there
         panel.get_by_role("button", name="where the verdict changes").click()
         assert margins.index(trait(panel, "margin")) == outcomes.index("W")
+
+
+def test_close_and_equal_results_are_told_apart(pages: Pages) -> None:
+    python = ComparePanel()
+    close = {"each": [120.2, 120.3], "mean": 120.25, "low": 120.2, "high": 120.3}
+    python.stored = python.stored | {"methods": [method | close for method in python.stored["methods"]]}
+    labels = pages.panel(python).locator(".picture text.tick.end").all_text_contents()
+    assert len(labels) == len(set(labels)) > 2
+    equal = sweep(guess={"alpha": "root"})
+    cells, runs = ([item | equal_to for item in equal.data[name]] for name, equal_to in
+                   (("cells", {"mean": 100.0}), ("runs", {"value": 100.0, "state": "done"})))  # fmt: skip
+    equal.data = equal.data | {"cells": cells, "runs": runs, "moves": {"q,v": {"lr": 0.0}}}
+    panel = pages.panel(equal)
+    expect(panel.locator(".title")).not_to_contain_text("matters")
+    expect(panel.locator(".words")).not_to_contain_text("behind")
 
 
 def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:

@@ -123,6 +123,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
     forms, sealed = page.locator(".lab-predict"), page.locator("details.sealed")
     results = page.locator(".tag_reveal .cell_output")
     expect(forms).to_have_count(2)
+    expect(page.locator(".tag_predict > .lab-sealed")).to_have_count(0)  # a form shows its question
     expect(sealed).to_have_count(5)
     sealed.first.locator("summary").click()
     expect(sealed).to_have_count(5)
@@ -308,10 +309,10 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit):
     page = visit("lessons/05_as_good_as_full.html", 380)
     intervals, form = page.locator(".lab-answer").all()[:2]
     for marked, reply in (
-        (("−0.01 to 0.01", "−0.02 to 0.01", "−0.01 to 0.02", "−0.1 to 0.1"), "no difference was found"),
-        ((), "look again at −0.01 to 0.01: both ends lie inside"),
-        (("−0.01 to 0.01", "0.0005 to 0.012", "0.02 to 0.03"), "an end lies outside"),
-        (("−0.01 to 0.01", "0.0005 to 0.012"), "Right: both ends are inside"),
+        (("−1 to 1", "−2 to 1", "−1 to 2", "−10 to 10"), "no difference was found"),
+        ((), "look again at −1 to 1: both ends lie inside"),
+        (("−1 to 1", "0.05 to 1.2", "2 to 3"), "an end lies outside"),
+        (("−1 to 1", "0.05 to 1.2"), "Right: both ends are inside"),
     ):
         for box in intervals.get_by_role("checkbox").all():
             box.uncheck()

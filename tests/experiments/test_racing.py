@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, LoRA, Recipe, Store, sweep
+from lora_lab import BadValue, LoRA, PTuning, Recipe, Store, sweep
 from lora_lab.experiments.racing import EVERY, GAP, LED, Race, behind, in_words
 from lora_lab.training.pack import Pack
 from tests.conftest import PLAIN
@@ -187,6 +187,18 @@ def test_stored_runs_count_and_are_rivals_without_stored_rows(recipes, tmp_path)
     rows.write_bytes(b"")
     with pytest.raises(BadValue, match=r"validation\.npy"):
         sweep(pair, tmp_path, choose=True)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_p_tuning_of_a_language_model_is_scored(tiny_causal, tmp_path, seeds):  # a loaded adapter trains nothing
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(f'{{"prompt": "{n}?", "response": "{n}!"}}' for n in range(12)))
+    fields = {"steps": 2, "validations": 1, "max_length": 32, **PLAIN}
+    recipes = [Recipe(tiny_causal, str(file), PTuning(tokens=2), seed=seed, **fields) for seed in range(seeds)]
+    chosen, full = (
+        [run.metrics["loss"] for run in sweep(recipes, tmp_path / f"{c}", choose=c).runs] for c in (True, False)
+    )
+    assert chosen == pytest.approx(full, rel=1e-4)
 
 
 def test_impossible_choice_is_refused_before_training(recipes, tmp_path):

@@ -204,48 +204,39 @@ def letter_of(found) -> str:
     return ("B" if found.difference > 0 else "W") if both else found.outcome[0]
 
 
-@pytest.mark.parametrize("case", ["four seeds", "one seed", "unpaired seeds", "losses", "identical"])
-def test_outcomes_and_intervals_equal_those_of_verdict(case):
+@pytest.mark.parametrize("case", ["four methods", "one seed", "unpaired seeds", "losses", "identical"])
+def test_results_at_every_margin_equal_those_of_verdicts(case):
+    """With Holm's correction (`together`), more letters may be undecided than without it (`outcomes`)."""
     rng = np.random.default_rng(len(case))
     a, b = simulate(rng, (4, 4), 600, 0.03)
-    if case == "one seed":
-        a, b = a[:1], b[:1]
+    scores = {"a": a, "b": b}
+    if case == "four methods":
+        scores |= dict(zip("cd", simulate(rng, (4, 4), 600, 0.015), strict=True))
+    elif case == "one seed":
+        scores = {"a": a[:1], "b": b[:1]}
     elif case == "unpaired seeds":
-        b = b[:2]
+        scores["b"] = b[:2]
     elif case == "losses":
-        a, b = -rng.random((3, 200)), -rng.random((3, 200))
+        scores = {name: -rng.random((3, 200)) for name in "ab"}
     elif case == "identical":
-        b = a.copy()
-    margins = MARGINS[::4]
-    entries = judged({"a": a, "b": b}, margins)
-    for entry, first, second in ((entries["b"]["a"], a, b), (entries["a"]["b"], b, a)):
-        more = iter(entry["more"])  # an entry for each undecided margin
-        for position, margin in enumerate(margins):
-            found = verdict(first, second, margin)
-            assert entry["outcomes"][position] == letter_of(found)
-            low, high = next(ends for start, *ends in reversed(entry["within"]) if start <= position)
-            assert (low, high) == pytest.approx((found.low, found.high), abs=1e-5)
-            assert (entry["low"], entry["high"]) == pytest.approx((found.low95, found.high95), abs=1e-5)
-            if found.outcome == "undecided":
-                for actual, expected in zip(next(more), (found.more_seeds, found.more_rows), strict=True):
-                    assert actual == (expected and pytest.approx(expected, rel=0.05))
-        assert next(more, None) is None
-
-
-def test_joint_outcomes_are_holm_corrected():
-    rng = np.random.default_rng(3)
-    scores = dict(zip("abcd", [*simulate(rng, (4, 4), 600, 0.015), *simulate(rng, (4, 4), 600, 0.03)], strict=True))
-    margins, corrected = MARGINS[4:40:7], 0
+        scores["b"] = a.copy()
+    margins, corrected = MARGINS[::7], 0
     for rival, entries in judged(scores, margins).items():
-        more = {name: iter(entry["more"]) for name, entry in entries.items()}
+        more = {name: iter(entry["more"]) for name, entry in entries.items()}  # an item for each undecided margin
         for position, margin in enumerate(margins):
             for name, found in verdicts(scores, rival, margin).items():
-                assert entries[name]["together"][position] == letter_of(found)
-                corrected += entries[name]["together"][position] != entries[name]["outcomes"][position]
+                entry, alone = entries[name], verdict(scores[name], scores[rival], margin)
+                assert entry["together"][position] == letter_of(found)
+                assert entry["outcomes"][position] == letter_of(alone)
+                corrected += letter_of(found) != letter_of(alone)
+                low, high = next(ends for start, *ends in reversed(entry["within"]) if start <= position)
+                assert (low, high) == pytest.approx((found.low, found.high), abs=1e-5)
+                assert (entry["low"], entry["high"]) == pytest.approx((found.low95, found.high95), abs=1e-5)
                 if found.outcome == "undecided":
                     sizes = found.more_seeds, found.more_rows
                     assert next(more[name]) == [n and int(float(f"{n:.2g}")) for n in sizes]
-    assert corrected  # the correction changes an outcome
+        assert all(next(rest, None) is None for rest in more.values())
+    assert (corrected > 0) == (case == "four methods")
 
 
 def test_answers_survive_json():

@@ -1,7 +1,7 @@
 import json
 from itertools import pairwise
-from statistics import fmean
 
+import numpy as np
 import pytest
 
 from lora_lab import BadValue, Grid, LoRA, Store, compare, sweep
@@ -36,29 +36,21 @@ def test_best_rate_is_found_on_validation_alone(recipe, set_grid, tmp_path, monk
     splits = set()
     monkeypatch.setattr(pack.Pack, "rows_of", lambda self, split: splits.add(split) or self.rows[split])
     set_grid(1e-3)
-    found = tune(recipe(steps=12, method=LoRA(rank=2)), tmp_path, rates=4, growth=2)
+    found = tune(recipe(steps=12, method=LoRA(rank=2)), tmp_path, rates=4, growth=2, seeds=2)
     assert {1e-3, 1e-2, 1e-1, 1.0} <= {tried.value for tried in found.tried}
     assert len(found.tried) in (4, 6)
     assert found.best == max(found.tried, key=lambda tried: (tried.validation or 0.0, -tried.loss))
     runs = Store(tmp_path).runs()
-    assert len(runs) == len(found.tried)
-    assert {run.recipe.seed for run in runs} == {1000}
+    assert len(runs) == 2 * len(found.tried)
+    for tried in found.tried:  # the mean over seeds counts
+        own = {run.recipe.seed: run.history["validation"][-1] for run in runs if run.recipe.lr == tried.value}
+        assert sorted(own) == [1000, 1001]
+        assert tried.each == [[own[seed]["accuracy"], own[seed]["loss"]] for seed in (1000, 1001)]
+        assert [tried.validation, tried.loss] == pytest.approx(np.mean(tried.each, axis=0).tolist())
     assert all(run.metrics == {} and run.predictions is None and run.adapter is None for run in runs)
     assert {record["step"] for run in runs for record in run.history["validation"]} == {12}
     assert splits == {"validation"}
     assert [file.name for file in tmp_path.iterdir() if file.is_dir() and file.name != "unfinished"] == []
-
-
-def test_mean_over_tuning_seeds_counts(recipe, set_grid, tmp_path):
-    set_grid(1e-3)
-    found = tune(recipe(steps=12), tmp_path, rates=2, growth=0, seeds=3)
-    runs = Store(tmp_path).runs()
-    assert sorted({run.recipe.seed for run in runs}) == [1000, 1001, 1002]
-    for tried in found.tried:
-        last = [run.history["validation"][-1] for run in runs if run.recipe.lr == tried.value]
-        assert sorted(tried.each) == sorted([record["accuracy"], record["loss"]] for record in last)
-        assert tried.validation == pytest.approx(fmean(record["accuracy"] for record in last))
-    assert tune(recipe(steps=12), tmp_path, rates=2, growth=0).tried != found.tried  # with one seed
 
 
 def test_grid_grows_at_the_end_with_the_best_rate(recipe, set_grid, tmp_path):

@@ -18,7 +18,7 @@ TARGETS = {
     "phi3": ["q,v", "gate,down", "qkv_proj", "all-linear"],
     "llama": ["q,v", "o", "lm_head,q", "embed"],
 }
-PEFT_TARGETS = {"bert": ["query", "value"], "llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
+PEFT_TARGETS = {"bert": ["query", "value"], "llama": ["q_proj", "v_proj", "down_proj"], "gpt2": ["c_attn"]}
 PEFT_TARGETS["roberta"] = PEFT_TARGETS["bert"]
 TASKS = dict.fromkeys(("roberta", "bert"), "SEQ_CLS")  # others are CAUSAL_LM
 

@@ -1,7 +1,8 @@
-import copy
 import re
 import runpy
 import warnings
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, merge, params, save_adapter
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.methods import REGISTRY, method_from
+from lora_lab.methods import REGISTRY, Method, method_from
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.merge import at_strength
 from lora_lab.methods.packed import share, stack_members
@@ -36,10 +37,10 @@ NOT_QUANTIZED = {"bitfit", "dora, freeze_a", "pissa, freeze_a"}
 # Llama has no biases, other norms and fewer kv heads.
 ON_LLAMA = ("embedding", "lora", "dora, freeze_a", "ia3", "full", "prefix", "bottleneck")
 CASES = [(n, k) for n in METHODS for k in KINDS if (n, k) not in DOES_NOT_FIT and (k != "llama" or n in ON_LLAMA)]
-DTYPES = [(*case, "bf16") for case in CASES if case[0] not in TRAINS_BASE]
-DTYPES += [(*case, "nf4") for case in CASES if case[0] not in TRAINS_BASE | NOT_QUANTIZED]
-PACKED = [(name, kind) for name, kind in dict(CASES).items() if METHODS[name].can_pack]
-PACKED += [("lora", kind) for kind in ("bert", "gpt2", "phi3")]  # the last two have fused layers
+ONCE = [*dict(CASES).items(), ("lora", "phi3")]  # a model for each method, and another for LoRA, with fused layers
+DTYPES = [(*case, "bf16") for case in ONCE if case[0] not in TRAINS_BASE]
+DTYPES += [(*case, "nf4") for case in ONCE if case[0] not in TRAINS_BASE | NOT_QUANTIZED]
+PACKED = [("lora", "bert"), *(case for case in ONCE if METHODS[case[0]].can_pack)]
 # Members of a pack may differ in rank, alpha and layers.
 MIXED = {"lora": LoRA(rank=4, alpha=3, targets=("k", "v", "o"), rslora=True)}
 
@@ -133,6 +134,9 @@ def test_pack_trains_as_alone_and_can_be_disabled(name, kind):
         expected, actual = ([p for p in m.parameters() if p.requires_grad] for m in (model, member))
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
         assert not torch.equal(logits(member), logits(attached(seed)))  # it has learned
+    with torch.no_grad():  # adds in place
+        together, apart = logits(packed, ids), [logits(m, rows) for m, rows in zip(alone, ids.chunk(2), strict=True)]
+    torch.testing.assert_close(together, torch.cat(apart))
     with disabled(packed):
         torch.testing.assert_close(logits(packed, ids), plain, rtol=1e-6, atol=1e-6)
 
@@ -142,14 +146,31 @@ def test_method_of_the_readme_passes_the_tests_of_every_method(kind, tmp_path, m
     section = (ROOT / "README.md").read_text().partition("## Extend")[2].partition("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(code.strip().splitlines()) <= 40
+    code = code.replace("    can_pack", "    targets: tuple[str, ...] = ()\n    can_pack")
     (file := tmp_path / "norm_scale.py").write_text(code)
     monkeypatch.setitem(REGISTRY, "norm-scale", None)  # replaced by the README, and removed afterwards
-    method = runpy.run_path(str(file))["NormScale"]()
+    method = runpy.run_path(str(file))["NormScale"](targets="v,q")
+    assert method.targets == ("q", "v")
     monkeypatch.setitem(METHODS, method.name, method)
     test_attach_train_save_load_disable_detach(method.name, kind, tmp_path / "adapter")
     assert method.can_pack
     test_pack_trains_as_alone_and_can_be_disabled(method.name, kind)
     assert params(tiny(kind), method).trainable == 5 * 32
+
+
+@dataclass(frozen=True)
+class Biases(Method):
+    name, trains_base = "biases", True
+
+    def insert(self, model, to_fill):
+        for name, p in model.named_parameters():
+            p.requires_grad_(name.endswith("bias"))
+
+
+def test_method_that_trains_some_weights_of_the_base_is_counted():
+    report, counted = Biases().attach(model := tiny("bert")), params(tiny("bert"), Biases())
+    assert report.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (counted.trainable, counted.head) == (report.adapter_parameters, 3)
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype"), DTYPES)
@@ -177,35 +198,24 @@ def test_warning_about_a_head_that_stays_random():
             PromptTuning(tokens=2).attach(tiny(kind))
 
 
-@pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
-def test_model_can_be_cast_after_attaching(method):
-    model = with_adapter("roberta", method)
+def test_model_can_be_cast_after_attaching():
+    model = with_adapter("roberta", Probe())
     before = logits(model)
     after = logits(model.to(torch.bfloat16))
     assert after.dtype == torch.float32
     torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
 
 
-def test_disabled_can_keep_the_head_and_ends_after_an_error():
-    model, plain = with_adapter("roberta", LoRA(rank=4)), tiny("roberta")
-    plain.classifier = copy.deepcopy(model.classifier.trained)
-    adapted = logits(model)
-    with disabled(model, keep_head=True):
-        torch.testing.assert_close(logits(model), logits(plain))
-    with pytest.raises(KeyError), disabled(model):
-        raise KeyError
-    assert torch.equal(logits(model), adapted)
-
-
-def test_at_strength_scales_the_update(tmp_path):
+def test_at_strength_scales_the_update_and_keeps_the_head(tmp_path):
     model, scaled = (with_adapter("roberta", LoRA(rank=4)) for _ in range(2))
     adapted = logits(model)
     for strength in (1.0, 0.5, 0.0):
         for layer, original in zip(lora_layers(scaled), lora_layers(model), strict=True):
             layer.lora_B.data = strength * original.lora_B.data
-        with at_strength(model, strength):
+        with suppress(KeyError), at_strength(model, strength):
             torch.testing.assert_close(logits(model), logits(scaled))
-        assert torch.equal(logits(model), adapted)
+            raise KeyError
+        assert torch.equal(logits(model), adapted)  # also after an error
     for value in (float("nan"), "0.5", None):
         with pytest.raises(BadValue, match="must be a finite number"), at_strength(model, value):
             pass

@@ -22,7 +22,7 @@ from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import CONFIG, MOST, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, attach_from, parse_json
 from lora_lab.methods.peft import patterns_from_a_file
-from tests.conftest import logits, lora_layers, mapped, raises_unchanged, snapshot, tiny, with_adapter
+from tests.conftest import logits, lora_layers, make_model, mapped, raises_unchanged, snapshot, tiny, with_adapter
 from tests.methods.conftest import edit_config, edit_tensors, peft_lora, peft_model, replace_header, save_peft
 from tests.methods.test_every_method import METHODS
 
@@ -45,11 +45,10 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("head", HEADS)
-def test_head_of_any_kind_trains_and_is_saved(head, dtype, tmp_path):
-    model = nn.Sequential(OrderedDict(q_proj=nn.Linear(8, 32), score=copy.deepcopy(HEADS[head]))).to(dtype)
-    other, x = copy.deepcopy(model), torch.randn(4, 8, dtype=dtype)
+def test_head_of_any_kind_trains_and_is_saved(head, tmp_path):
+    model = nn.Sequential(OrderedDict(q_proj=nn.Linear(8, 32), score=copy.deepcopy(HEADS[head]))).bfloat16()
+    other, x = copy.deepcopy(model), torch.randn(4, 8, dtype=torch.bfloat16)
     with_adapter(model, LoRA(rank=2, targets="q"))
     model.train()(x)
     load_adapter(other, save_adapter(model, tmp_path))
@@ -89,7 +88,7 @@ def test_save_is_refused_and_writes_nothing(tmp_path):
         save_adapter(model, folder / CONFIG / "adapter")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("lora", "llama"), ("bottleneck", "llama"), ("bitfit", "gpt2")])
+@pytest.mark.parametrize(("name", "kind"), [("lora", "llama"), ("bitfit", "gpt2")])
 def test_save_refuses_what_could_not_be_loaded_and_keeps_the_earlier_file(name, kind, tmp_path):
     model = with_adapter(kind, METHODS[name])
     trained, frozen = (next(p for p in model.parameters() if p.requires_grad is trains) for trains in (True, False))
@@ -126,38 +125,27 @@ BROKEN = {  # edits of PEFT's file
     "unexpected tensor": (edit_tensors(lambda t: t | {"extra": torch.ones(2)}), "1 unexpected tensors"),
     "wrong shape": (edit_tensors(lambda t: t | {QUERY: torch.ones(4, 31)}), r"\(4, 31\).*needs \(4, 32\)"),
     "NaN": (edit_tensors(lambda t: t | {QUERY: t[QUERY] * torch.nan}), "NaN or infinite values"),
-    "integers": (edit_tensors(lambda t: t | {QUERY: torch.ones(4, 32).int()}), "has dtype I32"),
     "truncated": (lambda f: os.truncate(f / WEIGHTS, 3000), "truncated or not a safetensors file"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"not an adapter: it has no {WEIGHTS}"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), f"not an adapter: it has no {CONFIG}"),
     "not UTF-8": (write(CONFIG, b"\xff\xfe\x00{"), "not readable as JSON"),
     "empty config": (write(CONFIG, b"{}"), "peft_type is None"),
     "large config": (write(CONFIG, b" " * 2**20), "larger than 512 KiB"),
-    "DoRA without magnitudes": (edit_config(use_dora=True), "lacks 4 of 16 tensors"),
-    "trained biases": (edit_config(bias="all"), "trained with bias='all'"),
     "trained embedding": (edit_config(modules_to_save=["wte"]), r"modules_to_save=\['wte'\]"),
-    "PiSSA": (edit_config(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
+    "PiSSA": (edit_config(init_lora_weights="pissa_niter_4"), "changes the base weight too: merge the adapter"),
     "unknown kind": (edit_config(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
     "half a head": (damage_head, "lacks 1 of 12"),
     "no rank": (edit_config(r=None), "has no 'r'"),
     "huge rank": (edit_config(r=10**17), "rank must be at most"),
-    "other rank": (edit_config(r=3), r"has shape \(4, 32\), but this model needs \(3, 32\)"),
-    "fewer targets": (edit_config(target_modules=["query"]), "unexpected tensors"),
-    "layer missing under a pattern": (
-        lambda folder: (
-            edit_config(target_modules=".*query|.*value")(folder),
-            edit_tensors(lambda t: {key: value for key, value in t.items() if ".0." not in key})(folder),
-        ),
-        "lacks 4 of",
-    ),
     "no targets": (edit_config(target_modules=None), "target_modules is empty"),
     "pattern is a number": (edit_config(rank_pattern=5), "config of the adapter in .* is damaged"),
     "invalid pattern": (edit_config(rank_pattern={"(": 4}), "is not a pattern: missing"),
 }
+LATER = json.dumps({"method": {**LORA.settings(), "gone": 1}})
 BROKEN_OURS = {  # edits of our file
     "header is not JSON": (replace_header("{"), "part of the header .* is not readable as JSON"),
-    "unknown method": (replace_header('{"method": {"name": "lroa"}}'), "unknown method 'lroa'"),
-    "trained biases": BROKEN["trained biases"],
+    "option of another version": (replace_header(LATER), f"{WEIGHTS} does not fit this version .*no option 'gone'"),
+    "trained biases": (edit_config(bias="all"), "trained with bias='all'"),
     "method is a number": (replace_header('{"method": 5}'), "config of the adapter in .* is damaged"),
     "config contradicts header": (edit_config(r=3), "says r=3, but the adapter was saved with 4"),
 }
@@ -197,17 +185,15 @@ def test_warning_about_an_unknown_option_that_is_on(saved, tmp_path):
         load_adapter(tiny("roberta"), folder)
 
 
-def test_model_that_does_not_fit_is_refused(saved, tmp_path):
+def test_model_that_does_not_fit_is_refused(saved):
     other_weights, other_classes = tiny("roberta"), tiny("roberta")
     other_weights.roberta.encoder.layer[1].output.dense.weight.data.mul_(1.1)
     other_classes.classifier.out_proj = nn.Linear(32, 5)
     for model, folder, match in (
         (other_weights, saved["ours"], "trained on another base model"),
-        (tiny("gpt2"), saved["ours"], "trained on another base model"),
         (tiny("gpt2"), saved["peft"], "match no layer of this model"),
         (other_classes, saved["ours"], r"out_proj\.\w+ has shape \(3.*needs \(5"),
         (with_adapter("roberta", LORA), saved["ours"], "already has an adapter"),
-        (tiny("roberta"), tmp_path / "nowhere", "nowhere is not an adapter"),
     ):
         with raises_unchanged(model, match, LabError):
             load_adapter(model, folder)
@@ -273,7 +259,6 @@ def test_header_whose_length_looks_like_a_pickle_is_read_and_no_file_is_mapped(t
 HOSTILE = {
     "no tensors": ({}, "empty file"),
     "offset beyond the end": ({"a": {**ENTRY, "shape": [2**40], "data_offsets": [0, 2**42]}}, "truncated file"),
-    "too few bytes": ({"a": {**ENTRY, "shape": [3], "data_offsets": [0, 12]}}, "truncated file"),
     "overlap": ({"a": ENTRY, "b": ENTRY}, "damaged file"),
     "deep JSON": ('{"a":' * 100_000, "damaged file"),
     "huge header": ({"__metadata__": {"a": "x" * 2 * MOST}, "a": ENTRY}, "damaged file"),
@@ -336,11 +321,12 @@ def test_dangerous_patterns_are_refused_and_slow_ones_share_a_time_limit():
     assert time.process_time() - start < 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_norms_are_exact_and_the_model_is_unchanged(dtype, tmp_path):
     model = tiny("llama").requires_grad_(False)
     before = snapshot(model)
-    config = peft_lora("llama", rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 32}, use_rslora=True)
+    patterns = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 32}}
+    config = peft_lora("llama", ["q_proj", "v_proj"], use_rslora=True, **patterns)
     save_peft(peft_model(tiny("llama"), config).to(dtype), tmp_path)
     found = inspect_adapter(tmp_path, model)
     assert found.problems == []
@@ -357,12 +343,8 @@ def rename(old: str, new: str):
     return edit_tensors(lambda tensors: {key.replace(old, new, 1): value for key, value in tensors.items()})
 
 
-def scale_b(factor: float, dtype: torch.dtype = torch.float32):
-    return edit_tensors(lambda t: {k: (v * factor if "lora_B" in k else v).to(dtype) for k, v in t.items()})
-
-
 EXTRA = {"base_model.model.roberta.pooler.dense.weight": torch.ones(2)}
-FAULTY = {  # other faults are tested in tests/course/checks/test_debugging.py
+FAULTY = {  # other faults are tested in tests/course/checks/test_checks.py
     "a pickle": (lambda f: (f / WEIGHTS).rename(f / OLD_WEIGHTS).write_bytes(b"\x80\x04" + bytes(9**5)), "a pickle"),
     "keys of a model in memory": (rename(".weight", ".default.weight"), "keys renamed"),
     "no prefix": (rename("base_model.model.", ""), "keys renamed"),
@@ -373,7 +355,7 @@ FAULTY = {  # other faults are tested in tests/course/checks/test_debugging.py
     "targets of another model": (edit_config(target_modules=["q_proj"]), "wrong base"),
     "B without A": (edit_tensors(lambda t: {k: v for k, v in t.items() if "lora_A" not in k}), "tensors missing"),
     "a rank that is none": (edit_config(r=True), "damaged settings"),
-    "tiny numbers in fp16": (scale_b(1e-6, torch.float16), "update too small"),
+    "tiny numbers in fp16": (edit_tensors(lambda t: {k: (v * 1e-6).half() for k, v in t.items()}), "update too small"),
 }
 
 
@@ -388,20 +370,12 @@ def test_fault_is_named(edit, fault, saved, tmp_path):
     assert fault not in ("tensors missing", "damaged settings") or inspect_adapter(folder).problems[0].name == fault
 
 
-def test_update_lost_in_a_bf16_base_and_a_damaged_header_of_ours_are_named(saved, tmp_path):
-    for name, folder in saved.items():
-        shutil.copytree(folder, tmp_path / name)
-    scale_b(1e-4)(tmp_path / "peft")
-    replace_header('{"method": 5}')(tmp_path / "ours")
-    header = json.dumps({"method": {**LORA.settings(), "gone": 1}})  # of another version
-    replace_header(header)(shutil.copytree(saved["ours"], tmp_path / "later"))
-    with pytest.raises(BadValue, match=f"{WEIGHTS} does not fit this version"):
-        load_adapter(tiny("roberta"), tmp_path / "later")
-    for folder, model, names in (
-        ("peft", tiny("roberta").bfloat16(), ["update too small"]),
-        ("peft", tiny("roberta"), []),
-        ("ours", tiny("roberta"), ["damaged settings"]),
-    ):
-        assert [problem.name for problem in inspect_adapter(tmp_path / folder, model).problems] == names
+def test_base_that_changes_its_state_in_place_is_inspected(tmp_path):
+    model, other = (make_model("RwkvForCausalLM", num_hidden_layers=2) for _ in range(2))
+    folder = save_adapter(with_adapter(model, LoRA(rank=2, targets="receptance")), tmp_path)
+    assert inspect_adapter(folder, other).problems == []
+
+
+def test_folder_that_is_missing_is_not_inspected(tmp_path):
     with pytest.raises(NotFound, match="there is no folder"):
         inspect_adapter(tmp_path / "nowhere")

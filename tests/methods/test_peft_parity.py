@@ -107,10 +107,9 @@ OTHERS = {  # the last is our equivalent method
     ),
     "TinyLoRA, rank above the layer's": ("gpt2", peft.TinyLoraConfig(r=40, u=2), TinyLoRA(rank=40, u=2)),
 }
-for kind in ("bert", "llama", "gpt2"):
+for kind in ("bert", "gpt2"):
     OTHERS |= {
         f"VeRA, {kind}": (kind, peft.VeraConfig(r=6), VeRA(rank=6)),
-        f"TinyLoRA, {kind}": (kind, peft.TinyLoraConfig(u=5), TinyLoRA(u=5)),
         f"prompt, {kind}": (kind, peft.PromptTuningConfig(num_virtual_tokens=5), PromptTuning(tokens=5, init="random")),
     }
 CASES = [
@@ -201,7 +200,6 @@ LORA_FILES = {
     "q, k and v": ("gpt2", LoRA(rank=2, targets=("q", "k", "v"))),
     "unequal slices with rsLoRA": ("gpt2", LoRA(rank=4, rslora=True, rank_pattern={"q": 1}, alpha_pattern={"v": 2})),
     "slices of unequal layers": ("gpt2", LoRA(rank=3, rank_pattern={"*.1.*": 2}, alpha_pattern={"*.0.*": 5})),
-    "slices and other layers": ("gpt2", LoRA(rank=3, targets=("q", "v", "o", "down"))),
     "slices of phi3": ("phi3", LoRA(rank=3, targets=("q", "v", "o", "down"))),
 }
 
@@ -317,17 +315,13 @@ def test_dropout_equals_pefts(dora, tmp_path):
     assert not torch.allclose(outputs[0], logits(ours.eval()), atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("kind", "targets", "lr"),
-    [("roberta", ["query", "value", "output.dense"], 30.0), ("llama", ["q_proj", "v_proj", "down_proj"], 0.3)],
-)
-def test_pissa_starts_and_trains_as_peft(kind, targets, lr):
-    ours, plain = tiny(kind), tiny(kind)
-    theirs = peft.get_peft_model(tiny(kind), peft_lora(kind, targets, init_lora_weights="pissa")).eval()
-    LoRA(rank=4, alpha=8, targets=targets, init="pissa").attach(ours)
+def test_pissa_starts_and_trains_as_peft():
+    ours, plain = tiny("llama"), tiny("llama")
+    theirs = peft.get_peft_model(tiny("llama"), peft_lora("llama", init_lora_weights="pissa")).eval()
+    LoRA(rank=4, alpha=8, targets=PEFT_TARGETS["llama"], init="pissa").attach(ours)
     assert_same(ours, theirs)
     for model in (ours, theirs):
-        optimizer = torch.optim.SGD([p for n, p in model.named_parameters() if "lora_" in n], lr=lr)
+        optimizer = torch.optim.SGD([p for n, p in model.named_parameters() if "lora_" in n], lr=0.3)
         for _ in range(3):
             optimizer.zero_grad()
             loss_of(model).backward()

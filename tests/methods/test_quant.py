@@ -109,8 +109,8 @@ def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input():
     assert kept == []
 
 
-@pytest.mark.parametrize("model", ["minilm", small_config("mixtral", hidden_size=64, intermediate_size=256)])
-def test_predicted_memory_of_a_quantized_step_is_close(model):
+def test_predicted_memory_of_a_quantized_step_is_close():
+    model = small_config("mixtral", hidden_size=64, intermediate_size=256)
     setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "bf16", "quantised": "nf4"}
     predicted, measured = memory(model, LoRA(), trace=True, **setup), measure(model, LoRA(), **setup)
     assert predicted.peak == pytest.approx(measured.peak, rel=0.03)

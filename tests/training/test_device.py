@@ -48,7 +48,7 @@ def fake_timings(monkeypatch):
     return fake
 
 
-@pytest.mark.parametrize(("seconds", "dtype"), [(FAST_BF16, "bf16"), (SIMILAR_BF16, "fp32"), (SLOW_BF16, "fp32")])
+@pytest.mark.parametrize(("seconds", "dtype"), [(FAST_BF16, "bf16"), (SIMILAR_BF16, "fp32")])
 def test_fastest_dtype_and_attention_are_chosen(fake_timings, seconds, dtype):
     fake_timings(seconds)
     assert choose(30).dtype == dtype
@@ -102,15 +102,19 @@ def test_arguments_override_the_environment_and_timings(fake_timings, cuda, monk
     assert choose(30, device="cuda", dtype="bf16", attention="eager") == Choice("cuda", "bf16", "eager")
 
 
-def test_unknown_names_and_missing_devices_are_refused(monkeypatch):
+def test_unknown_names_and_missing_devices_are_refused(fake_timings, monkeypatch):
+    fake_timings(SLOW_BF16)
     dtypes = "fp32, bf16, fp16, nf4, nf4-single, int8, int4, nf3, nf2"
     with pytest.raises(BadValue, match=f"dtype must be one of {dtypes} or auto, not 'fp8'"):
         choose(30, dtype="fp8")
     with pytest.raises(BadValue, match="this machine has no device cuda; its devices: cpu"):
         choose(30, device="cuda", dtype="fp32", attention="eager")
-    monkeypatch.setenv("LORA_LAB_DEVICE", "tpu")
-    with pytest.raises(BadValue, match="device must be one of cuda, mps, cpu or auto, not 'tpu'"):
-        choose(30)
+    for variable, value in {"LORA_LAB_DEVICE": "tpu", "LORA_LAB_DTYPE": "nf4"}.items():
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(BadValue, match=f"{variable} must be one of [^n]*, [^n]* or auto, not '{value}'"):
+            choose(30)
+        monkeypatch.setenv(variable, "")  # as if unset
+    assert choose(30) == Choice("cpu", "fp32", "eager")
 
 
 @pytest.mark.parametrize("writable", [True, False])
@@ -141,9 +145,9 @@ def test_processors_with_different_bf16_flags_are_timed_separately(fake_timings,
 
 def test_damaged_or_partial_cache_is_measured_again(fake_timings, tmp_path):
     fake_timings(SLOW_BF16)
-    (tmp_path / "cache").mkdir()
     incomplete = json.dumps({device.describe("cpu"): {key("fp32", "eager", LENGTHS[0]): 1.0}})
-    for content in ("", "[]", '{"cpu": 1}', incomplete):
+    other_types = (json.dumps({device.describe("cpu"): value}) for value in (1, dict.fromkeys(device.measured("cpu"))))
+    for content in ("", "[]", '{"cpu": 1}', incomplete, *other_types):
         (tmp_path / "cache" / "machine.json").write_text(content)
         assert choose(30) == Choice("cpu", "fp32", "eager")
 

@@ -69,7 +69,7 @@ def write(folder: Path | str, rows, suffix: str = "csv") -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson"])
+@pytest.mark.parametrize("suffix", ["csv", "ndjson"])
 def test_own_file_becomes_a_task(tmp_path, suffix):
     duplicate_and_empty = [{"text": t, "label": f"{n}"} for n, t in enumerate(("  TEXT \t 3 ", " ", ""))]
     file = Path(write(tmp_path, [*records(), *duplicate_and_empty], suffix))
@@ -114,11 +114,10 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
     assert {text[:5] for text in load_task(str(file)).train.texts} == {"text "}
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_pairs_that_have_labels_too_are_read_as_labeled_texts_with_a_warning(tmp_path, suffix):
+def test_pairs_that_have_labels_too_are_read_as_labeled_texts_with_a_warning(tmp_path):
     rows = [{**row, "prompt": "Why?", "response": "Because."} for row in records()]
     with pytest.warns(LabWarning, match="is read as texts in 'text' with labels in 'label'; to train on its pairs"):
-        assert load_task(write(tmp_path, rows, suffix), seed=2**63 - 1).labels == ("no", "yes")
+        assert load_task(write(tmp_path, rows, "jsonl"), seed=2**63 - 1).labels == ("no", "yes")
 
 
 def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
@@ -135,21 +134,14 @@ def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
 
 
 REFUSED = [
-    ("csv", "text,label\na,1\n", "has 1 different labels, but needs two"),
     ("csv", "text,label\na,1\nb,0\n", "has 2 different texts; at least 10"),
     ("csv", "text,class\na,1\nb,0\n", "no column 'label'; it has text, class"),
     ("csv", 'text,label\na,"1\n', "cannot be read as csv"),
-    ("csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', "row 5, saw 3.: put commas"),
-    (
-        "csv",
-        "text,label\na,1,\nb,0,\n",
-        "cannot be read as csv .Expected 2 .* row 2, saw 3.*remove commas at line ends",
-    ),
+    ("csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', "row 5, saw 3.: put commas .*remove commas at line ends"),
     ("csv", "", "cannot be read as csv: it is empty"),
-    ("csv", "text;label\na, b;1\n", "row 2, saw 2.: put commas between columns"),
     ("csv", "text;label\na b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
     ("csv", "text,label,text\na,1,b\n", "has 2 columns named 'text': rename or remove all but one"),
-    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "without duplicates: 'label' has 1 different labels"),
+    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "without duplicates: 'label' has 1 different labels, but needs two"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
     ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; pairs have the fields 'prompt' and 'response'"),
     ("csv", "text,label,split\na,1,train\nb,0,test\n", "and nothing else; it has test, train"),
@@ -248,12 +240,9 @@ REFUSED_PAIRS = [
     ("jsonl", rows, re.escape(message))
     for rows, message in (
         ([*pairs(), {"prompt": "x", "response": " "}], "line 21 has no text in 'response'; it has prompt, response"),
-        ([*pairs(), "{"], "line 21 is not JSON"),
-        ([*pairs(), "[1]"], "line 21 is not an object"),
         (pairs(9), "contains 9 pairs; at least 10"),
         ([row | {"prompt": "Why?"} for row in pairs()] + pairs(1), "asks 2 different questions; at least 3"),
-        (pairs(split="train"), "must contain each of train, validation, test and nothing else; it has train"),
-        (pairs(split=[]), "and nothing else; it has []"),
+        (pairs(split=[]), "must contain each of train, validation, test and nothing else; it has []"),
         ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
         ([{"messages": [{"role": "user", "content": "x"}]}], "the last two messages must be the user's message and"),
         ([{"messages": [{"role": "wizard", "content": "x"}]}], "role must be one of system, user, assistant, not 'wi"),

@@ -8,7 +8,7 @@ import pytest
 from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, TrainPanel, compare, memory, params, verdict
 from lora_lab.accounting.film import moments
 from lora_lab.accounting.memory import quick
-from lora_lab.accounting.models import zoo_names
+from lora_lab.accounting.models import zoo
 from lora_lab.accounting.units import binary
 from lora_lab.experiments.margins import scores_in
 from lora_lab.methods import REGISTRY
@@ -18,6 +18,7 @@ from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
 from lora_lab.widgets.rank_panel import RankPanel
+from lora_lab.widgets.sweep_panel import SweepPanel
 from tests.conftest import PLAIN, said
 
 
@@ -27,8 +28,8 @@ def trained(rows: list[dict], targets: tuple[str, ...], rank: int) -> int:
 
 
 def test_shipped_layers_are_current():
-    assert list(zoo_layers()) == zoo_names()
-    for name in zoo_names():
+    assert list(zoo_layers()) == list(zoo())
+    for name in zoo():
         assert zoo_layers()[name] == layers_of(name), name
 
 
@@ -55,6 +56,7 @@ def test_shape_of_a_layer_errors_and_description():
     assert "16,777,216 parameters, which stay frozen" in words
     assert LoRAPanel(views=["merge"]).view == "merge"
     assert LoRAPanel(views=[]).view == "size"
+    assert list(LoRAPanel("model", models=[]).models) == list(zoo())
     assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
     panel = LoRAPanel("model", model="llama-3-8b", rank=8)
     assert f"adds {params('llama-3-8b', LoRA(rank=8)).trainable:,} (0.042%)" in panel.describe()
@@ -63,6 +65,7 @@ def test_shape_of_a_layer_errors_and_description():
 def test_wrong_values_are_refused_in_one_sentence():
     for panel, wrong in (
         *((LoRAPanel, wrong) for wrong in ({"view": "top"}, {"views": ["top"]}, {"targets": "query"})),
+        *((SweepPanel, wrong) for wrong in ({"rank": 0}, {"alpha": float("nan")}, {"lr": 0}, {"seed": -1})),
         (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}),
         (RankPanel, {"source": np.eye(3), "corner": 0}), (TrainPanel, {"ranks": 3}),
     ):  # fmt: skip
@@ -162,6 +165,8 @@ def test_shipped_comparison_is_described_at_any_margin_and_resampled():
     assert first["truth"] == pytest.approx(panel.stored["against"]["full"]["LoRA r8 all-linear"]["difference"])
     panel.resample(100, count=5)
     assert panel.dance["studies"] != first["studies"][:5]
+    with pytest.raises(BadValue, match="rows"):
+        panel.resample(0)
 
 
 @pytest.mark.parametrize(("methods", "message"), [(["lorra"], "lorra"), ([], "at least one")])

@@ -1,6 +1,6 @@
 """Reproduce the paper's tables and figures on a laptop: `item("table6")` returns one item, `run.reproduce` runs items.
 
-expected   choose the steps, seeds, ... that fit the budget, given only this machine's speed; `plan` times real steps
+expected   choose the steps, seeds, ... that fit the budget, given only this machine's speed; `plan` measures real steps
 measured   return rows (every seed) and verdicts on `pairs`, by name; finished runs in the item's folder are reused
 judged     decide by the item's rule whether the paper's finding holds, fails, is undecided, or was not tested
 
@@ -70,11 +70,10 @@ class Place(NamedTuple):
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
         """Count rounds until `stop` is set. Raises: Failed if `stop` is set before `least` rounds are done."""
         for number in range(wanted):
-            if self.stop.is_set():
-                if number < least:
-                    raise Failed(f"time ran out after {number} rounds, but {least} are needed: allow more minutes")
-                return
-            yield number
+            if not self.stop.is_set():
+                yield number
+            elif number < least:
+                raise Failed(f"time ran out after {number} rounds, but {least} are needed: allow more minutes")
 
 
 class Item(SimpleNamespace):

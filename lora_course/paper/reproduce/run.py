@@ -49,7 +49,7 @@ def reproduce(
 
 
 def kept(folder: str | Path, items: Iterable[str] = ()) -> list[Found]:
-    """Read this version's results from a folder, by default for all items. Raises: BadValue for an invalid file."""
+    """Read this version's results of some or all items from a folder. Raises: BadValue for an invalid file."""
     files = (Path(folder, name, "result.json") for name in items or described())
     return [result for file in files if file.is_file() and (result := read_json(file)).get("version") == VERSION]
 

@@ -3,7 +3,7 @@
     seconds = sum over groups of   packs * load + runs * (steps * step + scoring)
 
 The number of steps follows from the time budget. A dry run estimates the time of a step from the speed of one layer and
-may be off by a factor of two; a run times a few real steps first.
+may be off by a factor of two; a run first measures a few real steps.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class Trained(Item):
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
-        if self.rates:  # keep each group twice: at the best rate of `tuned_at`, and at its own
+        if self.rates:  # keep each group twice: at the best rate of `tuned_at`, and at its own best rate
 
             def loss(label: str, lr: float) -> float:
                 return fmean(run.history["validation"][-1]["loss"] for run in study.runs(_at(label, lr)))

@@ -1,6 +1,6 @@
 """Table 7 and figures 3 and 4: the updates of LoRA runs at ranks 4, 8 and 64, which these three items share.
 
-||dW||_F / ||U^T W V||_F    table 7: U, V are the top r singular directions of dW; then those of W, then random ones
+||dW||_F / ||U^T W V||_F    table 7, for three choices of U, V: dW's top r singular directions, W's, and random ones
 phi(i, j)                   figures 3 and 4: overlap of the first i and first j directions of two runs, minus the chance
                             level max(i, j) / d
 """
@@ -19,7 +19,7 @@ from lora_lab.experiments.statistics import Verdict
 from lora_lab.training.train import open_adapter
 
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # layer names by role
-TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one of four cases
+TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance one time in four
 Layers = Mapping[str, Update]  # one run's updates by layer name
 Updates = Mapping[str, Sequence[Layers]]  # by group, one run per seed
 
@@ -70,12 +70,9 @@ class Amplified(Subspaces):
             for r, x in ranks.items()
         )
         above = [x["factor"] > 1 for x in ranks.values()]
-        return all_of(
-            {
-                "||U'WV||": in_every(np.all(between, 0), TOO_FEW, "between chance and W's strongest directions"),
-                "amplification": in_every(np.all(above, 0), TOO_FEW, f"{factors}, above 1 at both ranks"),
-            }
-        )
+        ordered = in_every(np.all(between, 0), TOO_FEW, "between chance and W's strongest directions")
+        amplified = in_every(np.all(above, 0), TOO_FEW, f"{factors}, above 1 at both ranks")
+        return all_of({"||U'WV||": ordered, "amplification": amplified})
 
 
 # ---- figures 3 and 4

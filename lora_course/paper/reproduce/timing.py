@@ -23,7 +23,7 @@ LEAST, FEWEST = 6, 5  # rounds required by the rules of table 1 and of section 4
 
 MERGED, UNMERGED, HOULSBY, LIN = "LoRA merged", "LoRA beside", "bottleneck H", "bottleneck L"
 WANTED = 20  # use a smaller grid to reach this many rounds
-LONGER = 1.3  # extra time for attention over longer rows
+LONGER = 1.3  # factor for the extra time of attention over longer rows
 SLOWER, SLOW = 0.05, 1.02  # tolerance for merged LoRA; the ratio that counts as a slowdown
 SIZE, RANK = 64, 8  # of a bottleneck; of LoRA
 
@@ -80,7 +80,7 @@ class Latency(Item):
 
 
 def ways(model: str) -> dict[str, nn.Module]:
-    """Return the plain model and a copy with each kind of adapter, whose parameters are random, as if trained."""
+    """Return the plain model and a copy for each kind of adapter; random parameters stand in for trained ones."""
     base = load_model(model, num_labels=2)
     unmerged = _with_adapter(base, LoRA(rank=RANK))
     merge(merged := copy.deepcopy(unmerged))

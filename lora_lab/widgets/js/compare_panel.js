@@ -43,7 +43,7 @@ const BODY = `<header><div class="title"></div>
     <p class="misses"></p></div>
 </div>
 <div data-for="here" class="here"><p class="question">Compare on this machine</p>
-  ${switches("methods", '<span class="spoken">methods to compare</span>')}
+  ${switches("methods", "methods")}
   <div class="plan">${slider("seeds", "seeds", "ink")}${slider("rates", "rates to try", "ink")}${slider("steps", "steps", "ink")}
   </div>
   <div class="row">${button("run", "", "first")}${button("halt", "Stop")}</div>

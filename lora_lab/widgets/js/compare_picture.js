@@ -1,6 +1,6 @@
 // Pictures of a comparison: quality against cost; differences from the rival at a margin; resampled studies.
 
-import { about, binary, clamp, count, escape, extent, sum } from "./format.js";
+import { about, binary, clamp, count, escape, extent, inFull, sum } from "./format.js";
 import { axisBottom, axisLeft, circle, cross, group, line, linear, log, rect, text, ticks } from "./svg.js";
 
 const FAR = 12; // a run that is this many points below its method's best seed becomes a cross at the bottom
@@ -9,7 +9,7 @@ const [TOP, ROW] = [22, 38]; // pixels above the forest, and per pair in it
 
 export const AXES = {
   trained: {
-    name: "trained parameters", words: "trained parameters, including the head (log scale)", value: ({ trained }) => Math.max(1, trained),
+    name: "trained parameters", words: "trained parameters with head (log scale)", value: ({ trained }) => Math.max(1, trained),
     scale: log, format: thousands,
   },
   memory: {
@@ -35,16 +35,17 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   const far = data.unit && !data.lower ? FAR : Infinity;
   const near = (entry, value) => value > Math.max(...entry.each) - far;
   const [low, high] = extent(shown.flatMap((entry) => entry.each.filter((value) => near(entry, value))));
-  const pad = 0.08 * (high - low || 1);
+  const pad = 0.08 * (high - low || 10);
   const range = [low - pad, high + pad];
   const [cheapest, dearest] = extent(shown.map(costOf));
   const ends = scale === log ? [cheapest / 3, 3 * dearest] : [0, 1.12 * dearest];
   const [x, y] = [scale(ends, [left, right]), linear(range, [bottom, top])];
   const even = dearest < 1.1 * cheapest; // all cost about the same: they stand side by side
+  const under = even && LETTER * Math.max(...shown.map(({ name }) => name.length)) < (2 * (right - left)) / shown.length;
   const marks = even ? [] : scale === log ? tens(ends, width - 60) : axis === "memory" ? quarters(ends) : ticks(ends);
-  const parts = [axisLeft(y, ticks(range), [left, right], about), line(left, bottom, right, bottom, "rule")];
+  const parts = [axisLeft(y, ticks(range), [left, right], inFull), line(left, bottom, right, bottom, "rule")];
   parts.push(axisBottom(x, marks, bottom, format, [left, right]));
-  parts.push(text((left + right) / 2, bottom + 34, even ? `side by side: all have about the same ${AXES[axis].name}` : words, "soft mid"));
+  parts.push(text((left + right) / 2, bottom + (under ? 48 : 34), even ? `all have about the same ${AXES[axis].name}` : words, "soft mid"));
   const [boxes, names] = [[], []];
   const layer = (entry) => ["frozen", "other", "train"].indexOf(color(entry, { method, rival }));
   for (const entry of [...shown].sort((a, b) => layer(a) - layer(b))) {
@@ -63,6 +64,9 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   }
   for (const { entry, cx, mean, kind } of names.reverse()) {
     const strong = kind !== "frozen";
+    const row = shown.indexOf(entry) % 2; // of two rows of names below the picture
+    if (under) parts.push(text(cx, bottom + 14 + 14 * row, escape(entry.name), `mid ${strong ? `strong ${kind}` : "soft"}`));
+    if (under) continue;
     const wide = entry.name.length * LETTER * (strong ? 1.06 : 1);
     const box = place(wide, cx, mean, boxes, [left, right, top, bottom - 15], strong); // above the crosses
     if (!box) continue; // its name would cover other marks
@@ -74,7 +78,7 @@ export function drawSeeds(width, { data, axis, method, rival }) {
     const smallest = Math.min(...distances);
     return smallest < 40 ? names[distances.indexOf(smallest)].entry : undefined;
   };
-  return { svg: parts.join(""), height: bottom + 40, at };
+  return { svg: parts.join(""), height: bottom + (under ? 54 : 40), at };
 }
 
 /** A place near its mean where a name covers nothing, or little if it `must` be shown: [left, top, right, bottom]. */
@@ -145,10 +149,12 @@ export function drawForest(width, { rows, range, margin, size, method, rival, sc
   const marks = ticks(range, width > 500 ? 8 : 5);
   parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, marks, bottom, signed, [left, right]));
   parts.push(text(left, bottom + 32, "← worse", "tick"), text(right, bottom + 32, "better →", "tick end"));
-  parts.push(text((left + right) / 2, bottom + 32, `${gap} from ${escape(rival.name)}`, "soft mid"));
+  const words = `${gap} from ${rival.name}`;
+  const below = 114 + LETTER * words.length > right - left ? 16 : 0; // no room between the two
+  parts.push(text((left + right) / 2, bottom + 32 + below, escape(words), "soft mid"));
   const edge = (px) => Math.min(Math.abs(px - x(margin)), Math.abs(px - x(-margin))) < 12;
   const value = (px) => Math.abs(range[0] + ((px - left) / (right - left)) * (range[1] - range[0]));
-  return { svg: parts.join(""), height: bottom + 38, edge, value, row: (py) => rows[Math.floor((py - TOP) / ROW)]?.entry };
+  return { svg: parts.join(""), height: bottom + 38 + below, edge, value, row: (py) => rows[Math.floor((py - TOP) / ROW)]?.entry };
 }
 
 const signed = (value) => (value > 0 ? `+${about(value)}` : about(value).replace("-", "−"));

@@ -1,7 +1,7 @@
 // The picture of a film: stacked areas over the moments of a step, a column for one moment, and cards as lines.
 
 import { ACTS, CATEGORIES, MANY, openFilm } from "./film.js";
-import { binary, clamp, escape } from "./format.js";
+import { about, binary, clamp, escape } from "./format.js";
 import { axisLeft, circle, group, hatch, line, linear, rect, spread, text, ticks } from "./svg.js";
 
 const SHARES = [0.3, 0.2, 0.34, 0.16]; // of the width, for each act; not to scale in time
@@ -112,7 +112,7 @@ export function drawFilm(width, film, { result, at, card, cards, measured }) {
     parts.push(`<path d="${edge.replace(/^(M\S+) \S+?V/, "$1 ").replace(/V[^V]*Z$/, "")}" class="measured"/>`);
   }
 
-  const size = (bytes) => (wide ? binary(bytes) : binary(bytes).split(" ")[0]);
+  const size = (bytes) => (wide ? binary(bytes) : about(bytes / unit)); // in the unit of the axis
   parts.push(...starts.slice(1).map((start) => line(xs[start], TOP - 6, xs[start], base + 6, "cut")));
   ACTS.forEach((name, act) => {
     const middle = (xs[starts[act]] + xs[starts[act + 1] ?? scenes.length]) / 2;
@@ -147,7 +147,7 @@ function cardLines(cards, card, y, topmost, result, [left, right], end) {
     taken.push(at);
     const words = `${escape(name)}: ${binary(size)}${chosen ? " usable" : ""}`;
     const above = at - y(result.peak); // pixels from the peak, whose mark takes the 21 pixels above it
-    const level = size < result.totals[0] ? at + 13 : above < -21 || above > 11 ? at - 5 : above > -7 ? at + 13 : y(result.peak) - 27;
+    const level = size < result.totals[0] && at + 13 < y(0) ? at + 13 : above < -21 || above > 11 ? at - 5 : above > -7 ? at + 13 : y(result.peak) - 27;
     lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(end || left + 6, level, words, end ? `${kind} end` : kind));
   }
   return lines.join("");

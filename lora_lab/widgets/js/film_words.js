@@ -76,13 +76,13 @@ export function reason(film, result, point) {
   const live = (c) => result.live[result.top * MANY + c];
   const saved = `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`;
   if (ACTS[act] === "update") {
-    return `All gradients are in memory, and so are the optimizer's states for every trained parameter. The optimizer's arithmetic
+    return `At the peak, all gradients are in memory, and so are the optimizer's states for every trained parameter. The optimizer's arithmetic
       briefly needs ${binary(live(TEMPORARIES))} more. The activations are already freed.`;
   }
   if (ACTS[act] === "loss") {
     const tokens = count(point.batch * point.seq);
     const logits = ` There are several copies of the logits: one score per vocabulary entry for each of ${tokens} tokens.`;
-    return `The forward pass has just ended: ${saved}.${live(LOGITS) > 0 ? logits : ""}`;
+    return `At the peak, the forward pass has just ended: ${saved}.${live(LOGITS) > 0 ? logits : ""}`;
   }
   const where = part.includes("*") ? `layer ${layer + 1}'s ${partName(part)}` : `the ${partName(part) || "model"}`;
   if (ACTS[act] === "forward") return `The peak is in ${where}: ${saved}, and the layer's own intermediate values add to them.`;

@@ -9,6 +9,9 @@ export const count = (number) => grouped.format(number);
 export const about = (number) =>
   Math.abs(number) >= 100 ? count(Math.round(number)) : String(Number(number.toPrecision(3)));
 
+/** A round number on an axis, in full: 100.5. */
+export const inFull = (number) => (Math.abs(number) < 1 ? about(number) : count(number));
+
 /** A share as a percentage: 0.391%. */
 export const percent = (share) => `${about(100 * share)}%`;
 

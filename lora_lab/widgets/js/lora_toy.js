@@ -133,7 +133,7 @@ function drawOut(at, { out, scan, scaling, A, view, states }, merged) {
   const half = (at.broad - margin) / 2 - 4;
   const px = (v) => (v * half) / largest;
   const rows = shown(out);
-  const heads = merged ? [["W′ x", ""], ["", ""]] : [["W x", "soft"], [`+ ${about(scaling)} B A x`, "train"]];
+  const heads = merged ? [["W′ x", ""], ["", ""]] : [["W x", "soft"], [`+ ${about(Number(scaling.toFixed(2)))} B A x`, "train"]];
   const parts = [];
   [...heads, ["= y", ""]].forEach(([head, style], which) => {
     if (!head || which < 3 - columns) return;
@@ -212,7 +212,7 @@ function describeSteps({ states, step }) {
     `To reach ${LA}, the error has to pass through ${LB}, which was zero, so only ${LB} has moved. From here on, ${LA} has a gradient too.`,
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
   const told = (value) => (step ? gradient(value) : "?"); // the reader guesses before the first step
-  const rows = states.slice(0, step + 1).map((state, k) => [k, state.loss.toFixed(2), told(state.dA), told(state.dB)]);
+  const rows = states.slice(0, step + 1).map((state, k) => [k && k === step && !last ? "next" : k, state.loss.toFixed(2), told(state.dA), told(state.dB)]);
   const pair = (value, name) => `<span class="pair">${head(told(value), `gradient of ${name}${step ? " in the step just taken" : ""}`)}</span>`;
   const title = step ? `The first step moves only ${LB}; then ${LA} learns too` : "Take a step: which matrix moves?";
   return [
@@ -232,7 +232,7 @@ function describeMerge({ merged, real: { m, n, r, name }, A }) {
       : `Besides ${Wx}, every token needs two more products: ${Ax}, then ${LB} times the result. They are small, but each
         costs time.`;
   return [
-    "Merging keeps the output and drops the extra cost",
+    merged ? "Merging keeps the output and drops the extra cost" : "Press merge: what happens to the output and the cost?",
     head(done ? D * D : `${D * D} + ${strips}`, "multiplications"), words,
     table(["multiplications per token", "this toy", `${escape(name)}, r = ${count(r)}`], [
       [Wx, D * D, count(m * n)], [BAx, done ? 0 : strips, done ? 0 : count(r * (m + n))],

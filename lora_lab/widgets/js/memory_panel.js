@@ -179,9 +179,7 @@ function start(p) {
     const few = (all) => (p.get("longest") ? all : [...new Set(all.filter((n) => !(n & (n - 1))))]); // powers of two
     p.slide("seq", { values: few(lengths), value: point.seq, words: tokens(point.seq) });
     p.slide("batch", { values: few(ROWS), value: point.batch, words: sequences(point.batch) });
-    if (film.ranked) {
-      p.slide("rank", { values: now.ranks, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
-    }
+    p.slide("rank", { values: now.ranks, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
     const share = (position) => clamp((position - 0.5) / (lengths.length - 1));
     const band = ({ act, from: first }, i) => {
       const [low, high] = [share(first), i < acts.length - 1 ? share(acts[i + 1].from) : 1];

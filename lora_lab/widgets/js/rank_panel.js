@@ -124,7 +124,8 @@ function start(p) {
       place("column", right - STRIP - 4, top, STRIP, h);
       place("line", right, top - STRIP - 4, w, STRIP);
       const middle = top + h / 2;
-      parts.push(text(right - STRIP - 4, HEAD - 6, `piece ${rank} = column × row`, "strong"), frame(right));
+      const name = `piece ${rank}${right + 148 > p.width() ? "" : " = column × row"}`;
+      parts.push(text(Math.max(right - STRIP - 4, 124), HEAD - 6, name, "strong"), frame(right));
       parts.push(text(w + (GAP - 4) / 2, middle - 8, rank === 1 ? "=" : "+", "sign mid soft"));
       if (rank > 1) parts.push(`<path d="M${w + GAP - 8} ${middle}H${w + 8}m6 -4l-6 4l6 4" class="edge"/>`);
       const [contrast, energy] = [shown.limit / limit, shown.kept[rank][1] - shown.kept[rank - 1][1]];
@@ -140,7 +141,7 @@ function start(p) {
     const { shown, rank, cut, at, updates, kind, kindOf, n, source } = now;
     const series = [
       { kind, name: "this matrix", bold: true, points: shown.kept.map(([r, value]) => [r, 100 * value]) },
-      { kind: "frozen", name: "shuffled", points: shown.kept.map(([r, , value]) => [r, 100 * value]) },
+      { kind: "frozen", name: "shuffled (dashed)", dash: "predicted", points: shown.kept.map(([r, , value]) => [r, 100 * value]) },
     ];
     const [, energy, shuffled] = shown.kept[rank];
     const options = { series, range: [0, 100], full: shown.full, now: rank, ring: [rank, 100 * energy, kind] };
@@ -167,8 +168,8 @@ function start(p) {
     const gain = right.at(-1) - right[0];
     if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
     const at = right.findIndex((correct) => correct - right[0] >= ENOUGH * gain);
-    const part = percent((right[at] - right[0]) / gain);
-    return `Rank ${ranks[at]} is enough for ${part} of the gain from ${escape(name)}, with ${percent(energy[at])} of the energy of all matrices`;
+    const [part, kept] = [(right[at] - right[0]) / gain, energy[at]].map((part) => `${Math.round(100 * part)}%`);
+    return `Rank ${ranks[at]} is enough for ${part} of the gain from ${escape(name)}, with ${kept} of the energy of all matrices`;
   }
 
   function findingOfMatrix() {

@@ -85,7 +85,7 @@ export const limitOf = ({ column, row, scale }) => 3 * scale * rms(column) * rms
 const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 const NAMES = 114; // room for the names of the lines, in pixels
 
-/** Lines against the rank, up to `full`, each { kind, name, points, bold, dots }; `ring` marks the value in the headline. */
+/** Lines against the rank, up to `full`, each { kind, name, points, bold, dots, dash }; `ring` marks the value in the headline. */
 export function drawRanks(width, { series, range, full, now, ring }) {
   const [left, right, top, bottom] = [38, width - NAMES, 8, 138];
   const along = linear([0, Math.log2(1 + full)], [left, right]);
@@ -95,9 +95,9 @@ export function drawRanks(width, { series, range, full, now, ring }) {
   const shown = marks.filter((rank, i) => i === 0 || i === marks.length - 1 || x(rank) - x(marks[i - 1]) > 15);
   const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => `${value}%`)];
   parts.push(axisBottom(x, shown, bottom, count), line(x(now), top, x(now), bottom, "ray"));
-  for (const { kind, points, bold, dots } of series) {
+  for (const { kind, points, bold, dots, dash } of series) {
     const placed = points.map(([rank, value]) => [x(rank), y(value)]);
-    parts.push(curve(placed, `stroke ${kind} ${bold ? "" : "thin"}`));
+    parts.push(curve(placed, `stroke ${kind} ${bold ? "" : "thin"} ${dash ?? ""}`));
     if (dots) parts.push(...placed.map(([px, py]) => circle(px, py, bold ? 3.5 : 2, kind)));
   }
   if (ring) parts.push(circle(x(ring[0]), y(ring[1]), 7.5, `no ${ring[2]}`));

@@ -1,7 +1,7 @@
 // SVG as strings, in real pixels: shapes, scales, axes and direct labels.
 // The class of a shape gives its role: "frozen", "train" or "other"; see panel.css.
 
-import { about, count, sum } from "./format.js";
+import { count, inFull, sum } from "./format.js";
 
 const px = (number) => Number(number.toFixed(2));
 
@@ -112,7 +112,7 @@ export function lossChart([left, right, top, bottom], runs, { steps, every, rang
   const [x, y] = [linear([0, steps], [left, right]), linear(range, [bottom, top])];
   const point = (loss, i) => (loss === null ? [] : [[x(Math.min(steps, (i + 0.5) * every)), Math.max(top, y(loss))]]);
   const mean = smoothed(runs, reach).flatMap(point);
-  const parts = [axisLeft(y, ticks(range, 4), [left, right], about)];
+  const parts = [axisLeft(y, ticks(range, 4), [left, right], inFull)];
   parts.push(axisBottom(x, ticks([0, steps], 4), bottom, count, [left, right]));
   if (mark) parts.push(line(left, y(mark), right, y(mark), "edge"));
   parts.push(...runs.map((losses) => curve(losses.flatMap(point), "stroke train faint")), curve(mean, "stroke train"));

@@ -12,8 +12,7 @@ const TRAITS = {
   guess: {}, classroom: null, question: "",
 };
 const α = letter("α");
-const FAMILIES = {
-  // how the best rate changes
+const FAMILIES = { // how the best rate changes
   rank: { alone: "stays the same", root: "grows with √r", whole: "grows with r" },
   alpha: { alone: "stays the same", root: "falls with √α", whole: "falls with α" },
 };
@@ -174,7 +173,7 @@ function start(p) {
     });
     if (lines) drawPrediction(view, family, rows);
 
-    const pad = 0.06 * (high - low || 1);
+    const pad = 0.06 * (high - low || 10);
     const results = drawResults(p.width("results"), training ? undefined : cell, best, [low - pad, high + pad]);
     p.picture(results, "The result of every run of this cell on a line, as in the table below.", "results");
     const curves = training ?? cell?.runs.map((run) => run.losses) ?? [];
@@ -211,7 +210,7 @@ function start(p) {
     if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} the most? Drag each of them`;
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const effects = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
-    if (!effects.length) {
+    if (!effects[0]?.[1]) {
       if (data.runs.length) return "A first look at learning rate, rank and α";
       return p.get("classroom") ? "No runs have arrived yet: press Refresh" : "Nothing has been trained yet: pick cells and run them";
     }
@@ -303,10 +302,10 @@ function start(p) {
     p.set({ rank, alpha, lr: now.find(rank, alpha, column)?.lr ?? now.axes.lr[column] });
   }
 
-  function toggle() {
-    const { place } = now.chosen;
-    const rest = p.get("picked").filter((picked) => !same(picked, place));
-    p.set({ picked: isPicked(place) ? rest : [...rest, place] });
+  /** Pick cells, or unpick them if all of them are picked. */
+  function toggle(places) {
+    const rest = p.get("picked").filter((picked) => !places.some((place) => same(picked, place)));
+    p.set({ picked: places.every(isPicked) ? rest : [...rest, ...places] });
   }
 
   const actions = {
@@ -317,12 +316,8 @@ function start(p) {
       p.keep({ family: { ...ui.family, [now.view]: family } });
       p.set({ guess: { [now.view]: family, ...p.get("guess") } }); // keep the first guess
     },
-    pick: toggle,
-    row() {
-      const row = untriedOfRow();
-      const rest = p.get("picked").filter((picked) => !row.some((place) => same(picked, place)));
-      p.set({ picked: row.every(isPicked) ? rest : [...rest, ...row] });
-    },
+    pick: () => toggle([now.chosen.place]),
+    row: () => toggle(untriedOfRow()),
     best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
     run() {
       const picked = p.get("picked");
@@ -345,7 +340,7 @@ function start(p) {
         moved ||= to.row !== from.row || to.column !== from.column;
         if (moved) go(to);
       },
-      end: () => p.kernel && !p.get("classroom") && !moved && !now.cell && !p.live().busy && toggle(),
+      end: () => p.kernel && !p.get("classroom") && !moved && !now.cell && !p.live().busy && actions.pick(),
     };
   });
 

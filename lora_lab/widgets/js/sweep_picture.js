@@ -2,7 +2,7 @@
 // line; for the chosen cell, every seed's result, its loss curves, and a sentence about them.
 
 import { letter } from "./controls.js";
-import { about, clamp, count, decimal, extent, plural } from "./format.js";
+import { about, clamp, count, decimal, extent, inFull, plural } from "./format.js";
 import {
   axisBottom, circle, cross, curve, group, hatch, line, linear, outline, piled, rect, text, ticks,
 } from "./svg.js";
@@ -125,7 +125,7 @@ export function drawResults(width, cell, best, range) {
     const name = text(clamp(bx, 46, width - 46), 11, `best cell ${best.mean.toFixed(1)}`, "tick mid");
     parts.push(line(bx, top - 4, bx, bottom, "ray"), name);
   }
-  parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range), bottom, about, [left, right]));
+  parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range), bottom, inFull, [left, right]));
   if (cell && cell.mean !== null) parts.push(line(x(cell.mean), 59, x(cell.mean), 69, "stroke train"));
   return { svg: parts.join("") + group(dots), height: bottom + 20 };
 }
@@ -140,7 +140,7 @@ export function drawGuesses(width, guesses, measured) {
   const bottom = 29 + 11 * Math.max(2, ...piles);
   const dots = guesses.map(([, value], i) => circle(x(value), bottom - 8 - 11 * piles[i], 5, "frozen"));
   const result = measured === null ? "" : line(x(measured), 2, x(measured), bottom, "stroke train");
-  const axis = line(8, bottom, width - 8, bottom, "rule") + axisBottom(x, ticks(range), bottom, about, [8, width - 8]);
+  const axis = line(8, bottom, width - 8, bottom, "rule") + axisBottom(x, ticks(range), bottom, inFull, [8, width - 8]);
   return { svg: group(dots) + result + axis, height: bottom + 20 };
 }
 
@@ -181,6 +181,7 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
 function behind({ mean }, best, { cells, unit, up }) {
   const gap = up ? best.mean - mean : mean - best.mean;
   const many = cells.filter((cell) => cell.targets === best.targets && cell.mean !== null).length;
+  if (!gap) return "Its mean equals that of the best cell.";
   const rival = gap < 0 ? "ahead of the best cell with enough seeds" : "behind the best cell";
   const lucky = gap < 0 ? "" : ` (the best of ${count(many)} cells: part of its lead is luck)`;
   return `It is ${points(Math.abs(gap), unit)} ${rival}${lucky}.`;

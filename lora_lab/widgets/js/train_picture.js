@@ -1,6 +1,6 @@
 // The pictures of the training panel: the run among other seeds, how far each weight has moved, and the strength dial.
 
-import { about, clamp, count, decimal, escape, percent } from "./format.js";
+import { about, clamp, count, decimal, escape, inFull, percent } from "./format.js";
 import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossChart, outline, rect, text, ticks } from "./svg.js";
 
 const [HIGH, LOW] = [190, 92]; // heights of the metric chart and the loss chart, in pixels
@@ -14,7 +14,7 @@ const valueAt = (checks, step) => (checks.findLast(([at]) => at <= step) ?? chec
 /** The range of the metric's axis: wide from the start, so that it does not jump during a run. */
 function rangeOf({ metric, chance, checks, others, earlier, guess, found }) {
   const all = [{ checks }, ...others, ...earlier].flatMap((run) => run.checks.map(([, value]) => value));
-  const ends = [...others.map((run) => run.value), guess, found.value].filter((value) => typeof value === "number");
+  const ends = [...others.map((run) => run.value), guess, found.value, found.low, found.high].filter((value) => typeof value === "number");
   const seen = [...all, ...ends];
   if (metric === "accuracy") return [Math.min(10 * Math.floor(chance / 10 - 1), ...seen), Math.max(90, ...seen)];
   return metric === "perplexity" ? [0, 1.05 * Math.max(10, ...seen)] : [Math.min(0, ...seen), Math.max(100, ...seen)];
@@ -27,7 +27,7 @@ export function drawRun(width, run) {
   const [x, y] = [linear([0, steps], [left, right]), linear(rangeOf(run), [bottom, top])];
   const place = (points) => points.filter(([step]) => step <= steps).map(([step, value]) => [x(step), y(value)]);
   const parts = [text(0, 11, `validation ${metric}${metric === "accuracy" ? ", %" : ""}`, "tick")];
-  parts.push(axisLeft(y, ticks(rangeOf(run), 5), [left, right], about));
+  parts.push(axisLeft(y, ticks(rangeOf(run), 5), [left, right], inFull));
   if (others.length > 2) {
     const at = [...new Set(others.flatMap((other) => other.checks.map(([step]) => step)))].sort((a, b) => a - b);
     const ends = (pick) => at.map((step) => [step, pick(...others.map((other) => valueAt(other.checks, step)))]);
@@ -38,14 +38,14 @@ export function drawRun(width, run) {
   const shown = lines.filter(({ points }) => points.length > 1);
   parts.push(...shown.map(({ points }) => curve(points, "stroke frozen thin")));
   parts.push(directLabels(right - 4, shown.map((label) => ({ ...label, y: label.points.at(-1)[1] - 9 })), 12));
+  if (guess !== null) {
+    parts.push(line(left, y(guess), others.length > ALONE ? right : width, y(guess), "predicted ink"));
+    parts.push(text(left + 4, y(guess) + (y(guess) < top + 10 ? 13 : -5), `your guess, ${about(guess)}`, "tick halo"));
+  }
   if (others.length > 2) {
     const [step, value] = others[0].checks[Math.min(2, others[0].checks.length - 1)];
     const lowest = Math.min(...others.map((other) => valueAt(other.checks, step)), value);
-    parts.push(text(x(step), Math.min(bottom - 6, y(lowest) + 16), `${count(others.length)} other seeds`, "tick halo"));
-  }
-  if (guess !== null) {
-    parts.push(line(left, y(guess), others.length > ALONE ? right : width, y(guess), "predicted ink"));
-    parts.push(text(left + 4, y(guess) - 5, `your guess, ${about(guess)}`, "tick halo"));
+    parts.push(text(Math.min(x(step), right - 80), Math.min(bottom - 6, y(lowest) + 16), `${count(others.length)} other seeds`, "tick halo"));
   }
   const points = place(checks);
   if (points.length > 1) parts.push(curve(points, "stroke train"));
@@ -76,7 +76,7 @@ function testRows(x, y, { others, found, high, low }) {
   const parts = others.map(({ value }, i) => circle(x + (((i * 7) % 13) - 6) * 2, z(value), 2.5, "ink seed"));
   if (glass) {
     parts.push(outline(x - 22, high - 6, 44, low - high + 12, "rule"));
-    parts.push(...ticks([lowest, highest], 4).map((value) => text(x + 24, z(value) + 4, about(value), "tick")));
+    parts.push(...ticks([lowest, highest], 4).map((value) => text(x + 24, z(value) + 4, inFull(value), "tick")));
   }
   const name = text(x, 11, `${found.rows ? count(found.rows) : ""} test rows`, "tick mid");
   if (found.value === undefined) return others.length ? [...parts, name].join("") : "";

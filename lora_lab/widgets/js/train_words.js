@@ -1,7 +1,7 @@
 // The words of the training panel: its finding, the progress of a run, and the reading of the dial.
 
 import { NO_KERNEL, letter, trouble } from "./controls.js";
-import { about, capital, count, decimal, escape, extent, percent } from "./format.js";
+import { about, capital, count, decimal, escape, extent, percent, plural } from "./format.js";
 
 const shown = (value, metric) => `${decimal(value)}${metric === "accuracy" ? "%" : ""}`;
 const points = (value, scale) => `${decimal(value)}${scale === 100 ? " points" : ""}`;
@@ -9,7 +9,7 @@ const points = (value, scale) => `${decimal(value)}${scale === 100 ? " points" :
 /** [finding, gloss]. The argument comes from `read` in train_panel.js. */
 export function titleOf({ found, live, metric, checks, others }) {
   if (found.value !== undefined) {
-    const end = `after ${count(found.steps)} steps${live.state === "stopped" ? ", stopped there" : ""}`;
+    const end = `after ${plural(found.steps, "step")}${live.state === "stopped" ? ", stopped there" : ""}`;
     const value = metric === "accuracy" ? shown(found.value, metric) : `${capital(metric)} ${decimal(found.value)}`;
     const [from, to] = [checks[0], checks.at(-1)].map((check) => check && decimal(check[1])); // of the validation rows
     if (!found.half) return [to ? `Validation ${metric} ${to} ${end}, from ${from}` : `${value} ${end}`, "The test rows are scored once, at the end."];

@@ -231,9 +231,7 @@ class FakePanel:
 
 BEST = 2e-3 / 8**0.5  # at alpha 128
 ANSWERS += [
-    ("missed", (lambda r, R: (R - r) / R,)),
     ("missed", (lambda r, R: 1 - sum(1 / R for _ in range(r)),)),  # 1e-16 instead of 0
-    ("bracket", ([2.4e-4, 7e-4, 2.1e-3], 128.0, FakePanel())),
     ("bracket", (BEST * np.array([1 / 2.1, 1, 2.1]), 128.0, FakePanel())),  # 2.1 points worse on each side
     ("bracket", (5, 128.0, FakePanel()), "not yet: replace each ... with a rate"),
     ("bracket", ([..., ..., ...], 128.0, FakePanel()), "not yet: replace each ... with a rate"),
@@ -325,8 +323,8 @@ def mask(*roles: str, ignored: int = -100):
 
 
 ANSWERS += [
-    ("turn_mask", (mask("assistant"),)),
     ("turn_mask", (lambda turns: np.array(mask("assistant")(turns)),)),
+    ("turn_mask", (lambda turns: mask("assistant")([turns.pop(0) for _ in [*turns]]),)),
     ("own_pairs", (PAIRS,)),
     ("own_pairs", ([],), "not yet: add at least 10 pairs"),
     ("own_pairs", ([{"prompt": "x", "response": ...}],), "not yet: replace each ..."),
@@ -427,8 +425,7 @@ D, Q, KV, F, ROW = 1152, 1280, 256, 3456, 18 * 8  # hidden size, outputs of q an
 ATTENTION, MLP = 2 * (D + Q) + 2 * (D + KV), 3 * (D + F)
 ANSWERS += [
     ("rank_of_file", (10,)),
-    ("rank_of_file", (32, "q,v", 36_715_216)),  # two published files
-    ("rank_of_file", (64, "q,v", 73_415_408)),
+    ("rank_of_file", (32, "q,v", 36_715_216)),  # a published file
     ("audit", (3_096_576,)),
     *(("audit", (params(unseen(n), LoRA(12, targets="all-linear")).trainable, n, 12)) for n in range(len(CONFIGS))),
     ("rank_of_file", (40,), "1 byte"),
@@ -510,7 +507,6 @@ ANSWERS += [
     ("plan", (19.3, ..., ...), "one point, not 1.5"),
     ("plan", (100, ..., ...), "the square of 1.57 / 1.5"),
     ("plan", (9, "worse", ...), "no difference is shown"),
-    ("chance", (1 / 384, 64 / 384, 64)),
     ("chance", (0.0026, 0.167, 64)),
     ("stranger", ("A and B", 0)),
     ("chance", (0, 64 / 384, 64), "at right angles"),
@@ -519,7 +515,7 @@ ANSWERS += [
     ("chance", (1 / 384, 8 * 64 / 384, 64), "divides it by the smaller"),
     ("chance", (1 / 384, 1 / 384, 64), "64 times that"),
     ("stranger", ("C", 0), "answer with one of A, A and B, B, nothing"),
-    ("lowest", (LOWEST.right,)),
+    ("lowest", (lambda a, b, c: np.roots([a + c - 2 * b, (c - a) / 2]),)),  # an array of one number
     ("carried", (1.35, "more rates")),
     ("lowest", (lambda a, b, c: -LOWEST.right(a, b, c),), "wrong sign"),
     ("lowest", (lambda a, b, c: (a - c) / (a - 2 * b + c),), "the slope of p x"),
@@ -549,7 +545,6 @@ ANSWERS += [
     ("bits", (lambda p: -p * torch.tensor(p).log2(),), "only the first half"),
     ("bits", (lambda p: p,), "both outcomes"),
     ("as_plain", (AS_PLAIN.right,)),
-    ("flattered", (RATE.right, POINTS.right, "DoRA")),
     ("flattered", (RATE.right, np.float64(POINTS.right - 0.04), "DoRA")),
     ("as_plain", (lambda alpha, rank: alpha / rank**0.5,), "rsLoRA's scaling"),
     ("as_plain", (lambda alpha, rank: alpha,), "sqrt(rank) times smaller"),
@@ -557,6 +552,7 @@ ANSWERS += [
     ("as_plain", (lambda alpha, rank: alpha / rank,), "the other way"),
     ("flattered", (4e-3, POINTS.right, "DoRA"), "another rate flatters the variant more"),
     ("flattered", (RATE.right, -POINTS.right, "DoRA"), "wrong sign"),
+    ("flattered", (RATE.right, POINTS.right / 100, "DoRA"), "a fraction"),
     ("flattered", (2.5e-4, 0.1, "rsLoRA"), "nearer to zero"),
     ("flattered", (RATE.right, max(ahead("DoRA").values()), "DoRA"), "with one rate for both"),
     ("judge", (TABLE2, "table2")),
@@ -568,7 +564,6 @@ ANSWERS += [
     ("published", (2.86, 8.0, "noise", "large"), "80% power"),
     ("published", (2.86, 5.6, "a gap", "large"), "smaller than the one you need"),
     ("published", (3.2, 6.27, "a gap", "base"), "look at the marks"),
-    ("remembered", (lambda n, loss: n * (1 - loss / log(2)),)),
     ("remembered", (lambda n, loss: n * (1 - loss / 0.69),)),
     ("remembered", (lambda n, loss: n * (1 - loss),), "in nats"),
     ("remembered", (lambda n, loss: n * (log(2) - loss),), "one bit is"),

@@ -14,7 +14,7 @@ from lora_course.checks import bits, comparing, debugging, knobs, planning, rank
 from lora_course.checks.sure import half_width_or_ours
 from lora_course.checks.verdict import NEARLY, Choice, Function, Number, Right
 from lora_course.checks.writing import LoRALinear, layer_or_ours
-from lora_course.experiments.broken import PATIENTS, eleventh, patient
+from lora_course.experiments.broken import ELEVENTH, PATIENTS, eleventh, patient
 from lora_course.receipts import Check, Receipt
 from lora_lab import layers
 from lora_lab.experiments import playground
@@ -119,12 +119,12 @@ def test_functions_may_change_their_arguments_in_place():
     assert checks.check_mixed_batch(mixed_batch).passed
 
 
-@pytest.mark.parametrize("name", ["Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"])
-def test_gaussian_a_is_right_for_every_layer_shape(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LORA_LAB_STUDENT", name)  # the shape depends on the name
+def test_gaussian_a_is_right_for_every_layer_shape(monkeypatch: pytest.MonkeyPatch):
     gaussian = answers.lora_with(lambda layer: nn.init.normal_(layer.lora_A, std=layer.base_layer.in_features**-0.5))
-    assert checks.check_lora_linear(gaussian).passed
-    assert checks.check_lora_linear(answers.LARGE_A).passed is False
+    for name in ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"):  # the shape depends on the name
+        monkeypatch.setenv("LORA_LAB_STUDENT", name)
+        assert checks.check_lora_linear(gaussian).passed, name
+        assert checks.check_lora_linear(answers.LARGE_A).passed is False, name
 
 
 def test_in_place_merge_is_refused_and_leaves_the_model_unchanged():
@@ -211,13 +211,15 @@ def test_defense_shows_one_step_at_a_time_and_keeps_its_margin(monkeypatch: pyte
     assert "to -0.24. You can write: for MiniLM on rt, LoRA on" in checks.check_defense(1, "worse", "c").words
 
 
-@pytest.mark.parametrize("pair", comparing.PAIRS)
-def test_each_pair_has_one_right_word_and_sentence(pair: str, monkeypatch: pytest.MonkeyPatch):
-    (word,) = [word for word in comparing.WORDS if checks.check_defense(1.5, word, ..., pair).passed is None]
-    passed = [checks.check_defense(1.5, word, letter, pair).passed for letter in "abcd"]
-    assert passed.count(True) == 1
+def test_each_pair_has_one_right_word_and_sentence(monkeypatch: pytest.MonkeyPatch):
+    def right(pair: str) -> tuple[str, str]:
+        (word,) = [word for word in comparing.WORDS if checks.check_defense(1.5, word, ..., pair).passed is None]
+        (letter,) = [letter for letter in "abcd" if checks.check_defense(1.5, word, letter, pair).passed]
+        return word, letter
+
+    found = {pair: right(pair) for pair in comparing.PAIRS}
     monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")  # the grader, which doesn't know her name, must agree
-    assert [checks.check_defense(1.5, word, letter, pair).passed for letter in "abcd"] == passed
+    assert {pair: right(pair) for pair in comparing.PAIRS} == found
 
 
 def test_hints_do_not_name_a_fault():
@@ -225,34 +227,31 @@ def test_hints_do_not_name_a_fault():
     assert not any(name in hint for name, hint in debugging.HINTS.items())
 
 
-@pytest.mark.parametrize("letter", PATIENTS)
-def test_inspect_finds_the_fault_of_each_patient_and_no_other(letter, tmp_path):
-    report = inspect_folder(patient(letter, tmp_path), "minilm", dtype=PATIENTS[letter].dtype)
-    assert [problem.name for problem in report.problems] == [PATIENTS[letter].fault]
+def test_inspect_finds_the_fault_of_each_patient_and_no_other(tmp_path):
+    for letter, sick in PATIENTS.items():
+        report = inspect_folder(patient(letter, tmp_path), "minilm", dtype=sick.dtype)
+        assert [problem.name for problem in report.problems] == [sick.fault], letter
+    for number, (fault, _) in enumerate(ELEVENTH):
+        problem, *_ = inspect_folder(eleventh(number, tmp_path / "K"), "minilm").problems
+        assert problem.name == fault
+        assert checks.check_eleventh("wrong base", number).hint
+        assert checks.check_eleventh(fault.upper(), number).passed
 
 
-@pytest.mark.parametrize("number", range(len(debugging.ELEVENTH)))
-def test_inspect_diagnoses_the_eleventh_patient(number, tmp_path):
-    problem, *_ = inspect_folder(eleventh(number, tmp_path / "K"), "minilm").problems
-    assert checks.check_eleventh("wrong base", number).hint
-    assert checks.check_eleventh(problem.name.upper(), number).passed
+def test_every_brief_has_one_right_plan():
+    for number, brief in enumerate(planning.BRIEFS):
+        choices = planning.lines(number)
+        plan = {name: (choice.right[0], planning.SUPPORT[name]) for name, choice in choices.items()}
+        assert checks.check_brief(plan, number).passed, number
+        assert all(len(choice.right) == 1 and choice.right[0] in choice.replies for choice in choices.values())
+        assert all(text in planning.brief(number) for text in (*planning.EVIDENCE, brief["text"]))
 
 
-@pytest.mark.parametrize("number", range(len(planning.BRIEFS)))
-def test_every_brief_has_one_right_plan(number: int):
-    choices = planning.lines(number)
-    plan = {name: (choice.right[0], planning.SUPPORT[name]) for name, choice in choices.items()}
-    assert checks.check_brief(plan, number).passed
-    assert all(len(choice.right) == 1 and choice.right[0] in choice.replies for choice in choices.values())
-    assert all(text in planning.brief(number) for text in (*planning.EVIDENCE, planning.BRIEFS[number]["text"]))
-
-
-@pytest.mark.parametrize("n", [64, 192])
-def test_rank_for_facts_agrees_with_a_direct_count(n: int):
-    keys, values = ranks.facts(n)
+def test_rank_for_facts_agrees_with_a_direct_count():
+    keys, values = ranks.facts(192)
     pieces = decompose(values.T @ keys)
-    right = [((keys @ truncated(*pieces, r).T @ values.T).argmax(1) == np.arange(n)).mean() for r in range(1, 40)]
-    assert checks.check_facts(next(r for r, share in enumerate(right, 1) if share >= 0.95), n).passed
+    right = [((keys @ truncated(*pieces, r).T @ values.T).argmax(1) == np.arange(192)).mean() for r in range(1, 40)]
+    assert checks.check_facts(next(r for r, share in enumerate(right, 1) if share >= 0.95), 192).passed
 
 
 def test_page_quotes_the_levels():
@@ -262,39 +261,37 @@ def test_page_quotes_the_levels():
     assert bits.PARTS["weight read back"].right == pytest.approx(float(levels[10]) * 0.25)
 
 
-@pytest.mark.parametrize(("pair", "seeds"), [("q against q,k,v,o", 9), ("v against all", 4), ("up,down against q", 4)])
-def test_plan_shows_the_interval_after_the_number_of_seeds(pair: str, seeds: int):
-    question = repr(checks.check_plan(..., ..., ..., pair))
-    assert "standard deviation" in question
-    assert "interval" not in question
-    assert "95% interval" in repr(checks.check_plan(seeds, ..., ..., pair))
+def test_plan_shows_the_interval_after_the_number_of_seeds():
+    for pair, seeds in (("q against q,k,v,o", 9), ("v against all", 4), ("up,down against q", 4)):
+        question = repr(checks.check_plan(..., ..., ..., pair))
+        assert "standard deviation" in question
+        assert "interval" not in question
+        assert "95% interval" in repr(checks.check_plan(seeds, ..., ..., pair))
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_stranger_is_the_stored_adapter_with_other_signs(number: int):
-    name, (a, b) = list(reading.SIGNS.items())[number]
+def test_stranger_is_the_stored_adapter_with_other_signs():
     layer, tensors = layers.LoRALinear(nn.Linear(384, 384), 1, 16.0), reading.stored()
-    reading.disguise(layer, number)
-    assert torch.equal(layer.lora_A, a * tensors["lora_A"])
-    assert torch.equal(layer.lora_B, b * tensors["lora_B"])
-    for answer, signs in reading.SIGNS.items():
-        verdict = checks.check_stranger(answer, number)
-        assert verdict.passed is (answer == name)
-        assert verdict.passed or ("about A" in verdict.words) is (signs[0] != a)
+    for number, (name, (a, b)) in enumerate(reading.SIGNS.items()):
+        reading.disguise(layer, number)
+        assert torch.equal(layer.lora_A, a * tensors["lora_A"])
+        assert torch.equal(layer.lora_B, b * tensors["lora_B"])
+        for answer, signs in reading.SIGNS.items():
+            verdict = checks.check_stranger(answer, number)
+            assert verdict.passed is (answer == name)
+            assert verdict.passed or ("about A" in verdict.words) is (signs[0] != a)
 
 
-@pytest.mark.parametrize("name", reproducing.ITEMS)
-def test_runs_of_an_item_have_three_different_outcomes(name: str):
-    outcomes = reproducing.outcomes(name)
-    assert len(set(outcomes.values())) == 3
-    assert reproducing.runs(name).keys() == outcomes.keys()
-    assert checks.check_judge(outcomes, name).passed
+def test_runs_of_an_item_have_three_different_outcomes():
+    for name in reproducing.ITEMS:
+        outcomes = reproducing.outcomes(name)
+        assert len(set(outcomes.values())) == 3, name
+        assert reproducing.runs(name).keys() == outcomes.keys()
+        assert checks.check_judge(outcomes, name).passed
 
 
-@pytest.mark.parametrize("name", reproducing.PAIRS)
-def test_word_for_a_published_pair_follows_from_gap_and_marks(name: str):
-    *rows, _ = reproducing.PAIRS[name]
-    first, second = reproducing.published(name)
-    _, points, word = checks.check_published(..., ..., ..., name).right.values()
-    expected = "a gap" if [row[2] for row in rows] == ["†", "†"] else "different starts"
-    assert word.right == ("noise" if abs(first - second) < points.right else expected,)
+def test_word_for_a_published_pair_follows_from_gap_and_marks():
+    for name, (*rows, _) in reproducing.PAIRS.items():
+        first, second = reproducing.published(name)
+        _, points, word = checks.check_published(..., ..., ..., name).right.values()
+        expected = "a gap" if [row[2] for row in rows] == ["†", "†"] else "different starts"
+        assert word.right == ("noise" if abs(first - second) < points.right else expected,), name

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from lora_course.classroom import preflight, room
-from lora_course.classroom.preflight import FILE, GIB, LETTERS, Finding, judged, write_letter
+from lora_course.classroom.preflight import FILE, GIB, LETTERS, Finding, judged, machine, write_letter
 from lora_lab.errors import NotFound
 from tests.conftest import ROOT
 
@@ -53,6 +53,11 @@ def test_good_machines_are_green_and_each_fault_is_red_with_its_remedy():
 def test_every_package_fits_into_a_green_folder_on_windows():
     longest = max(len(str(file)) for package in distributions() for file in package.files or ())
     assert LETTERS + len("/.venv/Lib/site-packages/") + longest < 260
+
+
+def test_folder_inside_a_file_is_red(tmp_path: Path):
+    (file := tmp_path / "notes.txt").touch()
+    assert {one.name for one in machine(file / "lab") if not one.green} >= {"write"}
 
 
 def test_machine_needs_only_the_standard_library_and_writes_nothing(tmp_path: Path):

@@ -186,25 +186,21 @@ def test_wheelhouse_for_other_machines_is_red_and_refused(gathered: Path, tmp_pa
         assert json.loads((tmp_path / "lora-lab-preflight.json").read_text(encoding="utf-8"))["green"] is False
 
 
-@pytest.fixture
-def stick(index: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheelhouse of a toy lab for this machine; its pip wheel runs the pip of the test environment."""
     if not wheelhouse.here()[0]:
         pytest.skip("there is no wheelhouse for this kind of machine")
-    house, target = tmp_path / "Räder für alle", Target(*wheelhouse.here())
-    house.mkdir()
-    lab = wheel(house / "wheels", "lora_lab", "plain", version="0.1.0")
-    plain = Path(shutil.copy(index / PLAIN, house / "wheels"))
-    with zipfile.ZipFile(house / "wheels" / "pip-0-py3-none-any.whl", "w") as archive:
-        site = str(Path(pytest.__file__).parents[1])
-        run = f"import sys, runpy\nsys.path[:0] = [{site!r}]\nrunpy.run_module('pip', run_name='__main__')\n"
-        archive.writestr("pip/__main__.py", run)
-    lock, files = house / f"{target.name}.txt", {f"wheels/{path.name}": facts_of(path) for path in (lab, plain)}
-    hashes = [f"{'=='.join(name[7:].split('-')[:2])} --hash=sha256:{file['sha256']}" for name, file in files.items()]
-    lock.write_text("\n".join(hashes))
-    manifest = {"targets": {target.name: list(files)}, "files": {**files, lock.name: facts_of(lock)}}
-    (house / "manifest.json").write_text(json.dumps(manifest))
-    return house
+    site, top = str(Path(pytest.__file__).parents[1]), tmp_path_factory.mktemp("stick")
+    run = f"import sys, runpy\nsys.path[:0] = [{site!r}]\nrunpy.run_module('pip', run_name='__main__')\n"
+    wheel(index, "pip", more={"pip/__main__.py": run})
+    gather(top / "house", [Target(*wheelhouse.here())], print, wheel=wheel(top, "lora_lab", "plain", "pip"))
+    return top / "house"
+
+
+@pytest.fixture
+def stick(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "Räder für alle"))
 
 
 def test_install_works_offline_in_a_path_with_spaces(stick: Path, tmp_path: Path, capsys):

@@ -6,8 +6,9 @@ import pytest
 from tokenizers.processors import RobertaProcessing
 
 from lora_course.paper.glue import TASKS
-from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, result_in_words, run
+from lora_course.paper.protocol import FACTS, TABLES, VARIANTS, plan, plan_in_words, recipes, result_in_words, run
 from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Store, memory
+from lora_lab.errors import Failed
 from lora_lab.experiments.afterwards import text_scores
 from lora_lab.training.recipe import recipe_from
 from tests.conftest import PLAIN, TWO_LAYERS, make_model, save_tokenizer
@@ -46,11 +47,9 @@ def glue(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("table", ["table2", "table3"])
-@pytest.mark.parametrize("variant", ["paper", "repo"])
-def test_every_hyperparameter_has_a_source(table, variant):
+def test_every_hyperparameter_has_a_source():
     assert FACTS["tasks"].keys() == TASKS.keys() | {"e2e"}
-    for recipe in recipes(table, variant=variant):
+    for recipe in (r for table in TABLES for variant in VARIANTS for r in recipes(table, variant=variant)):
         assert all(given.source for given in recipe.settings.values())
         assert {"batch", "epochs", "lr", "max_length", "weight_decay", "seeds"} <= recipe.settings.keys()
         assert ("warmup_ratio" in recipe.settings) != ("warmup_steps" in recipe.settings)
@@ -73,6 +72,7 @@ def test_paper_and_repository_differ_in_known_settings():
     decays = [recipe["weight_decay"] for recipe in recipes("table2", model="deberta-v2-xxlarge", row="LoRA")]
     assert decays == [0, 0.01, 0.01, 0, 0.01, 0.01, 0.01, 0.1]  # table 10's
     assert recipes("table2", row="AdapterP 3.0M dagger", task="sst-2")[0]["lr"] == 3e-5
+    assert recipes("table2", row="LoRA dagger", task="mrpc")[0].published == {"accuracy": "90.2±1.0"}  # as printed
 
 
 def test_three_tasks_start_from_mnli():
@@ -163,6 +163,14 @@ def test_sts_b_run_starts_from_mnli(roberta, glue, tmp_path):
     assert "starts from scratch" not in result_in_words(warm)
     with pytest.raises(BadValue, match="omit start"):
         run("table2", task="cola", start=start, **options)
+    with pytest.raises(BadValue, match="omit prompts"):
+        run("table2", task="sts-b", prompts=3, **options)
+    written = (file := tmp_path / "protocol-table2-sts-b.json").read_bytes()
+    with pytest.raises(NotFound, match="is not an adapter"):
+        run("table2", task="sts-b", start=tmp_path, **options)  # the store instead of one of its runs
+    with pytest.raises(Failed, match="has alpha"):  # 8, and the scripts' is 16
+        run("table2", task="sts-b", variant="repo", start=start, **options)
+    assert file.read_bytes() == written
     full = run("table2", task="rte", row="FT", **options)["seeds"][0]
     assert recipe_from(full["settings"]).method == FullFineTuning()
 

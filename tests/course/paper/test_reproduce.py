@@ -75,16 +75,14 @@ RULES = [  # item, standing, changes to rows, sizes and verdicts of the shipped 
 ]
 
 
-@pytest.mark.parametrize(("name", "standing", "changes"), RULES)
-def test_rule_gives_the_expected_standing(name, standing, changes):
-    def changed(values):
-        return {key: changes.get(key, value) for key, value in values.items()}
-
-    result = reference_reproductions()[name]
-    rows = {row["name"]: row["yours"] for row in result["rows"]}
-    judged = item(name).judged(Kept(*map(changed, (rows, result["sizes"], result.get("verdicts", {})))))
-    assert judged.standing == standing, judged.words
-    assert judged.words
+def test_rules_give_the_expected_standings():
+    for name, standing, changes in RULES:
+        result = reference_reproductions()[name]
+        rows = {row["name"]: row["yours"] for row in result["rows"]}
+        values = (rows, result["sizes"], result.get("verdicts", {}))
+        kept = Kept(*({key: changes.get(key, value) for key, value in part.items()} for part in values))
+        judged = item(name).judged(kept)
+        assert (judged.standing, bool(judged.words)) == (standing, True), (name, changes, judged)
 
 
 def test_shipped_results_match_the_current_rules():

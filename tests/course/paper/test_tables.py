@@ -54,32 +54,30 @@ def verdict(published: str, exact: float, *, million: int = 10**6, about: float 
     return "rounded" if 0 <= difference < step or abs(difference) <= coarse / 2 else "does not follow"
 
 
-@pytest.mark.parametrize("name", sorted({number["table"] for number in NUMBERS}))
-def test_numbers_follow_from_their_formulas(name):
-    entry = table(name)
-    for number in (n for n in NUMBERS if n["table"] == name):
+def test_numbers_follow_from_their_formulas():
+    for number in NUMBERS:
+        entry = table(number["table"])
         row = {} if number["row"] is None else entry.records()[number["row"]]
         exact = eval(number["formula"], {**globals(), "row": row})
         assert exact == pytest.approx(number["exact"], rel=1e-12), number
         tolerance = {key: number[key] for key in ("million", "about") if key in number}
         assert verdict(number["published"], exact, **tolerance) == number["verdict"], number
         printed = entry.markdown() if number["row"] is None else str(row[number["column"]]).replace("2/3", "0.67")
-        assert number["published"] in printed
-    assert set(paper.recomputed(name)["table"]) == {name}
+        assert number["published"] in printed, number
+        assert set(paper.recomputed(entry.name)["table"]) == {entry.name}
 
 
-@pytest.mark.parametrize("name", paper.names())
-def test_table_is_complete_and_shows_known_errors(name):
-    entry = table(name)
-    assert entry.standing in ("confirmed", "derived", "memory")
-    assert all((entry.title, entry.source, entry.seeds))
-    assert len(set(entry.columns)) == len(entry.columns)
-    assert all(column.removesuffix(paper.SPREAD) in entry.columns for column in entry.columns)
-    shown = entry._repr_markdown_()
-    assert all(sentence in shown for sentence in (*entry.notes, *entry.discrepancies, *entry.expected.values()))
-    assert tuple(entry.frame(spreads=True).columns) == entry.columns
-    assert not any(column.endswith(paper.SPREAD) for column in entry.frame())
-    assert entry.frame().shape[1] <= 20  # pandas hides columns beyond 20 in a notebook
+def test_tables_are_complete_and_show_known_errors():
+    for entry in map(table, paper.names()):
+        assert entry.standing in ("confirmed", "derived", "memory")
+        assert all((entry.title, entry.source, entry.seeds)), entry
+        assert len(set(entry.columns)) == len(entry.columns)
+        assert all(column.removesuffix(paper.SPREAD) in entry.columns for column in entry.columns), entry
+        shown = entry._repr_markdown_()
+        assert all(sentence in shown for sentence in (*entry.notes, *entry.discrepancies, *entry.expected.values()))
+        assert tuple(entry.frame(spreads=True).columns) == entry.columns
+        assert not any(column.endswith(paper.SPREAD) for column in entry.frame()), entry
+        assert entry.frame().shape[1] <= 20, entry  # pandas hides columns beyond 20 in a notebook
 
 
 def test_row_is_found_by_its_values_and_unknown_names_are_refused():
