@@ -77,7 +77,7 @@ for lr in (2e-3, 1e-3):  # the first loads the model
         time.sleep(0.02)
     print(time.perf_counter() - began)
     panel.stop()
-    panel.work._thread.join()
+    panel.work.thread.join()
 """
 
 

@@ -145,7 +145,8 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in RECEIPT.finditer(text)]
     for start, end in pairwise([*starts, len(text)]):
-        prefix, *payload = re.split(r":\s", text[start:end], maxsplit=1)  # ":" may be half a letter in UTF-16
+        # zlib's base64 starts with "eA" to "eP"; before anything else, ":" may be half a letter in UTF-16
+        prefix, *payload = re.split(r":[\W_]*(?=e[\W_]*[A-P])", text[start:end], maxsplit=1)
         rest = re.sub(r"[^\w+/=.]", "", "".join(payload))  # without quote marks, spaces and invisible characters
         match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", rest)
         try:

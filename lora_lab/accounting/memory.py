@@ -307,8 +307,8 @@ def presets(name: str) -> dict[str, str]:
 
 
 def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
-    """Return JSON from the user's cache, or make it and, if possible, cache it for these versions of the packages."""
-    versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
+    """Return JSON from the user's cache, or make it and, if possible, cache it for the installed versions."""
+    versions = [2, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 2: of the traces
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "fits" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):
@@ -400,7 +400,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
 
     The cache holds the keys and values of all tokens (with prompt and prefix), or those in a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
-    Raises: BadValue if the model cannot generate or keeps other state, or if an option has no effect on generation.
+    Raises: BadValue if the model cannot generate or keeps another state, or if an option has no effect on generation.
     """
     from lora_lab.accounting import trace  # imports torch
 

@@ -1,6 +1,7 @@
 """A grid of recipes: every combination of ranks, alphas, rates, seeds and targets, in a fixed order."""
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
-from lora_lab.errors import BadValue, LabError, nearest
+from lora_lab.errors import BadValue, LabError, LabWarning, nearest
 from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, check_fields
@@ -104,7 +105,8 @@ def check(recipes: Iterable[Recipe]) -> None:
     known = {name: len(task.labels) or None for name, task in TASKS.items()}  # numbers of classes
     for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
         if recipe.task not in known:
-            with suppress(LabError):  # on a cluster, the workers may have a file that this machine lacks
+            # On a cluster, the workers may have a file that this machine lacks. Training repeats the file's warnings.
+            with suppress(LabError), warnings.catch_warnings(action="ignore", category=LabWarning):
                 known[recipe.task] = task_of(recipe).num_labels
         try:
             fewest = 2 if architecture_of(recipe.model).task == "encoder" else None

@@ -99,7 +99,7 @@ class Recipe:
         return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
 
     def at_seed(self, seed: int) -> Recipe:
-        """Return the recipe with another seed. If the recipe has `examples`, `subset` also increases by the seed."""
+        """Return the recipe with another seed. If the recipe has `examples`, the seed is also added to `subset`."""
         return replace(self, seed=seed, subset=self.subset + seed if self.examples else 0)
 
     def settings(self) -> dict[str, Any]:

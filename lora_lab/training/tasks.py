@@ -10,7 +10,7 @@
     FILE:           Your own .csv or .jsonl file with texts and labels, or a .txt file for language modeling.
                     A .jsonl file may also hold prompts and responses; see `read_pairs`.
 
-Plugins load other tasks, such as folders of GLUE and E2E. Splits are seeded, and duplicate texts are removed, so no
+Plugins load other tasks, such as GLUE and E2E from folders. Splits are seeded, and duplicate texts are removed, so no
 test row is trained on. Learning rates and ranks are chosen on `validation`. `test` is scored once, at the end.
 """
 

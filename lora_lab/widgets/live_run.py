@@ -58,7 +58,7 @@ class LiveRun(Background):
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The strengths at which `answer` works; empty for tasks without classes or with pairs of texts."""
+        """The strengths for which `answer` gives results; empty for tasks without classes or with pairs of texts."""
         method, task = self.recipe.method, self.trainer.task if self.trainer else None
         if task is None or len(task.labels) < 2 or task.validation.seconds or method.trains_base:
             return ()

@@ -96,7 +96,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #
 # Calculation and measurement agree **to the byte**.
 #
-# On a GPU, gaps between tensors take memory, too. For five of PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our numbers are 2 to 8% too low. (We don't know the length of their longest batch, so we chose the length at which our number plus these gaps matches one run.)
+# On a GPU, gaps between tensors take memory, too. For five of PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B, our numbers are 2 to 8% too low. (We don't know the length of their longest batch. We chose the length at which our number, plus the gaps between tensors, matches one of the runs.)
 # </details>
 #
 # ## A formula to remember

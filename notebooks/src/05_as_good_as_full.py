@@ -52,7 +52,7 @@ plt.show()
 # ## Look
 # The upper plot shows every run, and the lower plot shows the real leads.
 #
-# 1. **Drag the edge of the band** to your margin, then farther. When does the verdict on LoRA change? It changes later than the picture's rule says. **Why?**
+# 1. **Drag the edge of the band** to your margin, then farther. When does the verdict on LoRA change? It changes at a larger margin than the picture's rule says. **Why?**
 # 2. Click another method's icon to compare all methods with it. Then click *full fine-tuning* again. (A *probe* trains only a new last layer. *Prompt tuning* trains 20 vectors in front of the text.)
 # 3. Switch from *trained parameters* to *memory*.
 

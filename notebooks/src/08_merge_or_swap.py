@@ -203,7 +203,7 @@ assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half a critic plus half its opposite should be no better than tossing a coin, but the mixture gets 71% right. The critic was trained longer (400 steps against 150) and is more confident: its head alone is up to 94% sure, and the contrarian's head up to 85%. So the critic outweighs the contrarian. Between shares of 0.45 and 0.6, the whole pile walks across the line: accuracy falls from 78.5% to 23.5%.
+# Half a critic plus half its opposite should be no better than tossing a coin, but the mixture gets 71% right. The critic was trained longer (400 steps against 150) and is more confident: its head alone is up to 94% sure, and the contrarian's head up to 85%. So the critic outweighs the contrarian. As the contrarian's share grows from 0.45 to 0.6, most dots cross the line: accuracy falls from 78.5% to 23.5%.
 #
 # **Accuracy can't show you what a mixture does. Look at the probabilities.** At a share of 0.5, the mixture is never more than 65% sure. If we mix the two models' *logits* instead of their weights (dashed), accuracy is nearly the same, but the mixture is up to 83% sure.
 #

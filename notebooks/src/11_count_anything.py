@@ -87,7 +87,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On MiniLM, LoRA trains one number per 308<!--count.minilm--> parameters; on Llama-3.1-405B, one number per 8,024<!--count.405b-->. If a model is ten times as large, its adapter is about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). "About one percent" is right for LoRA on all linear layers of small models: the orange squares near 10⁰.
+# On MiniLM, LoRA trains one number per 308<!--count.minilm--> parameters; on Llama-3.1-405B, one number per 8,024<!--count.405b-->. If a model is ten times as large, its adapter is about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). "About one percent" is right for LoRA on all linear layers of small models (in the plot, the orange squares near 10⁰).
 #
 # **Why does LoRA's share fall?** If the width $d$ of a model doubles, each matrix has four times as many numbers, but its adapter has only twice as many. More blocks make the model and its adapter larger by the same factor. Real models grow in both ways.
 # </details>

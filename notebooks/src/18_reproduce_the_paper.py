@@ -142,7 +142,7 @@ assert [row["published"][:5] for row in ours["rows"] if "bottleneck H" in row["n
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **On our CPU, all parts hold:** with two bottlenecks, one text takes 28.7<!--reproduce.h.one-->% longer. But where this page's cell ran, the slowdown was much smaller. There, part 2's lines overlap, and one of part 3's lines leaves its blue area. So the rule is *undecided*.
+# **On our CPU, all parts hold:** with two bottlenecks, one text takes 28.7<!--reproduce.h.one-->% longer. But where this page's cell ran, the slowdown was much smaller. There, the lines of part 2 overlap, and one line of part 3 leaves its blue area. So the rule is *undecided*.
 # </details>
 #
 # ## All eleven

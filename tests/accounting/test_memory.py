@@ -170,11 +170,14 @@ def test_allocator_reserves_what_pytorch_would():
     mib = 2**20
     assert reserved([(0, 1)]) == 2 * mib
     assert reserved([(i, 512) for i in range(4096)]) == 2 * mib
-    assert reserved([(i, 512) for i in range(4097)]) == 4 * mib
+    assert reserved([(i, 1) for i in range(4097)]) == 4 * mib
     sizes = (mib, mib + 1, 10 * mib, 11 * mib)
     assert [reserved([(0, size)]) for size in sizes] == [2 * mib, 20 * mib, 10 * mib, 12 * mib]
     assert reserved([(0, 30 * mib), (0, 0), (1, 10 * mib), (2, 20 * mib)]) == 30 * mib
     assert reserved([(0, 30 * mib), (0, 0), (0, 0), (1, 30 * mib)]) == 30 * mib
+    # The smallest block that fits is used.
+    freed = [(0, 30 * mib), (1, 12 * mib), (0, 0), (1, 0)]
+    assert reserved([*freed, (2, 11 * mib), (3, 30 * mib)]) == 42 * mib
     # Freed neighbors are merged.
     assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), (1, 0), (2, 20 * mib)]) == 20 * mib
     assert reserved([(0, 9 * mib), (1, 9 * mib), (1, 0), (0, 0), (2, 20 * mib)]) == 20 * mib

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from lora_lab import FullFineTuning, Grid, LoRA, PromptTuning, Recipe, Store
+from lora_lab.training.runs import failed
 from tests.conftest import made_run
 
 
@@ -24,6 +25,21 @@ def sweep(lora_lab, tiny_encoder, opinions):
 def collect(lora_lab, tmp_path):
     """`collect("--json")` returns the output of the command for the stores in tmp_path / "class"."""
     return lambda *words: lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"), *words).stdout
+
+
+def test_json_has_every_run_of_the_grid_and_solo_makes_no_packs(sweep, tmp_path):
+    found = sweep(tmp_path, "--rank", "1,2", "--seed", "0-1", "--solo", "--json")
+    assert (found["packs"], found["skipped"], found["failed"]) == ([1, 1, 1, 1], 0, 0)
+    grid = {(run["recipe"]["method"]["rank"], run["recipe"]["seed"]) for run in found["runs"] if run["metrics"]}
+    assert grid == {(1, 0), (1, 1), (2, 0), (2, 1)}
+
+
+def test_packs_have_the_size_given_and_only_again_retries_failed_runs(sweep, tmp_path):
+    words = ["--seed", "0-3", "--pack", "2", "--json"]
+    assert sweep(tmp_path, *words)["packs"] == [2, 2]
+    (store := Store(tmp_path)).add(failed(store.runs()[0].recipe, "the disk was full"))
+    found = [sweep(tmp_path, *words, *more) for more in ((), ("--again",))]
+    assert [(one["packs"], one["failed"]) for one in found] == [([], 1), ([1], 0)]
 
 
 def test_choosing_sweep_reports_its_choice_and_savings(sweep, tmp_path):

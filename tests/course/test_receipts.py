@@ -37,7 +37,8 @@ def test_receipt_is_read_from_a_chat_that_wraps_and_quotes(receipt: Receipt, wid
     in_slack = json.dumps(chat).replace("/", "\\/")  # as Slack exports it
     in_teams = json.dumps(chat).replace("+", "\\u002b").replace("=", "\\u003d")
     in_html = escape(chat).replace("\n", "<br/>")
-    assert read(chat) == read(in_slack) == read(in_teams) == read(in_html) == ([receipt], [])
+    in_bold = chat.replace(": ", ":**")
+    assert read(chat) == read(in_slack) == read(in_teams) == read(in_html) == read(in_bold) == ([receipt], [])
 
 
 def test_truncated_and_malformed_receipts_are_damaged():

@@ -37,7 +37,7 @@ def test_contenders_are_named_by_their_settings():
     found = contenders("lora, lora:rank=4:targets=q+k+v:rslora=true:alpha=8.5")
     assert found == [LoRA(), LoRA(rank=4, targets=("q", "k", "v"), rslora=True, alpha=8.5)]
     assert [label(method) for method in found] == ["LoRA r8 q,v", "LoRA r4 q,k,v alpha 8.5 rslora True"]
-    assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), LoRA()]
+    assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), *contenders(LoRA())]
     (ia3,) = contenders("ia3:targets=q:feedforward=none")
     assert (ia3, label(ia3)) == (IA3(targets=("q",), feedforward=()), "ia3 targets q feedforward none")
     dtypes = [Terms(Recipe("minilm", "rt", dtype="nf4")).recipe(m).computed["dtype"] for m in contenders("full,lora")]
@@ -50,6 +50,7 @@ def test_invalid_contender_is_refused():
         ("lora:rnk=4", "no option 'rnk'"),
         ("lora:rank", "option=value"),
         ("lora:rank=x", "integer"),
+        ("lora:rank=4:rank=8", "sets rank twice"),
         ("lora:alpha=8.0000001,lora:alpha=8.0000002", "named twice: .*settings that differ more"),
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
         ("lora:name=full", "sets name twice"),

@@ -220,7 +220,7 @@ def test_run_that_ended_early_at_a_stop_takes_no_further_step(grid, tmp_path, mo
     """The run's patience ends in the step of the stop, or the process is killed before the run is stored."""
     first, second = grid(lr=1e-2, steps=12, validations=6)
     recipes, stop = [replace(first, patience=1), second], threading.Event()
-    monkeypatch.setattr("lora_lab.training.member.better", lambda values, than: False)
+    monkeypatch.setattr("lora_lab.training.member.goodness", lambda values: 0.0)  # no validation is better
     monkeypatch.setattr("lora_lab.training.pack.SHARE", 1e9)  # every validation writes a checkpoint
     with monkeypatch.context() as patch:
         if killed:

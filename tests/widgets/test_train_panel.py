@@ -2,7 +2,6 @@ import json
 import math
 import shutil
 import threading
-import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -219,6 +218,13 @@ def test_run_waits_for_another_and_can_be_stopped(make, watched):
     assert panel.found == {}
 
 
+def test_error_in_the_thread_is_shown(make, tmp_path, watched):
+    (tmp_path / "file").touch()
+    panel = make(store=tmp_path / "file")
+    said(panel, "run")
+    until(lambda: "cannot write into" in panel.live.get("error", "") and not panel.work.alive)
+
+
 def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     folder = tmp_path / "runs"
     shutil.copytree(trained.store.folder, folder)
@@ -251,8 +257,7 @@ def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
 
 class Waiting(base.Background):
     def _work(self) -> None:
-        time.sleep(0.2)
-        self.state = "done"
+        self.state = "stopped" if self._stop.wait(0.2) else "done"
 
 
 def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
@@ -267,6 +272,7 @@ def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
         return {}
 
     monkeypatch.setattr(panel, "_paint", paint)
+    work.stop()  # too early: it stops only work that has begun
     panel._begin(work)
     for thread in threading.enumerate():
         if thread.name == "lora-lab-paint":
