@@ -66,7 +66,7 @@ class Regime:
 
 @dataclass
 class Fit:
-    """One step of a model, method and setup as polynomials, with a coefficient for each entry of `Regime.vector`.
+    """The memory of one step as polynomials, with a coefficient for each entry of `Regime.vector`.
 
     moments        Pairs (phase, module path).
     coefficients   The live bytes, without what the optimizer adds, as an array (moments, labels, monomials).

@@ -82,7 +82,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def enter(self, phase: str) -> None:
-        """Start a phase and record its first moment."""
+        """Start a phase and record the memory at its start."""
         self.phase, self._path, self._changed = phase, "", True
         self._note("enter")
 

@@ -77,7 +77,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6%|75.4%|
 # |rank, 8 times|75.3%|76.7%|
 #
-# Luck alone can make two cells differ by up to 2.0 points (1.96 standard errors, from the spread over seeds). Only cells in the *rate* row differ from 76.7% by more. **So the rate matters most**, in the ranges we tried.
+# Luck alone can make two cells differ by up to 2.0 points (1.96 standard errors, from the spread over seeds). Only cells in the *rate* row differ from 76.7% by more than that. **So the rate matters most**, in the ranges we tried.
 #
 # - **If you change the rank, keep $\alpha$ and the rate.** Tuning the rate again for each rank gains 0.0<!--knobs.rank.alone--> points on average. Here's roughly why: early in training, $r$ rows of $A$ move the output about $r$ times as far as one row, and $\alpha/r$ cancels this. But stay away from the crosses.
 # - **If you multiply $\alpha$ by four, halve the rate.** Tuning the rate again for each $\alpha$ would gain only 0.2<!--knobs.alpha.root--> points on average. At half the rate, the optimizer, Adam, moves $A$ and $B$ half as far. After many steps, $BA$ is then a quarter as large, and an $\alpha$ four times as large balances this.

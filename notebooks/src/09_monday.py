@@ -204,7 +204,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A claim without its premises isn't advice.** Ask about its model, text length and margin, and what is counted.
+# 1. **A claim without its premises isn't advice.** Ask about its model, text length and margin, and ask what is counted.
 # 2. **Undecided is an answer.** Say what would decide it.
 # 3. **A plan is a list of choices with their reasons.**
 #

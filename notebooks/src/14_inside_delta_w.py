@@ -80,7 +80,7 @@ plt.show()
 #
 # **The number means praise or blame.** Praise (*wonderful*) gets a negative number, and blame (*dull*) gets a positive one. Nobody chose these signs: if you negate both $A$ and $B$, $BA$ doesn't change.
 #
-# **The number depends on the context,** because five earlier layers have mixed the words. In *a ... film*, the word *not* has its largest effects on *bad* (+2.5 to 0.0) and *good* (-2.6 to -0.5). But in *not a boring film*, *not* and *boring* both read as blame (+2.5 and +1.4). The model is only 12% sure that this is praise.
+# **The number depends on the context,** because five earlier layers have mixed the words. In front of *a ... film*, the word *not* changes *bad* (from +2.5 to 0.0) and *good* (from -2.6 to -0.5) most. But in *not a boring film*, *not* and *boring* both read as blame (+2.5 and +1.4). The model is only 12% sure that this is praise.
 # </details>
 #
 # ## Does the model use this number?

@@ -154,9 +154,9 @@ assert [round(max(own.values()) - min(own.values()), 2) for own in same.values()
 # %% [markdown]
 # <details><summary>What we found: both</summary>
 #
-# **Both can be right: the ratio falls as $\alpha$ grows.** The study and [the reader](https://github.com/Brokttv/Lora-Without-Regret) found a ratio of ten at $\alpha=32$. The reader found a ratio of three at $\alpha=320$ and $\alpha=640$, and of one at $\alpha=1{,}280$.
+# **Both can be right: the ratio falls as $\alpha$ grows.** The study and [the reader](https://github.com/Brokttv/Lora-Without-Regret) found a ratio of ten at $\alpha=32$. At $\alpha=320$ and $\alpha=640$, the reader found three, and one at $\alpha=1{,}280$.
 #
-# **But the fit is rough.** From ten at $\alpha=32$, the sketch predicts 4.5 at $\alpha=160$. But the reader, who tried few rates, found ten.
+# **But the fit is rough.** From ten at $\alpha=32$, the sketch predicts 4.5 at $\alpha=160$. But the reader, who tried few rates, measured ten.
 # </details>
 #
 # ## Where is the bottom of a valley?

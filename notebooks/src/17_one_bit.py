@@ -108,7 +108,7 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **200 bytes are enough to teach:** rank 1 gets 73.6<!--reward.reward.one-->% right, not 50%. Learning starts late: in our plot, the line stays above 50% only after step 126. (The test, below the plot, counts the likelier answers. These are right more often than drawn ones.)
+# **200 bytes are enough to teach:** rank 1 gets 73.6<!--reward.reward.one-->% right, not 50%. Learning starts late: in our plot, the line stays above 50% only after step 126. (In the test, below the plot, the model gives its likelier answer. That's right more often than a drawn answer.)
 #
 # **But rank 1 isn't as good as full fine-tuning here.** Full fine-tuning gets 76.8<!--reward.reward.full-->% right. That's 3.2<!--reward.reward.one.ahead--> points more than rank 1 (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). The claim becomes true if you accept a drop of 4 points: then the whole bar (a 90% interval) is to the right of the line. On all linear layers, as in LoRA Without Regret, rank 1 is 7.9<!--reward.reward.all.ahead--> points behind.
 #

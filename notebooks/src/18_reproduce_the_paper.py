@@ -185,7 +185,7 @@ assert all(q < v for q, v in zip(*(rows["fig4"][f"BA of {name}, phi(8, 8)"] for 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Three hold, but we wrote their rules *after* the runs. We wrote the other eight rules *before* the runs, and none of these findings holds.** They may still be true for larger models or more data: for Table 3, we trained on 240 rows once, the paper on 42,061 rows five times.
+# **Three hold, but we wrote their rules *after* the runs. We wrote the other eight rules *before* the runs, and none of these findings holds.** They may still be true for larger models or more data: for Table 3, we trained once on 240 rows, and the paper trained five times on 42,061 rows.
 # </details>
 #
 # ## Your limit, your verdict
