@@ -55,7 +55,7 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 # ## What LoRA trains
 # A language model turns each **token** (a word or a piece of a word) into a vector (a list of numbers). In smollm2, our chat model, a vector has 576 numbers. A weight matrix $W$ (a table of numbers) turns a vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices each.
 #
-# The model's **parameters** are the numbers in these matrices, in a table with a vector for each token, and in a few other vectors. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
+# The numbers in these matrices, in a table with a vector for each token, and in a few other vectors are the model's **parameters**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
 #
 # LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices, $A$ and $B$. $A$ ($r$ × inputs) turns $x$ into $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
 #
