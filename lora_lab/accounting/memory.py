@@ -308,7 +308,7 @@ def presets(name: str) -> dict[str, str]:
 
 def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
     """Return JSON from the user's cache, or make it and, if possible, cache it for the installed versions."""
-    versions = [2, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 2: of the traces
+    versions = [2, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 2 is the version of our traces
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "fits" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):

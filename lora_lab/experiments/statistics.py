@@ -10,12 +10,11 @@ Simpler methods fail. A bootstrap over 3 seeds finds a difference between equal 
 the same sign, which happens 25% of the time if the variation between seeds dominates. A t-test with Satterthwaite's
 degrees of freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
-The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference equals the margin,
-at least that fraction of the rows must disagree. If fewer rows disagree, equivalence is tested with a proportionally
-larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5
-points, but 240 rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin.
-With one run per method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses
-only V_R.
+The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference equals the margin, at
+least that fraction of the rows must disagree. If fewer rows disagree, equivalence is tested with a proportionally
+larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240
+rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per
+method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses only V_R.
 """
 
 import math

@@ -189,11 +189,11 @@ class Sweep:
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         own = any(self._fingerprints.values())  # own files: check all runs, since runs on old and new files mustn't mix
         for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
-            scorable = self.client is None and (self._store.adapter_folder(run.recipe) / CONFIG).is_file()
+            unscored = run.status == UNSCORED and self.client is None  # a cluster, without the store, trains it again
             if (
                 run.status in FINISHED
                 or (run.status == "failed" and not self.again)
-                or (run.status == UNSCORED and scorable)  # a cluster's workers have no store, so they train it again
+                or (unscored and (self._store.adapter_folder(run.recipe) / CONFIG).is_file())
                 or (run.status == BEHIND and self._race and run.environment.get(BEHIND) in hashes)
             ):
                 check_unchanged(run.recipe, run.environment, self._fingerprints)
@@ -217,11 +217,12 @@ class Sweep:
             for step in sorted(set(steps.values()), reverse=True)
             for group in packs([r for r in left if steps[r] == step], size=self.size, room=self.room)
         ]
-        if self._race:
-            self._race.pauses = pause and len(groups) > 1
         if self.client is not None:
             self._train_on_cluster(groups)
-        for group in groups if self.client is None else ():
+            return [len(group) for group in groups]
+        if self._race:
+            self._race.pauses = pause and len(groups) > 1
+        for group in groups:
             with training_lock(self._stop):
                 if not self._stop.is_set():
                     self._train_pack(group, {paths[recipe] for recipe in group if recipe in paths})

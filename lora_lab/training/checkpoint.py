@@ -104,7 +104,7 @@ def restore(pack: Pack, *paths: Path) -> None:
                     parameter.copy_(tensors[name])  # in place, since a pack member's parameters are views
                 if f"{names[0]}{MOMENTS[0]}" in tensors:
                     moments = {moment: [tensors[name + moment] for name in names] for moment in MOMENTS}
-                    member.set_state({"step": [tensors[f"{names[0]}step"]], **moments})
+                    member.start_adamw({"step": [tensors[f"{names[0]}step"]], **moments})
                 for fact in FACTS:
                     setattr(member, fact, record[fact])
                 member.warnings += filter(None, [mixed])

@@ -91,7 +91,7 @@ def choose(
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"this machine has no device {device}; its devices: {', '.join(available_devices())}")
     kinds = [*_allowed("dtype", dtype, DTYPES, ("fp32", "bf16"))]
-    if products == AUTO and device == "cpu" and kinds[0] == "fp32" and not _allowed("dtype", AUTO, DTYPES, ()):
+    if products == AUTO and device == "cpu" and kinds[0] == "fp32" and os.getenv("LORA_LAB_DTYPE", AUTO) in ("", AUTO):
         kinds.append(ROUNDED)
     cases = [*product(kinds, _allowed("attention", attention, ATTENTIONS, ATTENTIONS))]
     if len(cases) == 1:  # nothing to measure

@@ -93,7 +93,7 @@ class Member:
         self.recipe, self.model, self.callbacks = recipe, model, callbacks
         self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.row: Tensor | None = None
-        self.set_state({})
+        self.start_adamw({})
         self.history: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
         self.status = "training"
         self.error: str | None = None
@@ -163,14 +163,14 @@ class Member:
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Sequence[Tensor]]) -> None:
         """Make this member train a row of a pack's table from now on, starting from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
-        self.set_state(state)
+        self.start_adamw(state)
 
     def remain(self) -> None:
         """Train the member's own parameters from now on, because all other members have left."""
         state, self.row = self.state(), None
         for p in self.trained:
             p.data, p.grad = p.data.clone(), None  # no longer views of the table
-        self.set_state(state)
+        self.start_adamw(state)
 
     def state(self) -> dict[str, list[Tensor]]:
         """Return the state of AdamW, or {} before the first update.
@@ -188,8 +188,8 @@ class Member:
             moments = {name: [state[row][name].as_strided(*place) for place in places] for name in MOMENTS}
         return {"step": [next(iter(state.values()))["step"]], **moments}
 
-    def set_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """Start AdamW in this state; see `state`. In LoRA+, B's rate is `lr_ratio` times A's (Hayou et al. 2024)."""
+    def start_adamw(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        """Create AdamW in this state; see `state`. In LoRA+, B's rate is `lr_ratio` times A's (Hayou et al. 2024)."""
         owners, ratio = self.trained if self.row is None else [self.row], getattr(self.recipe.method, "lr_ratio", 1.0)
         named = self.model.named_parameters()
         fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}

@@ -218,7 +218,7 @@ assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for lab
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make the model too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. Perhaps because doubt is never rewarded. On the panel's 200 reviews, the model trained on labels is over 90% sure of only one wrong answer. With rewards, there are more than 30 such answers.
+# **Rewards make the model too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. Perhaps that's because doubt is never rewarded. On the panel's 200 reviews, the model trained on labels is over 90% sure of only one wrong answer. With rewards, there are more than 30 such answers.
 # </details>
 #
 # ## Remember
