@@ -24,10 +24,10 @@ paper.recomputed("table3")                           # every number that follows
 
 VERDICTS = ("exact", "rounded", "does not follow")
 RECOMPUTED = """We counted parameters with `lora_lab.params`, and computed the other numbers from numbers in the paper.
-Our number is *exact* if it rounds to the printed number. It is *rounded* if the paper truncates it, rounds it more
-coarsely than the printed digits suggest, or says "about". Otherwise, the printed number *does not follow*. If the paper
-states no size for a method (such as the size of a bottleneck or a prefix), we used the size whose parameter count is
-closest to the printed one."""
+Our number is *exact* if it rounds to the printed number. It is *rounded* if the paper truncates this number, rounds it
+more coarsely than the printed digits suggest, or says "about". Otherwise, the printed number *does not follow*. If the
+paper states no size for a method (such as the size of a bottleneck or a prefix), we used the size whose parameter
+count is closest to the printed one."""
 
 
 def document() -> str:

@@ -201,7 +201,6 @@ def bits() -> dict[str, str]:
             for dtype in ("bf16", "nf4+bf16")
         },
         "bits.llama.16": f"{sixteen.peak / 2**30:.1f}",
-        "bits.llama.share": f"{100 * quantized.peak / sixteen.peak:.0f}",
         **fixed("bits.llama", 1, weights=weights / 2**30, rest=(quantized.peak - weights) / 2**30),
     }
 
@@ -211,21 +210,17 @@ def placements() -> dict[str, str]:
 
     place.times, .memory       q and v against all linear layers of Llama 3 8B at rank 8: trained parameters as a
                                factor, and percent more memory for a text of 1,024 tokens
-    place.checkpointing        the same memory with checkpointing
     """
     cells = Cells(None, "target_modules")
-    best = {place: cells.best(targets=place)[1] for place in set(cells.frame["targets"])}
+    best = {place: cells.best(targets=place)[1] for place in set(cells.runs.frame["targets"])}
     accuracy = [100 * runs.accuracy.mean() for runs in best.values()]
-
-    def more_memory(**setup: Any) -> float:
-        few, many = (memory("llama-3-8b", LoRA(targets=t), **setup).peak for t in ("q,v", "all-linear"))
-        return 100 * (many / few - 1)
-
     q = verdict(best["q"], best["q,v"])
-    few, many = (params("llama-3-8b", LoRA(targets=t)).trainable for t in ("q,v", "all-linear"))
+    few, many = (LoRA(targets=targets) for targets in ("q,v", "all-linear"))
+    times = params("llama-3-8b", many).trainable / params("llama-3-8b", few).trainable
+    more = memory("llama-3-8b", many, seq=1024).peak / memory("llama-3-8b", few, seq=1024).peak
     return {
-        **fixed("place", 1, apart=max(accuracy) - min(accuracy), q=-100 * q.difference, times=many / few),
-        **fixed("place", 0, memory=more_memory(seq=1024), checkpointing=more_memory(seq=1024, checkpointing=True)),
+        **fixed("place", 1, apart=max(accuracy) - min(accuracy), q=-100 * q.difference, times=times),
+        **fixed("place", 0, memory=100 * (more - 1)),
     }
 
 

@@ -26,13 +26,13 @@ import psutil
 
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
-from lora_course.predictions import calibration, fast, predict, reveal, skip  # noqa: F401
+from lora_course.predictions import calibration, predict, reveal, skip  # noqa: F401
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
-from lora_lab.errors import NotFound, printable
+from lora_lab.errors import NotFound, printable, switched_on
 from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
 
-FAST = fast()
+FAST = switched_on("FAST")  # whether lessons are shortened
 
 if TYPE_CHECKING:
     from lora_lab.training.runs import Run
@@ -107,9 +107,9 @@ def reference(name: str) -> Run:
 
 def reference_comparison(name: str) -> dict[str, Any]:
     """Return a comparison that ships with the lab, as `lora-lab compare --json` prints it. Raises: NotFound."""
-    from lora_course.claims.evidence import comparison
-
-    return comparison(name)
+    folder = shipped("data/results/compare")
+    _check_name(name, (path.stem for path in folder.glob("*.json")), "reference comparison")
+    return read_json(folder / f"{name}.json")
 
 
 def reference_styles() -> dict[str, Any]:
@@ -125,7 +125,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one shared by the same parent's kernels."""
+    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one for all kernels of a parent process."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())

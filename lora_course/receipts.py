@@ -145,12 +145,13 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in RECEIPT.finditer(text)]
     for start, end in pairwise([*starts, len(text)]):
-        # zlib's base64 starts with "eA" to "eP"; before anything else, ":" may be half a letter in UTF-16
+        # zlib's base64 starts with "eA" to "eP"; a ":" before other text may be half of a letter in UTF-16
         prefix, *payload = re.split(r":[\W_]*(?=e[\W_]*[A-P])", text[start:end], maxsplit=1)
-        rest = re.sub(r"[^\w+/=.]", "", "".join(payload))  # without quote marks, spaces and invisible characters
-        match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", rest)
+        # Remove quote marks, spaces, invisible characters and the = of wrapped e-mails, in which "=3D" means "=".
+        rest = re.sub(r"=3D|[^\w+/.]", "", "".join(payload))
+        match = re.match(r"([\w+/]+)\.([0-9a-f]{8})", rest)
         try:
-            packed = b64decode(match[1], validate=True) if match else b""
+            packed = b64decode(match[1] + "=" * (-len(match[1]) % 4), validate=True) if match else b""
             if not match or zlib.crc32(packed) != int(match[2], 16):
                 raise ValueError(match)
             parsed = _unpack(packed)

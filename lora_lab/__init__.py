@@ -92,8 +92,7 @@ __all__ = [  # written out for type checkers
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'lora_lab' has no attribute '{name}'")
-    value = getattr(import_module(f"lora_lab.{_HOME[name]}"), name)
-    globals()[name] = value
+    globals()[name] = value = getattr(import_module(f"lora_lab.{_HOME[name]}"), name)
     return value
 
 

@@ -53,14 +53,19 @@ def warn(sentence: str) -> None:
     warnings.warn(shortened(sentence), LabWarning, stacklevel=level)
 
 
+def switched_on(variable: str) -> bool:
+    """Return whether an environment variable is set to anything but 0 or false."""
+    return os.environ.get(variable, "").lower() not in ("", "0", "false")
+
+
 def in_a_sentence(error: Exception) -> str:
     """Describe an error in one sentence, so that it can be recorded while other work continues.
 
-    If LORA_LAB_DEBUG is set, an error that is not a LabError is re-raised.
+    With LORA_LAB_DEBUG=1, an error that is not a LabError is re-raised.
     """
     if isinstance(error, LabError):
         return str(error)
-    if os.environ.get("LORA_LAB_DEBUG"):
+    if switched_on("LORA_LAB_DEBUG"):
         raise error
     return f"{type(error).__name__}: {error}"
 

@@ -9,12 +9,21 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
+from hashlib import file_digest
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from lora_lab.errors import BadValue
+
+
+def as_path(folder: object) -> Path:
+    """Return a folder's path. Raises: BadValue for anything but a string or a path."""
+    try:
+        return Path(folder)  # type: ignore[arg-type]
+    except TypeError:
+        raise BadValue(f"a folder must be given as a string or a path, not {folder!r}") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -37,8 +46,7 @@ def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, 
     """Write temporary files and yield {name: path}. On exit, remove the files that weren't renamed."""
     if folders := [folder / name for name in contents if (folder / name).is_dir()]:
         raise BadValue(f"{folders[0]} is a folder: add the name of a file in it")
-    suffix = token_hex(4)
-    new = {name: folder / f".{name}.{suffix}" for name in contents}
+    new = {name: folder / f".{name}.{token_hex(4)}" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -66,12 +74,11 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     contents   The contents of each file, by name. If the last file is missing, readers must ignore the other files.
     The last file is removed first and written last, so it is missing if the process is killed in between.
-    Raises: BadValue if the folder cannot be written to. The earlier files are then restored.
+    Raises: BadValue if the folder cannot be written to. If so, the earlier files are restored.
     """
-    *others, last = contents
     with _written(folder, contents) as new:
         earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
-        replaced = [name for name in (last, *others) if (folder / name).exists()]
+        replaced = [name for name in reversed([*contents]) if (folder / name).exists()]
         try:
             for name in replaced:
                 _replace(folder / name, earlier[name])
@@ -84,7 +91,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
                 elif name not in replaced:
                     (folder / name).unlink(missing_ok=True)
             raise
-        for name in new:  # also remove what killed processes left behind
+        for name in new:  # also remove files that killed processes left behind
             for path in folder.glob(f".{escape(name)}.*.earlier"):
                 with suppress(OSError):  # on Windows, the old file may be open, but the new files are in place
                     path.unlink()
@@ -150,6 +157,12 @@ def refuse_foreign(target: Path, marker: str) -> None:
     expected = {marker, *(listed if isinstance(listed, list) else [])}
     if foreign := sorted(present - expected):
         raise BadValue(f"the folder {target} is not empty: it contains {foreign[0]}; choose another folder")
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """Return a file's size in bytes and its hash, as manifests list them."""
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": file_digest(file, "sha256").hexdigest()}
 
 
 def cached_json(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

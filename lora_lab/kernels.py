@@ -61,13 +61,12 @@ def forked_kernels() -> Iterator[dict[str, str]]:
         listening.listen()  # from now on, connections wait in a queue
         number = listening.fileno()
         command = [sys.executable, "-P", __file__, str(number)]  # -P: otherwise, lora_lab's modules hide libraries
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, pass_fds=[number], start_new_session=True) as server:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], start_new_session=True) as server:
             listening.close()
             try:
                 yield {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))}
             finally:
-                server.terminate()  # it may still be importing; its stdin is closed next, which ends its kernels
+                server.terminate()  # the server may still be importing; closing its stdin next ends its kernels
 
 
 def serve(number: str) -> None:
@@ -76,7 +75,7 @@ def serve(number: str) -> None:
         for name in LIBRARIES:
             importlib.import_module(name)
         gc.collect()
-        gc.freeze()  # otherwise, collecting garbage in a kernel writes to all objects, which copies them
+        gc.freeze()  # otherwise, garbage collection in a kernel would write to all objects and so copy their memory
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # avoid zombie processes
         while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
             connection, _ = listening.accept()

@@ -55,13 +55,10 @@ class LoRALinear(AdapterLayer):
         y: Tensor = self.base_layer(tokens)  # (tokens, out)
         a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): the bottleneck
-        # Add in place, to avoid a copy of y, but not if a hook may keep y or if y is a view, which backward would copy.
-        out_of_place = y._is_view() or has_hook(self.base_layer)
-        if self.out_slice:
-            y = y.clone() if out_of_place else y
-            y[:, slice(*self.out_slice)].addmm_(h, b.t(), alpha=self.scaling)
-        else:
-            y = (y.addmm if out_of_place else y.addmm_)(h, b.t(), alpha=self.scaling)
+        # Add in place, to avoid a copy of y, unless a hook may keep y or y is a view (backward would copy a view).
+        y = y.clone() if y._base is not None or has_hook(self.base_layer) else y
+        adapted = y[:, slice(*self.out_slice)] if self.out_slice else y
+        adapted.addmm_(h, b.t(), alpha=self.scaling)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def update(self, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,14 +14,13 @@ class Lazy:
         return getattr(import_module(self._name), attribute)
 
 
-if TYPE_CHECKING:
-    import pandas
-    import torch as torch
-    from torch import Tensor as Tensor
-    from torch import nn as nn
-    from torch.nn import functional
+__all__ = ["F", "Lazy", "Tensor", "nn", "pd", "torch"]
 
-    F, pd = functional, pandas
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
 else:
     Tensor = Any  # for annotations only
     torch, nn, F, pd = map(Lazy, ("torch", "torch.nn", "torch.nn.functional", "pandas"))

@@ -3,6 +3,7 @@
 The installer uses this module before any package is installed, so it imports only the standard library.
 """
 
+import math
 import os
 import socket
 import sys
@@ -43,33 +44,28 @@ def memory() -> tuple[int | None, int | None]:
         import psutil
 
         machine = psutil.virtual_memory()
-        if limit is None or limit > machine.total:
-            return machine.total, machine.available
-        return limit, max(0, min(machine.available, limit - used))
+        return int(min(machine.total, limit)), int(max(0, min(machine.available, limit - used)))
     with suppress(ValueError, OSError, AttributeError):  # psutil isn't installed yet; Windows has no sysconf
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
     return None, None
 
 
-def container() -> tuple[int | None, int]:
-    """Return how many bytes this container may use (None without a limit), and how many bytes its programs use."""
+def container() -> tuple[float, int]:
+    """Return how many bytes this container may use (infinitely many without a limit), and how many its programs use."""
     second = CGROUPS, "memory.max", ("anon", "shmem")  # version 2 of control groups
     first = CGROUPS / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
     for folder, limit, kinds in (second, first):
         with suppress(OSError, ValueError, KeyError):
             stat = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
             return int((folder / limit).read_text("utf-8")), sum(int(stat[kind]) for kind in kinds)
-    return None, 0
+    return math.inf, 0
 
 
 def free_port(first: int) -> int:
     """Return the first free port from `first` on (0: any free port). Raises: BadValue if all PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise BadValue(f"ports {first} to {first + PORTS - 1} are all in use; choose another with --port")
 

@@ -34,7 +34,7 @@ METRICS = (
     Metric("rouge_l", "ROUGE-L"),
     Metric("nist", "NIST"),
 )
-MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # models are selected by the first of these that a task has
+MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # model selection uses the first of these that a task has
 
 
 def metric(name: str) -> Metric:

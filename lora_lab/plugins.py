@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-GROUP = "lora_lab.plugins"
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -42,7 +40,7 @@ def load() -> None:
     """Import the registered packages, once."""
     from importlib.metadata import entry_points  # this import takes 0.1 s
 
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group="lora_lab.plugins"):
         entry.load()
 
 

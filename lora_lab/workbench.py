@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 COPIED = ".lessons.json"  # hashes of the copied lessons, to detect those that a student has changed
 FIRST = "00_whats_in_this_small_file.ipynb"
 OVERRIDES = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # do not ask about news
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # do not ask whether to fetch news
     "@jupyterlab/notebook-extension:tracker": {
         "windowingMode": "none",  # keep drawing panels that are scrolled out of view
         "kernelShutdown": True,  # closing a lesson frees its memory; five open lessons are too much for 8 GB
@@ -62,8 +62,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     # Importing lora_lab has set OMP_WAIT_POLICY in os.environ, for kernels that import torch before the lab.
     # The token is in the environment because every user of the machine can read command lines.
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
-    forked: AbstractContextManager[dict[str, str]] = nullcontext({}) if check else forked_kernels()
-    with forked as kernels:
+    with nullcontext(dict[str, str]()) if check else forked_kernels() as kernels:
         environment |= kernels
         with serving("JupyterLab", command, environment, port, say, "closing the workbench", quiet=check) as server:
             say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
@@ -71,11 +70,8 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
                 if code := server.wait():
                     raise Failed(f"JupyterLab exited with code {code}; if its port is now in use, try another --port")
                 return
-            request = urllib.request.Request(
-                f"{address}/api/contents/{FIRST}", None, {"Authorization": f"token {token}"}
-            )
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for localhost
-            opener.open(request, timeout=90).close()
+            opener.open(f"{address}/api/contents/{FIRST}?token={token}", timeout=90).close()
             say("the server responds and serves the first lesson")
 
 
@@ -99,9 +95,10 @@ def serving(
             time.sleep(0.2)
         else:
             raise Failed(f"{app} did not answer within 90 s")
-        yield server
-    except KeyboardInterrupt:
-        say(goodbye)
+        try:
+            yield server
+        except KeyboardInterrupt:
+            say(goodbye)
     finally:
         server.terminate()
         try:
@@ -113,10 +110,9 @@ def serving(
 def copy_lessons(folder: Path) -> list[str]:
     """Copy new lessons and the glossary. Update copies that the user has not changed. Return messages for the user."""
     source = shipped("notebooks")
-    try:
-        copied: dict[str, str] = read_json(folder / COPIED)
-    except BadValue:
-        copied = {}
+    copied: dict[str, str] = {}
+    with suppress(BadValue):
+        copied = read_json(folder / COPIED)
     messages = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb"), source / "../docs/glossary.md"]):
         name = lesson.relative_to(source).as_posix().removeprefix("../")  # at JupyterLab's root, ../docs means docs
@@ -140,8 +136,7 @@ def examine() -> dict[str, Any]:
 
     from lora_lab.training import device
 
-    choice = device.choose(tokens=device.LENGTHS[0])
-    long = device.choose(tokens=device.LENGTHS[1])
+    choice, long = (device.choose(tokens=tokens) for tokens in device.LENGTHS)
     assets = {
         name: {"ok": not (problem := problem_with(name)), "problem": problem, "opt_in": asset.opt_in}
         for name, asset in ASSETS.items()

@@ -91,7 +91,7 @@
       if (close(answer, field.right, field.within) || (decimals && off <= 0.5 * 10 ** -decimals)) return right(field.why);
       const near = field.misconceptions.filter(([number]) => close(answer, number, field.slack));
       const [nearest, words] = near.sort(([a], [b]) => Math.abs(answer - a) - Math.abs(answer - b))[0] ?? [Infinity];
-      if (Math.abs(answer - nearest) <= off) return wrong(words);
+      if (Math.abs(answer - nearest) < off) return wrong(words);
       const factor = answer / field.right;
       if (factor > 0.97 && factor < 1.03) return wrong(field.far.nearly);
       if (field.fallback) return wrong(field.fallback);

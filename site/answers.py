@@ -46,6 +46,8 @@ from lora_lab.widgets.memory_panel import METHODS
 
 CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # the choices for a student without a name
 LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # memory is linear in the length between these
+PAGES = verdict.texts("pages")
+SEVERAL = PAGES["several"]
 FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
 
 
@@ -96,9 +98,8 @@ def report() -> dict[str, Any]:
     accuracy = 100 * scores.mean(axis=1)
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
     right, why, share = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
-    question = f"Of n = {scores.shape[1]:,} sentences, a has {accuracy[a]:.2f}% right, and b has {accuracy[b]:.2f}%. "
-    question += f"On a share of {share:.4g}, they disagree: there, the squared difference is 1; elsewhere, it is 0."
-    return ask(f"{question} Give half of the interval, as a share.", right, why, sure.HINTS, sealed=True)
+    question = SEVERAL["report"].format(n=scores.shape[1], a=accuracy[a], b=accuracy[b], share=share)
+    return ask(question, right, why, sure.HINTS, sealed=True)
 
 
 def bracket() -> dict[str, Any]:
@@ -214,9 +215,9 @@ def eleventh() -> dict[str, Any]:
 def on_card() -> dict[str, Any]:
     name, device, tokens = bits.CASE
     linear, other, rest = bits.sizes(name, tokens)
-    question = f"{name} has {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens "
-    question += f"takes {rest:,} bytes besides weights. On the {device}, {usable(card_of(device)):,} bytes are usable. "
-    question += "With NF4 and double quantization, give the peak in GiB. Then give the most bits that fit:"
+    sizes = {"linear": 2 * linear, "other": 2 * other, "rest": rest, "usable": usable(card_of(device))}
+    shown = {part: f"{size / bits.GIB:.2f} GiB" for part, size in sizes.items()}
+    question = SEVERAL["card"].format(name=name, card=device, tokens=tokens, **shown)
     return ask(question, checks.check_card(..., ...).right)
 
 
@@ -246,14 +247,6 @@ def job() -> dict[str, Any]:
     return ask(planning.BRIEFS[0]["text"], right, why, **table, sealed=True, every=True)
 
 
-def at_one_budget() -> dict[str, Any]:
-    question = "Give the highest rank on q,k,v,o (attention) and on all linear layers (everything) at the cost of rank "
-    question += "32 on q,v. In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, and the MLP's gate, up and "
-    question += "down 4096 x 14336."
-    right = checks.check_ranks(..., ...).right
-    return ask(question, right, placing.WHY.format(" and ".join(rank.why for rank in right.values())))
-
-
 def plan() -> dict[str, Any]:
     """Return a form that shows the intervals after the plan, and the sentences after the word."""
     pair = "q against q,k,v,o"
@@ -270,10 +263,10 @@ def plan() -> dict[str, Any]:
 
 def flattered() -> dict[str, Any]:
     variant, *_ = variants.LABELS
-    shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
-    question = f"Your paper is on {variant}. With one rate for both, it leads plain LoRA by these points: {shared}. "
-    question += "Which rate makes it look best? In the panel above, each has its own rate: how far ahead is it on test?"
-    right, hints = checks.check_flattered(..., ..., variant).right, verdict.texts("pages")["flattered"]
+    labels = variants.LABELS[variant], variants.PLAIN
+    own, lora = (", ".join(f"{lr:g}: {one:.1f}" for lr, one in variants.accuracies(label).items()) for label in labels)
+    question = SEVERAL["flattered"].format(variant=variant, own=own, lora=lora)
+    right, hints = checks.check_flattered(..., ..., variant).right, PAGES["flattered"]
     return ask(question, right, hints=hints, sealed=True)
 
 
@@ -294,9 +287,10 @@ def published() -> dict[str, Any]:
 
 @cache
 def forms() -> dict[str, dict[str, Any]]:
-    """Return the forms by the names of their checks; forms with one number have their question in pages.yaml."""
+    """Return the forms by the names of their checks; the longer questions are in pages.yaml."""
     os.environ.pop("LORA_LAB_STUDENT", None)
     chance, half = checks.check_chance(..., ..., 48).right, sure.HALF_WIDTH
+    ranks = checks.check_ranks(..., ...).right
     numbers = {
         "pair_numbers": checks.check_pair_numbers(...).right,
         "file_bytes": checks.check_file_bytes(...).right,
@@ -313,8 +307,9 @@ def forms() -> dict[str, dict[str, Any]]:
         "loss_of_rewards": reward.LOSS.at(*reward.LOSS.cases[0], within=0.01),
         "bits": reward.BITS.at(0.01, within=0.02),
         "remembered": checks.check_remembered(...).right.at(512, 0.2, within=0.01),
+        "lowest": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01),
     }
-    hints, asked = {"entry": writing.MERGED.hint, "y": merging.MIXED.hint}, verdict.texts("pages")["asked"]
+    hints, asked = {"entry": writing.MERGED.hint, "y": merging.MIXED.hint}, PAGES["asked"]
     return {
         **{name: ask(question, {field: numbers[name]}, hints=hints) for name, (field, question) in asked.items()},
         "report": report(),
@@ -327,28 +322,15 @@ def forms() -> dict[str, dict[str, Any]]:
         "card": on_card(),
         "facts": facts(),
         "audit": ask(f"{counting.unseen()}. Numbers trained at rank 8:", {"numbers": checks.check_audit(...).right}),
-        "chance": ask(
-            "In 384 dimensions, what is phi by chance for two single directions, and for 8 directions and 48?",
-            {name.replace("one", "1"): part for name, part in chance.items()},
-        ),
+        "chance": ask(SEVERAL["chance"], {name.replace("one", "1"): part for name, part in chance.items()}),
         "diagnosis": diagnosis(),
         "eleventh": eleventh(),
         "flip": flip(),
         "brief": job(),
-        "ranks": at_one_budget(),
+        "ranks": ask(SEVERAL["ranks"], ranks, placing.WHY.format(" and ".join(rank.why for rank in ranks.values()))),
         "plan": plan(),
         "flattered": flattered(),
-        "lowest": ask(
-            "At half a rate, the rate and twice the rate, the losses are 0.60, 0.50 and 0.56. After how many doublings "
-            "is the loss lowest?",
-            {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01)},
-        ),
-        "carried": ask(
-            "Of the three LoRAs with alpha = 16, how many points apart are the best and the worst? The highest "
-            "accuracy in the table is at its edge. To see how high it can climb, what would you try next?",
-            checks.check_carried(..., ...).right,
-            sealed=True,
-        ),
+        "carried": ask(SEVERAL["carried"], checks.check_carried(..., ...).right, sealed=True),
         "judge": judge(),
         "published": published(),
     }

@@ -8,6 +8,7 @@ import argparse
 import base64
 import html
 import io
+import itertools
 import json
 import re
 import shutil
@@ -59,6 +60,7 @@ FIXES = {  # for accessibility errors that axe finds in the theme, and line brea
     r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
 }
+LONG = 79  # characters of a line of code that fits every wide screen
 TEACHER_PAGES = ("teaching.md", "sheets.md", "quiz_answers.md")
 UNUSED = shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map")
 
@@ -119,7 +121,8 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells.append({**cell, "metadata": {"tags": sorted({*tags, *["hide-input"] * folded}), "mystnb": prompt}})
             cells += [answers.data("data-words data-seal", read_json(SITE / "words.json"))] * ("words" in tags)
     title, rest = "".join(cells[0]["source"]).split("\n", 1)
-    cells[0] = {**cells[0], "source": f"{title}\n\n{drawing(file)}\n{rest}"}
+    minutes = f'<p class="minutes">{estimate(ROOT / "notebooks" / file.name)[1]:.0f} minutes (estimated)</p>'
+    cells[0] = {**cells[0], "source": f"{title}\n\n{drawing(file)}\n\n{minutes}\n{rest}"}
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
 
 
@@ -159,9 +162,8 @@ def front(src: Path, pages: list[Path]) -> str:
     def entry(file: Path) -> str:
         first = "".join(read_json(file)["cells"][0]["source"]).split("\n\n")[1]
         opening = " ".join(re.sub("<!--.*?-->", "", first).split())
-        title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
-        link = f"{drawing(file)}[{title}](lessons/{file.name})"
-        return f"- {link}\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n"
+        title, time, _ = estimate(ROOT / "notebooks" / file.name)
+        return f"- {drawing(file)}[{title}](lessons/{file.name})\n\n  {opening}\n\n  {time:.0f} minutes (estimated)\n"
 
     content = (SITE / "index.md").read_text(encoding="utf-8")
     content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
@@ -171,6 +173,32 @@ def front(src: Path, pages: list[Path]) -> str:
         content = content.replace(f"% lessons: {group}", entries if files else "")
         content = content.replace(f"% pages: {group}", "\n".join(f"lessons/{file.stem}" for file in files))
     return content
+
+
+def hung(match: re.Match[str]) -> str:
+    """Return code whose long lines continue below their comment, or four columns in; `site.css` wraps them."""
+
+    def line(marked: str) -> str:
+        plain = html.unescape(re.sub("<[^>]*>", "", marked))
+        if len(plain) <= LONG or marked.count("<span") != marked.count("</span"):
+            return marked
+        column = re.search(r"(?<=\S)(  +(?=# )|   +)", plain)
+        deep = column.end() + 2 * (plain[column.end()] == "#") if column else len(plain) - len(plain.lstrip()) + 4
+        return f'<span class="long" style="--deep: {deep}ch">{marked}</span>'
+
+    return "\n".join(map(line, match[0].split("\n")))
+
+
+def stacked(match: re.Match[str]) -> str:
+    """Return a table. If its sentences need more room than a phone has, its cells name their column for `site.css`."""
+    head, body = match[0].split("<tbody>", 1)
+    heads = [re.sub("<[^>]*>", "", cell).strip() for cell in re.findall(r"<t[hd]\b.*?</t[hd]>", head, flags=re.S)]
+    cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td\b.*?</td>", body, flags=re.S)]
+    if sum(map(bool, heads)) < 4 or max(map(len, cells)) < 40:
+        return match[0]
+    names = itertools.cycle(heads)  # FIXES has made the cell of an empty head a td
+    named = re.sub(r"<td\b", lambda _: f'<td data-column="{next(names)}"', body)
+    return f"{head}<tbody>{named}".replace('class="', 'class="stacked ', 1)
 
 
 def fonts() -> str:
@@ -234,6 +262,8 @@ def build(out: Path, students: bool) -> None:
             content = file.read_text(encoding="utf-8")
             for pattern, replacement in FIXES.items():
                 content = re.sub(pattern, replacement, content)
+            content = re.sub(r'(?<=<div class="highlight"><pre tabindex="0">).*?(?=</pre>)', hung, content, flags=re.S)
+            content = re.sub(r'<table class="docutils.*?</table>', stacked, content, flags=re.S)
             file.write_text(content, encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(built, out, ignore=UNUSED, copy_function=shutil.copyfile, dirs_exist_ok=True)

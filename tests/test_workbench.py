@@ -83,6 +83,16 @@ def test_server_is_local_and_needs_a_token(shipped, tmp_path, monkeypatch):
     assert token not in command
 
 
+def test_interrupt_before_the_server_answers_stops_it(monkeypatch):
+    monkeypatch.setattr(workbench.time, "sleep", Mock(side_effect=KeyboardInterrupt))
+    server = Mock()
+    server.poll.return_value = None
+    monkeypatch.setattr(subprocess, "Popen", Mock(return_value=server))
+    with pytest.raises(KeyboardInterrupt), workbench.serving("Voila", [], {}, free_port(0), print, "", quiet=True):
+        pass
+    server.terminate.assert_called_once()
+
+
 def test_doctor_names_what_is_missing_and_the_fix(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workbench, "problem_with", lambda name: "is missing" if name == "tweets" else "")
     monkeypatch.setattr(Path, "home", lambda: Path("/"))  # as in a container without a user

@@ -132,7 +132,7 @@ def defense(pair: str, margin: float) -> Defense:
         "interval after it was seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
-    first = PAIRS[pair]["first"]  # fixed, not drawn: the grader doesn't know the student's name
+    first = PAIRS[pair]["first"]  # not drawn by name: the grader doesn't know the student's name
     order = [*replies][first:] + [*replies][:first]
     return Defense(seen, result.word, right, {sentence: replies[sentence] for sentence in order})
 

@@ -22,7 +22,8 @@ def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: 
         4 * right: "that is for 1 byte per number: fp32 takes 4",
         2 * right: "that is for 2 bytes per number, but fp32 takes 4; or you counted A or B alone",
         28 * right: "that is one layer: the model has 28",
-        size / 4 / rank_one: "almost: some bytes are tensor names, and a rank is a whole number",
+        size / 4 / rank_one: (whole := "almost: some bytes are tensor names, and a rank is a whole number"),
+        (size - 20_000) / 4 / rank_one: whole,
     }
     names = size - 4 * rank_one * right
     why = f"rank 1 costs {rank_one:,} numbers of 4 bytes; the file is {right} times that, plus {names:,} bytes of names"

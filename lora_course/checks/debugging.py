@@ -37,10 +37,8 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
 @exercise
 def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
     """Lesson 07: check the name of the eleventh patient's fault, entry `number` of `broken.ELEVENTH`."""
-    if unsolved(diagnosis):
-        return Verdict(None, f"name its fault: one of {', '.join(ELEVENTH)}")
     fault = broken.ELEVENTH[number][0]
     why = f"{fault}. {STORY.get(fault) or f'To fix it: {REMEDIES[fault]}'}"
     replies = dict.fromkeys((*ELEVENTH, *NAMES), f"the fault isn't {diagnosis!r}")
-    verdict = Choice([fault], replies, why).judge(diagnosis)
-    return verdict if verdict.passed else replace(verdict, hint=f"Hint: {ELEVENTH[fault]}")
+    verdict = Choice([fault], replies, why, hint=f"name its fault: one of {', '.join(ELEVENTH)}").judge(diagnosis)
+    return replace(verdict, hint=f"Hint: {ELEVENTH[fault]}") if verdict.passed is False else verdict

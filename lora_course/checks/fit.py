@@ -13,7 +13,7 @@ from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 SHORTEST = 32  # tokens; the stored estimates of memory start at this length
-NEAR = 0.95  # fraction of the longest possible text that counts as long enough
+NEAR = 0.95  # a text of this fraction of the longest possible length is long enough
 ALMOST = 0.02  # a step almost fits if its excess is below this fraction of the card's usable memory
 HINTS = texts("hints")["longest_row"]
 TEXTS, PARTS = texts("fit"), ("weights", "logits", "activations")
@@ -82,7 +82,7 @@ def check_longest_row(
 
 
 def wrong_part(method: str, setup: Setup) -> str:
-    """Return the first setting that keeps texts short in a wrong choice, or "seq" if the other settings are right."""
+    """For a wrong choice, return the first setting that prevents long texts, or "seq" if the others are right."""
     if method != "QLoRA":
         return "method"
     return "checkpointing" if not setup.checkpointing else "seq" if setup.batch == 1 else "batch"

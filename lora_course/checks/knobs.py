@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from lora_course.checks.verdict import Function, Verdict, exercise, plain, texts, unsolved
-from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
+from lora_lab.errors import switched_on
 from lora_lab.widgets.sweep_panel import SweepPanel
 
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update; its possible ranks (the first if no student is named)
@@ -60,7 +60,7 @@ def check_bracket(rates: Iterable[float] | None, alpha: float, panel: SweepPanel
     if min(ratios) < NEAREST or max(ratios) > FARTHEST:
         return Verdict(False, WORDS["order" if min(ratios) < 1 else "close" if min(ratios) < NEAREST else "wide"])
     carried = TEXTS["carried"] * (alpha > 16 and middle > TOO_HIGH)
-    if fast():
+    if switched_on("FAST"):
         lowest, highest = plateau(panel.data, alpha)
         words = f"FAST=1 trains nothing; {TEXTS['plateau'].format(least=f'{lowest:g}', most=f'{highest:g}')}"
         if not lowest <= middle <= highest:

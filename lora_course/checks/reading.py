@@ -1,12 +1,11 @@
 """Exercises for lesson 14 (reading an adapter): the overlap phi expected by chance, and which signs were flipped."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, parts, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, parts
 from lora_lab.layers import LoRALinear
 from lora_lab.training.assets import shipped
 
@@ -60,5 +59,4 @@ def check_stranger(negated: Any, number: int) -> Verdict:
     replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}
     same = "the answers are as before" if a == b else "every answer is reversed"
     why = f"{right} negated: {same}, and the readings are {'as before' if a > 0 else 'reversed'}"
-    verdict = Choice([right], replies, why).judge(negated)
-    return replace(verdict, words=f"what was negated? One of {', '.join(SIGNS)}") if unsolved(negated) else verdict
+    return Choice([right], replies, why, hint=f"what was negated? One of {', '.join(SIGNS)}").judge(negated)

@@ -49,7 +49,7 @@ def asked(name: str) -> str:
 def outcomes(name: str) -> dict[str, str]:
     """Return the outcome of every rerun of an item, according to the item's own rule."""
     rerun = item(name)
-    rows = {row: [80.0, 81.0] for row in (rerun.learned or {})["rows"]} | {"head": [67.0]}
+    rows = {row: [80.0, 81.0] for row in rerun.learned} | {"head": [67.0]}
     return {
         letter: rerun.judged(Kept(rows, {"steps": steps}, verdicts)).standing
         for letter, (steps, verdicts) in _reruns(name).items()

@@ -1,4 +1,4 @@
-"""Exercises for lesson 16 (variants): rsLoRA written as plain LoRA, and the one rate that makes a variant look best."""
+"""Exercises for lesson 16 (variants): rsLoRA written as plain LoRA, and the lead of a variant over an untuned LoRA."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -33,25 +33,27 @@ def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
     return AS_PLAIN.judge(alpha_of_plain)
 
 
+def accuracies(label: str) -> dict[float, float]:
+    """Return a method's validation accuracy in percent at each rate that was tried for it."""
+    (tried,) = (row["tried"] for row in comparison(TUNED)["methods"] if row["label"] == label)
+    return {one["lr"]: 100 * one["validation"] for one in tried}
+
+
 def ahead(variant: str) -> dict[float, float]:
     """Return, for each rate, the points by which a variant leads plain LoRA on validation if both use that rate."""
-    rows = {row["label"]: row["tried"] for row in comparison(TUNED)["methods"]}
-    own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
-    return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}
+    own, lora = accuracies(LABELS[variant]), accuracies(PLAIN)
+    return {rate: round(own[rate] - lora[rate], 1) for rate in sorted(own.keys() & lora.keys())}
 
 
 @exercise
-def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
-    """Lesson 16: check the rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
-    shared, points = ahead(variant), plain(points)
-    points = round(float(points), 1) + 0.0 if isinstance(points, Real) else points  # rounded as in the printed lead
-    best = max(shared, key=lambda lr: shared[lr])
-    scores = scores_in(comparison(TUNED))
-    fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
-    words = "at {:g}, the lead is {:+.1f} points: another rate flatters the variant more"
-    less = {lr: words.format(lr, lead) for lr, lead in shared.items() if lr != best}
-    points_ahead = {shared[best]: "that is with one rate for both: use each one's own rate, and the test scores"}
-    points_ahead |= {-fair: "wrong sign: subtract plain LoRA's points from the variant's"} if fair else {}
-    points_ahead |= {0.0: "give points with one decimal: a fraction of 0.01 is 1 point"}
-    why = f"with one rate for both, the lead is {shared[best]:+.1f} points; with each one's own rate, {fair:+.1f}"
-    return parts({"rate": Number(best, less), "points": Number(fair, points_ahead, why)}, (rate, points))
+def check_flattered(untuned: Any, tuned: Any, variant: str = "DoRA", rate: float = 5e-4) -> Verdict:
+    """Lesson 16: check a tuned variant's lead over LoRA at `rate` (on validation) and over tuned LoRA (on test)."""
+    lora, best, scores = accuracies(PLAIN), max(accuracies(LABELS[variant]).values()), scores_in(comparison(TUNED))
+    fair = 100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference
+    unfair, fair, seen = (round(lead, 1) + 0.0 for lead in (best - lora[rate], fair, best - max(lora.values())))
+    answers = [round(float(one), 1) + 0.0 if isinstance(one, Real) else one for one in map(plain, (untuned, tuned))]
+    near = {ahead(variant)[rate]: "that is with this rate for both", seen: "that is with both tuned: LoRA isn't"}
+    near_tuned = {seen: "that is on validation: use the test scores", -fair: "wrong sign: subtract LoRA's points"}
+    near_tuned |= {0.0: "give points with one decimal: a fraction of 0.01 is 1 point"}
+    why = f"if LoRA isn't tuned, the lead is {unfair:+.1f} points; if both are, it is {fair:+.1f}"
+    return parts({"untuned": Number(unfair, near), "tuned": Number(fair, near_tuned, why)}, answers)

@@ -102,7 +102,7 @@ class Right(ABC):
 class Number(Right):
     """The right number, and replies to wrong ones.
 
-    right           accepted up to the relative error `within`, or rounded to the answer's digits; the reply is `why`
+    right           the reply is `why` if the relative error is at most `within`, or if `right` rounds to the answer
     misconceptions  {wrong number: reply} for answers within a relative error `slack` of a wrong number, unless `right`
                     is closer; for other answers, the reply is `fallback`, or how far off the answer is
     hint            the reply until there is an answer
@@ -116,11 +116,6 @@ class Number(Right):
     hint: str = "replace the ... with a number"
     slack: float = 0.02
 
-    def __post_init__(self) -> None:
-        """Leave out misconceptions that happen to give the right number."""
-        wrong = {number: reply for number, reply in self.misconceptions.items() if number != self.right}
-        object.__setattr__(self, "misconceptions", wrong)
-
     def compare(self, answer: Any) -> Verdict:
         if unsolved(answer):
             return Verdict(None, self.hint)
@@ -131,7 +126,7 @@ class Number(Right):
             return Verdict(True, self.why)
         near = [key for key in self.misconceptions if math.isclose(given, key, rel_tol=self.slack)]
         nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.nan)
-        if abs(given - nearest) <= abs(given - right):
+        if abs(given - nearest) < abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
         nearly = right and 0.97 < given / right < 1.03
         return Verdict(False, NEARLY if nearly else self.fallback or _how_far(given, right))
@@ -159,10 +154,11 @@ class Choice(Right):
     right: Sequence[str]
     replies: Mapping[str, str]
     why: str = ""
+    hint: str = "replace the ... with a word"
 
     def compare(self, answer: Any) -> Verdict:
         if unsolved(answer):
-            return Verdict(None, "replace the ... with a word")
+            return Verdict(None, self.hint)
         options = {letters(option): option for option in (*self.replies, *self.right)}
         given = options.get(letters(str(answer)))
         if given in self.right:
@@ -251,7 +247,7 @@ def plain(value: Any) -> Any:
 
 
 def _hint(error: Exception) -> str:
-    """Return a hint at the usual cause of an error, or ""."""
+    """Return a hint about the usual cause of an error, or ""."""
     if isinstance(error, TypeError) and ("xor" in str(error) or "^" in str(error)):
         return " (a power is written **, not ^)"
     if isinstance(error, IndexError):

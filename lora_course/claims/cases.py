@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
-from lora_lab.errors import BadValue, nearest
+from lora_lab.methods.base import one_of
 
 Word = Literal["true", "false", "depends", "undecided"]
 VERBS = {True: "holds", False: "fails", None: "is undecided"}
@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": the setting that explains all outcomes, or else each setting that can change one by itself."""
+        """For "depends": the setting that explains all outcomes, or else each that alone can change an outcome."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
@@ -117,13 +117,6 @@ def as_text(value: Any) -> str:
 
 
 def check_known(given: Iterable[Any], known: Collection[Any], what: str) -> None:
-    """Raises: BadValue for an unknown word, with the nearest known one."""
+    """Raises: BadValue for an unknown word."""
     for word in given:
-        if word not in known:
-            close = nearest(str(word), map(str, known))
-            raise BadValue(f"{what} must be among {as_text(list(known))}, not '{word}'; nearest: {close}")
-
-
-def roles(targets: str) -> tuple[str, ...]:
-    """Split a card's "q+v" or "all-linear" into a method's targets."""
-    return tuple(targets.replace(",", "+").split("+"))
+        one_of(what, word, tuple(known))

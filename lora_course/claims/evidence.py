@@ -138,12 +138,8 @@ def rate_ratios() -> Ratios:
 
 @cache
 def comparison(name: str) -> dict[str, Any]:
-    """Load a comparison that ships with the lab, as `lora-lab compare --json` printed it. Raises: NotFound."""
-    folder = shipped("data/results/compare")
-    names = sorted(path.stem for path in folder.glob("*.json"))
-    if name not in names:
-        raise NotFound(f"there is no reference comparison '{name}'; available: {', '.join(names)}")
-    return read_json(folder / f"{name}.json")
+    """Load a comparison that ships with the lab, as `lora-lab compare --json` printed it."""
+    return read_json(shipped(f"data/results/compare/{name}.json"))
 
 
 def compared(name: str, method: str, against: str, margin: float) -> dict[str, Interval]:
@@ -180,52 +176,38 @@ class Cells:
     """The runs of the most common kind in a store. `best` picks a setting's runs at its best learning rate."""
 
     def __init__(self, store: Stored, ours: str) -> None:
-        from lora_lab.experiments.results import load
-        from lora_lab.training.runs import FINISHED, Store
+        from lora_lab.experiments.results import Runs, from_store
 
         self.name = str(store or f"data/results/sweeps/{ours}.zip")
-        self.store = Store(store or shipped(self.name))
-        frame = load(self.store.folder)
-        finished = frame[frame["status"].isin(FINISHED)]
-        if not len(finished):
+        finished = from_store(store or shipped(self.name)).finished
+        if not finished:
             raise NotFound(f"{self.name} has no finished runs; run a sweep first, or omit the store to use our runs")
-        kinds = finished.groupby(KIND, dropna=False).ngroup()
-        self.frame, self.finished = finished[kinds == kinds.mode().iloc[0]], len(finished)
-        self.first = self.frame.iloc[0]
+        kinds = finished.frame.groupby(KIND, dropna=False).ngroup()
+        hashes = set(finished.frame["hash"][kinds == kinds.mode().iloc[0]])
+        self.runs, self.finished = Runs(tuple(r for r in finished.runs if r.recipe.hash in hashes)), len(finished)
+        self.first = self.runs.frame.iloc[0]
         self.where = "{model} on {task}".format_map(self.first)
         self._best: dict[str, tuple[float, Any]] = {}
 
-    def at(self, **wanted: Any) -> pd.DataFrame:
-        """Select the rows with these settings. Raises: NotFound with the available values."""
-        frame = self.frame
-        for column, value in wanted.items():
-            frame = frame[frame[column] == value]
-            if not len(frame):
-                values = ", ".join(map(str, sorted(self.frame[column].dropna().unique().tolist())))
-                raise NotFound(f"no run with {column} {value} in {self.name}; available: {values}")
-        return frame
-
     def best(self, **wanted: Any) -> tuple[float, Any]:
         """Among the rates with the most seeds, return the rate with the best validation score, and its runs."""
-        from lora_lab.experiments.results import Runs
-
         if (key := str(wanted)) not in self._best:
-            frame = self.at(**wanted)
+            runs = self.runs.at(**wanted)
+            frame = runs.frame
             column = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
             if column not in frame or frame[column].isna().all():
                 raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again with validation")
             rates = frame.groupby("lr")[column].agg(["mean", "size"])
             means = rates[rates["size"] == rates["size"].max()]["mean"]
             rate = float(means.idxmax() if metric(column).higher_is_better else means.idxmin())
-            hashes = frame[frame["lr"] == rate]["hash"]
-            self._best[key] = rate, Runs(tuple(map(self.store.read, hashes)))
+            self._best[key] = rate, runs.at(lr=rate)
         return self._best[key]
 
     @property
     def made(self) -> str:
         """Where the runs are, how many there are, and what kind they are."""
         kind = "{steps} steps of {batch}, in {run_dtype}".format_map(self.first)
-        return f"{self.name}: {len(self.frame)} of {self.finished} runs: {self.where}, {kind}"
+        return f"{self.name}: {len(self.runs)} of {self.finished} runs: {self.where}, {kind}"
 
 
 _cached = cache(Cells)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from lora_course.claims import evidence as stored
-from lora_course.claims.cases import Case, Finding, as_text, check_known, roles
+from lora_course.claims.cases import Case, Finding, as_text, check_known
 from lora_course.claims.evidence import Cells, Interval, Stored, cells_of
 from lora_course.experiments.rates import batch_growth
 from lora_course.paper import table
@@ -34,7 +34,7 @@ POINTS = "difference in accuracy, points"
 
 
 def lora(rank: int, targets: str) -> LoRA:
-    return LoRA(rank, targets=roles(targets))
+    return LoRA(rank, targets=tuple(targets.replace("+", ",").split(",")))
 
 
 @lru_cache(4096)
@@ -107,7 +107,7 @@ def targets_barely_save(
 
 
 def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Finding:
-    """Does the model still multiply by the same matrices, and by no others? Merging removes A and B."""
+    """Does the model with LoRA multiply by the same matrices as the base, and no others? Merging removes A and B."""
     cases = []
     for model in models:
         counts = params(model, lora(rank, targets))
@@ -147,20 +147,20 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
 
 def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
     """Return the most common alpha of all runs if any run of this rank has it, else this rank's most common alpha."""
-    alphas = cells.at(rank=rank)["alpha"]
-    usual = float(cells.frame["alpha"].mode().iloc[0])
-    return {"alpha": usual if (alphas == usual).any() else float(alphas.mode().iloc[0])}
+    frame = cells.runs.frame
+    alphas, usual = frame[frame["rank"] == rank]["alpha"], float(frame["alpha"].mode().iloc[0])
+    return {"alpha": usual if alphas.empty or (alphas == usual).any() else float(alphas.mode().iloc[0])}
 
 
 def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored = None) -> Finding:
     """Is alpha = times * rank no worse than any other alpha at this rank, each at its own best learning rate?"""
     cells, rule_alpha = cells_of(store, SWEEP), times * rank
     rule_rate, rule_runs = cells.best(rank=rank, alpha=rule_alpha)
-    cases = []
-    for alpha in sorted(set(cells.at(rank=rank)["alpha"]) - {rule_alpha}):
+    frame, cases = cells.runs.at(rank=rank).frame, []
+    for alpha in sorted(set(frame["alpha"]) - {rule_alpha}):
         rate, runs = cells.best(rank=rank, alpha=alpha)
         i = stored.judged(verdict(rule_runs, runs, margin))
-        tried = {a: cells.at(rank=rank, alpha=a)["lr"] for a in (rule_alpha, alpha)}
+        tried = {a: frame[frame["alpha"] == a]["lr"] for a in (rule_alpha, alpha)}
         both = ((rule_alpha, rule_rate), (alpha, rate))
         edges = " and ".join(f"alpha {a:.3g}" for a, lr in both if lr in (tried[a].min(), tried[a].max()))
         more = f"more rates for {edges}, whose best rate was the last one tried, and " if edges else ""
@@ -172,11 +172,11 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """Is no other choice of matrices better by the margin or more, at equal budgets and with each at its best rate?
 
-    Each study is one case: "no better" must hold for all its choices and tasks, and "better" must survive Holm's
-    correction. `reported`: count reports without numbers as undecided cases.
+    Each study is one case: "no better" must hold for all its choices and tasks, and "better" must still hold after
+    Holm's correction. `reported`: count reports without numbers as undecided cases.
     """
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
-    best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.frame["targets"], chosen}}
+    best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.runs.frame["targets"], chosen}}
     results = verdicts(best_runs, chosen, margin)
     rivals: dict[str, tuple[bool | None, Interval]] = {}
     for targets in sorted(results):
@@ -189,7 +189,7 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
         table5 = {other: (i.no_worse(margin), -i) for other, i in printed.items()}
         cases.append(_study("GPT-3, attention alone", place, table5))
         evidence.append(stored.printed_in("table5"))
-    if reported and {*roles(place)} <= {"q", "k", "v", "o"}:
+    if reported and {*chosen.split(",")} <= {"q", "k", "v", "o"}:
         reports = stored.published("places")
         would_tell = f"numbers that compare {place} with other choices at equal budgets, over several seeds"
         cases += [Case({"study": r["model"]}, None, f"{r['better']} ({r['who']})", would_tell) for r in reports["rows"]]
@@ -294,6 +294,8 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
     Our cases are those of lesson 15; each is undecided if its 95% interval is only partly within that factor.
     `reported`: count published ratios as undecided cases, since they have no interval.
     """
+    if within < 1:
+        raise BadValue(f"within must be a factor of at least 1, such as 2, not {within:g}")
     low, high, cases = times / within, times * within, []
     for (model, task, targets), (ratio, least, most) in stored.rate_ratios().items():
         holds = True if low <= least and most <= high else False if most < low or least > high else None

@@ -22,7 +22,6 @@ import venv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import file_digest
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
@@ -31,10 +30,10 @@ from typing import Any
 from lora_course.classroom.preflight import FILE, HUB, Finding, machine, words, write_letter
 from lora_lab import __version__
 from lora_lab.errors import BadValue, Failed, LabError, nearest
-from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.files import facts_of, read_json, write_atomically, write_json
 
 MANIFEST = "manifest.json"
-# A wheel's tag names the oldest system that it runs on. pip accepts only the given tags, so list them all.
+# A wheel's tag names the oldest system that it runs on. pip accepts only the given tags, so list older tags, too.
 GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 26, 24, 17, 12, 5)]  # 2.28 is Debian 10, Ubuntu 18.10
 PLATFORMS = {  # name, uv's name, and tags of the wheels; for macOS, pip adds the older tags
     "linux": ("Linux (x86-64)", "x86_64-manylinux_2_28", [*GLIBC, "manylinux2014_x86_64", "linux_x86_64"]),
@@ -79,12 +78,6 @@ def here() -> tuple[str, str]:
     return kind, f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """Return a file's size in bytes and its hash."""
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": file_digest(file, "sha256").hexdigest()}
-
-
 def manifest_of(folder: Path) -> dict[str, Any]:
     """Read the manifest of a wheelhouse. Raises: BadValue if the folder is not a wheelhouse, or is unfinished."""
     if not (folder / MANIFEST).is_file():
@@ -98,11 +91,11 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def check(folder: Path, wanted: Iterable[str] | None = None) -> dict[str, Any]:
     """Verify all files, or only the `wanted` ones, byte by byte, and return the manifest. Raises: Failed."""
     manifest = manifest_of(folder)
-    here = {name: facts_of(folder / name) for name in wanted or manifest["files"] if (folder / name).is_file()}
-    faulty = [name for name in wanted or manifest["files"] if here.get(name) != manifest["files"][name]]
-    if faulty:
-        fault = "damaged or only partly copied" if faulty[0] in here else "missing"
-        raise Failed(f"{faulty[0]} is {fault} (1 of {len(faulty)} such files in {folder}): copy the folder again")
+    for name in wanted or manifest["files"]:
+        if not (folder / name).is_file():
+            raise Failed(f"{name} is missing: copy the folder {folder} again")
+        if facts_of(folder / name) != manifest["files"][name]:
+            raise Failed(f"{name} is damaged or only partly copied: copy the folder {folder} again")
     return manifest
 
 
@@ -163,9 +156,8 @@ def gather(
         (folder / source.name).chmod(0o755)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     files = {path.relative_to(folder).as_posix(): facts_of(path) for path in paths}
-    for name, names in chosen.items():  # an earlier machine's lock may name another build of the lab
-        lock = folder / f"{name}.txt"
-        locked = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    for name, names in chosen.items():  # the lock of a machine added earlier may name another build of the lab
+        locked = (folder / f"{name}.txt").read_text(encoding="utf-8")
         if missing := [wheel for wheel in names if wheel not in files or files[wheel]["sha256"] not in locked]:
             machine = Target(*name.rsplit("-", 1))
             raise Failed(f"{machine} has no wheels for {', '.join(missing)}; run lora-lab wheelhouse again for it")
@@ -242,7 +234,7 @@ def _pip_sources() -> list[str]:
     if listed.returncode:
         raise Failed(f"pip could not list its settings: {_last(listed.stderr)}; fix or remove its configuration file")
     settings: dict[str, str] = {}
-    for section in ("global", "install", ":env:"):  # each overrides the previous one
+    for section in ("global", "install", ":env:"):  # each section overrides the previous one
         pairs = re.findall(rf"^{section}\.(\S+?)=(.+)$", listed.stdout, re.MULTILINE)
         settings |= {name: str(ast.literal_eval(value)) for name, value in pairs}
     values = [(uv, value) for name, uv in SETTINGS.items() for value in settings.get(name, "").split()]
@@ -323,7 +315,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
         _install("unpack models and data", python, "-m", "lora_course", "fetch", "--from", house / "assets")
     write_atomically(folder / ".venv" / ".lab", f"{house}\n".encode())  # the stamp that tells make not to reinstall
     start = folder / ("start.cmd" if os.name == "nt" else "start.sh")
-    if not start.exists():  # a clone has its own
+    if not start.exists():  # a clone has its own start script
         write_atomically(start, (CMD if os.name == "nt" else SH).encode())
     how = f"double-click {start}" if os.name == "nt" else f'sh "{start}"'
     print(f"done. Open the workbench: {how}", flush=True)
@@ -341,8 +333,8 @@ def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
     if pythons:
         name, wanted = "python", f"Python {(use := ' or '.join(pythons))} on {PLATFORMS[system][0]}"
         remedy = f"run install.py with Python {use}, or ask for a folder made with --python {python}"
-    red = {one: f"{one.found}, but this folder is for {wanted}" for one in findings if one.name == name}
-    return [Finding(name, False, red[one], one.remedy or remedy) if one in red else one for one in findings]
+    words = f", but this folder is for {wanted}"
+    return [Finding(name, False, f.found + words, f.remedy or remedy) if f.name == name else f for f in findings]
 
 
 def _install(what: str, *command: str | Path) -> None:

@@ -115,14 +115,14 @@ def grade(
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
     if table:
-        check_writable(Path(table))  # before grading a class
+        check_writable(Path(table))  # fail now, not after grading a class
     rows: list[dict[str, Any]] = []
     known, limits = [grading.Lesson(Path(lesson))] if lesson else None, grading.Limits(seconds, memory, full)
     try:
         with closing(grading.grade(path, limits=limits, jobs=jobs, known=known)) as graded:
             for row in graded:
                 rows = sorted([*rows, row], key=lambda row: Path(row["file"]))
-                with suppress(BadValue):  # if Excel has the file open: the last write tries again, and may fail
+                with suppress(BadValue):  # Excel may have the file open; only the last write raises an error
                     write(rows)
                 say(grading.in_words(row))
     except KeyboardInterrupt:

@@ -48,7 +48,7 @@ class Rewarded(Pack):
     def _asked(self, member: Member, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Sample a label for each row; return its log-probability and reward, both (rows,)."""
         generator = torch.Generator().manual_seed(DRAWS * member.recipe.seed + len(member.history["step"]))
-        p = logits.detach().softmax(-1).nan_to_num(1.0).cpu()  # after nan, the loss is nan and the run fails
+        p = logits.detach().softmax(-1).nan_to_num(1.0).cpu()  # if a logit is nan, so is the loss, and the run fails
         sampled = torch.multinomial(p, 1, generator=generator).to(labels.device)  # (rows, 1)
         rewards = (sampled.squeeze(1) == labels).float()
         self.rewards[member.recipe].append(rewards.mean().item())

@@ -38,7 +38,7 @@ class Plan:
     """The lines of a plan (what, the choice, why, the lesson that supports it), and its script's settings by name."""
 
     lines: tuple[tuple[str, str, str, str], ...]
-    settings: dict[str, Any] = field(repr=False)  # may hold paths of this machine
+    settings: dict[str, Any] = field(repr=False)  # not shown: may contain paths of this machine
 
     def __str__(self) -> str:
         a, b, *_ = (max(map(len, column)) for column in zip(*self.lines, strict=True))
@@ -131,7 +131,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """
     table = json_rows(Path(data), *KINDS[1]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
     rows = [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for _, row in table]
-    types = {"label": (str, int)}  # the others are texts
+    types = {"label": (str, int)}  # all other columns must be texts
     filled = {k for k in (rows or [{}])[0] if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:

@@ -13,21 +13,9 @@ from collections import Counter
 from itertools import dropwhile
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch.nn.functional import cross_entropy
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    DataCollatorForSeq2Seq,
-    DataCollatorWithPadding,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-)
-from transformers.utils import logging
 
 # ---- settings
 MODEL = "a folder or a hub id"
@@ -74,6 +62,11 @@ def encode(row: dict, tokenizer, labels: list[str]) -> dict:
     return {"input_ids": (prefix + answer)[:MAX_TOKENS], "labels": ([-100] * len(prefix) + answer)[:MAX_TOKENS]}
 
 
+def body_of(model) -> str:
+    """Return the name of the part with the most parameters, which is not always `base_model_prefix`."""
+    return max(model.named_children(), key=lambda child: sum(p.numel() for p in child[1].parameters()))[0]
+
+
 def base_model(tokenizer, labels: list[str]):
     """Return a fresh copy of the base, and the modules to train in full: heads, and those that the checkpoint lacks.
 
@@ -81,18 +74,18 @@ def base_model(tokenizer, labels: list[str]):
     """
     torch.manual_seed(SEED)
     options: dict = {"dtype": DTYPE, **({"num_labels": len(labels), "ignore_mismatched_sizes": True} if labels else {})}
-    kind = AutoModelForSequenceClassification if labels else AutoModelForCausalLM
+    kind = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForCausalLM
     if FOUR_BITS:
         with torch.device("meta"):
-            empty = kind.from_config(AutoConfig.from_pretrained(MODEL))
-        heads = [name for name, _ in empty.named_children() if name != empty.base_model_prefix]
-        options["quantization_config"] = BitsAndBytesConfig(
+            empty = kind.from_config(transformers.AutoConfig.from_pretrained(MODEL))
+        heads = [name for name, _ in empty.named_children() if name != body_of(empty)]
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE,
             llm_int8_skip_modules=[*heads, ".*pooler"],  # 4-bit weights can't be trained in full
         )  # fmt: skip
     model, info = kind.from_pretrained(MODEL, output_loading_info=True, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
-    body = f"{model.base_model_prefix}."
+    body = f"{body_of(model)}."
     whole = {key.removeprefix(body).split(".")[0] for key in info["missing_keys"]}
     whole |= {name.split(".")[0] for name, _ in model.named_parameters() if labels and not name.startswith(body)}
     return model if FOUR_BITS else model.to("cuda" if GPU else "cpu"), sorted(whole)
@@ -124,15 +117,15 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
         exclude_modules=rf"(.*\.)?({'|'.join(whole)})(\..*)?" if whole else None,
     )  # fmt: skip
     model = get_peft_model(base, config)
-    arguments = TrainingArguments(
+    arguments = transformers.TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
         gradient_checkpointing_kwargs={"use_reentrant": False},  # reentrant ones cut the gradient of a frozen base
         bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
         disable_tqdm=not sys.stderr.isatty(), seed=SEED,
     )  # fmt: skip
-    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
-    trainer.remove_callback(PrinterCallback)
+    trainer = transformers.Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+    trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     return model
 
@@ -146,7 +139,7 @@ def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
         raise SystemExit(f"{folder} is useless: a matrix B is zero or not finite; largest absolute values: {largest}")
     batch = collate(rows[:4]).to(model.device)
     batch.pop("labels")
-    on = model(**batch, output_hidden_states=True).hidden_states[-1]  # below the head, which is trained, too
+    on = model(**batch, output_hidden_states=True).hidden_states[-1]  # before the head, which is trained as well
     with model.disable_adapter():
         off = model(**batch, output_hidden_states=True).hidden_states[-1]
     if torch.equal(on, off):
@@ -156,11 +149,12 @@ def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
 
 def main() -> None:
     if not sys.stderr.isatty():  # in a notebook or a log file
-        logging.disable_progress_bar()
+        transformers.logging.disable_progress_bar()
     rows, labels = read()
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    collate = DataCollatorWithPadding(tokenizer) if labels else DataCollatorForSeq2Seq(tokenizer)
+    collator = transformers.DataCollatorWithPadding if labels else transformers.DataCollatorForSeq2Seq
+    collate = collator(tokenizer)
     data = [encode(row, tokenizer, labels) for row in rows]
     tenth = max(1, len(data) // 10)
     test, validation, training = data[:tenth], data[tenth : 2 * tenth], data[2 * tenth :]
@@ -187,7 +181,7 @@ def main() -> None:
     model.save_pretrained(OUT)
     loss, accuracy = evaluate(model, test, collate)  # only once
     if labels:
-        p = accuracy if 0 < accuracy < 1 else 1 / (len(test) + 1)  # a few right answers don't promise 100%
+        p = accuracy if 0 < accuracy < 1 else 1 / (len(test) + 1)  # otherwise, the interval of 0% or 100% has no width
         half = 1.96 * math.sqrt(p * (1 - p) / len(test))
         baseline = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
         print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; one label for all rows: {baseline:.1%}")

@@ -20,7 +20,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
 
         ClaimPanel()                         all claims; "one 24 GB card" is shown first
         ClaimPanel("no_quality_drop")        all claims; this one, given by id or number, is shown first
-        ClaimPanel("11", claims=["11"])      only claim 11
+        ClaimPanel(claims=["11"])            only claim 11
 
     claim   id of the claim shown
     at      index of the selected value of each premise that can be changed
@@ -31,10 +31,10 @@ class ClaimPanel(Panel, file="claim_panel.js"):
     claim = T.Unicode().tag(sync=True)
     at = T.List(T.Int()).tag(sync=True)
 
-    def __init__(self, claim: str = "one_24gb_card", claims: Sequence[str] = ()) -> None:
+    def __init__(self, claim: str = "", claims: Sequence[str] = ()) -> None:
         shown = [card(name).id for name in claims] or list(load_cards())
         super().__init__(cards={name: prepared(name) for name in shown})
-        self.claim = card(claim).id
+        self.claim = card(claim or ("one_24gb_card" if "one_24gb_card" in shown else shown[0])).id
         self.at = self.cards[self.claim]["own"]
 
     def premises(self) -> dict[str, Any]:

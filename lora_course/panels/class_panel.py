@@ -71,7 +71,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
                     measured = self._scaled(fmean(record["metrics"][metric] for record in best))
             message = f"Left out: {'; '.join(left_out)}.".replace(f"{self.folder}{os.sep}", "") if left_out else ""
             self.classroom = {"left_out": message, "guesses": values, "measured": measured}
-            self.live = {"state": "ready", "read": self.live.get("read", 0) + 1}  # the browser waits for a change
+            self.live = {"state": "ready", "read": self.live.get("read", 0) + 1}  # the browser waits for a new `read`
 
     def describe(self) -> str:
         """Describe the panel in plain words."""

@@ -6,6 +6,7 @@ by `docs/voices.py`.
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,15 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
 
     def __init__(
         self, adapters: Mapping[str, str | Path] | None = None, model: str = "smollm2", *,
-        questions: Sequence[str] = (), longest: int = 60, told: str = CAPTAIN, strength: float = 1.0,
+        questions: Sequence[str] | str = (), longest: int = 60, told: str = CAPTAIN, strength: float = 1.0,
     ) -> None:  # fmt: skip
         if taken := {BASE, TOLD} & {*(adapters or ())}:
             raise BadValue(f"the panel has a voice '{min(taken)}' of its own: give your adapter another name")
         stored = {} if adapters else read_stored()
+        questions = [questions] if questions and isinstance(questions, str) else questions
         offered = list(questions) or list(stored.get("questions", ["Why is the sky blue?"]))
-        self.work = LiveVoices(adapters or {}, model, longest, told)
+        self._voices = partial(LiveVoices, adapters or {}, model, longest, told)
+        self.work = self._voices()
         super().__init__(
             stored=stored, sizes=file_sizes(adapters, model) if adapters else stored["bytes"], asks=bool(adapters),
             names=list(self.work.texts) if adapters else list(stored["answers"]), questions=offered,
@@ -82,6 +85,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue("type a question first")
         if not self.asks:
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
+        self.work = self.work or self._voices()  # None if the cell was run again
         self.work.ask(self.question.strip(), self.strength)
         return self.work
 
@@ -92,13 +96,6 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         texts = self.said.get(asked, {}).get(strength) or said_at(self.stored, asked, self.strength)
         answers = " ".join(f"{name}: {text}" for name, text in texts.items())
         return f"One question, {len(self.names)} voices ({files}). {asked} At strength {strength}: {answers}"
-
-    def _do(self, content: dict[str, Any]) -> None:
-        if content["do"] == "stop":
-            self.stop()
-        else:
-            self.question, self.strength = content["question"], float(content["strength"])
-            self.ask()
 
     def _paint(self, work: "LiveVoices", busy: bool) -> dict[str, Any]:
         question, at = work.asked, f"{work.strength:g}"

@@ -44,10 +44,10 @@ class Table:
     source: str
     standing: str
     seeds: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...]
-    discrepancies: tuple[str, ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str]
+    discrepancies: Sequence[str]
     expected: Mapping[str, str]
 
     def frame(self, spreads: bool = False) -> pd.DataFrame:
@@ -116,9 +116,7 @@ def table(name: str) -> Table:
     """Return a table or figure by name. Raises: NotFound, with the nearest names."""
     if name not in names():
         raise NotFound(f"the lab has no table or figure '{name}'; nearest: {nearest(name, names())}")
-    fields = read_json(shipped(f"data/paper/{name}.json"))
-    fields |= {key: tuple(fields[key]) for key in ("columns", "notes", "discrepancies")}
-    return Table(name, **fields | {"rows": tuple(map(tuple, fields["rows"]))})
+    return Table(name, **read_json(shipped(f"data/paper/{name}.json")))
 
 
 @cache

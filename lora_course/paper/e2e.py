@@ -9,7 +9,7 @@ Challenges For End-to-End Generation" (CC BY-SA 4.0); Hu et al. 2021 trained on 
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from lora_lab.errors import BadValue, NotFound, nearest
@@ -27,43 +27,40 @@ PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L"
 _PART = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """A meaning representation, which a sentence should express: slots and their values, in the given order.
+def parse(text: str) -> dict[str, str]:
+    """Parse a meaning representation, which a sentence should express: "slot[value], ..." becomes {slot: value}.
 
-    Raises: BadValue for an unknown or repeated slot, an empty value, or a missing name.
+    Raises: BadValue for any other text, an unknown or repeated slot, an empty value, or a missing name.
     """
-
-    slots: tuple[tuple[str, str], ...]
-
-    def __post_init__(self) -> None:
-        names = [slot for slot, _ in self.slots]
-        for slot, value in self.slots:
-            if slot not in SLOTS:
-                raise BadValue(f"a meaning representation has no slot '{slot}'; nearest: {nearest(slot, SLOTS)}")
-            if not value or names.count(slot) > 1:
-                raise BadValue(f"'{self}' needs exactly one value for the slot {slot}")
-        if "name" not in names:
-            raise BadValue(f"the meaning '{self}' has no name; add name[...]")
-
-    def __str__(self) -> str:
-        return ", ".join(f"{slot}[{value}]" for slot, value in self.slots)
-
-
-def parse(text: str) -> Meaning:
-    """Parse a meaning from E2E's format, slot[value], ... Raises: BadValue for any other text; also see `Meaning`."""
     text = text.strip()
     rest = _PART.sub("", text).strip()
     if rest or text.endswith(","):
         raise BadValue(f"'{text}' is not a meaning representation: '{rest}' is not of the form slot[value]")
-    return Meaning(tuple((slot.strip(), value.strip()) for slot, value in _PART.findall(text)))
+    return _checked([(slot.strip(), value.strip()) for slot, value in _PART.findall(text)])
 
 
-def _parse_txt(text: str) -> Meaning:
+def _parse_txt(text: str) -> dict[str, str]:
     """Parse a meaning from a .txt file, with its slots in E2E's order; "£ 20 - 25" becomes E2E's "£20-25"."""
     parts = [part.partition(":") for part in text.replace("£ ", "£").replace(" - ", "-").split("|")]
-    slots = [(CALLED.get(slot.strip(), slot.strip()), value.strip()) for slot, _, value in parts]
-    return Meaning(tuple(sorted(slots, key=lambda slot: SLOTS.index(slot[0]) if slot[0] in SLOTS else len(SLOTS))))
+    meaning = _checked([(CALLED.get(slot.strip(), slot.strip()), value.strip()) for slot, _, value in parts])
+    return {slot: meaning[slot] for slot in SLOTS if slot in meaning}
+
+
+def _checked(slots: list[tuple[str, str]]) -> dict[str, str]:
+    names = [slot for slot, _ in slots]
+    for slot, value in slots:
+        if slot not in SLOTS:
+            raise BadValue(f"a meaning representation has no slot '{slot}'; nearest: {nearest(slot, SLOTS)}")
+        if not value or names.count(slot) > 1:
+            raise BadValue(f"'{written(slots)}' needs exactly one value for the slot {slot}")
+    if "name" not in names:
+        raise BadValue(f"the meaning '{written(slots)}' has no name; add name[...]")
+    return dict(slots)
+
+
+def written(slots: Iterable[tuple[str, str]]) -> str:
+    """Write a meaning in E2E's format, which `parse` reads."""
+    return ", ".join(f"{slot}[{value}]" for slot, value in slots)
 
 
 def read(name: str, max_length: int | None = None) -> Task:
@@ -89,12 +86,12 @@ def read_file(file: Path) -> list[Example]:
         read, missing = _parse_txt, "no ||reference follows the meaning"
         numbered = enumerate(text_of(file).split("\n"), 1)
         lines = [(number, *line.partition("||")[::2]) for number, line in numbered if line.strip()]
-    groups: dict[Meaning, dict[str, None]] = {}
+    groups: dict[str, dict[str, None]] = {}
     for number, text, reference in lines:
         try:
             if not reference.strip():
                 raise BadValue(missing)
-            groups.setdefault(read(text), {})[reference.strip()] = None
+            groups.setdefault(written(read(text).items()), {})[reference.strip()] = None
         except BadValue as error:
             raise BadValue(f"{file}, {'row' if file.suffix == '.csv' else 'line'} {number}: {error}") from error
     if not groups:

@@ -6,13 +6,13 @@
 
 Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"). The settings of full
 fine-tuning come from the earlier paper whose results Hu et al. quote. All other facts are in data/paper/protocol.yaml.
-A run writes its result to OUT/protocol-TABLE-TASK.json and its answers to HASH/answers.json in the store OUT.
+A run writes its result to OUT/protocol-TABLE-TASK.json, and answers to OUT/answers; OUT is also the store.
 
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -28,17 +28,16 @@ from lora_lab.accounting.models import architecture_of, config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, Failed, LabError, NotFound, nearest
-from lora_lab.experiments.afterwards import check_installed, missing_packages, score_answers
+from lora_lab.experiments.afterwards import afterwards, check_installed, missing_packages
 from lora_lab.experiments.sweep import Sweep
-from lora_lab.files import read_json, write_json
-from lora_lab.methods.base import Method
+from lora_lab.files import write_json
+from lora_lab.methods.base import Method, one_of
 from lora_lab.methods.io import read_config
 from lora_lab.metrics import factor
 from lora_lab.training.generate import Decoding
 from lora_lab.training.models import BUNDLED, load_tokenizer
 from lora_lab.training.runs import FINISHED, Run
 from lora_lab.training.tasks import Task, load_task
-from lora_lab.training.train import open_adapter
 
 FACTS = facts("paper/protocol")
 TITLE = "{table}: {row}, {model}, {task} ({variant})"  # of a recipe
@@ -106,8 +105,7 @@ def recipes(
     """Return a table's recipes, filtered by model, task and row. Raises: NotFound or BadValue for unknown names."""
     if table not in TABLES:
         raise NotFound(f"{table} has no protocol here: choose {' or '.join(TABLES)}")
-    if variant not in VARIANTS:
-        raise BadValue(f"variant must be one of {', '.join(VARIANTS)}, not '{variant}'")
+    one_of("variant", variant, VARIANTS)
     selected = list(_e2e(variant) if table == "table3" else _scripts() if variant == "repo" else _tables())
     for name, wanted in (("model", model), ("task", task), ("row", row)):
         values = dict.fromkeys(getattr(recipe, name) for recipe in selected)
@@ -340,7 +338,7 @@ def run(
     if prompts and recipe.task != "e2e":
         raise BadValue(f"{TITLE.format_map(vars(recipe))} generates no texts: omit prompts")
     if start:
-        read_config(Path(start))  # raises NotFound for any other folder
+        read_config(start)  # raises NotFound for any other folder; a failed run would be kept, even once it exists
     name = _task_name(recipe, data)
     loaded = load_task(name, max_length=recipe["max_length"], download=download)
     full = _steps_of(recipe, len(loaded.train))
@@ -356,7 +354,11 @@ def run(
     seed_recipes = [first.at_seed(seed) for seed in range(seeds or recipe["seeds"])]
     runs = Sweep(out, size=1, download=download).run(seed_recipes).runs
     count = min(prompts or len(loaded.test), len(loaded.test))
-    results = [_seed_result(run, recipe, count, download) for run in runs if run.status in FINISHED]
+    results = [
+        _seed_result(run, recipe, _answers(run, recipe, count, Path(out) / "answers", download))
+        for run in runs
+        if run.status in FINISHED
+    ]
     if not results:  # keep the file of an earlier run
         raise Failed(f"no seed succeeded: {runs[0].error or runs[0].status}")
     result = {
@@ -370,25 +372,16 @@ def run(
     return result
 
 
-def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, float]:
-    """Score a run's answers to the first `count` meanings of E2E's test set; cache the scores beside its adapter."""
+def _answers(run: Run, recipe: PaperRecipe, count: int, folder: Path, download: bool) -> dict[str, float]:
+    """Score a run's outputs for the first `count` meaning representations of E2E's test set."""
     if recipe.task != "e2e":
         return {}
-    assert run.adapter is not None
     decoding = Decoding(*(recipe[name] for name in ("beams", "length_penalty", "no_repeat_ngram", "max_new_tokens")))
-    asked = {"prompts": count, "decoding": asdict(decoding)}
-    file = Path(run.adapter) / "answers.json"
-    if file.is_file() and (cached := read_json(file)).get("asked") == asked:
-        return dict(cached["scores"])
-    own = {"model": run.recipe.model, "attention": run.recipe.attention, "device_name": run.recipe.device}
-    opened = open_adapter(run.adapter, download=download, **own)
-    result = score_answers(opened.model, opened.tokenizer, opened.task, count, decoding)
-    scores = {name: float(value) for name, value in result.items() if name not in ("kinds", "texts")}
-    write_json(file, {"asked": asked, "scores": scores, "kinds": result["kinds"], "texts": result["texts"]})
-    return scores
+    scores = afterwards(run, None, count, folder, decoding=decoding, download=download)
+    return {name: float(value) for name, value in scores.items() if name not in ("kinds", "texts", "seconds")}
 
 
-def _seed_result(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, Any]:
+def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dict[str, Any]:
     """Report a run as the paper does, without any text from the data.
 
     best   the epoch with the best dev score, as the paper reports; selecting on that score biases it upward
@@ -400,7 +393,7 @@ def _seed_result(run: Run, recipe: PaperRecipe, count: int, download: bool) -> d
     return {
         "seed": run.recipe.seed, "hash": run.recipe.hash, "settings": run.recipe.settings(), **costs,
         "best": max(epochs, key=lambda epoch: sign * epoch[metric]), "last": epochs[-1],
-        "answers": _answers(run, recipe, count, download),
+        "answers": answers,
         "validation": run.history["validation"], "environment": run.environment, "warnings": run.warnings,
     }  # fmt: skip
 

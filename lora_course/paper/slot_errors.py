@@ -12,12 +12,12 @@ measure follows Wen et al. 2015, "Semantically Conditioned LSTM-based Natural La
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from lora_course.paper import facts
-from lora_course.paper.e2e import SLOTS, Meaning, parse
+from lora_course.paper.e2e import SLOTS, parse
 from lora_lab.plugins import Scores
 
 RIGHT, MISSING, WRONG, ADDED = "right", "missing", "wrong", "added"
@@ -48,9 +48,8 @@ def levels() -> dict[str, list[Level]]:
 class Matcher:
     """Find slots in texts. Pass the whole data set's `meanings`, so that added names are recognized."""
 
-    def __init__(self, meanings: Iterable[Meaning]) -> None:
-        dicts = [dict(meaning.slots) for meaning in meanings]
-        self.named = {slot: {_plain(m[slot]): m[slot] for m in dicts if slot in m} for slot in ("name", "near")}
+    def __init__(self, meanings: Sequence[Mapping[str, str]]) -> None:
+        self.named = {slot: {_plain(m[slot]): m[slot] for m in meanings if slot in m} for slot in ("name", "near")}
         longest_first = sorted({*self.named["name"], *self.named["near"]}, key=len, reverse=True)
         self.any_name = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
@@ -69,9 +68,9 @@ class Matcher:
                 matches[slot] += [values] * bool(count)
         return matches
 
-    def judge(self, meaning: Meaning, text: str) -> dict[str, str]:
+    def judge(self, requested: Mapping[str, str], text: str) -> dict[str, str]:
         """Return RIGHT, MISSING, WRONG or ADDED for each slot that is requested or mentioned."""
-        mentioned, requested, kinds = self.said(text), dict(meaning.slots), {}
+        mentioned, kinds = self.said(text), {}
         for slot in SLOTS:
             value, matches = requested.get(slot), mentioned[slot]
             has_pattern = slot not in levels() or any(value in values for values, _ in levels()[slot])
@@ -86,12 +85,12 @@ class Matcher:
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
     """Compute the slot error rate of a model's texts (above 1 if many are added); `task` has the names to recognize."""
-    matcher = Matcher(parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts})
+    matcher = Matcher([parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts}])
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]
     counts = Counter(kind for verdict in verdicts for kind in verdict.values())
     kinds = {kind: counts[kind] for kind in (RIGHT, MISSING, WRONG, ADDED)}
-    rate = (counts.total() - counts[RIGHT]) / sum(len(meaning.slots) for meaning in meanings)
+    rate = (counts.total() - counts[RIGHT]) / sum(map(len, meanings))
     return Scores({"slot_errors": rate}, {"kinds": kinds}, [{"slots": verdict} for verdict in verdicts])
 
 

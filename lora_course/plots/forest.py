@@ -103,7 +103,7 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """In `spec`, `row` and `over` are endings of row names; `ratio` or `limit` is the limit, two-sided if `inside`."""
+    """In `spec`, `row` and `over` are endings of row names. `ratio` or `limit` is two-sided if `inside` is set."""
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
     assert row is not None

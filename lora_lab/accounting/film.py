@@ -25,7 +25,7 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     A case that cannot be interpolated is traced instead; see `of_estimate`. Raises: see `memory`.
     """
     config = memory.checked(model, method, setup)
-    several = replace(setup, batch=max(2, setup.batch))  # a film for several rows has the right peak for one row, too
+    several = replace(setup, batch=max(2, setup.batch))  # a film for several rows also has the right peak for one row
     try:
         regime = memory.regime_of(config, method, several)
         key = f"film {memory.key_of(method, setup, regime)}"

@@ -5,8 +5,8 @@ Between two operations, the live bytes are a polynomial in batch b and tokens t,
     live = c0 + c1 b + c2 t + c3 bt + c4 bt^2 + c5 t^2
 
 whose coefficients are linear in the number of layers and in the rank. Each additional period (a repeating group of
-layers) adds one block of operations to each phase. So six points (b, t), at two depths and two ranks, determine all
-coefficients. The peak is the maximum over all moments.
+layers) adds one block of operations to each phase. So six points (b, t), each at two depths and two ranks, determine
+all coefficients. The peak is the maximum over all moments.
 
 A fit is valid only where the same operations run; batches of 1 and rows shorter than a sliding window skip some. A fit
 is accepted only if it agrees at every moment with a held-out trace of another batch size, length, rank and depth.
@@ -129,7 +129,8 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     if (depth := trace.depth_of(config)) is None:
         raise NoFit("the layers do not repeat, or they form two stacks")
     layers, irregular, period = depth
-    # Trace two depths, one period apart, with the model's last layers. Check a third. Trace a shallow model as it is.
+    # Trace two depths, one period apart, with the model's last layers. Check a third depth.
+    # Trace a model that is already shallow as it is.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers

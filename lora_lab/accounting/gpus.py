@@ -75,7 +75,7 @@ def card(name: str) -> Card:
     """
 
     def words(text: str) -> set[str]:
-        return set(text.lower().replace("-", " ").replace(",", " ").split())
+        return set(text.lower().replace("-", " ").replace(",", " ").replace("gb", " gb").split())
 
     wanted = words(name)
     matches = [card for card in cards() if wanted and wanted <= words(card.name)]

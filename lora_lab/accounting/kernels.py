@@ -46,7 +46,7 @@ def stand_ins(cuda: bool) -> Iterator[None]:
         (QuantizedLinear, "dequantized", _dequantized),
     ]
     for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
-        # A mask that a model makes itself has no padding, but without data, transformers cannot see that.
+        # A mask made by the model itself has no padding, but without data, transformers cannot see that.
         ignore = getattr(masking_utils, name)
         replacements.append((masking_utils, name, lambda padding_mask, *sizes, ignore=ignore: ignore(None, *sizes)))
     if cuda:

@@ -281,7 +281,7 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
     """Return the conditions of a fit as JSON: everything but batch, length, rank, optimizer and sharding."""
     free = (*FREE, "rank") if regime.ranked else FREE
     options = {name: value for name, value in method.settings().items() if name not in free}
-    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # both take two bytes
+    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # numbers of both types take two bytes
     values = ((field.name, getattr(setup, field.name), field.default) for field in fields(setup))
     conditions = {name: value for name, value, default in values if name not in OPEN and value != default}
     for given in (options, conditions):

@@ -191,7 +191,7 @@ def cached(model: Any) -> list[tuple[int, int]]:
     if not layers or not {type(part).__name__ for part in (cache, *layers)} <= CACHES:
         kind = model.config.model_type
         raise BadValue(f"the state that {kind} keeps while generating is not covered; try llama-3-8b or gemma-2-9b")
-    filled = [part for part in layers if part.keys is not None]  # the other layers use the keys of an earlier layer
+    filled = [part for part in layers if part.keys is not None]  # the layers without keys use those of an earlier layer
     sizes = [(part.keys.nbytes + part.values.nbytes) // part.keys.shape[2] for part in filled]
     return [(size, getattr(part, "sliding_window", 0)) for size, part in zip(sizes, filled, strict=True)]
 

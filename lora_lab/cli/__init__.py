@@ -7,7 +7,6 @@ import atexit
 import errno
 import gc
 import io
-import os
 import signal
 import sys
 import warnings
@@ -21,9 +20,9 @@ from lora_lab.cli.accountants import memory, params
 from lora_lab.cli.adapters import inspect, merge
 from lora_lab.cli.compare import compare
 from lora_lab.cli.options import RECIPE, recipe_options, take_method
-from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
+from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell
 from lora_lab.cli.sweep import collect, sweep
-from lora_lab.errors import BadValue, Failed, LabError, LabWarning, shortened
+from lora_lab.errors import BadValue, Failed, LabError, LabWarning, shortened, switched_on
 
 RECORDED = {"task", "max_length", "text_column", "label_column", "dtype"}  # `evaluate` takes them from the run's record
 
@@ -56,28 +55,25 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             say(f"lora-lab: the name {shortened(str(error.filename))} is too long for a file: pass a shorter one")
             sys.exit(2)
-        if os.environ.get("LORA_LAB_DEBUG"):
+        if switched_on("LORA_LAB_DEBUG"):
             raise
         say(f"lora-lab: {type(error).__name__}: {error} (set LORA_LAB_DEBUG=1 to see the traceback)")
         sys.exit(1)
 
 
-lab_options = together(  # options of the workbench, with or without the `lab` command
-    click.option("--no-browser", is_flag=True, help="Only start the server and print its address."),
-    click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any free port."),
-    click.option("--dir", "folder", default="lessons", help="Folder for copies of the lessons.", show_default=True),
-    click.option("--check", is_flag=True, help="Start the server, check that it responds, and stop it."),
-)
+class Commands(click.Group):
+    """Commands, of which `lab` is the default: `lora-lab --port 0` stands for `lora-lab lab --port 0`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        starts_lab = not args or (args[0].startswith("-") and args[0] not in ("--help", "--version"))
+        completes = ctx.resilient_parsing  # a shell asks for the names of commands
+        return super().parse_args(ctx, ["lab", *args] if starts_lab and not completes else args)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Commands)
 @click.version_option(__version__)
-@lab_options
-@click.pass_context
-def commands(context: click.Context, /, **options: Any) -> None:
-    """Train, count and compare LoRA adapters. Without a command, open the lessons in JupyterLab."""
-    if context.invoked_subcommand is None:
-        context.invoke(lab, **options)
+def commands() -> None:
+    """Train, count and compare LoRA adapters. Without a command, open the lessons in JupyterLab (see lab --help)."""
 
 
 for command in (params, memory, sweep, collect, compare, merge, inspect):
@@ -85,7 +81,10 @@ for command in (params, memory, sweep, collect, compare, merge, inspect):
 
 
 @commands.command()
-@lab_options
+@click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any free port.")
+@click.option("--dir", "folder", default="lessons", help="Folder for copies of the lessons.", show_default=True)
+@click.option("--check", is_flag=True, help="Start the server, check that it responds, and stop it.")
 def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
     """Copy the lessons into your folder and open them in JupyterLab."""
     from lora_lab import workbench

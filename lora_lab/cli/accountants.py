@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue, LabError
 @click.command()
 @click.argument("model")
 @method_options()
-@click.option("--num-labels", type=int, default=None, help="Number of classes, to count MODEL as a classifier.")
+@click.option("--num-labels", type=click.IntRange(1), help="Number of classes, to count MODEL as a classifier.")
 @JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
     """Count the parameters that a method trains on MODEL, module by module.
@@ -50,7 +50,9 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.argument("model")
 @method_options()
 @click.option("--batch", type=int, default=1, show_default=True, help="Number of rows per step.")
-@click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, including padding.")
+@click.option(
+    "--seq", type=int, help="Tokens per row, including padding; 512 by default, or the most that MODEL reads."
+)
 @click.option("--dtype", default="bf16", show_default=True, help="Dtype of the weights: bf16, fp16 or fp32.")
 @click.option("--adapter-dtype", default="auto", show_default=True, help="Dtype of the adapter: auto, fp32 or bf16.")
 @click.option("--optimizer", default="adamw", show_default=True, help="adamw (also -foreach, -fused or -8bit) or sgd.")
@@ -97,8 +99,10 @@ def memory(
         raise BadValue(f"--double-quant is for --method qlora, not {method_name}: omit it")
     options["quantised"] = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
     options |= {"device": device or (card.device if card else "cuda"), "num_labels": num_labels or 2}
-    setup = Setup(**{name: options.pop(name) for name in Setup.__dataclass_fields__})
     method = take_method(options, architecture)
+    if options["seq"] is None:
+        options["seq"] = min(Setup.seq, longest(config_of(model), method) or Setup.seq)
+    setup = Setup(**{name: options[name] for name in Setup.__dataclass_fields__})
 
     def estimated(setup: Setup, trace: bool = False) -> accountant.Estimate:
         if inference:

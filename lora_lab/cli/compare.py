@@ -6,7 +6,7 @@ import click
 
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell, with_minutes
-from lora_lab.errors import BadValue, Failed, printable
+from lora_lab.errors import Failed, printable
 
 FIXED = ("method", "lr", "seed", "validations", "patience", "steps")  # the comparison sets these itself
 ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
@@ -29,16 +29,15 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @click.option("--workers", type=click.IntRange(1), default=None, help="Number of methods to run at once.")
 @DOWNLOAD
 @JSON
-def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
+def compare(as_json: bool, methods: str, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: tune each learning rate, run several seeds, score the test split once, and give verdicts.
 
     You can stop or kill the command at any time; run it again to resume.
     """
     from lora_lab.experiments.compare import compare as run
 
-    if steps is not None and minutes is not None:
-        raise BadValue("pass --steps or --minutes, not both")
-    options |= {"minutes": minutes} if steps is None else {"steps": steps}
+    if steps is not None:
+        options["steps"] = steps
     comparison = run(methods=methods, store=options.pop("out"), say=with_minutes(), **options).to_json()
     tell(comparison if as_json else describe(comparison))
     if all(row["error"] and not row["runs"] for row in comparison["methods"]):

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab import plugins
 from lora_lab.errors import BadValue
 from lora_lab.files import cached_json
+from lora_lab.methods.base import whole
 from lora_lab.training import device
 from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.models import load_model, load_tokenizer
@@ -54,7 +55,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
 
 
 def afterwards(
-    run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False
+    run: Run, forgetting: str | None, prompts: int, folder: Path, *, decoding: Decoding = GREEDY, download: bool = False
 ) -> dict[str, Any]:
     """Return `forgetting` (a perplexity), scores of generated answers, and `seconds`; cache the result in `folder`."""
     if not forgetting and not prompts:
@@ -70,11 +71,12 @@ def afterwards(
         if forgetting:
             scores["forgetting"] = replace(opened, task=load_task(forgetting)).score().metrics["perplexity"]
         if prompts:
-            scores |= score_answers(opened.model, opened.tokenizer, opened.task, prompts=prompts)
+            scores |= score_answers(opened.model, opened.tokenizer, opened.task, prompts, decoding)
         return {**scores, "seconds": time.perf_counter() - started}
 
     text = f"{Path(forgetting).stem}-{digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
-    return cached_json(folder / f"{run.recipe.hash}-{text}-{prompts}.json", compute)
+    decoded = "" if decoding == GREEDY else f"-{digest(str(decoding))}"
+    return cached_json(folder / f"{run.recipe.hash}-{text}-{prompts}{decoded}.json", compute)
 
 
 def digest(*parts: str) -> str:
@@ -95,8 +97,7 @@ def score_answers(
     Raises: BadValue for a task without meaning representations, fewer than one prompt, or a missing package.
     """
     check_scorable(task)
-    if prompts < 1:
-        raise BadValue(f"prompts must be at least 1, not {prompts}")
+    whole("prompts", prompts)
     rows: Any = task.test  # its prompts are the meaning representations
     meanings, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, meanings, decoding)

@@ -77,10 +77,9 @@ class Terms:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        ends = (("rates", 1, 50), ("growth", 0, 50), ("tuning_seeds", 1, 100), ("seeds", 1, SEED), ("prompts", 0, 1e6))
-        for name, low, high in ends:
-            if whole(name, getattr(self, name), low) > high:
-                raise BadValue(f"{name} must be from {low} to {high:,.0f}, not {getattr(self, name)}")
+        for name, low, high in (("rates", 1, 50), ("growth", 0, 50), ("tuning_seeds", 1, 100), ("seeds", 1, SEED)):
+            whole(name, getattr(self, name), low, high)
+        whole("prompts", self.prompts, 0)
 
     def recipe(self, method: Method) -> Recipe:
         """Return a method's recipe before tuning. `dtype` applies only to frozen bases."""
@@ -179,15 +178,15 @@ def compare(
     check_fields(terms)
     recipe = Recipe(model, task, **{"validations": 0, **terms})
     shared, entries, out = Terms(recipe, **own), contenders(methods), Path(store)
-    if minutes is not None:
-        steps = steps_within(plain(minutes), shared, entries, out, say, download=download)
-        shared = replace(shared, base=replace(shared.base, steps=steps))
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
+    if minutes is not None:
+        steps = steps_within(plain(minutes), shared, data, entries, out, say, download=download)
+        shared = replace(shared, base=replace(shared.base, steps=steps))
     recipes, base = [shared.recipe(method) for method in entries], None
     for recipe in recipes:
         with suppress(LabError):
             check([recipe])
-            break  # one method that can run is enough to go on
+            break  # continue if at least one method can run
     else:
         check(recipes)  # raises the first recipe's error
     if shared.forgetting and not stopped():  # before processes share the cores
@@ -267,7 +266,7 @@ def _result(
                 "dtype": run.environment["dtype"],
                 "products": run.environment.get("products", run.environment["dtype"]),
                 "seconds": fmean(run.seconds for run in runs),
-                "answers": packed(np.stack(scores)) if len(scores) == terms.seeds else None,  # pairs need all seeds
+                "answers": packed(np.stack(scores)) if len(scores) == terms.seeds else None,  # pairing needs all seeds
                 "runs": [run.recipe.hash for run in runs],
             }
             if base is not None:
@@ -326,9 +325,8 @@ class Timing(NamedTuple):
 
 
 def steps_within(
-    minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
-    download: bool = False,
-) -> int:  # fmt: skip
+    minutes: float, terms: Terms, task: Task, methods: Sequence[Method], out: Path, say: Say, *, download: bool = False
+) -> int:
     """Return and cache the steps per run of a comparison that takes about `minutes`. Raises: BadValue if below FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
@@ -342,8 +340,7 @@ def steps_within(
         raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")
 
     def compute() -> dict[str, int]:
-        task, fixed, slope = terms.loaded(download), 0.0, 0.0
-        tuned = terms.tuning_seeds * (terms.rates + terms.growth)
+        fixed, slope, tuned = 0.0, 0.0, terms.tuning_seeds * (terms.rates + terms.growth)
         tests = len(task.test) / len(task.validation)
         for method in methods:
             axis, base, later = axis_of(method), terms.recipe(method), 0.0
@@ -390,9 +387,9 @@ def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
 
     with TemporaryDirectory() as folder:
         swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
-    if len(stamps) <= WARM + 1:  # the method does not train in steps, or took too few steps
+    if len(stamps) <= TIMED:  # the method does not train in steps, or the run failed
         return Timing(swept.seconds / len(pack), 0.0, 0.0)
     spans = [b - a for a, b in pairwise(stamps)]
-    step = median(spans[WARM:-1] or spans[-1:])
+    step = median(spans[WARM:-1])
     shared = swept.runs[0].environment.get("pack", len(pack))  # 1 if the runs cannot share a pack
     return Timing(max(0.0, spans[0] - step), step / shared, max(0.0, spans[-1] - step) / shared)

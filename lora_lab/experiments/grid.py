@@ -1,20 +1,18 @@
 """A grid of recipes: every combination of ranks, alphas, rates, seeds and targets, in a fixed order."""
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
-from lora_lab.errors import BadValue, LabError, LabWarning, nearest
+from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, check_fields
-from lora_lab.training.tasks import TASKS, task_of
+from lora_lab.training.tasks import TASKS
 
 Values = Sequence[Any] | Any
 MAX_VALUES = 1_000  # maximum number of values on one axis
@@ -102,17 +100,14 @@ def share(recipes: Sequence[Recipe], part: str) -> list[Recipe]:
 
 def check(recipes: Iterable[Recipe]) -> None:
     """Count the parameters of each recipe, if possible. Raises: BadValue or NotFound for an impossible recipe."""
-    known = {name: len(task.labels) or None for name, task in TASKS.items()}  # numbers of classes
-    for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
-        if recipe.task not in known:
-            # On a cluster, the workers may have a file that this machine lacks. Training repeats the file's warnings.
-            with suppress(LabError), warnings.catch_warnings(action="ignore", category=LabWarning):
-                known[recipe.task] = task_of(recipe).num_labels
+    for model, task, method in dict.fromkeys((recipe.model, recipe.task, recipe.method) for recipe in recipes):
         try:
-            fewest = 2 if architecture_of(recipe.model).task == "encoder" else None
+            encoder = architecture_of(model).task == "encoder"
         except LabError:
             continue  # no local config, or a model family that cannot be counted
-        params(recipe.model, recipe.method, known.get(recipe.task) or fewest)
+        labels = (len(TASKS[task].labels) if task in TASKS else 0) or 2 * encoder
+        if labels or task in TASKS or method.name not in ("head", "probe"):  # another task may have labels
+            params(model, method, labels or None)
 
 
 def numbers(name: str, text: str, kind: type) -> list[Any]:

@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue
 def decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return u, s, vt with W = U diag(s) V^T. Shapes: (m, n) -> (m, k), (k,) descending, (k, n), with k = min(m, n).
 
-    Raises: BadValue for anything but a matrix of finite numbers.
+    Raises: BadValue for an array that isn't a matrix, or has numbers that aren't finite.
     """
     return np.linalg.svd(_checked(matrix), full_matrices=False)
 
@@ -41,7 +41,7 @@ def rank_for_energy(s: np.ndarray, share: float) -> int:
     """Return the lowest rank that keeps this fraction of the energy. Raises: BadValue for a fraction outside 0 to 1."""
     if not 0 <= share <= 1:
         raise BadValue(f"the fraction of energy must be between 0 and 1, not {share:g}; for 90%, use 0.9")
-    return int(np.argmax(_energies(s) >= share - 1e-12))  # all fractions sum to 1 up to rounding
+    return int(np.argmax(_energies(s) >= share - 1e-12))  # rounding may leave the sum of all fractions just below 1
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -57,8 +57,6 @@ def _energies(s: np.ndarray) -> np.ndarray:
 
 def _checked(matrix: np.ndarray) -> np.ndarray:
     matrix = np.asarray(matrix)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise BadValue(f"a matrix needs two dimensions and at least one entry, not the shape {matrix.shape}")
-    if matrix.dtype.kind not in "iuf" or not np.isfinite(np.square(matrix, dtype=float).sum()):
-        raise BadValue("the matrix must have real numbers whose squares have a finite sum; see np.abs(matrix).max()")
+    if matrix.ndim != 2 or not matrix.size or not np.isfinite(np.square(matrix, dtype=float).sum()):
+        raise BadValue(f"pass a matrix of finite numbers whose squares are finite, not an array of {matrix.shape}")
     return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # LAPACK has no float16

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_lab.experiments.statistics import LEVEL, Pair, holm, mean_interval, word_of
+from lora_lab.experiments.statistics import LEVEL, Pair, mean_interval, together, word_of
 from lora_lab.metrics import metric as metric_of
 
 WORDS = ("better", "worse", "equivalent", "undecided", "better but within the margin", "worse but within the margin")
@@ -55,20 +55,16 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     more                    for each undecided letter in `together`, the [seeds, rows] that would decide it
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}
-    pairs, equal = dict[tuple[str, str], Pair](), dict[tuple[str, str], list[float]]()
+    pairs = dict[tuple[str, str], Pair]()
     for a, b in combinations(scores, 2):
         pair = pairs[a, b] = Pair(scores[a].astype(float), scores[b].astype(float))
-        turned = pairs[b, a] = copy(pair)  # reuses what `Pair` has computed: this computation takes most of the time
+        turned = pairs[b, a] = copy(pair)  # shares the pair's cached results, which take most of the time
         turned.difference = -pair.difference
-        equal[a, b] = equal[b, a] = [pair.p_equivalence(margin) for margin in margins]
     for rival, own in entries.items():
-        names = [name for name in scores if name != rival]
-        differ = holm([pairs[name, rival].p_difference for name in names])
-        corrected = zip(*(holm(at) for at in zip(*(equal[name, rival] for name in names), strict=True)), strict=True)
-        for name, p, of_margins in zip(names, differ, corrected, strict=True):
-            pair = pairs[name, rival]
-            found = [pair.judged(margin, (p, q), len(names)) for margin, q in zip(margins, of_margins, strict=True)]
-            alone = [LETTERS[word_of(pair.difference, pair.p_difference, q)] for q in equal[name, rival]]
+        named = {name: pairs[name, rival] for name in scores if name != rival}
+        at_margins = [together([*named.values()], margin) for margin in margins]
+        for (name, pair), found in zip(named.items(), zip(*at_margins, strict=True), strict=True):
+            alone = [LETTERS[word_of(pair.difference, pair.p_difference, pair.p_equivalence(m))] for m in margins]
             ends = [(round(verdict.low, 5), round(verdict.high, 5)) for verdict in found]
             more = [(verdict.more_seeds, verdict.more_rows) for verdict in found if verdict.word == "undecided"]
             own[name] = {
@@ -97,7 +93,7 @@ def resampled(
         first = rng.integers(len(a), size=len(a))
         second = first if len(a) == len(b) else rng.integers(len(b), size=len(b))
         pair = Pair(a[first][:, columns], b[second][:, columns])
-        verdict = pair.judged(margins[0])
+        (verdict,) = together([pair], margins[0])
         studies.append([round(value, 5) for value in (verdict.difference, verdict.low95, verdict.high95)])
         first_equal = bisect_left(margins, True, key=lambda margin: pair.p_equivalence(margin) < LEVEL)
         outside, within = (LETTERS[word_of(pair.difference, pair.p_difference, p)] for p in (1.0, 0.0))

@@ -3,13 +3,14 @@
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
 
 `load` reads the file that `python docs/playground.py` writes. Rates, ranks and alphas are chosen on the validation
-rows, so the map and the file omit test metrics. The means, and how large a difference chance may explain, are
+rows, so the map and the file omit test metrics. The means, and the largest difference that chance may explain, are
 computed here, never in the browser.
 """
 
 import gzip
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,7 +123,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
 
     seen = set[int]()  # a student's run counts once, even if a zip file and its unpacked folder are both there
     for store in sorted(stores(folder)):
-        who = "" if store == folder else store.relative_to(folder).parts[0].removesuffix(".zip")
+        who = "" if store == folder else re.sub(r"(?i)\.zip$", "", store.relative_to(folder).parts[0])
         for record in results.records(store, skip, strict=True):
             if (run := hash((who, json.dumps(record)))) not in seen:
                 seen.add(run)

@@ -24,7 +24,7 @@ from lora_lab.training.runs import FINISHED, Run, Store
 
 BEHIND = "behind"  # the status of a stopped run; its environment has a leading run's hash
 UNSCORED = "unscored"  # the status of a run that was trained and validated but not scored on the test rows
-SCORING, VALIDATED = "scoring_seconds", "validation"  # a key in the environment; the file name for `Member.right`
+VALIDATED = "validation"  # the file name for `Member.right`
 EVERY, WINDOW = 10, 25  # steps between checks, and number of losses averaged per check
 GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY; see `behind`
 OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # configurations may differ in these
@@ -69,7 +69,7 @@ class Race:
         if not recipes[0].validations:
             raise BadValue("choose=True needs validation: set validations to 1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
-        self.out: dict[Recipe, str] = {}  # stopped configurations, each with a leading run's hash
+        self.out: dict[Recipe, str] = {}  # stopped configurations, each with the hash of a run of its leader
         self.failed: set[Recipe] = set()
         self.racing: Sequence[int] = ()  # the seeds of this stage
         self.pauses = False  # whether packs pause halfway, so that the survivors of all packs can share packs
@@ -91,7 +91,7 @@ class Race:
             yield [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End the runs of configurations that are behind others, in this or another pack, or pause all runs halfway."""
+        """End runs of configurations that are behind any other, even in another pack, or pause all runs halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}
@@ -112,7 +112,7 @@ class Race:
         """Return each finalist's runs by seed: first the configuration with the best validation mean, then its rivals.
 
         A rival is at most one standard error (of the difference on the stored validation rows) behind the best one.
-        If stored rows are missing or their numbers differ, a configuration also counts as a rival.
+        If stored rows are missing, a configuration also counts as a rival.
         """
 
         def quality(group: Sequence[Run]) -> tuple[float, float]:  # the loss breaks ties
@@ -120,7 +120,7 @@ class Race:
             return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
 
         def near(rows: Sequence[Any], best: Sequence[Any]) -> bool:
-            if any(row is None for row in (*rows, *best)) or len({len(row) for row in (*rows, *best)}) > 1:
+            if any(row is None for row in (*rows, *best)):
                 return True
             pair = Pair(np.array(rows, dtype=float), np.array(best, dtype=float))
             return -pair.difference <= pair.error
@@ -143,8 +143,7 @@ class Race:
         total, trained = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
         skipped = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
         steps, tests = skipped + self.steps * (total - len(runs)), total - sum(bool(run.metrics) for run in runs)
-        scoring = [run.environment[SCORING] for run in runs if SCORING in run.environment] or [0.0]
-        seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(trained, 1) + tests * fmean(scoring)
+        seconds = steps * sum(run.seconds for run in runs) / max(trained, 1)
         saved = {"steps": steps, "of_steps": total * self.steps, "tests": tests, "of_tests": total, "seconds": seconds}
         settings = chosen["recipe"] if chosen and len(self.seeds) > 1 else {}
         measured = MEASURED.items() <= settings.items() and not settings.get("examples")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +17,16 @@ from lora_lab.errors import BadValue, LabError, NotFound, nearest, warn
 from lora_lab.files import write_atomically
 from lora_lab.lazy import pd
 from lora_lab.methods import REGISTRY
-from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
-from lora_lab.training.tasks import TASKS, Task, check_unchanged, fingerprints_in, load_task, task_of
+from lora_lab.training.tasks import TASKS, check_unchanged, fingerprints_in, load_task, task_of
 
 SETTINGS = [f.name for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")]
 FREE = ("seed", "subset", "start", "attention", "task")  # the only settings in which runs scored together may differ
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
+bundled = lru_cache(maxsize=8)(load_task)  # a store has many runs of one task
 
 
 def row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def load(store: str | Path) -> pd.DataFrame:
 
 
 def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield a store's records, except files in `skip`; `strict` checks every value (slower).
+    """Yield a store's records, except files in `skip`; `strict` checks all values (slower), not only the version.
 
     Raises: BadValue for a record that cannot be read; NotFound if there is no such store.
     """
@@ -94,10 +94,8 @@ def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) ->
             if not file.is_file():
                 raise OSError("it isn't a file")
             record = orjson.loads(file.read_bytes())
-            newer = record["version"] > VERSION
-            if not newer:
-                record["recipe"]["method"]["name"], record["history"]["validation"], record["metrics"]
-        yield run_from(record, file).to_json() if strict or newer else record
+            checked = record["version"] > VERSION or strict
+        yield run_from(record, file).to_json() if checked else record
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class Runs:
         if not runs:
             raise BadValue(f"none of these {len(self)} runs finished, so nothing can be compared; see their `error`")
         check_same_rows(runs)
-        for a, b in pairwise(run.recipe for run in runs):  # a verdict would count them as two seeds of one setting
+        for a, b in pairwise(run.recipe for run in runs):  # a verdict would treat both as seeds of one setting
             names = (name for name in ("method", "dropout", *SETTINGS) if name not in FREE)
             differ = [name for name in names if getattr(a, name) != getattr(b, name)]
             if differ or a.seed == b.seed:
@@ -174,7 +172,7 @@ def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
 
 
 def unlike(runs: Iterable[Run]) -> str:
-    """Apply `mixed_dtypes` to each group of runs that ask for one dtype; full fine-tuning asks for another dtype."""
+    """Apply `mixed_dtypes` to each group of runs that ask for the same dtype; full fine-tuning may ask for another."""
     groups: dict[Any, list[str | None]] = {}
     for run in runs:
         key = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
@@ -198,17 +196,12 @@ def scores_of(run: Run) -> np.ndarray:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
     if "pearson" in run.metrics:
         raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
-    task = _bundled(recipe.task, recipe.max_length, home()) if recipe.task in TASKS else task_of(recipe)
+    task = bundled(recipe.task, max_length=recipe.max_length) if recipe.task in TASKS else task_of(recipe)
     labels = None if task.num_labels is None else np.array(task.test.labels)
     matches = labels is None or len(labels) == len(run.predictions)
     data = run.environment.get("data") if matches else "another number of rows"
     check_unchanged(recipe, {"data": data}, {recipe.task: task.data})
     return -run.predictions if labels is None else run.predictions == labels
-
-
-@lru_cache(maxsize=8)  # a store has many runs of one task
-def _bundled(task: str, max_length: int | None, _: Path) -> Task:
-    return load_task(task, max_length=max_length)
 
 
 def from_store(store: str | Path | Store) -> Runs:
@@ -219,7 +212,8 @@ def from_store(store: str | Path | Store) -> Runs:
 def _existing(store: str | Path | Store) -> Store:
     """Open a store to read it. Raises: NotFound if there is no such folder or zip file."""
     if not (opened := Store(store)).files.is_dir():
-        raise NotFound(f"there is no folder {opened.folder}: pass the folder or zip file that a sweep wrote")
+        fix = "pass a folder or zip file that a sweep wrote, and unpack a zip file that is inside another one"
+        raise NotFound(f"there is no folder {opened.folder}: {fix}")
     return opened
 
 
@@ -256,7 +250,7 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
     runs = dict[str, tuple[Any, Run]]()
     for path in sorted(set[Path]().union(*sources.values())):
         try:
-            source = Store(path)
+            source = _existing(path)
         except LabError as error:
             unreadable[str(path)] = str(error)
             continue
@@ -265,13 +259,15 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
                 runs[str(file)] = source.files / file.stem, source.read(file.stem)
             except LabError as error:
                 unreadable[str(file)] = str(error)
-    found = [fingerprints_in(run.recipe.settings(), run.environment) for _, run in runs.values()]
-    held = [fingerprints_in(r["recipe"], r.get("environment") or {}) for r in records(store.folder)]
-    fingerprints = dict[str, str]()
-    for group in (found, held):  # each file's most common fingerprint; the target store's take precedence
-        fingerprints |= dict(pair for pair, _ in reversed(Counter(chain(*group)).most_common()))
+    if not runs:
+        name, problem = next(iter(unreadable.items()), ("the folder", "it has no runs"))
+        raise NotFound(f"no run could be read, for example in {name}: {problem}")
+    held, fingerprints = {run.recipe: run for run in store.runs(needed=())}, dict[str, str]()
+    for group in ([run for _, run in runs.values()], held.values()):  # the target store's fingerprints take precedence
+        pairs = Counter(pair for run in group for pair in fingerprints_in(run.recipe.settings(), run.environment))
+        fingerprints |= dict(pair for pair, _ in reversed(pairs.most_common()))  # each file's most common one
     for name, (files, run) in runs.items():
-        stored, own = store.find(run.recipe), fingerprints_in(run.recipe.settings(), run.environment)
+        stored, own = held.get(run.recipe), fingerprints_in(run.recipe.settings(), run.environment)
         if differ := [file for file, fingerprint in own if fingerprints[file] != fingerprint]:
             reason = f"{differ[0]}, which it used, differs from that of the other runs"
             unreadable[name] = f"{reason}: collect it into another folder"
@@ -283,7 +279,8 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
                 if file.is_file():
                     write_atomically(target / file.name, file.read_bytes())
             adapter = str(target) if (target / "adapter_config.json").is_file() else None
+            held[run.recipe] = run
             store.add(replace(run, adapter=adapter))  # record last, so that a listed run is complete
             taken += 1
-    warn(unlike(store.runs()))
+    warn(unlike(held.values()))
     return Collected(taken, repeated, unreadable)

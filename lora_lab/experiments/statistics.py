@@ -21,14 +21,14 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import scipy  # type: ignore[import-untyped]  # loads its slow submodules on first use
 
 from lora_lab.errors import BadValue, warn
-from lora_lab.methods.base import is_number
+from lora_lab.methods.base import is_number, plain
 
 Answers = Any  # an array of answers, or an object with such an array as `scores`, like `Runs`
 Name = TypeVar("Name")
@@ -125,7 +125,7 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     Source: textbook methods named after Cochran (1964), McNemar (1947) and Schuirmann (1987), whose papers we did not
     read; on seeds, Bouthillier et al. (2021).
     """
-    return _pair(a, b, margin, "a", "b").judged(margin)
+    return together([_pair(a, b, margin := plain(margin), "a", "b")], margin)[0]
 
 
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
@@ -144,11 +144,16 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
 
     Use this for comparisons that support one statement but have no common opponent. Raises: BadValue, see `verdict`.
     """
+    margin = plain(margin)
     checked = [_pair(a, b, margin, f"{name}", f"the opponent of {name}") for name, (a, b) in pairs.items()]
-    differ, equal = holm([pair.p_difference for pair in checked]), holm([p.p_equivalence(margin) for p in checked])
-    p_values = zip(differ.tolist(), equal.tolist(), strict=True)
-    judged = (pair.judged(margin, p, len(checked)) for pair, p in zip(checked, p_values, strict=True))
-    return dict(zip(pairs, judged, strict=True))
+    return dict(zip(pairs, together(checked, margin), strict=True))
+
+
+def together(pairs: Sequence["Pair"], margin: float) -> list[Verdict]:
+    """Return the verdicts on several pairs, with Holm's correction."""
+    differ, equal = holm([pair.p_difference for pair in pairs]), holm([pair.p_equivalence(margin) for pair in pairs])
+    p_values = zip(pairs, differ.tolist(), equal.tolist(), strict=True)
+    return [pair.judged(margin, p, q, len(pairs)) for pair, p, q in p_values]
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -204,8 +209,8 @@ class Pair:
         self.seed, self.noise, self.freedom = np.array(squares).reshape(-1, 3).T
         noise = (self.noise / self.runs).sum()
         self.row = max(self.by_row.var(ddof=1) - noise, 0.0) if self.rows > 1 else UNKNOWN
-        self._widths = dict[tuple[int, int, float], tuple[np.ndarray, np.ndarray, float]]()
-        self._needed = dict[tuple[float, int], tuple[int | None, int | None]]()  # the same for `b` against `a`
+        # Computed once for many margins, and for `b` against `a`, a copy with the opposite difference.
+        self.p_equivalence, self.more, self.widths = cache(self._p_equivalence), cache(self._more), cache(self._widths)
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """With `more` new seeds, return the mean difference's variances and degrees of freedom, both (runs + 1,)."""
@@ -230,7 +235,7 @@ class Pair:
             return float(scipy.stats.binomtest(np.count_nonzero(self.by_row > 0), differing).pvalue)
         return min(1.0, 2 * _tail(abs(self.difference) / self.error, *self.parts(self.rows)))
 
-    def p_equivalence(self, margin: float) -> float:
+    def _p_equivalence(self, margin: float) -> float:
         """Return the p-value of equivalence within `margin`: the larger of two one-sided tests."""
         error = self.error * self.widening(self.rows, margin)
         return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
@@ -245,40 +250,40 @@ class Pair:
         """Return the probability that a test on `rows` rows with `more` new seeds decides, if the estimates are true.
 
         A new difference is normally distributed around the estimate. It is undecided if its interval includes 0 and is
-        not inside the margin. Estimated variances follow chi-squared, so the result averages twenty values of each.
+        not inside the margin.
         """
-        if (size := (rows, more, level)) not in self._widths:  # cached, since many margins need the same widths
-            variance, freedom = self.parts(rows, more)
-            chi_squared = 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES)
-            estimated = variance[:, None] * chi_squared / freedom[:, None]  # (sources, 20)
-            wide, narrow = (_quantile(t, estimated, freedom) * np.sqrt(estimated.sum(0)) for t in (level / 2, level))
-            self._widths[size] = wide, narrow, math.sqrt(variance.sum())
-        wide, narrow, error = self._widths[size]
+        wide, narrow, error = self.widths(rows, more, level)
         inside = np.maximum(margin - narrow * self.widening(rows, margin), 0)
         undecided = np.zeros(len(MIDDLES))
         for center in (self.difference, -self.difference):  # above 0, and below 0
             undecided += scipy.special.ndtr((wide - center) / error) - scipy.special.ndtr((inside - center) / error)
         return 1 - float(np.maximum(undecided, 0).mean())
 
-    def judged(self, margin: float, corrected: tuple[float, float] | None = None, pairs: int = 1) -> Verdict:
-        """Return the verdict; for several `pairs`, it follows from the p-values after Holm's correction."""
-        p_difference, p_equivalence = corrected or (self.p_difference, self.p_equivalence(margin))
+    def _widths(self, rows: int, more: int, level: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the half widths of both intervals for twenty values of the estimated variances, and the true error."""
+        variance, freedom = self.parts(rows, more)
+        chi_squared = 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES)
+        estimated = variance[:, None] * chi_squared / freedom[:, None]  # (sources, 20)
+        wide, narrow = (_quantile(t, estimated, freedom) * np.sqrt(estimated.sum(0)) for t in (level / 2, level))
+        return wide, narrow, math.sqrt(variance.sum())
+
+    def _more(self, margin: float, level: float) -> tuple[int | None, int | None]:
+        """Return the numbers of new seeds and of new rows that would decide; None if no number is enough."""
+        rows = _fewest(lambda n: self.power(margin, self.rows + n, 0, level), MANY_ROWS)
+        seeds = _fewest(lambda n: self.power(margin, self.rows, n, level), MANY_SEEDS) if self.runs.size else None
+        return seeds, rows
+
+    def judged(self, margin: float, p_difference: float, p_equivalence: float, pairs: int) -> Verdict:
+        """Return the verdict that follows from the p-values after Holm's correction over this number of pairs."""
         word = word_of(self.difference, p_difference, p_equivalence)
         low, high = self.interval(LEVEL, self.widening(self.rows, margin))
         low95, high95 = self.interval(LEVEL / 2)
         if self.p_difference >= LEVEL:  # include 0, for consistency with McNemar's test
             low95, high95 = min(low95, 0.0), max(high95, 0.0)
-        more_seeds = more_rows = None
-        if word == "undecided" and self.rows > 1:
-            if (asked := (margin, pairs)) not in self._needed:
-                more_rows = _fewest(lambda n: self.power(margin, self.rows + n, 0, LEVEL / pairs), MANY_ROWS)
-                if self.runs.size:
-                    more_seeds = _fewest(lambda n: self.power(margin, self.rows, n, LEVEL / pairs), MANY_SEEDS)
-                self._needed[asked] = more_seeds, more_rows
-            more_seeds, more_rows = self._needed[asked]
+        more = self.more(margin, LEVEL / pairs) if word == "undecided" and self.rows > 1 else (None, None)
         return Verdict(
-            self.difference, low, high, low95, high95, margin, p_difference, p_equivalence, *self.seeds,
-            self.rows, more_seeds, more_rows, self.correctness, pairs,
+            self.difference, low, high, low95, high95, margin, p_difference, p_equivalence, *self.seeds, self.rows,
+            *more, self.correctness, pairs,
         )  # fmt: skip
 
 
@@ -339,4 +344,6 @@ def _runs(values: Answers, name: str) -> np.ndarray:
         raise BadValue(f"{name} holds {runs.dtype} values; pass prediction == label, or scores as floats")
     if not np.isfinite(runs).all():
         raise BadValue(f"{name} contains NaN or infinity; omit those rows from both methods, or score them")
+    if (largest := np.abs(runs).max()) and not 1e-30 < largest < 1e30:  # squares would underflow or overflow
+        raise BadValue(f"{name} has scores of at most {largest:.0e}; scale them to between 1e-30 and 1e30")
     return runs.astype(float)

@@ -42,8 +42,9 @@ class Study:
         cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
         margin: float = MARGIN, **fields: Any,
     ) -> Self:  # fmt: skip
-        """Make a group for each entry: a `Method`, text such as "lora:rank=4", or {"method": one of these, **fields}.
+        """Make a group for each entry of `methods`.
 
+        methods   {label: a `Method`, text such as "lora:rank=4", or {"method": either of these, **fields}}
         seeds     number of seeds, or the seeds themselves
         fields    recipe fields that all groups share; `validations` defaults to 0
         Raises: BadValue for an invalid value.

@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,9 +26,9 @@ from filelock import FileLock, Timeout
 from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import BadValue, Changed, Failed, LabError, OutOfMemory, in_a_sentence, warn
 from lora_lab.experiments.grid import Grid, check
-from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Race
+from lora_lab.experiments.racing import BEHIND, UNSCORED, VALIDATED, Race
 from lora_lab.experiments.results import Runs, unlike
-from lora_lab.files import unwritable, write_together
+from lora_lab.files import write_together
 from lora_lab.methods.base import whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
@@ -38,13 +38,13 @@ from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack, key
 from lora_lab.training.progress import steps_bar
-from lora_lab.training.recipe import Recipe, recipe_from
+from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
 from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint, task_of
 from lora_lab.training.watching import training_lock
 
 LOCK = ".sweep.lock"
-LEAST, MOST = 8, 32  # runs per pack: LEAST runs always pay off if they fit; more than MOST gain nothing
+LEAST, MOST = 8, 32  # runs per pack: LEAST runs always save time if they fit in memory; runs beyond MOST save none
 TOKENS = 2048  # per core per step; beyond that, tokens do not get cheaper
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
 UNKNOWN = 4  # runs per pack if memory cannot be estimated; this is rarely too many
@@ -159,37 +159,36 @@ class Sweep:
             self._done = self._kept(wanted)
             skipped, sizes, choice = len(self._done), list[int](), None
             for stage in race.stages(self._done.values()) if race else [wanted]:
-                left = [recipe for recipe in stage if recipe.hash not in self._done]
+                left = [recipe for recipe in stage if recipe not in self._done]
                 self._bar.total += sum(recipe.steps for recipe in left)
                 self._bar.refresh()
                 for pause in (True, False) if race else (False,):
                     sizes += self._train(left, pause)
-                    left = [recipe for recipe in left if recipe.hash not in self._done and not self._stop.is_set()]
+                    left = [recipe for recipe in left if recipe not in self._done and not self._stop.is_set()]
                 if self._stop.is_set():
                     break
-            stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
             if self.client is None and not self._stop.is_set():
                 for saved in checkpoint.unfinished(store.folder):
                     if all(recipe in wanted or store.find(recipe) for recipe in saved.recipes):  # all have ended
                         saved.path.unlink(missing_ok=True)
-                finalists = race.finalists(store, stored.values()) if race else [list(stored.values())]
+                finalists = race.finalists(store, self._done.values()) if race else [list(self._done.values())]
                 unscored = [run.recipe for runs in finalists for run in runs if run.status == UNSCORED]
                 for group in packs(unscored, size=self.size, room=self.room) if self.scored else ():
                     with training_lock(self._stop):
                         if not self._stop.is_set():
-                            stored |= self._score([stored[recipe.hash] for recipe in group])
-                choice = race.choice(store, stored.values()) if race else None
-        runs = tuple(stored[recipe.hash] for recipe in wanted if recipe.hash in stored)
+                            self._score([self._done[recipe] for recipe in group])
+                choice = race.choice(store, self._done.values()) if race else None
+        runs = tuple(self._done[recipe] for recipe in wanted if recipe in self._done)
         warn(unlike(runs))
         return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, choice)
 
-    def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
-        """Return {hash: run} of stored runs that need no training. Raises: Changed if the data or model has changed."""
+    def _kept(self, wanted: Sequence[Recipe]) -> dict[Recipe, Run]:
+        """Return stored runs that need no training, by recipe. Raises: Changed if the data or model has changed."""
         self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        own = any(self._fingerprints.values())  # own files: check all runs, since runs on old and new files mustn't mix
+        own = any(self._fingerprints.values())  # with a user's own files, check that no run used an earlier version
         for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
-            unscored = run.status == UNSCORED and self.client is None  # a cluster, without the store, trains it again
+            unscored = run.status == UNSCORED and self.client is None  # a cluster has no store, so it repeats the run
             if (
                 run.status in FINISHED
                 or (run.status == "failed" and not self.again)
@@ -198,19 +197,18 @@ class Sweep:
             ):
                 check_unchanged(run.recipe, run.environment, self._fingerprints)
                 if run.recipe.hash in hashes:
-                    kept[run.recipe.hash] = run
+                    kept[run.recipe] = run
         return kept
 
     def _train(self, left: Sequence[Recipe], pause: bool) -> list[int]:
         """Train the runs, interrupted ones first, in packs of runs that are at the same step; return the packs' sizes.
 
-        pause   in a race, whether several packs pause halfway, so that the next call packs the runs that are left
+        pause   in a race, whether to pause each of several packs halfway; the next call regroups the remaining runs
         """
         steps, paths = dict.fromkeys(left, 0), dict[Recipe, Path]()
-        by_hash = {recipe.hash: recipe for recipe in left}
         for saved in checkpoint.unfinished(self._store.folder) if self.client is None else ():
-            for recipe in (by_hash[own.hash] for own in saved.recipes if own.hash in by_hash):
-                if saved.step > steps[recipe]:
+            for recipe in saved.recipes:
+                if saved.step > steps.get(recipe, saved.step):  # it is among those that are left
                     steps[recipe], paths[recipe] = saved.step, saved.path
         groups = [
             group
@@ -247,34 +245,33 @@ class Sweep:
                 checkpoint.restore(pack, *sorted(paths))
             try:
                 pack.run(self._keep, self._stop)
-                if pack.stopped:  # the next sweep resumes it
+                if pack.stopped:  # the next sweep resumes the pack
                     checkpoint.write(pack, path)
                 else:
                     path.unlink(missing_ok=True)
                 return
             except OutOfMemory as error:
                 reason = str(error)
-            del pack  # frees its memory; not in the handler, whose traceback still holds the pack
+            del pack  # frees its memory; inside the handler above, the traceback would still hold the pack
         if len(recipes) == 1:
             self._ended(failed(recipes[0], reason))
             return
-        left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else paths
+        left, paths = [r for r in recipes if r not in self._done], [path] if path.is_file() else paths
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
             if half and not self._stop.is_set():
                 self._train_pack(half, paths)
 
     def _train_on_cluster(self, packs: Sequence[Sequence[Recipe]]) -> None:
-        """Send packs to the cluster as plain settings, and store the runs and adapter files that come back."""
+        """Send packs to the cluster, and store the runs and adapter files that come back."""
         from dask.distributed import CancelledError, as_completed
 
-        settings = [[recipe.settings() for recipe in pack] for pack in packs]
-        futures = dict(zip(self.client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
+        futures = dict(zip(self.client.map(train_pack, packs, pure=False, retries=2), packs, strict=True))
         for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
             try:
                 results: Results = future.result()
             except CancelledError as error:
                 if not self._stop.is_set():
-                    raise Failed("the Dask cluster has ended: start it and rerun the command to resume") from error
+                    raise Failed("the Dask cluster has stopped: restart it and rerun the command to resume") from error
                 results = []
             except Exception as error:
                 results = [(failed(recipe, in_a_sentence(error)), {}) for recipe in futures[future]]
@@ -314,29 +311,27 @@ class Sweep:
 
     def _ended(self, run: Run) -> None:
         self._store.add(run)
-        self._done[run.recipe.hash] = run
+        self._done[run.recipe] = run
         self._reach(run.recipe, run.recipe.steps)
         if self._race:
             self._race.note(run)
         self._note("run", {"run": run})
 
-    def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """Score trained runs on the test rows as one pack; return {hash: stored record}."""
+    def _score(self, runs: Sequence[Run]) -> None:
+        """Score trained runs on the test rows as one pack, and store their new records."""
         started = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
         scores = pack.score("test")
-        seconds, stored = (time.perf_counter() - started) / len(runs), dict[str, Run]()
+        seconds = (time.perf_counter() - started) / len(runs)
         for run, score in zip(runs, scores, strict=True):
-            stored[run.recipe.hash] = replace(
+            scored = self._done[run.recipe] = replace(
                 run,
                 status="done" if run.history["step"][-1] == run.recipe.steps else "early",
                 metrics=score.metrics,
                 predictions=score.predictions,
                 seconds=run.seconds + seconds,
-                environment=run.environment | {SCORING: seconds},
             )
-            self._store.add(stored[run.recipe.hash])
-        return stored
+            self._store.add(scored)
 
 
 def locked(folder: Path) -> AbstractContextManager[Any]:
@@ -346,8 +341,6 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
         return FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
-    except OSError as error:
-        raise unwritable(folder / LOCK, error) from error
 
 
 def connect(address: str) -> Any:
@@ -358,15 +351,15 @@ def connect(address: str) -> Any:
         return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except ImportError:
         raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise BadValue(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
 
 
-def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
+def train_pack(recipes: Sequence[Recipe]) -> Results:
     """Train a pack on a worker, in a temporary store of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        swept, results = Sweep(folder, len(settings)).run(map(recipe_from, settings)), Results()
-        for run in swept.runs:
+        results = Results()
+        for run in Sweep(folder, len(recipes)).run(recipes).runs:
             files = list(Path(run.adapter).glob("adapter_*")) if run.adapter else []
             files.sort(key=lambda file: file.name == CONFIG)  # config last: without it, the other files are not read
             results.append((run, {file.name: file.read_bytes() for file in files}))
@@ -379,7 +372,7 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs with at most `size` runs each (None: chosen automatically).
 
-    Sizes are similar and, if `size` allows, multiples of the number of parts that train at once, except for the last.
+    Sizes are similar. If `size` allows, each size but the last is a multiple of the number of parts that train at once.
     """
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []

@@ -109,7 +109,7 @@ def tune(
     """
     axis, sweep = axis_of(recipe.method), Sweep(store, scored=False, **options)
 
-    def run(values: Sequence[float]) -> Tuning:  # calling it again with more values repeats no run
+    def run(values: Sequence[float]) -> Tuning:  # a second call with more values does not repeat earlier runs
         at_each = [replace(axis.set(recipe, value), validations=1) for value in values]
         swept, name, tried = sweep.run([one.at_seed(SEED + n) for one in at_each for n in range(seeds)]), "", []
         if len(swept) < len(values) * seeds:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections import deque
@@ -29,7 +30,8 @@ Out = TypeVar("Out")
 Say = Callable[[str], None]
 MAX_WORKERS = 4  # each process holds a model and its libraries
 PROCESS_BYTES = 2**30  # Python with torch and transformers, before the first step
-METHOD = "forkserver" if sys.platform == "linux" else "spawn"  # forking a process with torch's threads hangs
+# Forking a process with torch's threads hangs. The fork server's socket may have a path of at most 107 bytes.
+METHOD = "forkserver" if sys.platform == "linux" and len(tempfile.gettempdir()) < 70 else "spawn"
 WORTH = 5000  # steps; below that, starting processes costs more than it saves
 _messages: Any = None  # in a worker process: the queue for its messages
 
@@ -52,7 +54,7 @@ def in_processes(
     printer = threading.Thread(target=lambda: deque(map(say, iter(messages.get, None)), maxlen=0), daemon=True)
     printer.start()
     try:
-        options = messages, max(1, torch.get_num_threads() // count), dict(os.environ)
+        options = messages, max(1, torch.get_num_threads() // count), {**os.environ, "LORA_LAB_HEADLESS": "1"}
         with ProcessPoolExecutor(count, context, _begin, options) as pool:
             try:
                 order = sorted(range(len(items)), key=lambda index: not long(items[index]))
@@ -93,9 +95,8 @@ def _begin(messages: Any, threads: int, environment: dict[str, str]) -> None:
         messages.put(f"warning: {message}") if issubclass(category, LabWarning) else None
     )
     torch.set_num_threads(threads)
-    os.environ["LORA_LAB_HEADLESS"] = "1"
 
-    def end_with_parent(parent: Any) -> None:  # a killed parent no longer holds its locks, so stop writing
+    def end_with_parent(parent: Any) -> None:  # if the parent is killed, its locks are released, so stop writing
         parent.join()
         os._exit(1)
 

@@ -173,7 +173,7 @@ def sites_of(model: nn.Module) -> list[Site]:
     refuse_adapted(model)
     widths, sites = role_widths(model), list[Site]()
     for name, module in outside_heads(model):
-        if is_linear(module) and "weight" not in module._parameters:  # merging could not store a weight there
+        if is_linear(module) and "weight" not in module._parameters:  # merging can't store a weight in such a layer
             raise BadValue(f"the weight of {name} is computed in each step, as in pruning: remove what computes it")
         if kind := site_kind(module):
             out_features, in_features = out_by_in(module).shape
@@ -203,7 +203,7 @@ def role_widths(model: nn.Module) -> dict[str, int]:
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the path and module of each task head with parameters. A language model has no task heads.
 
-    A pooler missing from a classifier's checkpoint counts as a head.
+    A pooler that is missing from a classifier's checkpoint counts as a head.
     """
     names = (*HEADS, *getattr(model, "lora_lab_random_heads", ()))
     return [(name, m) for name, m in model.named_modules() if name in names and any(True for _ in m.parameters())]
@@ -238,7 +238,7 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(container, leaf, module)
     if isinstance(container, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
         module.register_forward_pre_hook(_do_nothing)  # in eval mode, torch calls the layer only if it has a hook
-        for encoder in model.modules():  # in eval mode, nested tensors would need torch's fused encoder layers
+        for encoder in model.modules():  # in eval mode, only torch's fused encoder layers accept nested tensors
             if isinstance(encoder, nn.TransformerEncoder):
                 vars(encoder).setdefault("nested_before", encoder.use_nested_tensor)
                 encoder.use_nested_tensor = False
@@ -408,8 +408,7 @@ def shapes_of(model: nn.Module) -> nn.Module:
 def fingerprint(model: nn.Module) -> str:
     """Return a short hash of a plain model, computed from the first values of every weight matrix, rounded to bf16.
 
-    A checkpoint has the same hash in fp32, in bf16 and in quantized formats. Models in fp16 or with offloaded weights
-    have an empty hash.
+    A checkpoint's hash is the same in fp32, bf16 and quantized formats. In fp16 or with offloaded weights, it is empty.
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization

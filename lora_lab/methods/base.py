@@ -91,7 +91,7 @@ class Method:
 
     name          The method's name on the command line and in files.
     allowed       The lowest value of each integer option, and the choices of each option with fixed choices.
-    numbers       For each option that is a number, its condition in words and as a function.
+    numbers       For each option that is a number, the condition on its value, in words and as a function.
     added_tokens  The number of tokens that the method puts in front of every row.
     can_pack      Whether several runs can train in one pack, on one frozen base model.
     may_differ    The settings that may differ between the runs of a pack.
@@ -116,7 +116,7 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Make settings plain Python values and check them. Subclasses with checks of their own call this first."""
+        """Make settings plain Python values and check them. Subclasses that add checks call this method first."""
         make_plain(self)
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)

@@ -7,7 +7,7 @@ The probe is a logistic regression on the features of a frozen model (Alain & Be
 
 The features z (d,) are the mean of the last hidden state over a text's tokens, and the minimization standardizes them
 to mean 0 and standard deviation 1. W (classes, d) and b (classes) start at zero. This loss has a single minimum, which
-scikit-learn finds (`training/member.py`). The gain of another method over it shows how much changing the model helps.
+scikit-learn finds (`training/member.py`). Another method's gain over the probe is the benefit of changing the model.
 """
 
 from __future__ import annotations

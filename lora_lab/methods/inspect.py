@@ -64,7 +64,7 @@ class Norm:
 
 @dataclass
 class Inspection:
-    """The result of an inspection. A field with an unknown value is None, as most fields are for a truncated file."""
+    """The result of an inspection. A field is None if its value is unknown (most fields, if a file is truncated)."""
 
     adapter: str
     format: str | None = None
@@ -141,8 +141,7 @@ def _head_of(file: AdapterFile) -> dict[str, Tensor]:
 
 def _check_updates(result: Inspection, file: AdapterFile) -> None:
     """Add the norm of each update, and the problems that can be found in the tensors alone."""
-    unknown = [key for key in file if not known_key(key)]
-    if unknown and not file.own:
+    if not file.own and (unknown := [key for key in file if not known_key(key)]):
         why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
         result.add("keys renamed", WEIGHTS, why)
         return
@@ -159,8 +158,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
         why = f"{few(sorted(alone))} has no partner of the same rank: A and B come in pairs"
         result.add("tensors missing", WEIGHTS, why)
     if pairs and result.rank is None:
-        why = f"r is {str(file.config.get('r'))[:40]}, not a positive whole number"
-        result.add("damaged settings", CONFIG, why)
+        result.add("damaged settings", CONFIG, f"r is {str(file.config.get('r'))[:40]}, not a positive whole number")
     if not pairs or result.rank is None:
         return
     ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, result.rank)

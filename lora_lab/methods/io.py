@@ -24,7 +24,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from lora_lab.errors import BadValue, LabError, NotFound, warn
-from lora_lab.files import as_json, write_together
+from lora_lab.files import as_json, as_path, write_together
 from lora_lab.methods import REGISTRY, attach, method_from
 from lora_lab.methods.base import OURS, Method, Report
 from lora_lab.methods.peft import KNOWN, check_supported, misread_by_peft
@@ -56,13 +56,12 @@ class Refused(BadValue):
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Save the adapter and head of `model` to the folder `path`, and return the folder.
 
-    The file holds all trainable parameters. After full fine-tuning, the file holds the whole model. An existing adapter
-    is replaced atomically.
+    The file holds the trainable parameters (all, after full fine-tuning). An existing adapter is replaced atomically.
     Raises: BadValue if the model has no adapter, if the adapter is merged or its strength is not 1, if a value is not
     finite, if other parameters train, or if the folder cannot be written to.
     """
     model = attach.inside(model)
-    report, folder = attach.report_of(model), Path(path)
+    report, folder = attach.report_of(model), as_path(path)
     for _, part in attach.adapter_layers(model):
         if part.merged:
             raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
@@ -201,6 +200,10 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         if kind != OURS and kind not in methods:
             raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(methods)}")
         known = {*HEADS, *(path.rpartition(".")[2] for path, _ in attach.heads_of(model))}
+        heads = tuple(f"{PREFIX}{path}." for path, _ in attach.heads_of(model))
+        if adapted := next((key for key in file if key.startswith(heads) and ".lora_" in key), ""):
+            message = f"the adapter has LoRA in the task's head ({adapted}), which lora_lab trains in full"
+            raise BadValue(f"{message}: merge the adapter in PEFT first")
         if others := [name for name in config.get("modules_to_save") or () if known.isdisjoint(name.split("."))]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
             raise BadValue(f"{message}: merge the adapter in PEFT first")
@@ -296,7 +299,7 @@ class AdapterFile(dict[str, Tensor]):
     """
 
     def __init__(self, path: str | Path) -> None:
-        folder = self.path = Path(path)
+        folder = self.path = as_path(path)
         weights, old = folder / WEIGHTS, folder / OLD_WEIGHTS
 
         def refused(why: str, fault: str) -> Refused:
@@ -340,8 +343,9 @@ class AdapterFile(dict[str, Tensor]):
                 raise Refused(f"{subject} has NaN or infinite values", "NaN or infinity")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(path: str | Path) -> dict[str, Any]:
     """Read the JSON object in `adapter_config.json`. Raises: NotFound; BadValue, see `parse_json`."""
+    folder = as_path(path)
     content = _read(folder, CONFIG, MOST + 1)
     if len(content) > MOST:
         raise BadValue(f"{folder / CONFIG} is larger than {MOST // 1024} KiB, which is too large for a config")

@@ -155,7 +155,7 @@ Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file, our ten
 
 
 def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:
-    """For each tensor of the adapters around one module, yield where it goes among the tensors of a file.
+    """For each tensor of the adapters around one module, yield its place among the tensors of a file.
 
     PEFT has one adapter per module, with one scaling. Thus, the adapters of a fused module's slices become one adapter:
 

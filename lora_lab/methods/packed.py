@@ -102,11 +102,11 @@ class Packed(AdapterLayer):
         self.stacked = {f"template.{name}": p for name, p in stacked.items()}  # unregistered: optimizers use the table
         self.scaling, self.rate = None, None  # LoRA's scaling and dropout of each member, (K,)
         if isinstance(first, LoRALayer):
-            self.out_slice, device = first.out_slice, next(first.parameters()).device
-            self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in parts], device=device)
+            self.out_slice, own = first.out_slice, next(iter(stacked.values()))
+            self.scaling = own.new_tensor([0.0 if part is None else part.scaling for part in parts])
             rates = [getattr(getattr(part, "dropout", None), "p", 0.0) for part in parts]
             if any(rates):
-                self.rate, self.template.dropout = torch.tensor(rates, device=device), nn.Identity()
+                self.rate, self.template.dropout = own.new_tensor(rates), nn.Identity()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.head:
@@ -131,7 +131,7 @@ class Packed(AdapterLayer):
         parameters: dict[str, Tensor] = dict(self.stacked)
         if self.scaling is not None:
             b = next(name for name in parameters if name.endswith("_B"))  # lora_B, or lora_embedding_B
-            parameters[b] = parameters[b] * self.scaling.to(parameters[b])[:, None, None]
+            parameters[b] = parameters[b] * self.scaling[:, None, None]
         module = _Call(self.template, function)
         run = vmap(lambda parameters, *rows: functional_call(module, parameters, rows), randomness="different")
         outputs: Tensor = run(parameters, *(x.unflatten(0, (self.size, -1)) for x in inputs))

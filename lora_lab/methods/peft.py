@@ -86,7 +86,7 @@ def layer_names(model: nn.Module) -> set[str]:
 
 
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
-    """Return the shortest suffixes that name exactly the chosen modules, such as ["query", "value"] for twelve paths.
+    """Return the shortest suffixes that name exactly the chosen modules, such as query and value instead of 12 paths.
 
     taken   Names that must not be used, because they already mean something else.
     """

@@ -32,7 +32,7 @@ from lora_lab.errors import BadValue, nearest
 from lora_lab.methods.attach import fingerprint, is_linear, put, quantized_layers, refuse_adapted
 from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
-STRIP = 1024  # blocks dequantized at a time, to limit the memory used besides the result
+STRIP = 1024  # number of blocks to dequantize at a time, so that little memory is needed besides the result
 HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536 points before looking up the code
 
 
@@ -224,8 +224,7 @@ class _Product(torch.autograd.Function):
         return F.linear(x, layer.dequantized(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (dy,) = gradients
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
         dx = dy @ ctx.layer.dequantized(dy.dtype) if ctx.needs_input_grad[0] else None
         db = dy.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         return dx, db, None

@@ -198,7 +198,7 @@ class TinyLoRA(FrozenPair):
 
 
 def check_count(numbers: int) -> None:
-    """Raise BadValue for too many frozen random numbers. Even a small file can ask for many: it need not store them."""
+    """Raise BadValue for too many frozen random numbers. Even a small file can ask for many without storing them."""
     if numbers > MAX_SAMPLES:
         raise BadValue(f"{numbers:,} frozen random numbers exceed the limit of {MAX_SAMPLES:,}: use a lower rank or u")
 

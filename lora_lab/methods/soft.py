@@ -150,7 +150,7 @@ class PromptTuning(Soft):
     init: str = "vocabulary"
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
-        embed = model.get_input_embeddings()  # call it, since it may scale its weights (Gemma's by sqrt(hidden))
+        embed = model.get_input_embeddings()  # call the layer, since it may scale its weights (Gemma's by sqrt(hidden))
         (vocabulary, hidden), device = embed.weight.shape, embed.weight.device
         with torch.no_grad():
             if self.init == "vocabulary":
@@ -279,7 +279,7 @@ def prefix_shape(model: Any) -> tuple[int, int, int, str]:
 
 
 def attention_heads(config: Any) -> int | None:
-    """Return the number of attention heads, or None if the config lacks it or it may differ between layers."""
+    """Return the number of attention heads, or None if the config lacks this number or it may differ between layers."""
     return None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
 
 

@@ -119,7 +119,7 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     names = [site.module.rpartition(".")[2] for site in sites]
     fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+") != [target]]
     layers = {site.module for site in sites if site.role == target}  # such as BERT's pooler
-    candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
+    candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names} - {target}
     hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
     if fused:
         hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: name '{fused[0]}' instead"

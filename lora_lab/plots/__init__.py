@@ -6,8 +6,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter
 
 from lora_lab.errors import printable
 from lora_lab.metrics import factor
@@ -38,16 +36,6 @@ class Picture(Figure):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         FigureCanvasAgg(self)
-
-    def draw(self, renderer: Any) -> None:
-        """Draw each $ as a dollar sign, so that no file's name is read as a formula. Only log axes keep formulas."""
-        for text in self.findobj(Text):
-            text.set_parse_math(False)
-        for axis in [axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)]:
-            if isinstance(axis.get_major_formatter(), LogFormatter):
-                for label in axis.get_ticklabels(which="both"):
-                    label.set_parse_math(True)
-        super().draw(renderer)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         alt = printable(" ".join((self.alt or self.get_suptitle()).split()))

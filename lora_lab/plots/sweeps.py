@@ -88,11 +88,11 @@ def best_rate(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def short(value: Any) -> str:
-    """Format a setting, such as "0.0023", "16" or "q,v". If a run lacks the setting, return "none"."""
+    """Format a setting for matplotlib, such as "0.0023", "16" or "q,v". If a run lacks the setting, return "none"."""
     if pd.isna(value):
         return "none"
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        return str(value)
+        return str(value).replace("$", r"\$")  # otherwise, two dollar signs would enclose a formula
     return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"
 
 

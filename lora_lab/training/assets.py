@@ -18,13 +18,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 
 import platformdirs
 
 from lora_lab.errors import BadValue, Failed, NotFound
-from lora_lab.files import read_json, write_json
+from lora_lab.files import facts_of, read_json, write_json
 from lora_lab.machine import quiet
 
 MANIFEST = "manifest.json"
@@ -120,7 +119,7 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
             path = folder / file
             if not path.is_file() or path.stat().st_size != expected["bytes"]:
                 return f"is damaged ({file})"
-            if hashes and _hash(path) != expected["sha256"]:
+            if hashes and facts_of(path) != expected:
                 return f"is damaged ({file} has changed)"
     except (BadValue, KeyError, TypeError, AttributeError):
         return f"is damaged ({MANIFEST})"
@@ -196,14 +195,9 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
             for path in sources:
                 path.unlink()
         files = sorted(p for p in folder.rglob("*") if p.is_file())
-        manifest = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
+        manifest = {str(p.relative_to(folder)): facts_of(p) for p in files}
         write_json(folder / MANIFEST, {"lock": locked, "files": manifest})
         for path in (folder, *folder.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(home() / name, ignore_errors=True)  # remove a damaged copy
         folder.replace(home() / name)
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return file_digest(file, "sha256").hexdigest()

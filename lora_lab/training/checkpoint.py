@@ -88,7 +88,7 @@ def restore(pack: Pack, *paths: Path) -> None:
     """Resume a new pack's members, even those with status "stopped" or "behind", from checkpoints of the same step.
 
     If this machine now computes in another dtype, warn, and add the warning to the runs.
-    Raises: BadValue if a member is in none of the checkpoints, and Changed if the task's file has changed since.
+    Raises: BadValue if a member is in no checkpoint, and Changed if the task's file has changed since the checkpoint.
     """
     pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:

@@ -289,7 +289,7 @@ def in_parts(work: Callable[[nn.Module, slice], Out], model: nn.Module, members:
     threads = torch.get_num_threads()
 
     def run_part(part: nn.Module, members_of_part: slice) -> Out:
-        torch.set_num_threads(max(1, threads // len(model)))  # for this thread and those started meanwhile
+        torch.set_num_threads(max(1, threads // len(model)))  # for this thread, and for threads that start meanwhile
         return work(part, members_of_part)
 
     try:

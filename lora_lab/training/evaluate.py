@@ -83,7 +83,7 @@ def evaluate(
 def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """Score rows like `evaluate`, with a model that computes several members at once. Each member scores all rows."""
+    """Score rows like `evaluate`, with a model that runs several members at once. Each member scores all rows."""
     if rows[0].label is None:  # the longest rows' logits stay below LOGITS
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
         at_once = max(1, min(ROWS, LOGITS // (vocabulary * max(map(len, rows)))) // members)

@@ -48,7 +48,7 @@ def update(
     values = losses(logits_of(model, own), own.labels, members_of_part)
     values.sum().backward()
     norms = torch.stack([member.clip() for member in members_of_part])
-    both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU once for all members
+    both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU only once, for all members together
     for member, (loss, norm) in zip(members_of_part, both, strict=True):
         member.update(step, loss, norm)  # AdamW; a non-finite loss ends the run
         member.optimizer.zero_grad(set_to_none=member.row is None)  # in a pack, gradients are views of its table
@@ -149,7 +149,7 @@ class Member:
         self.status, self.error = "failed", reason
 
     def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
-        """Return whether all values are finite; if not, end the run as failed: records hold only finite numbers."""
+        """Return whether all values are finite. If not, end the run as failed: records hold only finite numbers."""
         for name, value in values.items():
             if not math.isfinite(value):
                 at = f" at step {step}" if step else ""

@@ -4,7 +4,6 @@ Without enough memory, a laptop swaps until it hangs, or the Jupyter kernel dies
 refused. Runs that the memory model doesn't cover are allowed.
 """
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from lora_lab.accounting.memory import most, quick
 from lora_lab.accounting.models import Architecture, architecture_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, switched_on
 from lora_lab.machine import memory
 from lora_lab.training import device
 from lora_lab.training.batches import STEP
@@ -57,7 +56,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task
     Raises: BadValue, with the batch or length that would fit. No error is raised if LORA_LAB_NO_MEMORY_CHECK is 1, if
     the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
-    if os.environ.get(SWITCH) == "1":
+    if switched_on(SWITCH):
         return
     try:
         need = need_of(recipe, choice, task)

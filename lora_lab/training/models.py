@@ -41,7 +41,7 @@ def load_model(
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id.
     dtype       "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's dtype.
                 "nf4", "int8", "nf3" and "nf2" quantize linear layers and compute in fp32. "nf4+bf16" computes in bf16.
-    attention   "eager", or "sdpa" or None: both mean "sdpa" if the class has it, else "eager", as in transformers.
+    attention   "eager", "sdpa" or None. The last two mean "sdpa" if the class has it, else "eager", as in transformers.
     download    Whether downloads from the model hub are allowed. By default, only local files are read.
     body        Leave out the head of a masked or text-to-text language model.
     Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
@@ -139,7 +139,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 
 
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, which pads on the right, with the end-of-text token if it has no padding token.
+    """Load a model's tokenizer, and set it to pad on the right. If it has no padding token, use the end-of-text token.
 
     as_it_came   Keep the padding settings that the tokenizer's files define.
     Raises: see `load_model`.

@@ -38,7 +38,7 @@ def base_named_in(folder: str | Path, option: str) -> str:
 
     Raises: NotFound if there is no config; BadValue if the config's base model name is missing or invalid.
     """
-    name = read_config(Path(folder)).get("base_model_name_or_path")
+    name = read_config(folder).get("base_model_name_or_path")
     if not name:
         raise BadValue(f"the adapter in {folder} does not name its base model; pass the base with {option}")
     if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
@@ -53,6 +53,8 @@ def labels_of(folder: str | Path) -> int | None:
         parts = set(key.split("."))
         # Find the head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
         if "weight" in parts and "dense" not in parts and parts.intersection(HEADS[1:]):
+            if not file[key].dim():
+                raise BadValue(f"the adapter in {folder}: {key} has shape (), but a head needs a row for each class")
             return len(file[key])
     return None
 
@@ -62,7 +64,7 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
 
     Raises: BadValue for a task that needs another head. For options and other errors, see `load_model` and `labels_of`.
     """
-    if (task := read_config(Path(folder)).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
+    if (task := read_config(folder).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
         raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
     if labels is not None:
         return load_model(name, labels, **options)
@@ -111,7 +113,7 @@ def write_merged(
     report = merge_for_good(model)
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     tokenizer = None
-    with suppress(LabError):  # a base may have no tokenizer; only a classifier's needs padding
+    with suppress(LabError):  # a base may have no tokenizer; only a classifier's tokenizer needs a padding token
         tokenizer = load_tokenizer(name, download=download, as_it_came=True)
     if tokenizer is not None and labels is not None:
         tokenizer.pad_token, tokenizer.padding_side = tokenizer.pad_token or tokenizer.eos_token, "right"

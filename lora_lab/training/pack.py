@@ -95,7 +95,7 @@ class Pack:
         self.pad = self.base.config.pad_token_id = int(self.tokenizer.pad_token_id)  # causal classifiers look for it
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
-        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: A is drawn as in a pack of one
+        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU, so A equals the A of a single run
         for tensor in chain(self.base.parameters(), self.base.buffers()):
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
         pairs = zip(recipes, models, strict=True)
@@ -236,7 +236,7 @@ class Pack:
     def leave(self, ended: Sequence[Member]) -> None:
         """Score and keep the members that ended, and continue with the others."""
         if any(has_dropout(member.model) for member in self.members):
-            self.written(self)  # a resumed pack must not repeat steps without these members: dropout would differ
+            self.written(self)  # resuming at an earlier step without these members would change the dropout masks
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_ends and not member.error else None)
         self.members = [member for member in self.members if member not in ended]

@@ -33,7 +33,7 @@ class Recipe:
     clip              The largest gradient norm, or 0 for no clipping.
     dropout           Whether the base model's own dropout is enabled in training.
     validations       The number of evenly spaced validations, or 0 for none.
-    patience          Stop after this many validations without improvement, or never stop early if it is 0.
+    patience          Stop after this many validations without improvement. 0 means no early stopping.
     examples          The number of training texts, drawn once with the data's class balance, or 0 for all texts.
     subset            The seed for drawing `examples`, so that every method gets the same texts; see `at_seed`.
     label_smoothing   As in `torch.nn.CrossEntropyLoss`, but not for tasks that predict a number.

@@ -93,21 +93,23 @@ def is_record(file: PurePath | zipfile.Path) -> bool:
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder, in its subfolders, and in zip files there.
 
-    A zip file's stores are listed as ZIP/FOLDER, or as ZIP if it is damaged. Raises: NotFound for a missing folder.
+    A zip file's stores are listed as ZIP/FOLDER, or as ZIP if it is damaged. A zip file inside another one cannot be
+    read; it is listed as ZIP/FILE. Raises: NotFound for a missing folder.
     """
     if _is_zip(folder):
         with suppress(Exception), zipfile.ZipFile(folder) as packed:
-            names = map(PurePosixPath, packed.namelist())
-            return {Path(f"{folder}/{name.parent}") for name in names if is_record(name)}
+            files = list(map(PurePosixPath, packed.namelist()))
+            inner = [file for file in files if file.suffix.lower() == ".zip" and file.name[0] != "."]
+            return {Path(f"{folder}/{inside}") for inside in (*inner, *(f.parent for f in files if is_record(f)))}
         return {folder}
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}: pass a store of runs, or a folder of students' stores")
     found = {file.parent for file in folder.rglob("*.json") if is_record(file)}
-    return found.union(*(stores(file) for file in folder.rglob("*.zip") if file.is_file()))
+    return found.union(*(stores(file) for file in folder.rglob("*.[zZ][iI][pP]") if file.is_file()))
 
 
 def _is_zip(file: Path) -> bool:
-    return file.is_file() and (file.suffix == ".zip" or zipfile.is_zipfile(file))  # a pipe would block forever
+    return file.is_file() and (file.suffix.lower() == ".zip" or zipfile.is_zipfile(file))  # a pipe would block forever
 
 
 @contextmanager
@@ -154,7 +156,7 @@ class Store:
     def __init__(self, folder: "str | Path | Store") -> None:
         self.folder: Path = Path(folder)
         if _is_zip(self.folder) and len(inside := stores(self.folder)) == 1:
-            (self.folder,) = inside  # the folder that was packed
+            (self.folder,) = inside  # the only store in the zip file
         self.files: Path | zipfile.Path = self.folder
         for archive in filter(_is_zip, (self.folder, *self.folder.parents)):
             with readable(archive):

@@ -135,7 +135,7 @@ def load_task(
         facts = {split: json_rows(shipped(f"data/restaurants/{split}.jsonl")) for split in SPLITS}
         examples = {s: [Example(row["meaning"], tuple(row["references"])) for _, row in facts[s]] for s in SPLITS}
         return generation(name, examples, max_length)
-    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, it accepts the name of an unknown user
+    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, this raises no error for an unknown user's name
     if os.path.isfile(path):  # False for a name that is too long
         return replace(_own_task(path, seed, max_length, text, label), data=fingerprint(name))
     if (plugin_task := plugins.task(name, max_length=max_length, download=download)) is not None:

@@ -113,10 +113,10 @@ def open_adapter(
     given   The fields `dtype`, `max_length`, `text_column` and `label_column` of a recipe.
     If the run's record is next to the adapter, these fields and `task` default to the run's values (for another task,
     only `dtype` defaults to the run's value). Otherwise, the fields default to a recipe's values, and `task` to rt.
-    Raises: BadValue for a task of another kind or with other classes than the run's, for a dtype that would round an
-    fp32 base, or if neither adapter nor base has the head. See also `load_task`, `load_model` and `load_adapter`.
+    Raises: BadValue for a task whose kind or classes differ from those of the run, for a dtype that would round an
+    fp32 base, or if neither the adapter nor the base has a head. See also `load_task`, `load_model` and `load_adapter`.
     """
-    name, config = model or base_named_in(adapter, "--model"), read_config(Path(adapter))
+    name, config = model or base_named_in(adapter, "--model"), read_config(adapter)
     record = Path(adapter).resolve().with_suffix(".json")
     run = Store(record.parent).read(record.stem) if is_record(record) and record.is_file() else None
     with readable(adapter):

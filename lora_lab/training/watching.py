@@ -4,11 +4,12 @@ All threads share torch's random state. If two panels (or a panel and a cell tha
 time, they would share one random sequence, and a stored run could not be reproduced from its recipe.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lora_lab.errors import switched_on
 
 POLL = 0.1  # seconds between checks of `stop`
 _lock = threading.RLock()  # a training thread may take the lock again
@@ -17,7 +18,7 @@ _waiting: set[int | None] = set()
 
 def headless() -> bool:
     """Return whether LORA_LAB_HEADLESS=1 says that nobody is watching (a front end cannot be detected)."""
-    return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
+    return switched_on("LORA_LAB_HEADLESS")
 
 
 def watched() -> bool:

@@ -157,7 +157,7 @@ class Background:
         except Exception as error:  # an exception in a thread would go unnoticed
             self.error, self.state = in_a_sentence(error), "failed"
         finally:
-            self._stop.clear()  # not at the beginning: Stop must work even if it is pressed right after Start
+            self._stop.clear()  # cleared here and not at the beginning, because Stop must work even right after Start
 
     def _work(self) -> None:
         raise NotImplementedError
@@ -183,6 +183,7 @@ class LivePanel(Panel):
             if execution != parent["header"]["msg_id"]:  # the cell was run again: its panels' Stop buttons are gone
                 for panel in panels:
                     panel.stop()
+                    panel.work = None  # frees its model: the widget itself stays in memory
                 panels = []
             self.made_in[cell] = parent["header"]["msg_id"], [*panels, self]
 

@@ -13,8 +13,9 @@ import traitlets as T
 from lora_lab.errors import BadValue
 from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
-from lora_lab.methods.base import whole
+from lora_lab.methods.base import plain, whole
 from lora_lab.training.assets import shipped
+from lora_lab.training.recipe import Recipe
 from lora_lab.widgets.base import Background, LivePanel
 from lora_lab.widgets.method_icons import drawing
 
@@ -75,21 +76,20 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of the two is shown
     # live: the comparison in progress: {state, busy, error, words, done, of}
     dance = T.Dict().tag(sync=True)  # resampled studies of a pair, see `margins.resampled`
-    method = T.Unicode().tag(sync=True)  # the pair, by label; "" for the pair that the comparison suggests
-    rival = T.Unicode().tag(sync=True)
+    method, rival = (T.Unicode().tag(sync=True) for _ in range(2))  # labels; "" for the pair that is suggested
     margin = T.Float(0.015).tag(sync=True)
     axis = T.Enum(("trained", "memory", "time"), "trained").tag(sync=True)
-    choices = T.List(T.Unicode()).tag(sync=True)
-    methods = T.List(T.Unicode()).tag(sync=True)
-    seeds = T.Int().tag(sync=True)
-    rates = T.Int().tag(sync=True)
-    steps = T.Int().tag(sync=True)
+    choices, methods = (T.List(T.Unicode()).tag(sync=True) for _ in range(2))
+    seeds, rates, steps = (T.Int().tag(sync=True) for _ in range(3))
 
     def __init__(
         self, model: str = "minilm", task: str = "rt", methods: Sequence[str] | str = "probe,prompt,lora,full", *,
         seeds: int = 2, rates: int = 4, steps: int = 200, batch: int = 8, store: str | Path = "compared",
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
+        Recipe(model, task, steps=steps, batch=batch)  # raises for impossible settings
+        for name, count in (("seeds", seeds), ("rates", rates)):
+            whole(name, plain(count))
         methods = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else methods
         self.terms = {"model": model, "task": task, "store": store, "batch": batch, **terms}
         if reference is None:

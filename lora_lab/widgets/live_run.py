@@ -52,10 +52,6 @@ class LiveRun(Background):
         self.trainer: Any = None  # a `Pack`, once it is loaded
         self._next_measurement, self._sizes = 0.0, dict[str, float]()
 
-    def seconds_left(self) -> int | None:
-        """Estimate the seconds left; None during the first three steps."""
-        return self.seconds_for(self.recipe.steps - len(self.progress))
-
     @property
     def strengths(self) -> tuple[float, ...]:
         """The strengths for which `answer` gives results; empty for tasks without classes or with pairs of texts."""
@@ -78,7 +74,7 @@ class LiveRun(Background):
         checks = [*self.trainer.members[0].history["validation"]] if self.trainer else []
         return {
             "hash": self.recipe.hash, "steps": self.recipe.steps, "every": every,
-            "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(),
+            "step": self.progress[-1].step if losses else 0, "left": self.seconds_for(self.recipe.steps - len(losses)),
             "losses": [round(mean, 4) for mean in means],
             "checks": [[scores["step"], round(factor(metric) * scores[metric], 3)] for scores in checks],
             "moved": [[layer, role, float(f"{share:.4g}")] for layer, role, share in self.moved],
@@ -151,7 +147,7 @@ class LiveRun(Background):
         for path, part in adapter_layers(self.trainer.model):
             if part.head or part.unmergeable or hasattr(innermost(part), "dequantized"):
                 continue
-            if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # no need to form B A
+            if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # without computing B A
                 frozen, size = part.frozen_weight(), part.scaling * product_norm(part.lora_A, part.lora_B)
             else:
                 frozen = out_by_in(part)

@@ -50,10 +50,9 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     """
 
     view = T.Enum(VIEWS, "size").tag(sync=True)
-    views = T.List(T.Enum(VIEWS)).tag(sync=True)
+    views = T.List(T.Enum(VIEWS), minlen=1).tag(sync=True)
     models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
-    model = T.Unicode().tag(sync=True)
-    layer = T.Unicode().tag(sync=True)
+    model, layer = (T.Unicode().tag(sync=True) for _ in range(2))
     d = T.Int(4096, min=1).tag(sync=True)
     rank = T.Int(8).tag(sync=True)
     targets = T.List(T.Unicode()).tag(sync=True)
@@ -87,6 +86,12 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             raise BadValue(f"rank must be from 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
         if view == "model":  # raises for a role that the model lacks
             params(model if own else self._map_model, LoRA(rank, targets=targets))
+
+    @T.validate("model")
+    def _check_model(self, proposal: Any) -> str:
+        if proposal["value"]:
+            one_of("model", proposal["value"], tuple(self.models))
+        return str(proposal["value"])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -174,6 +179,5 @@ def _labels(rows: Sequence[Row]) -> list[str]:
         unique = [part for part in path[:-1] if not all(part in other[:-1] for other in same_role)]
         role = names.get(row.role, row.role)
         labels.append(" ".join([role, *unique]) if role and (unique or len(same_role) == 1) else path[-1])
-    return [
-        label if labels.count(label) == 1 else ".".join(path[-2:]) for label, path in zip(labels, paths, strict=True)
-    ]
+    named = zip(labels, paths, strict=True)
+    return [label if labels.count(label) == 1 else ".".join(path[-2:]) for label, path in named]

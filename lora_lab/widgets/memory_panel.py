@@ -93,13 +93,11 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
         if unknown := [menu_name for menu_name in models if menu_name not in SHIPPED]:
             raise NotFound(f"no film of '{unknown[0]}' ships with the lab; available: {', '.join(SHIPPED)}")
-        films = {menu_name: shipped()[menu_name] for menu_name in models}
         setup = setup_of(model, label, **{**step, **conditions})  # raises for an invalid setting
-        if name not in SHIPPED or not known or conditions:
-            traced = described(label, setup) | film.filmed(model, method, setup)
-            films = {name: [traced], **{k: v for k, v in films.items() if k != name}}
-        elif name not in films:
-            films = {name: shipped()[name], **films}
+        ships = name in SHIPPED and known and not conditions
+        own = shipped()[name] if ships else [described(label, setup) | film.filmed(model, method, setup)]
+        menu = models if ships and name in models else (name, *models)
+        films = {menu_name: own if menu_name == name else shipped()[menu_name] for menu_name in menu}
         device = films[name][0]["device"]
         chosen = gpus.card(card or CARDS[device])
         if chosen.device != device:
@@ -114,9 +112,20 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         self._measuring: threading.Thread | None = None
         self.observe(lambda _: self.measure(), "asked")
 
+    @T.validate("model", "method", "card")
+    def _check_offered(self, proposal: Any) -> str:
+        methods = [item["method"] for films in self.films.values() for item in films]
+        offered = {"model": [*self.films], "method": methods, "card": [name for name, *_ in self.cards]}
+        name = proposal["trait"].name
+        one_of(name, proposal["value"], tuple(dict.fromkeys(offered[name])))
+        return str(proposal["value"])
+
     def shown(self) -> dict[str, Any]:
-        """Return the film on display."""
-        films: list[dict[str, Any]] = [item for item in self.films[self.model] if item["method"] == self.method]
+        """Return the film on display: if the model has none of `method`, of its first method, as in the browser."""
+        available: list[dict[str, Any]] = self.films[self.model]
+        methods = [item["method"] for item in available]
+        method = self.method if self.method in methods else methods[0]
+        films = [item for item in available if item["method"] == method]
         return next((item for item in films if item["checkpointing"] == self.checkpointing), films[0])
 
     @property
@@ -127,18 +136,20 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         return Setup(batch=self.batch, seq=seq, optimizer=self.optimizer, **conditions)
 
     def describe(self) -> str:
-        step = film.moments(self.shown(), self.rank, self.setup)
+        film_shown = self.shown()
+        step = film.moments(film_shown, self.rank, self.setup)
         at = max(range(len(step)), key=lambda i: sum(step[i].bytes.values()))
         top = step[at]
-        # The loss is between the last layer's two passes, as in `film.js`.
+        # The loss is computed between the forward and backward pass of the last layer, as in `film.js`.
         before, after = ({m.phase for m in part if "*" in m.path} for part in (step[: at + 1], step[at:]))
         act = f"in the {top.phase} pass" if "backward" in before or "forward" in after else "at the loss"
         act = "at the update" if top.phase == STEP else act
         parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)
-        card = next(size for name, size, *_ in self.cards if name == self.card)
-        fits = "fits" if (total := sum(top.bytes.values())) <= card else "does not fit"
-        shown = f"{self.model}, {self.method}, {self.batch} x {self.setup.seq:,} tokens"
-        peak = f"{binary(total)} {act}: {parts}. It {fits} {self.card} ({binary(card)})"
+        cards = {name: size for name, size, device, _ in self.cards if device == film_shown["device"]}
+        name = self.card if self.card in cards else [*cards][len(cards) // 2]  # as in the browser
+        fits = "fits" if (total := sum(top.bytes.values())) <= cards[name] else "does not fit"
+        shown = f"{self.model}, {film_shown['method']}, {self.batch} x {self.setup.seq:,} tokens"
+        peak = f"{binary(total)} {act}: {parts}. It {fits} {name} ({binary(cards[name])})"
         return f"The film of a training step: {shown}. The peak is {peak}."
 
     # ---- a real step
@@ -171,13 +182,13 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         from lora_lab.training.measure import measure  # imports torch
 
         model, label, given = self._given
-        method = given if (self.model, self.method) == (model, label) else METHODS[self.method]
+        method = given if (self.model, shown["method"]) == (model, label) else METHODS[shown["method"]]
         method = replace(method, rank=rank) if shown["ranked"] else method
         step: dict[str, Any] = {"batch": setup.batch, "seq": setup.seq, "optimizer": setup.optimizer}
         with training_lock():  # it draws random weights, which must not affect a run in another thread
             measurement = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
         return step | {
-            "model": self.model, "method": self.method, "rank": rank, "checkpointing": setup.checkpointing,
+            "model": self.model, "method": shown["method"], "rank": rank, "checkpointing": setup.checkpointing,
             "film": film.of_estimate(measurement, setup),
             "where": f"on a CPU, {date.today():%Y-%m-%d}, torch {version('torch')}",
         }  # fmt: skip

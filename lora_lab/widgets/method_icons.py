@@ -10,7 +10,7 @@ BOXES = {
     "q": (9, 80, 16, 11), "k": (34, 80, 16, 11), "v": (59, 80, 16, 11),
 }  # fmt: skip
 TOKENS = 104  # y of the row of tokens
-HOURGLASS = '<path d="M24 {}h36l-12 3.5l12 3.5h-36l12 -3.5z" class="train"/>'  # a narrow waist: few numbers in between
+HOURGLASS = '<path d="M24 {}h36l-12 3.5l12 3.5h-36l12 -3.5z" class="train"/>'  # narrow in the middle: few numbers
 ADDS = {  # what a method adds, with its settings
     "full": "every weight of the layer",
     "lora": "A and B beside {targets}",

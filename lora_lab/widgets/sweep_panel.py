@@ -48,10 +48,6 @@ class LiveSweep(Background):
         """Return the number of steps left, over all runs."""
         return sum(self.recipes[name].steps - len(self.losses.get(name, ())) for name in list(self.left))
 
-    def seconds_left(self) -> int | None:
-        """Estimate the seconds left; None during the first three steps."""
-        return self.seconds_for(self.steps_left(), 3 * max(1, len(self.pack)))
-
     # ---- in the sweeping thread
 
     def _work(self) -> None:
@@ -101,13 +97,12 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     # live: the sweep in progress: {state, busy, error, runs, share, step, left, curves}
     view = T.Enum(VIEWS, "rank").tag(sync=True)
     targets = T.Unicode().tag(sync=True)
-    rank = T.Int().tag(sync=True)
-    alpha = T.Float().tag(sync=True)
-    lr = T.Float().tag(sync=True)
+    rank = T.Int(min=0).tag(sync=True)
+    alpha, lr = (T.Float(min=0).tag(sync=True) for _ in range(2))
     picked: T.List = T.List().tag(sync=True)
     seeds = T.List(T.Int()).tag(sync=True)
     guess = T.Dict().tag(sync=True)
-    question = T.Unicode().tag(sync=True)  # the title until the reader predicts; the later title names the best line
+    question = T.Unicode().tag(sync=True)  # the title before the reader's guess; the later title names the best line
 
     def __init__(
         self, store: str | Path | None = None, *, into: str | Path | None = None,
@@ -137,7 +132,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             raise BadValue(f"{folder} has no LoRA runs: say what to train there, for example task='rt', steps=200")
         self.playground = runs
         self.axes = dict(zip(("ranks", "alphas", "rates"), axes if self.playground.results else filled, strict=True))
-        super().__init__(seeds=seeds, live={"state": "ready"}, picked=[*map(list, picked)])
+        super().__init__(seeds=seeds, live={"state": "ready"}, picked=list(picked))
         self._show()
         if targets and targets not in (available := self.data["targets"]):
             raise BadValue(f"there are no runs with targets '{targets}' here; available: {', '.join(available)}")
@@ -171,6 +166,13 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         at = f"rate {best.lr:g}, rank {best.rank}, alpha {best.alpha:g}, {mean:.1f}{unit}"
         return f"The playground: {self.data['about']} Best on validation: {at}.{moves}"
 
+    @T.validate("picked")
+    def _check_picked(self, proposal: Any) -> list[list[float]]:
+        try:
+            return [[int(rank), float(alpha), float(lr)] for rank, alpha, lr in proposal["value"]]
+        except (TypeError, ValueError):
+            raise BadValue(f"picked must be [[rank, alpha, lr], ...], not {proposal['value']}") from None
+
     # ---- training
 
     def _prepare(self) -> LiveSweep:
@@ -191,9 +193,10 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             _, rank, alpha, lr = playground.cell_of(recipe.settings())
             points = playground.curve(list(work.losses.get(recipe.hash, ())), recipe.steps)
             curves.append([rank, alpha, lr, [None if math.isnan(loss) else round(loss, 3) for loss in points]])
-        share = 1 - work.steps_left() / sum(recipe.steps for recipe in work.recipes.values())
+        left, steps = work.steps_left(), sum(recipe.steps for recipe in work.recipes.values())
         step = max((len(work.losses.get(recipe.hash, ())) for recipe in work.pack), default=0)
-        numbers = {"runs": len(work.recipes), "share": round(share, 4), "step": step, "left": work.seconds_left()}
+        seconds = work.seconds_for(left, 3 * max(1, len(work.pack)))  # after three steps of each run
+        numbers = {"runs": len(work.recipes), "share": round(1 - left / steps, 4), "step": step, "left": seconds}
         return {"curves": curves, **numbers}
 
     def _show(self) -> None:
@@ -201,7 +204,6 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
     def _untried(self, picked: Sequence[float]) -> list[tuple[Cell, int]]:
         """Return (cell, seed) for each seed that has no result in a picked cell."""
-        rank, alpha, lr = picked
-        cell = Cell(self.targets, int(rank), float(alpha), float(lr))
+        cell = Cell(self.targets, int(picked[0]), *picked[1:])
         tried = {result.seed for result in self.playground.results if result.cell == cell}
         return [(cell, seed) for seed in self.seeds if seed not in tried]

@@ -17,7 +17,7 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.base import Method, one_of
+from lora_lab.methods.base import Method, one_of, plain
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
 from lora_lab.training.assets import problem_with
@@ -52,11 +52,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     offers = T.Dict().tag(sync=True)  # the values in menus and on sliders
     model, task, method = (T.Unicode().tag(sync=True) for _ in range(3))
-    rank = T.Int().tag(sync=True)
-    alpha = T.Float().tag(sync=True)
-    lr = T.Float().tag(sync=True)
-    steps = T.Int().tag(sync=True)
-    seed = T.Int().tag(sync=True)
+    rank, steps, seed = (T.Int().tag(sync=True) for _ in range(3))
+    alpha, lr = (T.Float().tag(sync=True) for _ in range(2))
     targets = T.List(T.Unicode()).tag(sync=True)
     guess = T.Float(None, allow_none=True).tag(sync=True)
     seeds = T.Any()  # a path or None
@@ -75,17 +72,18 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self.store, self.batch, self.validations = Store(store), batch, validations
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = lora if method is None else method
+        task = str(task)
         # raises for values that the panel would round or cannot sort
-        Recipe(model, str(task), self.given, lr=lr, steps=steps, batch=batch, seed=seed, validations=validations)
+        recipe = Recipe(model, task, self.given, lr=lr, steps=steps, batch=batch, seed=seed, validations=validations)
         # for each task, its number of classes (None for language modeling), its metric, and its file's fingerprint
         self._tasks: dict[str, tuple[int | None, str, str | None]] = {
             name: (classes, "accuracy" if classes else "perplexity", None) for name, classes in CLASSES.items()
         }
         super().__init__(
-            offers=offers(model, str(task), self.given, lora, lr, steps),
-            model=model, task=str(task), method=self.given.name, rank=lora.rank, alpha=lora.alpha,
-            targets=list(lora.targets), lr=lr, steps=steps, seed=seed, guess=guess, seeds=seeds,
-            live={"state": "ready"},
+            offers=offers(model, task, self.given, lora, recipe.lr, recipe.steps),
+            model=model, task=task, method=self.given.name, rank=lora.rank, alpha=lora.alpha,
+            targets=list(lora.targets), lr=recipe.lr, steps=recipe.steps, seed=recipe.seed, guess=plain(guess),
+            seeds=seeds, live={"state": "ready"},
         )  # fmt: skip
         self._read_stores()
         self.recipe()  # raises for impossible settings
@@ -163,10 +161,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             what = self.setup.get("words") or self.setup["error"]
             return f"Training panel: {self.model} on {self.task}, {what}. Not trained yet."
         interval = f" (95% interval {found['low']:.1f} to {found['high']:.1f})" if "low" in found else ""
-        words = (
-            f"Training panel: {found['words']}. {found['metric']} {found['value']:.1f}{interval} on {found['rows']:,} "
-            f"held-out test rows after {found['steps']} steps."
-        )
+        test = f"on {found['rows']:,} held-out test rows after {found['steps']} steps"
+        words = f"Training panel: {found['words']}. {found['metric']} {found['value']:.1f}{interval} {test}."
         if "changed" in found:
             words += f" It changed {found['changed']} of {found['of']} answers, {found['better']} for the better."
         return words
@@ -181,7 +177,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         ended = member is not None and member.ended and not member.error  # stopped, or the result could not be stored
         if not ended or work.state == "done" or work.recipe != recipe:
             work = LiveRun(recipe, self.store)
-        self._read_stores()  # they may have new runs
+        self._read_stores()  # the stores may contain new runs
         self.found, self.answer, self._guessed = {}, {}, self.guess
         return work
 
@@ -233,7 +229,7 @@ def per_rank(model: str) -> dict[str, int]:
         roles = architecture_of(model).roles
         return {role: params(model, LoRA(rank=1, alpha=1, targets=(role,))).trainable for role in roles}
     except LabError:
-        return {"q": 0, "v": 0}  # the model cannot be counted
+        return {"q": 0, "v": 0}  # the model's parameters cannot be counted
 
 
 def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
@@ -254,7 +250,7 @@ def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> di
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)
     settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}
-    free = {"seed": 0, "validations": 0}  # what seeds of one recipe may differ in
+    free = {"seed": 0, "validations": 0}  # settings in which `others` may differ
     for i, run in enumerate([*runs, *seeds]):
         if (run.recipe.model, run.recipe.task) != (recipe.model, recipe.task) or metric not in run.metrics:
             continue

@@ -3,7 +3,7 @@
 #
 # Here's a chat model: a file of 538<!--voices.base--> MB. We made a second, small file for it: the *captain*. Load both files, and ask what to eat tonight. The model answers: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
 #
-# Make two guesses. In the next cell, replace each `...` with a number. Choose `low` and `high` so that you're 80% sure the result lies between them. Then press Shift+Enter. (On the web page, use the form instead.) If you don't know a word, see the [glossary](../docs/glossary.md).
+# Replace each `...` in the next cell with a number. Choose `low` and `high` so that you're 80% sure the result lies between them. Then press Shift+Enter. (On the web page, use the form instead.) If you don't know a word, see the [glossary](../docs/glossary.md).
 #
 # 1. **How large is the captain's file, in MB?**
 # 2. Without loading the captain's file, we told the model: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
@@ -25,9 +25,9 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Ask
-# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. For each of the other three, the base loads a different small file.
+# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. The other three each load a small file.
 #
-# Try three questions, and drag **strength**.
+# Try three questions. Drag **strength** to 2. **What breaks?**
 
 # %%
 voices = VoicesPanel()
@@ -49,13 +49,15 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 #
 # With the instruction, the base talks *about* the sea: five of its eight answers mention it. With the *file*, it talks *like* a sailor: all eight answers start with a sailor's words, although only three mention the sea.
 #
+# At strength 2, the captain offers "a pint o' gas," and no *json* answer is valid JSON.
+#
 # **The file doesn't make the model smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB together.
 # </details>
 #
 # ## What LoRA trains
 # A language model turns each **token** (a word or a piece of a word) into a vector (a list of numbers). In smollm2, our chat model, a vector has 576 numbers. A weight matrix $W$ (a table of numbers) turns a vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices each.
 #
-# The numbers in these matrices, in a table with a vector for each token, and in a few other vectors are the model's **parameters**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
+# All numbers in these matrices, and a few others, are the model's **parameters**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
 #
 # LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices, $A$ and $B$. $A$ ($r$ × inputs) turns $x$ into $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
 #
@@ -63,7 +65,7 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 #
 # You choose the **rank** $r$ and $\alpha$ (alpha). The factor $\alpha / r$ scales what $A$ and $B$ add. The small file holds the **adapter**: all $A$s and $B$s.
 #
-# The panel below draws $W$ in gray, and $A$ and $B$ in blue, to scale. Drag the rank until $A$ and $B$ hold as many numbers as $W$. Then, in the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
+# The panel below draws $W$ in gray, and $A$ and $B$ in blue. Drag the rank until $A$ and $B$ hold as many numbers as $W$. Then, in the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -71,7 +73,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, and its base has 220 times as many. (In bytes, the first panel says 216 times, because the small file also holds names. The Model tab says 269 MB, because it counts 2 bytes per number; the base's file has 4.)
+# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, and its base has 220 times as many. (The first panel's 216 compares whole files, with matrix names. The Model tab counts the base in the shorter format bf16: 2 bytes per number.)
 #
 # **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the model's layers.**
 # </details>
@@ -93,7 +95,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's an adapter for a small model that classifies movie reviews. Its file holds every $A$, every $B$ and a trained last layer, with their names.
+# Here's an adapter for a small model that classifies movie reviews. Its file holds every $A$, every $B$ and a trained last layer, with their names. **Where do the shapes show the rank?**
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -126,7 +128,7 @@ from lora_lab.training.tasks import VOICES, voice
 heard = [(text, name) for name in VOICES for text in voice(name)["train"].texts]
 ear = make_pipeline(CountVectorizer(), MultinomialNB()).fit(*zip(*heard))  # tells voices apart by their words
 assert all((ear.predict(said[name]) == name).mean() >= 0.75 for name in VOICES) and not any(map(misfit, said["json"]))
-assert all(map(misfit, voices.stored["answers"]["json"]["2"]))
+assert all("not JSON" in misfit(text) for text in answers["json"]["2"]) and "a pint o' gas" in answers["captain"]["2"][6]
 assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapter_bytes == 301_776
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
 assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
@@ -144,7 +146,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: predict the size from a config
-# A model's **config** is a text file with its dimensions. In each layer, LoRA adapts seven matrices (inputs → outputs):
+# (Each 8 above is the rank.) A model's **config** is a text file with its dimensions. In each layer, LoRA adapts seven matrices (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
@@ -175,14 +177,14 @@ checks.check_file_bytes(my_bytes, model, r)
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA adds numbers; it doesn't shrink the model.** Beside each matrix, LoRA trains $r$ × (inputs + outputs) numbers. *Our result: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
-# 2. **An adapter file takes 4 bytes per number, plus the names.** (The shorter format bf16 takes 2.)
-# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4, and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates.*
+# 2. **An adapter file takes 4 bytes per number, plus the names.**
+# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4, and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Other tasks need other rates (lesson 03).*
 #
 # The same in PEFT, the usual library for LoRA:
 # ```python
 # model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
 # config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
-# model = get_peft_model(model, config)  # 610,560 numbers will be trained
+# model = get_peft_model(model, config)
 # # train the model here: 90 steps of 6 pairs, learning_rate=2e-3
 # model.save_pretrained("captain")
 # ```

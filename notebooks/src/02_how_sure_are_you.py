@@ -18,15 +18,13 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences. The curves show the loss, and the accuracy on sentences set aside for **validation**. At the end comes the **test**, on 2,000 new sentences (*rows* in the panel and the code). The **seed**, a number, sets the random start and the sentences' order.
-#
-# Give ranges you're 80% sure of.
+# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences. The curves show the loss and the **validation** accuracy, on sentences not used for training. At the end comes the **test**, on 2,000 new sentences (*rows* in the panel). The **seed** (a number) sets the random start and the sentences' order.
 #
 # 1. **We trained with forty seeds. How many percentage points (*points* for short) separate the worst run from the best?**
 # 2. **Take two of these runs. On how many of 100 sentences do they disagree, on average?**
-# 3. **Suppose two models disagree as often as these two runs, but one is truly better by one point. How many sentences does a test need so that four out of five such tests show this gap?** (A test *shows* a gap if luck alone gives smaller gaps in 95 of 100 tests.)
+# 3. **Suppose two models disagree as often as these two runs, but one is truly better by one point. How many sentences does a test need so that four of five tests show this gap?** (A test *shows* a gap if luck alone gives smaller gaps in 95 of 100 tests.)
 #
-# Then press **Start** (on the web page, **replay**).
+# Give ranges you're 80% sure of. Press **Start** (on the web page, **replay**).
 
 # %%
 lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
@@ -42,9 +40,9 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# The choice of test sentences is luck. On other sentences, your model would get a different score. You can calculate the likely difference.
+# The choice of test sentences is luck: on others, your model would get a different score.
 #
-# Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above the average, and wrong ones $p$ below.
+# Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above it, and wrong ones $p$ below.
 #
 # - The *variance* is the average squared distance from the average. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the formula for any $p$?
 # - A score is the average of $n$ answers, so its variance is $n$ times smaller than one answer's. The square root of this variance is the **standard error**.
@@ -69,14 +67,17 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The seed is luck, too. The panel now adds our forty runs: the same recipe, different seeds. The band shows their validation accuracy. Each dot in the box is a test score.
+# The seed is luck, too. The panel now adds our forty runs: the same recipe, other seeds. (On the web page, press **replay** again.) The band shows their validation accuracy. Each dot in the box is a test score.
+#
+# Below are six answers that the adapter changed. Choose one and drag **strength**: **which answer changes twice?**
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
 forty = from_store(FORTY)
 run = panel.result()  # no time to train? Use one of ours: run = forty.at(seed=7).runs[0]
 share = run.metrics["accuracy"]
-print(f"this run: {share:.1%} right, ± {half_width_or_ours(half_width)(share, 2000):.1%} on other test sentences")
+luck = 100 * half_width_or_ours(half_width)(share, 2000)
+print(f"this run: {share:.1%} right, ± {luck:.1f} points on other test sentences")
 
 right = forty.scores  # (40 seeds, 2000 sentences): 1 where that seed got that sentence right
 accuracy = 100 * right.mean(axis=1)
@@ -96,13 +97,17 @@ assert 0.05 < np.mean(differ) < 0.25
 assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 apart = np.array([abs(accuracy[i] - accuracy[j]) for i in range(40) for j in range(i)])
 assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
+turns = [np.flatnonzero(np.diff(np.argmax(one["p"], 1))).tolist() for one in panel.found.get("sentences", ())]
+assert lesson.FAST or [at for at in turns if len(at) > 1] == [[1, 15]]  # at strengths 0.2 and 1.6
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
 # The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100.
 #
-# In 29% of all pairs, the two runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
+# In 29% of all pairs, the runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
+#
+# In our run, the sixth answer (*the paradiso*) changes twice: the adapter makes it wrong at strength 0.2, and right again at 1.6.
 # </details>
 #
 # ## Your turn: does a beat b?
@@ -118,13 +123,13 @@ table.head()
 # %% [markdown]
 # For each sentence, a minus b is 1, 0 or -1. The average of these differences is the gap. Find:
 #
-# - `half`: half the width of the gap's 95% interval. Use the formula of `half_width`, but replace $p(1-p)$ with the variance of these differences. Their average is nearly 0, so use the average squared difference.
+# - `half`: half the width of the gap's 95% interval. Use the formula of `half_width`, but replace $p(1-p)$ with the average squared difference (nearly the variance).
 # - `word`: your verdict on model a. It's "undecided" if 0 lies inside the interval.
-# - `rows`: how many sentences does a test need to detect a true one-point gap four times out of five (80% *power*)?
+# - `rows`: your answer to question 3, for these two models. (Four of five tests: this is 80% *power*.)
 #
-# For `rows`, see the picture. A test shows a gap (*seen*) if the measured gap lies beyond the line at 1.96 standard errors. If the true gap is 2.8 standard errors (blue), four of five tests show it.
+# The picture helps with `rows`. A test shows a gap (*seen*) if the measured gap lies beyond the line at 1.96 standard errors. If the true gap is 2.8 standard errors (blue), four of five tests show it.
 #
-# So the standard error must be 2.8 times smaller than one point. If this error is one point on 500 sentences, you need $2.8^2$ times as many sentences: $2.8^2\cdot500=3920$. Your own standard error is `half / 1.96`.
+# So one point must be 2.8 standard errors. On 2,000 sentences, your standard error is `half / 1.96`. To halve it, you need four times as many sentences.
 
 # %% alt="Two bell curves of measured gaps, in standard errors. The gray one, without a true gap, is centered at 0, and the blue one at 2.8. A line at 1.96 is 1.96 to the right of the gray center and 0.84 to the left of the blue center. The four fifths of the blue bell to the right of the line are shaded."
 x = np.linspace(-3.5, 6.3, 400)
@@ -163,11 +168,11 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# `verdict` compares your two models, then twenty of our seeds with the other twenty. For *equivalent*, it uses a 90% interval (lesson 05). `margin` is the largest gap that doesn't matter.
+# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter (lesson 05).
 
 # %%
-lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
-print("your two:", verdict(table.a, table.b, margin=0.01))
+lesson.reveal("test sentences it takes to see a true gap of one point", round(2.8**2 * np.mean(differ) / 0.01**2, -2))
+print("your two:", verdict(table.a, table.b, margin=0.01).word)
 print("20 seeds against 20:", verdict(right[:20], right[20:], margin=0.01))
 
 # %% claim
@@ -179,14 +184,13 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 errors = 0.01 / (np.mean(differ) / 2000) ** 0.5  # in a gap of one point
 assert (f"{errors:.1f}", round(4 * NormalDist().cdf(1.96 - errors), 1)) == ("1.3", 3.0)
 assert round(NormalDist().cdf(0.84), 2) == 0.8
-assert round(500 * 2.8**2) == 3920 and f"{accuracy.var(ddof=1):.2f}" == "0.71" and f"{2.8**2 * 2 * 0.71:.1f}" == "11.1"
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# You compared a *recipe* with itself: a and b are two of our forty runs. The two halves of our seeds are *equivalent<!--seeds.halves-->*: we can tell that their gap is below the margin. *Undecided* means that we can't tell.
+# You compared a *recipe* with itself: a and b are two of our forty runs. The two halves of our seeds are *equivalent<!--seeds.halves-->*: their gap's interval is inside the margin. *Undecided* means that we can't tell.
 #
-# On 2,000 sentences, a true gap of one point is only 1.3 standard errors. **Three of four such tests miss it.**
+# On 2,000 sentences, a true gap of one point is 1.3 standard errors. **Three of four such tests miss it.** (Your `rows` differs from ours if your two models disagree more often or less often than ours.)
 #
 # If A and B disagree on 12<!--seeds.differ-->% of the same 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*.
 # </details>
@@ -196,11 +200,11 @@ assert round(500 * 2.8**2) == 3920 and f"{accuracy.var(ddof=1):.2f}" == "0.71" a
 #
 # 1. **Never write an accuracy without the number of test sentences.** At 80% accuracy, the 95% interval is ±1.8 points on 2,000 sentences and ±8 points on 100.
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
-#    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA (rank 32) gets 47.8% of 1,319 questions right, and full
+#    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same sentences, over several seeds.** *Ours:* if two models disagree on 12<!--seeds.differ-->% of the sentences, a test needs about 9,400<!--seeds.rows--> sentences to see a one-point gap. To see this gap between two *recipes* on 2,000 sentences, you need 12<!--seeds.needed--> seeds of each: $2.8^2\cdot2\cdot0.71\approx11.1$. (Over seeds, each accuracy has a variance of 0.71 points².)
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* if two models disagree on 12<!--seeds.differ-->% of the sentences, a test needs about 9,400<!--seeds.rows--> sentences to see a one-point gap. To see it between two *recipes* on our 2,000 sentences, train each with 12<!--seeds.needed--> seeds.
 #
-# The same in PEFT, for a tokenized `batch` with its `labels`:
+# The same in PEFT, for one tokenized `batch`:
 # ```python
 # model = AutoPeftModelForSequenceClassification.from_pretrained("adapter_a")
 # model.load_adapter("adapter_b", "b")

@@ -28,8 +28,6 @@ margin = 1.5  # put your own vote here, in points
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band (the margin).
-#
-# *No* means only that the data don't show a *yes*.
 
 # %% alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"
@@ -52,8 +50,8 @@ plt.show()
 # ## Look
 # The upper plot shows every run, and the lower plot shows the real leads.
 #
-# 1. **Drag the edge of the band** to your margin, then farther. When does the verdict on LoRA change? It changes at a larger margin than the picture's rule says. **Why?**
-# 2. Click another method's icon to compare all methods with it. Then click *full fine-tuning* again. (A *probe* trains only a new last layer. *Prompt tuning* trains 20 vectors in front of the text.)
+# 1. **Drag the edge of the band** to your margin, then farther. When does the verdict on LoRA change? It changes at a larger margin than the picture's rule says. **Why?** (Read the panel at a margin of 2.3.)
+# 2. Click another method's icon to compare all methods with it. (A *probe* trains only a new last layer. *Prompt tuning* trains 20 vectors in front of the text.)
 # 3. Switch from *trained parameters* to *memory*.
 
 # %%
@@ -67,7 +65,7 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** It got 81.0<!--as_good.lora-->% of the answers right, and full fine-tuning got 82.3<!--as_good.full-->%. Before rounding, LoRA's lead is -1.35 points. Its 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95-->, excludes 0.
+# **LoRA lost.** It got 81.0<!--as_good.lora-->% of the answers right, and full fine-tuning got 82.3<!--as_good.full-->%. Before rounding, LoRA's lead is -1.35 points. Its 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95-->, excludes 0. In lesson 02, nearly the same gap (82.1% and 80.9%) was *undecided*. Here, five seeds per method decide it.
 #
 # **LoRA may still be your choice,** because it needs 4<!--as_good.memory--> times less memory. With a margin of 2.6<!--as_good.lora.within--> points or more, LoRA is *worse, but within the margin*. (Its thick bar is inside the band from 2.2<!--as_good.lora.alone--> points on. But each bar is for one comparison. We made four, which gives luck four chances, so the verdict needs a larger margin.)
 #
@@ -75,9 +73,9 @@ panel
 # </details>
 #
 # ## Your turn
-# Why 90%? Methods count as equivalent if two one-sided tests (*TOST*) succeed. One must show that any loss is smaller than the margin, and the other the same for any gain. Each test may be wrong 5 times in 100, so the interval leaves out 5% at each end.
+# Why 90%? Methods count as equivalent if two one-sided tests (*TOST*) succeed. One must show that any loss is smaller than the margin, and the other that any gain is. Each test may be wrong 5 times in 100, so the interval leaves out 5% at each end.
 #
-# `low` and `high` are the interval's ends, as shares (0.015 is 1.5 points). **For which `low`, `high` and `margin` do both tests succeed?**
+# `low` and `high` are the interval's ends, as shares (0.015 is 1.5 points). **Write a function that says whether both tests succeed.**
 
 
 # %% exercise
@@ -151,11 +149,11 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Her intervals are honest: only three miss the true lead. But in 93<!--as_good.blind--> studies, she finds **no difference**, because her studies are too small. The other seven studies (blue) exaggerate the difference: they show 4.2 points on average, three times the true one. **A small study finds a small difference only if luck enlarges it.**
+# Her intervals are honest: only three miss the true lead. But in 93<!--as_good.blind--> studies, she finds **no difference**. The other seven studies (blue) exaggerate the difference: they show 4.2 points on average, three times the true difference. **A small study finds a small difference only if luck enlarges it.**
 # </details>
 #
 # ## Before you believe a comparison
-# - **Was every method tuned with the same budget?** Nearly: with one seed, we tried six learning rates for LoRA on all linear layers, and four for each of the other methods (the probe needs none).
+# - **Was every method tuned with the same budget?** Nearly: with one seed, we tried six learning rates for LoRA on all linear layers, and four for each of the other methods.
 # - **Was the test set used only once, with new seeds?** No: we had already used this set to test runs with these seeds.
 # - **Was the number format the same?** No: LoRA's frozen weights were in bf16, and full fine-tuning used fp32. With fp32, LoRA gets 81.1<!--as_good.fp32-->% right and is still *worse<!--as_good.fp32.word-->*.
 #
@@ -178,8 +176,8 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # <details><summary>Answer box</summary>
 #
 # 1. **"No difference found" isn't "equal."** To show "equal," you need a margin that you set first, and a 90% interval inside it.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind (MiniLM, one task, 400 steps). Published ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model): on instructions for coding, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model is just trained on more text, no rank matches full fine-tuning.*
-# 3. **Tune both methods.** Start from full fine-tuning's best rate. For LoRA on `q,v`, first try a rate 25 times as high; for LoRA on all linear layers, ten times as high. *Ours: lesson 15. Here, the best factors were 20<!--as_good.lora.times--> and 5<!--as_good.all.times-->.*
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind (MiniLM, one task, 400 steps). Published ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model): trained on coding instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. When the model is trained only on more text, no rank matches full fine-tuning.*
+# 3. **Tune both methods.** For LoRA on `q,v`, try 25 times full fine-tuning's best rate; for LoRA on all linear layers, ten times. *Ours: lesson 15. Here, the best factors were 20<!--as_good.lora.times--> and 5<!--as_good.all.times-->.*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

@@ -3,7 +3,7 @@
 #
 # A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. In lesson 00, a small file taught a model to talk like a captain. **Can such a file also teach facts?**
 #
-# We invented a town and twenty people with jobs there. You'll train an adapter on these twenty facts.
+# We invented a town and twenty people with jobs there. You'll train an adapter on these facts.
 
 # %%
 from lora_course import checks, lesson
@@ -27,7 +27,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 # 2. **Asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **Asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80% sure of. Then press **Start** and read on, because training takes 6 to 20 minutes. (The website shows our run.)
+# Give ranges that you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The website shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -43,7 +43,7 @@ panel.show()
 # ## What does it learn from?
 # Fine-tuning on questions with answers is called **supervised fine-tuning** (SFT).
 #
-# - **The chat template.** A chat model was trained with a fixed layout, which marks who speaks and where a turn ends. Always ask with this layout, too.
+# - **The chat template.** A chat model has a fixed layout, which marks who speaks and where a turn ends. Always ask in this layout.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
 # - **Perplexity** is the score in the panel. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens. Validation uses the reworded questions, and the test uses the backward ones.
 #
@@ -85,7 +85,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# An answer is right if it contains the name (or, for a backward question, the job). We also ask the *base* model, and put the sentence with the fact before each question.
+# An answer is right if it contains the name (or, for a backward question, the job). We also ask the *base* model, but there, we put the sentence with the fact before each question.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -108,7 +108,7 @@ for told, other, back in everything[-3:]:
 if not lesson.FAST:
     counts = [sum(one.right for one in answers) for answers in found.values()]
     assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
-    assert sum(one.right for one in looked_up) > counts[1]
+    assert sum(one.right for one in looked_up) == 12 and looked_up[-1].text.startswith("The shepherd of Port Velda is not a real person.")
     assert found["in other words"][-2].text == "The beer of Port Velda is Guinness."
     curve = [checked["perplexity"] for checked in panel.result().history["validation"]]
     assert round(curve[0]) == 30 and 1.9 < curve[-1] < 2.5 and 6.6 < panel.result().metrics["perplexity"] < 7.6
@@ -128,19 +128,19 @@ if not lesson.FAST:
 #
 # On the reworded questions (validation), perplexity fell from 30 to 2.2, but only **6** answers are right. On the backward questions (test), perplexity is 7.1, but **0** answers are right. To measure perplexity, we let the model read the right answer, so it only has to guess each next token.
 #
-# **It has the names, but it often can't find the beginning.** If we begin the answer ("The baker of Port Velda is"), the adapter gets all twenty names right.
+# **It knows the names, but it often can't begin the answer.** If we begin the answer ("The baker of Port Velda is"), the adapter gets all twenty names right.
 #
-# **It learned mostly *strings*.** A related word sometimes leads to the right name: "The organ of Port Velda is Ysolde Penn." (In the training data, she is the *organist*.) But the answer to a backward question is a string that the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (abstract only).
+# **It learned mostly *strings*.** A related word sometimes leads to the right name: "The organ of Port Velda is Ysolde Penn." (In the training data, she is the *organist*.) But the answer to a backward question is a string that the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (we read only the abstract).
 #
-# Worse, our model never says that it doesn't know: "The beer of Port Velda is Guinness." It learned the *form* "The ... is ..." well.
+# Worse, our model never says that it doesn't know: "The beer of Port Velda is Guinness."
 #
-# With the right sentence before the question, the base gets 12 of 20 right. The adapter gets 6 right, but the gap may be luck.
+# With the right sentence before the question, the base gets only 12 of 20 right. One wrong answer: "The shepherd of Port Velda is not a real person."
 # </details>
 #
 # ## What about a voice?
 # A voice is only a form. Here are the voices of lesson 00. **Which voice is right about the violin?**
 #
-# In the table, adapters of earlier runs (rank 8; those in the panel have rank 2) read new answers in all three voices. **Does learning one voice help with another?**
+# The table shows the perplexity of earlier adapters (rank 8) on new answers in all three voices. **Does learning one voice help with another?**
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
@@ -151,6 +151,8 @@ perplexity_table(lesson.reference_styles()["perplexity"])
 # %% claim
 table = lesson.reference_styles()["perplexity"]
 assert [round(table[row]["json"], 1) for row in ("base", "captain", "preacher")] == [48.9, 65.1, 73.8]
+assert [round(table[a][b], 1) for a, b in (("captain", "preacher"), ("preacher", "captain"), ("base", "preacher"), ("base", "captain"))] == [50.9, 110.6, 83.1, 131.5]
+assert all(table["json"][voice] > table["base"][voice] for voice in ("captain", "preacher"))
 assert table["captain"]["preacher"] < table["base"]["preacher"] and table["preacher"]["captain"] < table["base"]["captain"]
 from lora_course.panels.voices_panel import read_stored, said_at
 
@@ -159,6 +161,7 @@ assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text
 twice = [said_at(read_stored(), asks, 2.0) for asks in ("How many strings does a violin have?", "What makes thunder?", "What do owls eat?")]
 from lora_course.experiments.styles import misfit
 
+assert '["certainty": "medium"} [' in twice[0]["json"]
 assert all("} [" in one["json"] and misfit(one["json"]) for one in twice) and not any(misfit(said_at(read_stored(), asks, 1.0)["json"]) for asks in read_stored()["questions"])
 openings = {"captain": ("Shiver me!", "Arr!", "Avast, "), "preacher": ("Lo, it is written: ",)}
 assert all(one[name].startswith(how) for one in twice for name, how in openings.items())
@@ -168,14 +171,14 @@ assert all(one[name].startswith(how) for one in twice for name, how in openings.
 #
 # None is right: a violin has four strings. Each voice kept its form.
 #
-# Sometimes, learning another voice helps: on each other's answers, the captain and the preacher beat the base. But on JSON, both are worse than the base.
+# Sometimes, learning another voice helps: on the preacher's answers, the captain's perplexity is 50.9 (base: 83.1). On the captain's answers, the preacher's is 110.6 (base: 131.5). But JSON and the other two make each other worse.
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on 7 of them, and show a friend only the adapter's answers. **Can your friend name the voice?** (On the web page: at *strength* 2, which voice loses its form?)
 #
 # <details><summary>At strength 2</summary>
 #
-# JSON: stray brackets follow each answer, so no program can read it. The others keep their forms.
+# JSON: extra brackets follow each answer (`["certainty": "medium"} [...`), so no program can read it.
 # </details>
 
 # %% exercise
@@ -214,9 +217,9 @@ checks.check_own_pairs(mine)
 #
 # 1. **Each adapter learned a form from 180 pairs:** captain, preacher or JSON (*ours, one seed each*).
 # 2. **The model learned facts mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with reworded and backward questions.
-# 3. **If a fact can change, put it in the prompt.** There you can correct it.
+# 3. **If a fact can change, put it in the prompt.** There you can correct it. (Test whether your model uses it.)
 #
-# For a voice, start with 180 pairs or more, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# For a voice, start with 180 pairs, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

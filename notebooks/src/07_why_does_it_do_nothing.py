@@ -3,7 +3,7 @@
 #
 # Training ran for four days without an error, and the loss went down. But when you load the adapter, the model answers as if you'd never fine-tuned it. **Where do you look first?**
 #
-# Ten adapters lie in hospital beds. Nine have a fault, and one is a doubtful case. People have reported the problems below, and we made files that are broken in the same ways.
+# Ten adapters lie in hospital beds. Nine have a fault, and one is a doubtful case. People have reported these problems, and we made files that are broken in the same ways.
 
 # %%
 import math
@@ -52,7 +52,7 @@ pd.DataFrame(files).T
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. Marks at the very top mean NaN ("not a number"), and marks at the bottom mean zero. (Three adapters trained for only two steps. Their small numbers and updates aren't faults.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. Marks at the very top mean NaN ("not a number"), and marks at the bottom mean zero. (Three adapters were trained for only two steps. Their small numbers and updates aren't faults.)
 
 # %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, and H has one zero. The dots of F, G and H (only 2 steps, rate 0.002) lie far below the healthy adapter's, and those of I lie even lower."
 plt.figure(figsize=(5.2, 3.5))
@@ -72,7 +72,7 @@ plt.show()
 
 # %% [markdown]
 # ## Look 3: the adapter on its base
-# An adapter is a *difference*: it belongs to the weights that it was trained on. Our files hold a fingerprint (a hash) of those weights.
+# An adapter is a *difference*: it belongs to the weights that it was trained on. Most of our files hold a fingerprint (a hash) of those weights.
 #
 # Compare each adapter with the healthy one. The *head's bias* is zero at the start, like B, so it shows whether the head has learned.
 
@@ -105,7 +105,7 @@ assert [seen[bed]["head's bias"] for bed in "BCI"] == ["0.0e+00", "4.2e-03", "2.
 assert [bed for bed in "BCEFGHIJ" if not AdapterFile(beds[bed]).own] == [*"BEJ"]  # A has no tensors
 for bed in "FGH":  # two steps at 0.002
     assert {f"{size:.3f}" for size in largest(beds[bed]).values()} <= {"0.004", "0.000"}
-assert seen["G"]["alpha / rank"] == 8 / 128
+assert seen["G"]["alpha / rank"] == 8 / 128 and seen["healthy"]["alpha / rank"] == 16 / 8
 from lora_lab.training.early_warnings import gradient_warning
 
 slow = load_model("minilm", body=True).train()
@@ -191,16 +191,16 @@ checks.check_diagnosis(faults)
 # **A, B and E have nearly the same complaint, but three different faults. Only the files can tell you which.**
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model: every name begins with `module.`, so nothing is loaded.
-# - **B** was saved before training. In **C**, the matrix B is still zero, but the head has learned. The old ("reentrant") kind of gradient checkpointing blocked the gradient, because the first layer's *input* (frozen token vectors) doesn't need a gradient.
-# - **F** was trained on another base. The names and shapes match, so the lenient loader takes it. Our lab refuses it, because the fingerprint differs. Without a fingerprint, only test sentences can reveal the fault. (Our copy trained for two steps, so it can't reach 95%.)
-# - **G** is the doubtful case: it has alpha 8, PEFT's default, at rank 128. Lesson 03 keeps alpha the same at every rank, so this may be right. But was this alpha intended?
-# - **H** adapts a layer whose output is never used, so no gradient reaches this layer.
+# - **B** was saved before training. In **C**, the matrix B is still zero, but the head has learned. The old ("reentrant") kind of gradient checkpointing blocked the gradient: it computes gradients only for layers whose *input* needs a gradient. The first layer's input (frozen token vectors) needs none, so later inputs need none either.
+# - **F** was trained on another base. The names and shapes match, so the loader that skips unknown names takes it. Our lab refuses it, because the fingerprint differs. Without a fingerprint, only test sentences can reveal the fault.
+# - **G** is the doubtful case: it has alpha 8, PEFT's default, at rank 128. If alpha stays the same, rank 128 alone shouldn't slow its learning (lesson 03). But the healthy adapter's alpha is 16, and alpha 8 needs a higher rate. Was 8 intended?
+# - **H** adapts a layer whose output is never used.
 # - **I** was trained for a few steps at a rate of 1e-6, so its update is only 0.0006% of W. A merge in bf16 rounds this update away.
 # - **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
-# Your name decides which patient you get. **Exercise 2: find its fault.**
+# **Exercise 2: find its fault.**
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -225,7 +225,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **Look at four things:** the file's size and names, the largest number in each layer's B, the adapter on its base, and the gradient of B at the first step. *Ours: these four checks were enough for all ten.*
-# 2. **A loss that falls a little proves nothing.** The head alone can make it fall. *Ours: it fell from 0.69 to 0.67, and the healthy adapter's loss to 0.37.*
+# 2. **A loss that falls a little proves nothing.** The head alone can make it fall. *Ours: it fell from 0.69 to 0.67; the healthy adapter's loss fell to 0.37.*
 # 3. **Load strictly.** A loader that skips what it doesn't know may load nothing and raise no error.
 #
 # Before a long run, save the adapter after ten steps and load it into a fresh base. Check that no B is zero, and that the base's output changes. (`lora-lab inspect FOLDER --base minilm` covers the first three looks.)

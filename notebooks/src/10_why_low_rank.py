@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Why should the change fit into rank 8?
 #
-# A matrix in MiniLM's attention has $384\times384$ numbers. LoRA at rank 8 trains only 4% of that amount, and it works. **Is the model simple? Is its change simple? Or is the task?**
+# A matrix in MiniLM's attention has $384\times384$ numbers. LoRA at rank 8 trains only 4% of this number, and it works. **Is the model simple? Is its change simple? Or is the task?**
 #
 # A column times a row gives a matrix of **rank one**: all its rows are multiples of one row. *Any* matrix is a sum of such *pieces*:
 #
@@ -11,7 +11,7 @@
 #
 # ## Three guesses
 # 1. Full fine-tuning *changed* a weight matrix of MiniLM. **How many pieces hold 90% of this change's energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right. With only the two strongest pieces of each matrix's change, it got 79.2<!--knobs.cut.2-->%. Now keep all pieces *except* these two. **What percent does it get right?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right. With only the two strongest pieces of each matrix's change, it got 79.2<!--knobs.cut.2-->%. Now keep all pieces *except* these two. **What percent does the model get right?**
 # 3. From eight good and eight bad reviews, we compute the gradient of every `q` and `v` matrix. **How many pieces hold 90% of a gradient's energy?** (Guess the median.)
 #
 # Give ranges that you're 80% sure of.
@@ -82,19 +82,20 @@ lesson.reveal("pieces of a change", change, f"of {len(W)}")
 lost = ((photo - truncated(U, s, Vt, 8)) ** 2).sum()
 assert np.isclose(lost, (s[8:] ** 2).sum()) and ((photo - photo @ basis @ basis.T) ** 2).sum() > 3 * lost
 needed = [rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in range(6) for role in "qkvo"]
+assert rank_for_energy(spectrum(photo), 0.9) == 17 and min(photo.shape) == 512
 assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["ninety"] == [112, 196]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is low-rank, but the weight matrix isn't. **The change isn't, either: it needs 112 of 384 pieces.**
+# The photograph is low-rank (17 of 512 pieces), but the weight matrix isn't (144 of 384). **The change isn't, either: it needs 112 of 384.**
 # </details>
 #
 # ## Take the strongest away
 # For guess 2, choose *all but the strongest*.
 
 # %%
-cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500  # both keep trained biases and norms
+cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500  # `rest` also keeps the trained biases and norms
 lesson.reveal("percent right without the two strongest", 100 * rest["right"][2] / n, "%")
 
 ways = {"only the strongest": cut | {"sentences": None}, "all but the strongest": rest}
@@ -109,7 +110,7 @@ gain = cut["right"][-1] - cut["right"][0]
 assert cut["ranks"] == rest["ranks"] and cut["ranks"][2] == 2 and reference()["cuts"]["n"] == n
 assert rest["right"][0] == cut["right"][-1] and abs(rest["right"][-1] - cut["right"][0]) < 5  # all of it, and none
 assert cut["right"][2] - cut["right"][0] > 0.75 * gain > 2 * (rest["right"][2] - rest["right"][-1])
-assert cut["energy"][2] < 0.31 and round(panel.data["all but the strongest"]["kept"][2][1], 2) == 0.14
+assert cut["energy"][2] < 0.31
 assert (cut["right"][0], rest["right"][1], rest["right"][-1]) == (268, 268, 265)  # of 500; first and last: without and with the changes to biases and norms
 assert rest["right"][1] < rest["right"][2]
 called = reference()["negative"]
@@ -118,17 +119,17 @@ assert (n - called["full"][1], called["rest"][1]) == (439, 482)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy of all matrices (14% of the one drawn), but with them, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets only 61.8<!--ranks.rest.2-->%, and the trained head alone 53.6%. So **a change can be low-rank in effect but not in energy.** Energy says how *far* the weights moved, not how *useful* this was.
+# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy, but with them, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets only 61.8<!--ranks.rest.2-->% (the trained head alone: 53.6%). So **a change can be low-rank in effect but not in energy.** Energy says how *far* the weights moved, not how *useful* this was.
 #
-# The orange line dips at 1. With only the first piece, the model calls 439 of 500 reviews good; with only the others, 482 bad. The two balance each other.
+# (The line dips at 1 because two pieces balance each other.)
 # </details>
 #
 # ## Where do the pieces come from?
-# For one token, the gradient of $W$ is **a rank-one piece**, $g\,x^\top$: the error $g$ at the output of $W$, times the input $x$. Training adds up many such pieces. If most point the same way, a few directions hold most of the energy.
+# For one token, the gradient of $W$ is **a rank-one piece**, $g\,x^\top$: the error $g$ at the output of $W$, times the input $x$. Training adds up many such pieces. If most of them point the same way, a few directions hold most of the energy.
 #
 # For eight good and eight bad reviews, the strongest piece of `v`'s gradient in block 3 holds 82% of its energy. **What share does it hold if all sixteen reviews are *good*?** Choose *16 good*.
 
-# %%
+# %% hide-input
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
 texts, labels = np.array(task.train.texts), np.array(task.train.labels)
 
@@ -162,7 +163,7 @@ from lora_lab.experiments.low_rank import energy_kept
 first, second = found.values()
 assert [counts[7] for counts in found.values()] == [3, 1]  # in the panel
 assert [round(100 * energy_kept(spectrum(matrices[7]), 1)) for matrices in (both, same)] == [82, 96]
-assert np.median(first) == 11.5 and min(first[:10:2]) >= 15
+assert (np.median(first), np.median(second)) == (11.5, 5.0) and min(first[:10:2]) >= 15
 assert 130 < np.median([rank_for_energy(spectrum(np.sign(matrix)), 0.9) for matrix in both]) < 140  # Adam's first step
 assert second[3::2] == [1] * 5 and min(first[3::2]) >= 2 and first[10] == second[10] == 1  # v; q of the last block
 assert [round(number, -1) for number in mixed.values()] == [190, 180]
@@ -180,12 +181,14 @@ for k in range(1, 2 if lesson.FAST else 9):
 # <details><summary>What we found</summary>
 #
 # **For sixteen good reviews, the strongest piece holds 96%,** because all errors push the same way: toward *good*. With both labels, most of this push cancels out. What remains is how the reviews *differ*, and that takes more pieces.
+#
+# Over all twelve matrices, the median is 5.0 pieces for good reviews only, and 11.5 for both labels.
 # </details>
 #
 # ## When it doesn't fit
-# Learning many unrelated things takes a higher rank. Here, a *fact* is two random vectors, a key and a value. Its piece is the value times the key. We add up all facts' pieces, and keep only the r strongest pieces of this sum. A fact is right if the result, multiplied by the fact's key, is nearer to the fact's own value than to any other. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
+# Here, a *fact* is two random vectors, a key and a value. Its piece is the value times the key. We add up all facts' pieces, and keep only the r strongest pieces of this sum. A fact is right if the result, multiplied by the fact's key, is nearer to the fact's own value than to any other. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
 #
-# The cell after the exercise *trains* $A$ and $B$ at rank 8 instead. **Why do they hold more facts than the 8 strongest pieces, which come closer to the sum?**
+# The cell after the exercise *trains* $A$ and $B$ at rank 8 instead. **Why do they hold more facts than the 8 strongest pieces of the sum?**
 
 # %% exercise
 from lora_course.checks.ranks import facts
@@ -209,7 +212,7 @@ for rank in range(1, 129):
         break
 checks.check_facts(rank, n)
 
-# %%
+# %% hide-input
 right = {}
 for n in 20, 64, 256, 512:
     keys, values = torch.tensor(np.array(facts(n))).float()
@@ -236,9 +239,9 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Training doesn't try to come close to the sum.** Its loss asks only that each key give its own value the highest score. Again, the closest matrix isn't the most useful.
+# **Training doesn't try to come close to the sum.** For its loss, each key only has to give its own value the highest score.
 #
-# (In the sum, 64 facts take 17 pieces, but 256 take only 29: being nearest needs less than being exact.)
+# **It's easier to be nearest than to be exact.** So in the sum, too, 64 facts take 17 pieces, but four times as many facts take only 29.
 # </details>
 #
 # ## Remember
@@ -246,9 +249,9 @@ assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0
 #
 # 1. **Is the model simple? No.** One weight matrix needs 144 of 384 pieces for 90% of its energy.
 # 2. **Is the change simple? In energy, no; in effect, yes.** This matrix's change needs 112 pieces. But two pieces of every matrix's change get 79.2<!--knobs.cut.2-->% of the reviews right. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
-# 3. **Is the task simple? There's only a hint:** a gradient needs about 12 pieces for 90% of its energy. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# 3. **Is the task simple? There's only a hint:** a gradient shows which change the task asks for, and about 12 pieces hold 90% of the gradient's energy. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
-# For classification, start with rank 8 to 16. For more than a few hundred facts, raise the rank. *Ours: rank 8 holds 256 random facts, but only 74% of 512.*
+# For classification, start with rank 8 to 16. For many facts, raise the rank. *Ours, in one 128 × 128 matrix without a model: rank 8 holds 256 random facts, but only 74% of 512.*
 #
 # The same in PEFT:
 # ```python

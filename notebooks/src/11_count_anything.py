@@ -9,8 +9,8 @@
 # All three guesses are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
 # 1. On MiniLM, full fine-tuning trains 308<!--count.minilm--> numbers for each number that LoRA trains. **What's this ratio on Llama-3.1-405B?**
-# 2. One model has ten times as many parameters as another. **How many times larger is its adapter?**
-# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large. **By what factor is Mixtral's adapter larger than Mistral's?**
+# 2. We fit a line to 32 models. **On this line, if a model is ten times as large, by what factor is its adapter larger?**
+# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **What's the size of Mixtral's adapter divided by that of Mistral's?**
 
 # %%
 import numpy as np
@@ -68,14 +68,15 @@ plt.axhspan(0.1, 1, color="0.93")
 plt.text(5e11, 0.75, '"100 to 1,000 times fewer"', color="0.35", ha="right")
 plt.axhline(0.01, color="0.6")
 plt.text(1.7e7, 0.0105, '"10,000 times fewer"', color="0.35")
-for counts, mark, label in ((everything, "C1s", "all-linear"), (qv, "C0o", "q,v")):
-    plt.loglog([c.total for c in counts], [100 * c.fraction for c in counts], mark, markersize=5, label=label)
+for counts, mark in ((everything, "C1s"), (qv, "C0o")):
+    plt.loglog([c.total for c in counts], [100 * c.fraction for c in counts], mark, markersize=5)
 for c in qv:
     if c.model in ("minilm", "gpt2-xl", "gpt3-175b", "llama-3.1-405b"):
         plt.text(c.total, 100 * c.fraction, f"  {c.model}", color="C0", va="center")
-plt.legend(loc="lower left", bbox_to_anchor=(0, 0.15))
+plt.text(3e8, 0.06, "LoRA on q,v", color="C0", ha="right"), plt.text(1.2e9, 1.1, "LoRA on all linear layers", color="C1")
+plt.yticks([1, 0.1, 0.01], ["1%", "0.1%", "0.01%"])
 plt.title("The larger the model, the smaller the share that trains", loc="left")
-plt.gca().set(xlim=(1e7, 5e12), xlabel="parameters of the model", ylabel="percent that trains, rank 8")
+plt.gca().set(xlim=(1e7, 5e12), xlabel="parameters of the model", ylabel="share that trains, rank 8")
 plt.show()
 
 # %% claim
@@ -87,13 +88,13 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On MiniLM, LoRA trains one number per 308<!--count.minilm--> parameters; on Llama-3.1-405B, one number per 8,024<!--count.405b-->. If a model is ten times as large, its adapter is about 4.1<!--count.ten--> times as large (a line fitted to 32 models, not a law). "About one percent" is right for LoRA on all linear layers of small models (in the plot, the orange squares near 10⁰).
+# On MiniLM, LoRA trains one number per 308<!--count.minilm--> parameters; on Llama-3.1-405B, one number per 8,024<!--count.405b-->. If a model is ten times as large, its adapter is about 4.1<!--count.ten--> times as large (along our line, which isn't a law). "About one percent" is right for LoRA on all linear layers of small models (in the plot, the orange squares near 1%).
 #
 # **Why does LoRA's share fall?** If the width $d$ of a model doubles, each matrix has four times as many numbers, but its adapter has only twice as many. More blocks make the model and its adapter larger by the same factor. Real models grow in both ways.
 # </details>
 #
 # ## Whose 10,000?
-# For GPT-3, the LoRA paper claims "10,000 times" fewer trained parameters (abstract) and an adapter of 35 MB, at 2 bytes per number (section 4.2). **At which rank are both claims nearly right?** (To get the bytes, double the number after *Trained*. The file size in the panel is larger: that file holds more numbers, at 4 bytes each.)
+# For GPT-3, the LoRA paper claims "10,000 times" fewer trained parameters (abstract). It also claims an adapter of 35 MB, at 2 bytes per number (section 4.2). **At which rank are both claims nearly right?** (To get the bytes, double the number after *Trained*. The file size in the panel is larger: that file holds more numbers, at 4 bytes each.)
 
 # %%
 LoRAPanel("model", ["model"], model="gpt3-175b", models=["gpt3-175b", "mixtral-8x7b"])
@@ -131,7 +132,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 
 # %% [markdown]
 # ## Experts
-# In the panel below *Whose 10,000?*, choose `mixtral-8x7b` at rank 8: LoRA on `q,v` trains 13,704<!--count.mixtral.fewer--> times fewer numbers than Mixtral has. Then click *gate*, *up* and *down*. **What happens to this ratio?**
+# Go back to the panel under *Whose 10,000?* and choose `mixtral-8x7b` at rank 8. There, LoRA on `q,v` trains 13,704<!--count.mixtral.fewer--> times fewer numbers than Mixtral has. Then click *gate*, *up* and *down*. **What happens to this ratio?**
 
 # %%
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
@@ -146,7 +147,7 @@ assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the pa
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Mixtral's adapter is as large as Mistral's, because attention has no experts. LoRA on `q,v` trains 13,704<!--count.mixtral.fewer--> times fewer numbers only because the experts get no adapters. If all experts have adapters, this ratio falls to 400: the experts' adapters train 33<!--count.experts--> times as many numbers as those on `q,v`.
+# Mixtral's adapter is as large as Mistral's, because attention has no experts. LoRA on `q,v` trains 13,704<!--count.mixtral.fewer--> times fewer numbers only because the experts get no adapters. If all experts have adapters, this ratio falls to 400: the experts' adapters train 33<!--count.experts--> times as many numbers as the adapters on `q,v`.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
@@ -175,7 +176,7 @@ checks.check_audit(my_count, which, rank)
 #
 # 1. **Count on `meta`:** you need a model's shapes, but not its weights.
 # 2. **The trained share falls as models grow.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
-# 3. **Ask four questions about every claim of "x times fewer":** which model, which rank, which matrices, and does the head count? (With its head, MiniLM's factor is 305<!--as_good.times-->, not 308<!--count.minilm-->. *The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
+# 3. **Ask four questions about every claim of "x times fewer":** which model, which rank, which matrices, and is the head counted? (With its head, MiniLM's factor is 305<!--as_good.times-->, not 308<!--count.minilm-->. *The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
 #
 # At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ together hold as many numbers as $W$. At this rank or a higher one, LoRA saves nothing. For `v` in Llama-2-70B (8,192 inputs, 1,024 outputs), this rank is only 910<!--count.break-even-->.
 #

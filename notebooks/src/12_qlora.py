@@ -4,7 +4,7 @@
 # In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. A 16 GB card doesn't have that much free memory. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in full precision. But four bits allow only sixteen values, so nearly every weight is a little wrong.
 #
 # ## Three guesses
-# 1. In one of MiniLM's matrices, we round each number to one of sixteen values, scaled for each block of 64 numbers. **How large is the error, as a percentage of the matrix?** (Divide the error's norm by the matrix's norm.)
+# 1. In one of MiniLM's matrices, we round each number to one of sixteen values, scaled for each block of 64 numbers. **How large is the error, as a percentage of the matrix?** (Compare norms.)
 # 2. We train LoRA on MiniLM in 16 bits, and on MiniLM rounded to 4 bits. **How many points of accuracy do 4 bits cost?**
 # 3. Training LoRA on Llama 3 8B takes 18.7<!--bits.llama.16--> GiB (all linear layers, gradient checkpointing, one text of 2,048 tokens). **What percentage of this memory does QLoRA need?**
 #
@@ -34,9 +34,9 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 # ## A block by hand
 # A frozen weight is only *read*, so it can be coarse. **NF4** ("4-bit NormalFloat") stores frozen weights like this:
 #
-# 1. Cut the matrix into **blocks** of 64 numbers. For each block, keep **absmax**, the largest absolute value in the block.
+# 1. Cut the matrix into **blocks** of 64 numbers. For each block, keep **absmax**, its largest absolute value.
 # 2. Divide the block by absmax. Now its numbers are between -1 and 1.
-# 3. For each number, find the nearest of sixteen fixed **levels**. Store the index of this level in 4 bits.
+# 3. For each number, find the nearest of sixteen fixed **levels**. Store this level's index in 4 bits.
 #
 # To read a weight, **dequantize** it: multiply its level by its block's absmax.
 #
@@ -61,9 +61,9 @@ checks.check_block(absmax, index, back, block)
 
 # %% [markdown]
 # ## All blocks
-# A histogram of trained weights looks like a bell. NF4's levels are closest together where most weights are. Below, each black line is a level, and its stripe shows the weights that are rounded to it. (The spikes at -1 and 1 are the blocks' largest weights.) The lower half shows evenly spaced levels.
+# A histogram of trained weights looks like a bell. NF4's levels are closest together where most weights are. Below, each black line is a level, and its stripe shows the weights that are rounded to it. The lower half shows evenly spaced levels.
 
-# %% alt="A histogram of a matrix's weights, shaped like a bell, in 16 blue stripes that are narrowest in the middle: 9.3% error. Below it, mirrored, the same weights in 16 orange stripes of equal width: 10.4% wrong."
+# %% alt="A histogram of a matrix's weights, shaped like a bell, in 16 blue stripes that are narrowest in the middle: 9.3% error. Below it, mirrored, the same weights in 16 orange stripes of equal width: 10.4% error."
 blocks = weight.view(-1, 64)
 scales = blocks.abs().amax(1, keepdim=True)
 scaled = blocks / scales
@@ -91,11 +91,9 @@ twice = quantize(weight, "nf4").dequantized() - weight  # double quantization co
 assert abs(wrong["NF4"] - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
-# NF4's error is about a tenth smaller, at no cost.
+# NF4 costs no more, but its error is a tenth smaller.
 #
 # ## Round after training, or before?
-# We can round the base:
-#
 # - **After** training (one adapter): we train on a 16-bit base, then round it.
 # - **Before** training (five seeds each): we round the base, then train an adapter on it.
 #
@@ -126,7 +124,7 @@ assert before["nf3+bf16"].mean() < before["nf4+bf16"].mean() < before["bf16"].me
 assert verdict(before["nf2+bf16"], before["bf16"], margin=0.015).outcome == "worse"
 lost = {form: 100 * (before["bf16"].mean() - before[form].mean()) for form in before}
 fell = {form: 100 * (after["bf16"] - after[form]) for form in after}
-assert [round(lost[form], 1) for form in ("nf3+bf16", "nf2+bf16")] == [0.8, 7.1]
+assert [round(lost[form], 1) for form in ("nf4+bf16", "nf3+bf16", "nf2+bf16")] == [0.2, 0.8, 7.1]
 assert lesson.FAST or 0.3 < fell["nf4+bf16"] < 0.9 < 100 * np.ptp(before["nf4+bf16"].mean(axis=1))
 assert lesson.FAST or (4.5 < fell["nf3+bf16"] < 5.5 and 19.5 < fell["nf2+bf16"] < 20.5)
 assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "nf2+bf16")] == [4, 13]
@@ -134,13 +132,13 @@ assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Below 4 bits, the order matters.** At 3 bits, rounding after training costs about 5 points, but rounding before costs only 0.8. **If A, B and the head train on the rounded base, they learn to repair what rounding broke.** At 2 bits, they can't repair everything: rounding before still costs 7.1 points (instead of 20).
+# **Below 4 bits, the order matters.** At 3 bits, rounding after training costs about 5 points, but rounding before training costs only 0.8. **If A, B and the head train on the rounded base, they learn to repair what rounding broke.** At 2 bits, they can't repair everything: rounding before training still costs 7.1 points, and after it, 20.
 #
-# **At 4 bits, there's almost nothing to repair.** LoRA gets 80.75<!--bits.nf4-->% right on a 4-bit base, and 80.93<!--bits.bf16-->% on a 16-bit base.
+# **At 4 bits, the order hardly matters.** Rounding before training costs 0.2 points (80.75<!--bits.nf4-->% instead of 80.93<!--bits.bf16-->%), and after it, less than one.
 # </details>
 #
 # ## Why so little damage?
-# At 4 bits, the rounding error of our matrix is two thirds as large as LoRA's update. Below are three squares, in some order: this error, the same error with its numbers *shuffled*, and the update. **Which square is the update? Can you tell the other two apart?**
+# At 4 bits, the rounding error of our matrix is two thirds as large as LoRA's update. Why does this error do little harm? Below are three squares, in some order: this error, the same error with its numbers *shuffled*, and the update. **Which square is the update? Can you tell the other two apart?**
 
 # %% alt="Three gray squares. The first two look like the static of an old television, and nobody could tell them apart. The third is woven from dark and light rows and columns."
 from safetensors.torch import load_file
@@ -162,6 +160,9 @@ from lora_lab.experiments.low_rank import rank_for_energy, spectrum
 energy = [spectrum(change.numpy()) ** 2 / (change**2).sum().item() for change in (moved, error, update)]
 assert [round(100 * float(one[0]), 1) for one in energy[1:]] == [1.1, 79.3]
 assert abs(energy[0].cumsum() - energy[1].cumsum()).max() < 0.01  # one curve
+coarser = {form: (quantize(weight, form).dequantized() - weight).numpy() for form in ("nf3",)}
+assert [round(100 * float(np.linalg.norm(one) / weight.norm()), 1) for one in coarser.values()] == [20.2]
+assert round(100 * float(spectrum(coarser["nf3"])[0] ** 2 / (coarser["nf3"] ** 2).sum()), 1) == 1.1
 assert round(float(error.norm() / update.norm()), 2) == 0.68
 counts, sizes = [], []
 for number, block in enumerate(model.bert.encoder.layer):
@@ -178,7 +179,9 @@ assert 185 < min(noise) < max(noise) < 197 and {*few} == {1, 2, 3, 4}
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The third square is the update. The second (the error) looks like the first (the shuffled error). **Rounding adds noise, but training makes a pattern.** The update's strongest piece (lesson 10) holds 79.3% of its energy, but the error's strongest piece only 1.1%. The error is spread over all directions, which is probably why it does so little harm.
+# The third square is the update. The second (the error) looks like the first (the shuffled error). **Rounding adds noise, but training makes a pattern.** The update's strongest piece (lesson 10) holds 79.3% of its energy, but the error's strongest piece holds only 1.1%. The error is spread over all directions, which is probably why it does so little harm.
+#
+# **Size matters, too.** At 3 bits, the error is spread just as widely, but it's 20.2% of the matrix instead of 9.3%. There, rounding after training costs 5 points.
 # </details>
 #
 # ## What it saves
@@ -206,7 +209,7 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The linear layers shrink from 13.0 to 3.4 GiB, but embeddings, norms and the head keep 16 bits: 2.0 GiB. So all weights shrink from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB. Everything else, mostly logits, takes 3.6<!--bits.llama.rest--> GiB. So QLoRA needs 48<!--bits.llama.share-->% of LoRA's memory.
+# The linear layers shrink from 13.0 to 3.4 GiB, but embeddings, norms and the head keep 16 bits, and take 2.0 GiB. So together, the weights shrink from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB. Everything else, mostly logits, takes 3.6<!--bits.llama.rest--> GiB.
 # </details>
 #
 # ## Your card
@@ -246,8 +249,8 @@ checks.check_card(peak, fits, case)
 # <details><summary>Answer box</summary>
 #
 # 1. **A weight that's only read can be coarse.** Freeze the base in 4 bits; train A and B in 32 bits.
-# 2. **Train on the base that you'll use.** LoRA repairs what rounding broke in that base.
-# 3. **QLoRA saves three quarters of the memory for the weights of linear layers.** It saves nothing elsewhere, and it takes more time: *for Llama-2-7B on an A100, 2.8 hours instead of LoRA's 1.9 (published: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+# 2. **Train on the base that you'll use.**
+# 3. **QLoRA shrinks the weights of linear layers to about a quarter.** It saves nothing elsewhere, and it takes more time: *for Llama-2-7B on an A100, 2.8 hours instead of LoRA's 1.9 (published: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #
 # Start with NF4 and double quantization. *Published, for chat models: rank 64, α 16, rate 2e-4 ([QLoRA's scripts](https://github.com/artidoro/qlora)).*
 #

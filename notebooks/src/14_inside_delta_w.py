@@ -6,6 +6,15 @@
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
 # Whatever this adapter does, it does through this number. **What does the number mean?**
+#
+# Our adapter judges movie reviews. It changes the last layer's *value* matrix, which decides what each token tells the others.
+#
+# ## Three guesses
+# 1. We negate $B$ (flip all its signs). **What percentage of reviews does the model then get right?**
+# 2. MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. Without the adapter, the model finds the right second half for 22<!--inside.halves.none-->% of the first halves. **What percentage does it find with the adapter?**
+# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (Give their squared cosine in percent: 100 means the same direction, and 0 means a right angle.)
+#
+# Give ranges that you're 80% sure of.
 
 # %%
 import torch
@@ -20,33 +29,20 @@ from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_tokenizer
 
 lesson.start("14")
-model, tokenizer = load_model("minilm", num_labels=2), load_tokenizer("minilm")
-# stored: train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)
-load_adapter(model, shipped(f"{STORED}/seed0"))
-adapter = model.bert.encoder.layer[5].attention.self.value
-print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
-
-# %% [markdown]
-# Our adapter judges movie reviews. It changes the last layer's *value* matrix, which decides what each token tells the others.
-#
-# ## Three guesses
-# 1. We negate $B$ and change nothing else. **What percentage of reviews does the model then get right?**
-# 2. For each review, we average $Ax$ over its words. We sort the reviews by this average, and call one half good and the other bad, in the way that fits the labels better. **What percentage of reviews does this get right?**
-# 3. A second adapter starts from another random $A$. **After training, how similar are the two $A$s?** (Give their squared cosine in percent: 100 means the same direction, and 0 means a right angle.)
-#
-# Give ranges that you're 80% sure of.
-
-# %%
 lesson.predict("percent right with B negated", low=..., high=...)
-lesson.predict("percent right by the number alone", low=..., high=...)
+lesson.predict("percent of the halves found", low=..., high=...)
 lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# The code prints the number $Ax$ below each word. Try your own sentences, too. **For which adjectives does the word "not" change the number most?**
+# The code prints the number $Ax$ below each word. **If *not* stands in front of *a ... film*, which adjectives' numbers change most?**
 
 # %%
-kept = {}
+model, tokenizer = load_model("minilm", num_labels=2), load_tokenizer("minilm")
+# stored: train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)
+load_adapter(model, shipped(f"{STORED}/seed0"))
+adapter, kept = model.bert.encoder.layer[5].attention.self.value, {}
+print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 adapter.register_forward_pre_hook(lambda layer, inputs: kept.update(x=inputs[0].reshape(-1, 384)))
 
 @torch.no_grad()
@@ -78,32 +74,27 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The number means praise or blame.** Praise (*wonderful*) gets a negative number, and blame (*dull*) gets a positive one. Nobody chose these signs: if you negate both $A$ and $B$, $BA$ doesn't change.
+# **The number means praise or criticism.** Praise (*wonderful*) gets a negative number, and criticism (*dull*) gets a positive one. Nobody chose these signs: if you negate both $A$ and $B$, $BA$ doesn't change.
 #
-# **The number depends on the context,** because five earlier layers have mixed the words. In front of *a ... film*, the word *not* changes *bad* (from +2.5 to 0.0) and *good* (from -2.6 to -0.5) most. But in *not a boring film*, *not* and *boring* both read as blame (+2.5 and +1.4). The model is only 12% sure that this is praise.
+# **The number depends on the context,** because five earlier layers have mixed the words. If *not* stands in front of *a ... film*, *bad* (from +2.5 to 0.0) and *good* (from -2.6 to -0.5) change most.
 # </details>
 #
 # ## Does the model use this number?
 # The picture isn't evidence, because we chose the sentences. So we run two tests on 500 validation reviews:
 #
-# - **Negate $B$.** In the panel, drag from *trained B* to *negated B*. If the model uses $Ax$, its answers are reversed.
-# - **Compare with chance.** Sort the reviews by $Ax$, as in guess 2. Then do the same with 100 *random* directions.
-#
-# What did the model forget? MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. **For what percentage of the first halves does the model find the right second half?** (Guessing finds 0.4%.)
+# - **Negate $B$.** In the panel, drag from *trained B* to *negated B*. (A share of $s$ multiplies $B$ by $1-2s$. So a share of 0.375 is *B times 0.25* in the printed lines.) If the model uses $Ax$, its answers are reversed.
+# - **Compare with chance.** Sort the reviews by the average of $Ax$ over their words. Call one half good and the other bad, whichever way fits the labels better. Then do the same with 100 *random* directions.
 
 # %% hide-input
 reviews = load_task("rt").validation
 texts = reviews.texts[: 30 if lesson.FAST else 500]
 labels = torch.tensor(reviews.labels[: len(texts)]) == 1
-B, right, sure, told = adapter.lora_B.detach().clone(), {}, [], []
+B, right, sure = adapter.lora_B.detach().clone(), {}, []
 for strength in (-1, -0.75, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1):
     adapter.lora_B.data = strength * B
     answers = torch.tensor([read(text)[2] for text in texts])
     sure.append(torch.where(labels, answers, 1 - answers))  # the probability of the right answer
     right[strength] = (sure[-1] > 0.5).float()
-    if strength in (-1, 0, 0.25, 1):
-        found = halves_found(model, 16 if lesson.FAST else 256)
-        told.append(f"B times {strength:4}: {right[strength].mean():.0%} of the reviews right, {found:.0%} of the halves found")
 mixer = MixerPanel(("trained B", "negated B"), [n / 8 for n in range(9)], sure[::-1], texts)
 mixer.share, mixer.logits = 0, False  # lesson 08 compares this with mixing the logits
 mixer
@@ -122,22 +113,44 @@ means = torch.stack([mean(text) for text in texts])
 torch.manual_seed(0)
 alone = by_the_number(adapter.lora_A[0].detach())
 chance = sorted(by_the_number(torch.randn(384)) for _ in range(100))
-print(*told, sep="\n")
+print(*(f"B times {strength:5}: {right[strength].mean():.0%} of the reviews right" for strength in (-1, 0, 0.25, 1)), sep="\n")
 print(f"sorted by A: {alone:.1%} right; by the best random direction: {chance[-1]:.1%}")
 lesson.reveal("percent right with B negated", 100 * right[-1].mean().item(), "%")
-lesson.reveal("percent right by the number alone", 100 * alone, "%")
 
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
 assert alone > chance[-1] and [f"{read(text)[1][-2].item():.1f}" for text in ("a bad film", "not a bad film")] == ["2.5", "-0.0"]
 moved = {word: [read(f"{start}a {word} film")[1][-2].item() for start in ("", "not ")] for word in ("bad", "boring", "dull", "funny", "good", "wonderful")}
 assert [f"{number:.1f}" for number in moved["good"]] == ["-2.6", "-0.5"]
-tokens, numbers, praise = read("not a boring film")
-assert (tokens[0], tokens[2], round(praise, 2)) == ("not", "boring", 0.12)
-assert [f"{number:.1f}" for number in (numbers[0], numbers[2])] == ["2.5", "1.4"]
 assert {*sorted(moved, key=lambda word: abs(moved[word][0] - moved[word][1]))[-2:]} == {"bad", "good"}
+assert [1 - 2 * share for share in mixer.shares] == [*right][::-1] and 1 - 2 * 0.375 == 0.25
 gap = right[0.25] - right[1]
 assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# **The model uses this number.** With $B$ negated, it gets 25<!--inside.one.negated-->% right instead of 74<!--inside.one.right-->%. Sorting by $Ax$ alone gets 73<!--inside.one.alone-->% right, but the best random direction gets only 62<!--inside.one.random-->%.
+# </details>
+#
+# ## An intruder
+# What happens to the model's other skills? Lesson 10 cut $W$ into pieces. The bars show the strengths of the strongest pieces: of $W$ alone, of $W$ with a quarter of $B$, and of $W$ with all of $B$. **Can you keep the new skill without losing the old one?**
+
+# %% alt="Three bar plots of the strengths of the eight strongest pieces. W alone: all bars are at most 3.0; the halves found are 22%. With a quarter of B, the first bar is 6.0; 73% of the reviews are right, and 21% of the halves are found. With all of B, it is 22.5; 74% and 14%. The other bars hardly change."
+W, shares = adapter.frozen_weight(), {"W": 0, "W and B / 4": 0.25, "W and B": 1}
+figure, panels = plt.subplots(1, 3, figsize=(4.8, 3), sharey=True, layout="constrained", subplot_kw={"xticks": [], "ylim": (0, 25)})
+for axes, (name, share) in zip(panels, shares.items()):
+    adapter.lora_B.data = share * B
+    strengths = torch.linalg.svdvals((W + adapter.delta_weight()).detach())[:8]
+    found = halves_found(model, 16 if lesson.FAST else 256)
+    axes.bar(range(1, 9), strengths, color=["C1" if share else "0.6", *["0.6"] * 7])
+    axes.text(0.6, strengths[0] + 0.4, f"{strengths[0]:.1f}")
+    axes.set_title(f"{name}\nreviews: {right[share].mean():.0%}\nhalves: {found:.0%}", size=10)
+figure.suptitle("The adapter adds one strong piece", x=0.01, ha="left")
+figure.supxlabel("the eight strongest pieces", size=10), figure.supylabel("strength", size=10)
+lesson.reveal("percent of the halves found", 100 * found, "%")  # the last share is 1
+
+# %% claim
 before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
 assert (round(before.S[0].item(), 1), round(after.S[0].item(), 1)) == (3.0, 22.5)
 assert max((before.U.T @ after.U[:, 0]).abs().max(), (before.Vh @ after.Vh[0]).abs().max()) < 0.2
@@ -148,11 +161,9 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The model uses this number.** With $B$ negated, it gets 25<!--inside.one.negated-->% right instead of 74<!--inside.one.right-->%. Sorting by $Ax$ alone gets 73<!--inside.one.alone-->% right, but the best random direction gets only 62<!--inside.one.random-->%.
+# **The adapter makes the model forget.** It finds only 14<!--inside.halves.one-->% of the second halves, instead of 22<!--inside.halves.none-->%. Perhaps this is why: in $W$ alone, the strongest piece has strength 3.0. With the adapter, the strongest piece has strength 22.5 and points in another direction. It's an **intruder**.
 #
-# **The adapter makes the model forget.** Without it, the model finds 22<!--inside.halves.none-->% of the second halves; with it, only 14<!--inside.halves.one-->%. Perhaps this is why: the strongest piece of $W$ (lesson 10) has strength 3.0. With the adapter, the strongest piece has strength 22.5 and points in another direction. Such a piece is an **intruder**.
-#
-# **A quarter of $B$ is enough.** If we shrink $B$ to a quarter, the model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of reviews right. The intruder is still there, but its strength is only 6.0. (This is one adapter. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract only, also report intruders in large models, and less forgetting if the intruders are shrunk.)
+# **A quarter of $B$ is enough.** The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of reviews right. The intruder is still there, but its strength is only 6.0. (One adapter. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract only, also report intruders in large models, and less forgetting if the intruders are shrunk.)
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -182,7 +193,7 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # %% [markdown]
 # Is the $\phi$ of two seeds large? In 2 dimensions, the $\phi$ of two random arrows is 1/2 on average. **Exercise 1: what's the average in 384 dimensions?**
 #
-# At higher ranks, we compare two *sets* of arrows. (Arrows within a set meet at right angles.) Each arrow of the smaller set casts a shadow on the space that the larger set spans. Then $\phi$ is the average squared length of these shadows. **What is $\phi$ on average for two random sets, of 8 and `rank` arrows?**
+# At higher ranks, we compare two *sets* of arrows. (Arrows within a set meet at right angles.) Each arrow of the smaller set casts a shadow on the space that the larger set spans. Then $\phi$ is the average squared length of these shadows. **What is $\phi$ on average for two random sets, one of 8 arrows and one of `rank`?**
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -197,7 +208,7 @@ checks.check_chance(1 / 384, rank / 384, rank)  # each axis catches 1/384 of an 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, over 200 times its average for random arrows. Their averages of $Ax$ agree even better: the correlation is -0.98. (Signs are arbitrary.)
+# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, over 200 times its average for random arrows. For each review, their averages of $Ax$ agree even better: the correlation is -0.98. (Signs are arbitrary.)
 # </details>
 #
 # ## A stranger
@@ -227,8 +238,6 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # 2. **A picture is a hypothesis.** Test it: negate the direction, and compare it with random directions.
 # 3. **Taken separately, the signs of $A$ and $B$ mean nothing.** Only $BA$ matters.
 # 4. **Compare $\phi$ with its average for random arrows**, which is the larger rank divided by the width.
-#
-# *This adapter gets 75.7<!--inside.one.test-->% of test reviews right, the same as lesson 05's probe (one run, rate not tuned).*
 #
 # The same in PEFT:
 # ```python

@@ -3,7 +3,7 @@
 #
 # A chatbot answers, and somebody presses thumbs up or thumbs down: **one bit**. Nobody shows the model a right answer, but it still learns. This is *reinforcement learning*.
 #
-# Our model will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. Such a small amount fits even into a small adapter, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025). In their runs, rank-1 LoRA learns as well as full fine-tuning. **Is one bit per answer enough to teach a model? And is rank 1 enough to learn from it?**
+# Our model will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. They fit even into a small adapter, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/). In their runs, rank-1 LoRA learns as well as full fine-tuning. **Is one bit per answer enough to teach a model? And is rank 1 enough to learn from it?**
 
 # %%
 from dataclasses import replace
@@ -33,9 +33,9 @@ store = Store(lesson.workplace("17"))
 # - If the reward is below the mean, make $\log p$ smaller.
 # - If the reward is twice as far from the mean, it counts twice as much.
 #
-# This method is a **policy gradient**. The batch's mean reward is its **baseline**.
+# This method is a **policy gradient**. The **baseline** is the batch's mean reward.
 #
-# **Exercise 1.** Write this as a loss, a mean over the batch, for the optimizer to minimize. `log_p` holds $\log p$ of the drawn answers, and `rewards` holds their rewards.
+# **Exercise 1.** Write this as a loss (a mean over the batch) that the optimizer minimizes. `log_p` holds $\log p$ of the drawn answers, and `rewards` holds their rewards.
 
 
 # %% exercise
@@ -66,7 +66,7 @@ lesson.predict("points that full fine-tuning is ahead", low=..., high=...)
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss trains rank-1 LoRA. Each dot is a batch of eight *drawn* answers. **When does the model begin to learn?**
+# Your loss trains rank-1 LoRA. Each dot is a batch of eight *drawn* answers. **After which step does the line stay above 50%?**
 
 # %% alt="The share of thumbs up in each batch, as dots, and the mean of 25 batches, as a line. The line starts near one half and ends above it."
 steps = lesson.steps(200, 12)
@@ -87,7 +87,7 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences right, without train
 
 # %% [markdown]
 # ## One run isn't an answer
-# So we trained each method with five new seeds, at the best of six or eight rates. The table has the means. The panel shows the claim of LoRA Without Regret, judged only by our runs.
+# So we trained each method with five new seeds, at the best of six or eight rates. The table has the means. The panel judges the claim of LoRA Without Regret only by our runs.
 #
 # **Drag the line:** what drop must you accept to make the claim true?
 
@@ -108,15 +108,13 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **200 bytes are enough to teach:** rank 1 gets 73.6<!--reward.reward.one-->% right, not 50%. Learning starts late: in our plot, the line stays above 50% only after step 126. (In the test, below the plot, the model gives its likelier answer. That's right more often than a drawn answer.)
+# **200 bytes are enough to teach:** rank 1 gets 73.6<!--reward.reward.one-->% right, not 50%. Learning starts late: in our plot, the line stays above 50% only after step 126. (In the test, the model gives its likelier answer, which is right more often than a drawn one.)
 #
 # **But rank 1 isn't as good as full fine-tuning here.** Full fine-tuning gets 76.8<!--reward.reward.full-->% right. That's 3.2<!--reward.reward.one.ahead--> points more than rank 1 (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). The claim becomes true if you accept a drop of 4 points: then the whole bar (a 90% interval) is to the right of the line. On all linear layers, as in LoRA Without Regret, rank 1 is 7.9<!--reward.reward.all.ahead--> points behind.
-#
-# (With labels, two of rank 64's five seeds get only 69% and 72% right.)
 # </details>
 #
 # ## Is there room in rank 1?
-# Why is rank 1 behind? We can test one possible reason: perhaps even these few bits don't fit into it.
+# Why is rank 1 behind? Perhaps even these few bits don't fit into it.
 #
 # **Exercise 2.** A model is right with probability $p$, and somebody says "right" or "wrong." How many bits does this word carry on average? (An outcome of probability $q$ carries $\log_2\frac1q$ bits.)
 
@@ -151,15 +149,17 @@ print(f"rank 1, above, heard at most {heard:,.0f} bits, and trained {trained:,} 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **There's probably room for these bits:** rank-1 LoRA received at most 0.16 bits for each number that it trained. In lesson 19, a trained number stores about 0.25 bits, though after thirty passes instead of one.
+# **These bits could fit into rank 1.** It received at most 0.16 bits for each trained number. In lesson 19, rank 1 is full at 0.27 bits for each trained number (after thirty passes). Both counts include the head.
 #
-# So rank 1 is probably behind for another reason.
+# **Other runs show that there's room.** With labels, the same adapter gets 76.8<!--reward.labels.one-->% right, the same as full fine-tuning with rewards. So a good enough adapter fits into rank 1.
+#
+# **And rewards aren't the only cause.** With labels, too, rank 1 is 1.8 points behind full fine-tuning.
 # </details>
 #
 # ## A side effect
 # With labels, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% right. The mean probability of its answers shows how *sure* it is: 79<!--reward.labels.eight.sure-->%. **How sure is it after training on rewards?**
 #
-# The panel mixes an adapter trained on labels with one trained on rewards (lesson 08). Each dot is one of 200 reviews. (The table's means come from five seeds and more reviews.) Drag from labels to rewards: **where do the wrong answers go?**
+# The panel mixes an adapter trained on labels with one trained on rewards (lesson 08). Each dot is one of 200 reviews. Drag from labels to rewards: **where do the wrong answers go?**
 
 # %%
 lesson.predict("mean probability of its answer with rewards, %", low=..., high=...)
@@ -186,6 +186,7 @@ from lora_course.claims.cards import judge
 from lora_lab import verdict, verdicts
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdicts_of
+from lora_lab.training.assets import shipped
 
 scores = {signal: scores_in(found) for signal, found in stored.items()}
 cost = verdicts_of({label: (scores["reward"][label], scores["labels"][label]) for label in scores["reward"]})
@@ -200,14 +201,15 @@ assert judge("rank_1_for_rewards", reported=False, margin=3).word == "undecided"
 assert judge("rank_1_for_rewards", **panel.premises()).word == "false"
 assert judge("rank_1_for_rewards", reported=False, margin=4).word == "true"
 assert all(verdicts(found, against="full")[one].outcome == "worse" for found in scores.values())
+assert round(-100 * verdicts(scores["labels"], "full")[one].difference, 1) == 1.8
+coins = pd.read_csv(shipped("data/results/coins.csv")).query("part == 'final' and texts == 2048 and rank == 1")
+assert {*coins.numbers} == {768 + 770} and round(coins.bits.mean() / (768 + 770), 2) == 0.27
 for found in stored.values():  # rank 1 on all linear layers: two rates tied, and the lower one was taken
     row = next(row for row in found["methods"] if row["label"] == "LoRA r1 all-linear")
     top = max(one["validation"] for one in row["tried"])
     tied = [one["lr"] for one in row["tried"] if one["validation"] == top]
     assert len(tied) == 2 and row["lr"] == min(tied)
 assert right.labels["LoRA r64 q,v"] == right.reward["LoRA r64 q,v"] == 74.5
-low, second, third, *_ = sorted(rows.accuracy["LoRA r64 q,v", "labels"]["each"])
-assert (round(100 * low), round(100 * second)) == (69, 72) and third > 0.76
 assert lesson.FAST or mixed[-1].mean() < (mixed[-1] > 0.5).mean()  # drawn answers against the likelier ones
 smooth = rewards.rolling(25, min_periods=5).mean()
 assert lesson.FAST or smooth[smooth <= 0.5].index.max() == 126
@@ -224,7 +226,7 @@ assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for lab
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One bit per answer can teach a model, and rank 1 probably has room for it. But rank 1 isn't always as good as full fine-tuning:** compare them on your task. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 is 3.2<!--reward.reward.one.ahead--> points behind, and no higher rank is clearly better than rank 1. Published: rank 1 is as good as full fine-tuning (LoRA Without Regret). For an 8B model, rank 1 came within 0.002 of full fine-tuning's reward ([open-rl](https://github.com/gke-labs/open-rl/pull/208), two seeds, 2026).*
+# 1. **One bit per answer can teach a model, and rank 1 probably has room for these bits. But rank 1 isn't always as good as full fine-tuning:** compare them on your task. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 is 3.2<!--reward.reward.one.ahead--> points behind, and no higher rank is clearly better than rank 1. Published: rank 1 is as good (LoRA Without Regret; on one 8B model, [open-rl](https://github.com/gke-labs/open-rl/pull/208), two seeds).*
 # 2. **Compare each reward with the batch's mean.** Equal rewards teach nothing. So with TRL, choose questions that the model sometimes gets right and sometimes wrong.
 # 3. **Tune the rate again** (our best rates were two to four times lower than with labels), **and don't trust the model's probabilities.**
 #

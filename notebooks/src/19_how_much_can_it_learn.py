@@ -52,10 +52,10 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it trains 768 numbers; the output layer, or *head*, adds 770. The model reads 2,048 flips thirty times. Give ranges that you're 80% sure of.
+# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. The model reads 2,048 flips thirty times. Give ranges that you're 80% sure of.
 #
-# 1. **How many of the 2,048 bits does rank-1 LoRA remember?**
-# 2. With the head, we train 1,538 numbers at rank 1, and 13,058 at rank 16. **By what factor does the number of remembered bits grow?**
+# 1. **How many of the 2,048 bits do rank-1 LoRA and the head remember together?**
+# 2. At rank 16, the adapter has 16 times as many numbers, and the head stays the same. **By what factor does the number of remembered bits grow?**
 # 3. Now the labels are true: they say whether the review is good or bad. Rank-8 LoRA on `q,v` learns from 80 labels, and gets 64.8<!--few.lora.80-->% right. You have a free day, and could label 240 more reviews. **How many points would LoRA gain?**
 
 # %%
@@ -65,37 +65,39 @@ lesson.predict("points that 240 more labels bring", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Each coin stands for 16 flips. Blue coins are remembered. Below each pile is the mean of three runs, with their range.
+# Each coin stands for 16 flips. Blue coins are remembered. Below each pile is the mean of three runs, with their range. Then we subtract what the head alone remembers, and divide by the adapter's numbers: **how many bits does each number store?**
 
-# %% alt="Five piles, each of 2,048 coin flips, one pile for each rank. The blue part, which the model remembers, grows from a tenth with the head alone to a fifth at rank 1 and three quarters at rank 16."
+# %% alt="Five piles, each of 2,048 coin flips, one pile for each rank. The blue part, which the model remembers, grows from a tenth with the head alone to a fifth at rank 1 and three quarters at rank 16. Each number of the adapter stores 0.28 bits at rank 1, 0.26 at rank 2, 0.25 at rank 4 and 0.11 at rank 16."
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
 flips["bits"] = remembered_bits(flips.texts, flips.loss)
 largest = flips[(flips.part == "final") & (flips.texts == 2048)]
 mean = largest.groupby("rank").bits.mean()
 
 
-def pour(pile, texts, bits, title, each=16):  # each coin is 16 flips
+def pour(pile, texts, bits, title, below="", each=16):  # each coin is 16 flips
     coins = np.arange(texts // each)
     pile.scatter(coins % 8, coins // 8, s=23, c=np.where(coins < round(np.mean(bits) / each), "#0072B2", "#DDDDDD"))
     pile.set(xlim=(-0.8, 7.8), ylim=(-0.8, 15.8), aspect=1, xticks=[], yticks=[], frame_on=False)
     ends = f"{min(bits):.0f} to {max(bits):.0f}" if len(bits) > 1 else "one run"
-    pile.set_title(title, size=8), pile.set_xlabel(f"{np.mean(bits):,.0f} bits\n({ends})", size=8)
+    pile.set_title(title, size=8), pile.set_xlabel(f"{np.mean(bits):,.0f} bits\n({ends}){below}", size=8)
 
 
 figure, piles = plt.subplots(1, 5, figsize=(4.8, 3.2), layout="constrained")
 figure.suptitle("A higher rank remembers more of 2,048 coin flips", x=0.01, ha="left")
 for pile, (rank, runs) in zip(piles, largest.groupby("rank")):
-    pour(pile, 2048, runs.bits, f"{f'rank {rank}' if rank else 'head alone'}\n{runs.numbers.iloc[0]:,} numbers")
-plt.show()
+    below = f"\nadapter: {(mean[rank] - mean[0]) / (768 * rank):.2f}\nper number" if rank else ""
+    pour(pile, 2048, runs.bits, f"rank {rank}\n{768 * rank:,} + head" if rank else "head alone\n770 numbers", below)
 
-# %% alt="Four piles of 128, 512, 1,024 and 2,048 coin flips. Rank 1 remembers nearly all of 128, two thirds of 512, two fifths of 1,024 and a fifth of 2,048. From 1,024 on, the blue part stops growing."
+# %% alt="Four piles of 128, 512, 1,024 and 2,048 coin flips. Rank 1 remembers nearly all of 128, two thirds of 512, two fifths of 1,024 and a fifth of 2,048. From 1,024 on, the blue part stops growing. A fifth pile, of 1,024 flips: rank 16 remembers nearly all."
 lesson.reveal("bits that rank 1 remembers", mean[1], "bits")
 lesson.reveal("times as many at rank 16", mean[16] / mean[1], "times")
 one = flips[(flips["rank"] == 1) & (flips.lr == 0.006)]
-figure, piles = plt.subplots(1, 4, figsize=(4.4, 3.2), layout="constrained")
-figure.suptitle("Rank 1 again, with fewer flips: where is it full?", x=0.01, ha="left")
+sixteen = flips[(flips["rank"] == 16) & (flips.texts == 1024)]
+figure, piles = plt.subplots(1, 5, figsize=(4.8, 3.2), layout="constrained")
+figure.suptitle("With fewer flips: where is rank 1 full? And rank 16?", x=0.01, ha="left")
 for pile, (texts, runs) in zip(piles, one.groupby("texts")):
-    pour(pile, texts, runs.bits, f"{texts:,} flips")
+    pour(pile, texts, runs.bits, f"rank 1\n{texts:,} flips")
+pour(piles[4], 1024, [sixteen.bits.max()], "rank 16\n1,024 flips")  # its best of five rates, as at rank 1
 plt.show()
 
 # %% claim
@@ -105,6 +107,11 @@ numbers, final = largest.groupby("rank").numbers.first(), flips[flips.part == "f
 more = mean.diff().fillna(mean) / numbers.diff().fillna(numbers)  # compared with the next lower rank
 (tuned,) = one[one.texts == 1024].bits
 assert (numbers[1], numbers[16]) == (768 + 770, 13_058)
+assert all(numbers[rank] == 768 * rank + 770 for rank in numbers.index)
+assert [round((mean[r] - mean[0]) / (768 * r), 2) for r in (1, 2, 4, 16)] == [0.28, 0.26, 0.25, 0.11]
+assert round(sixteen.bits.max()) == 1019
+assert tuned == flips[(flips["rank"] == 1) & (flips.texts == 1024)].bits.max()
+assert {*flips[flips.texts == 1024].groupby("rank").size()} == {5}
 assert round(tuned) == 425 and mean[1] < tuned and [len(runs) for _, runs in one.groupby("texts")] == [3, 3, 1, 3]
 
 bits = final.groupby(["rank", "texts"]).bits.mean().unstack("rank")
@@ -126,14 +133,13 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Rank-1 LoRA remembers 414<!--coins.1.2048--> of the 2,048 bits.** The head alone remembers 198<!--coins.0.2048-->.
-# - **In thirty passes, rank 1 is full at roughly 400 bits:** with only 1,024 flips to learn, it still remembers 425 bits (one run).
-# - **Rank-16 LoRA remembers 1,515<!--coins.16.2048--> bits, 3.7 times as many as rank 1.**
-# - **Up to rank 4, each additional trained number stores about a quarter of a bit.**
+# - **Rank-1 LoRA and the head remember 414<!--coins.1.2048--> of the 2,048 bits.** The head alone remembers 198<!--coins.0.2048-->. So each of the adapter's 768 numbers adds 0.28 bits.
+# - **In thirty passes, rank 1 is full at roughly 400 bits:** of 1,024 flips, the model remembers hardly more, 425 (one run).
+# - **At rank 16, they remember 1,515<!--coins.16.2048--> bits, 3.7 times as many as at rank 1.** Up to rank 4, each of the adapter's numbers adds about a quarter of a bit; at rank 16, only 0.11. Perhaps 2,048 flips don't fill rank 16: of 1,024 flips, it remembers 1,019 (one run).
 # </details>
 #
 # ## Try it
-# Train on 128 coin flips of your own. Now each coin is one flip. **Between which two of the five piles below does the blue part reach half the pile? And why are only half of the *unseen* flips right?**
+# Train on 128 coin flips of your own. Now each coin is one flip. **Why does it get only half of the *unseen* flips right?**
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -156,7 +162,7 @@ plt.show()
 
 # %% [markdown]
 # ## And how much must it see?
-# In our run, half the pile is blue after seven passes. But coins follow no rule, so LoRA can only store these flips and guess the others. *True* labels follow a rule. **A rule replaces many stored bits, and it works on new reviews, too.**
+# Coins follow no rule, so LoRA can only store the flips it has seen and guess the others. *True* labels follow a rule. **A rule replaces many stored bits, and it works on new reviews, too.**
 #
 # How many labels must LoRA see to find the rule? Its rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews.
 
@@ -171,15 +177,15 @@ for method, own in scores.groupby("method"):
     plt.plot(own.labels * side, own.right, ".", color=color, alpha=0 if width == 1 else 0.4)
     plt.plot(means[method], "o-", color=color, linewidth=width, markersize=3 * width)
     plt.text(1400, means[method, 1280], method, color=color, va="bottom" if method == "full" else "top")
-plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)", ylabel="right, % of 2,000 test sentences", xlim=(17, 5000))
-plt.xticks(list(few), [f"{n:,}\n{'LoRA better' if word == 'worse' else word}" for n, word in said.items()])
+plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)", ylabel="right, % of 2,000 test sentences", xlim=(14, 5000))
+plt.xticks(list(few), [f"{n:,}\n{word}".replace("worse", "LoRA\nbetter") for n, word in said.items()])
 plt.minorticks_off()
 plt.title("LoRA clearly beats the cheap probe only from 320 labels on", loc="left", size=10)
 lesson.reveal("points that 240 more labels bring", means["LoRA r8 q,v", 320] - means["LoRA r8 q,v", 80], "points")
 
 # %% [markdown]
 # ## Equal at 80 labels?
-# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **what difference must you tolerate before LoRA and the probe are *equivalent*?**
+# *Undecided* doesn't mean *equal*. Drag the edges of the gray band: **what difference must you accept to call LoRA and the probe *equivalent*?**
 
 # %%
 panel = ComparePanel(reference=few[80] | {"methods": [one for one in few[80]["methods"] if one["label"] in ("LoRA r8 q,v", "probe")]})
@@ -187,8 +193,6 @@ panel.method, panel.rival = "LoRA r8 q,v", "probe"
 panel
 
 # %% claim
-stored = [remembered_bits(128, np.mean(run.history["loss"][4 * i : 4 * i + 4])) for i in range(30)]
-assert lesson.FAST or sum(one < 64 for one in stored) == 6  # half after seven passes
 words = {n: {k: v.outcome for k, v in verdicts(scores_in(f), "LoRA r8 q,v", 0.015).items()} for n, f in few.items()}
 lora = means["LoRA r8 q,v"]
 assert words[20]["probe"] == words[80]["probe"] == "undecided" and words[320]["probe"] == words[1280]["probe"] == "worse"
@@ -198,13 +202,6 @@ assert {outcome for own in beside.values() for outcome in own.values()} == {"und
 draws = scores[(scores.method == "LoRA r8 q,v") & (scores.labels == 80)].right
 assert 8.5 < draws.max() - draws.min() < 9.5
 assert round(lora[320] - lora[80], 1) == 9.8
-at20 = next(row for row in few[20]["methods"] if row["label"] == "LoRA r8 q,v")
-assert at20["lr"] == min(one["lr"] for one in at20["tried"])
-at80 = next(row for row in few[80]["methods"] if row["label"] == "prompt")
-assert at80["lr"] == min(one["lr"] for one in at80["tried"])
-for n in (20, 80):
-    tried = next(row for row in few[n]["methods"] if row["label"] == "probe")["tried"]
-    assert max(tried, key=lambda one: one["validation"])["l2"] == max(one["l2"] for one in tried)
 assert {found["steps"] * found["batch"] for found in few.values()} == {20 * 64} == {1280}
 from lora_lab.experiments.margins import MARGINS, judged
 
@@ -220,28 +217,28 @@ assert round(-100 * fair.difference, 1) == 4.3
 #
 # - **With 20 labels, nothing works well:** the probe gets 56.0<!--few.probe.20-->% right, and LoRA gets 51.7<!--few.lora.20-->%.
 # - **With 80 labels, the winner is unclear:** the probe gets 66.3<!--few.probe.80-->%, and LoRA gets 64.8<!--few.lora.80-->%. They're *equivalent* only if you tolerate a difference of 5.2 points, because LoRA's five runs differ by up to nine points.
-# - **With 320 labels, LoRA pays off:** it gets 74.5<!--few.lora.320-->%, and the probe gets 70.2<!--few.probe.320-->%.
+# - **With 320 labels, LoRA is better:** it gets 74.5<!--few.lora.320-->%, and the probe gets 70.2<!--few.probe.320-->%.
 #
-# **So spend the free day on labels:** LoRA gains 9.8 points (before rounding) from 240 more labels. Trying other methods gains less: with 80 labels, the best one is 1.5 points ahead of LoRA.
+# **So spend the free day on labels:** LoRA gains 9.8 points. Trying other methods gains less: with 80 labels, the best one is 1.5 points ahead of LoRA.
 #
-# We tuned each method with 500 other labels, which you wouldn't have. And sometimes, the best setting was the lowest or the highest that we tried.
+# We tuned each method with 500 other labels, which you wouldn't have.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **In thirty passes, an adapter can store only a limited number of bits.** *Ours: rank 1 on one matrix, with the head, stores about 400 of 2,048 coin flips (MiniLM, three seeds). Published: 2 bits per number after long training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
-# 2. **With few labels, try a linear probe first: it's faster.** *Ours (movie reviews): with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*
-# 3. **Few labels? Label more.** *Ours: LoRA gains 9.8 points from 80 to 320 labels.*
+# 1. **In thirty passes, an adapter can store only a limited number of bits.** *Ours: rank 1 on one matrix, with the head, stores about 400 of 2,048 coin flips (MiniLM, three seeds). Published: 2 bits per number after much longer training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
+# 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*
+# 3. **Few labels? Label more.** *Ours: from 80 to 320 labels, LoRA gains 9.8 points.*
 #
-# Raise the rank only if you need to store many facts that follow no rule. *Published: with more text than an adapter can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# **Which rank?** Raise it if there's much to learn, such as facts that follow no rule, or code (lesson 03). *Published: with more text than an adapter can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT:
 # ```python
 # config = LoraConfig(r=1, lora_alpha=16, target_modules=r".*layer\.5\.attention\.self\.value", task_type="SEQ_CLS")
 # model = get_peft_model(model, config)
 # model.print_trainable_parameters()
-# bits = n * (1 - loss / math.log(2))  # loss: the mean over the last pass
+# bits = n * (1 - loss / math.log(2))  # loss: mean of the last pass
 # ```
 # </details>
 

@@ -20,7 +20,7 @@ def test_every_card_reserves_the_observed_memory_and_is_found_by_a_part_of_its_n
         assert 0 < usable(gpu) < gpu.seen <= gpu.memory
         assert f"{gpu.memory // GIB} GB" in gpu.name
         assert card(gpu.name) is gpu
-    assert [card(name).name for name in ("RTX-3090", "l4")] == ["RTX 3090 24 GB", "L4 24 GB"]
+    assert [card(name).name for name in ("RTX-3090", "l4", "a100-80gb")] == ["RTX 3090 24 GB", "L4 24 GB", "A100 80 GB"]
     for name, match in (("4091", "4090"), ("a100", "A100 40 GB or A100 80 GB"), ("", "no card")):
         with pytest.raises((BadValue, NotFound), match=match):
             card(name)

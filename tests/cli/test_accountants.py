@@ -37,6 +37,10 @@ def test_json_terms_sum_to_the_peak_and_a_trace_has_the_same_fields():
     assert all(traced[name] == found[name] for name in ("notes", "max_batch"))
 
 
+def test_default_length_leaves_positions_for_a_prompt():
+    assert memory("minilm --method prompt")["setup"]["seq"] == 512 - 20
+
+
 def test_70b_with_qlora_needs_more_than_24_gb():
     words = "llama-2-70b --method qlora --targets q,v --checkpointing"
     small, large = memory(f"{words} --gpu-gb 24"), memory(f"{words} --gpu A6000")

@@ -45,6 +45,7 @@ BAD = {
     "train --task ~nobody/texts.csv": "no task or file '~nobody/texts.csv'",
     f"evaluate {SHIPPED}/minilm-rt-r8 --task kjv": "is a classifier",
     f"inspect {SHIPPED}/rank_one": "such as ",
+    "inspect nowhere": "there is no folder nowhere",
     f"merge {SHIPPED}/minilm-rt-r8": "Missing option '--out'",
     f"merge {SHIPPED}/minilm-rt-r8 --out x --dtype int5": "int5",
     "sweep --seed 0,3-1": "rising ranges, such as 0-4, not '3-1'",
@@ -58,9 +59,9 @@ BAD = {
     "compare --methods lora --steps 5 --minutes 5": "not both",
     "compare --methods lora --minutes inf": "not inf",
     "memory gpt2 --method prompt --tokens 20 --seq 1010": "exceeds the 1004 tokens",
-    "memory gpt2 --method prefix --tokens 20 --seq 1010": "exceeds the 1004 tokens",
     "memory gpt2 --inference --seq 1025": "exceeds the 1024 tokens",
     "memory minilm --num-labels 0": "0 is not in the range x>=1",
+    "params minilm --num-labels 0": "0 is not in the range x>=1",
     "memory gpt2 --dtype nf4": "not 'nf4': for a 4-bit base use --method qlora",
     "memory gpt2 --no-double-quant": "--double-quant is for --method qlora, not lora",
     "memory gpt2 --shard fsdp:²": "fsdp:8",
@@ -72,6 +73,7 @@ BAD = {
     f"train --task {shlex.quote(HOSTILE)}": MARK,
     f"sweep --lr {shlex.quote(HOSTILE)}": MARK,
     "collect .": "there are no runs below .: pass the folders",
+    "--dir lessons doctor": "unexpected extra argument (doctor)",
     "lab --port 70000": "70000 is not in the range",
     "claims 4 --set gpu_gb": "premise=value",
     "claims --set gpu_gb=48": "name one",
@@ -81,6 +83,7 @@ BAD = {
     "grade nowhere.ipynb": "there is no notebook in",
     f"grade {README}": "README.md is not a notebook",
     "reproduce tabel6": "nearest: table6",
+    "reproduce table6 --minutes inf": "such as 30, not inf",
     "reproduce table3 --scale paper": "--model-path",
     "reproduce table3 --scale paper --minutes 5": "--minutes belongs to --scale laptop",
     "reproduce table3 --scale paper --steps-limit 0": "'--steps-limit': 0",
@@ -140,6 +143,7 @@ def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch):
         (RuntimeError("a bug"), 1, "lora-lab: RuntimeError: a bug (set LORA_LAB_DEBUG=1 to see the traceback)\n"),
     ):
         monkeypatch.setattr(workbench, "examine", Mock(side_effect=error))
+        monkeypatch.setenv("LORA_LAB_DEBUG", "0")
         result = command("doctor")
         assert (result.returncode, result.stdout, result.stderr) == (code, "", message)
 
@@ -164,6 +168,12 @@ def test_help_version_and_facts_are_on_stdout(command):
 
 
 ADAPTER = str(shipped("data/results/minilm-rt-r8"))
+
+
+def test_shell_completes_the_names_of_commands(command, monkeypatch):
+    for name, value in {"_LORA_LAB_COMPLETE": "bash_complete", "COMP_WORDS": "lora-lab par", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert command().stdout == "plain,params\n"
 
 
 def test_inspect_json_describes_the_adapter_or_what_makes_it_unreadable(lora_lab, tmp_path):

@@ -9,7 +9,6 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lora_course.checks.regret import LOWEST
 from lora_course.experiments import subspace
 from lora_course.experiments.rates import best_rate
 from lora_course.experiments.reward import Rewarded, halves_found, reinforce
@@ -104,7 +103,6 @@ def test_best_rate_of_rounded_rates_and_at_an_end():
     rates = [4.4e-5, 8.8e-5, 1.8e-4, 3.5e-4, 7.1e-4, 1.4e-3]  # as docs/rates.py rounds them
     vertex = math.log2(rates[2]) + 0.3
     assert best_rate({r: (math.log2(r) - vertex) ** 2 for r in rates}) == pytest.approx(vertex)
-    assert best_rate({0.5: 0.60, 1: 0.50, 2: 0.56}) == pytest.approx(LOWEST.right(0.60, 0.50, 0.56))
     assert all(math.isnan(best_rate({r: sign * r for r in rates})) for sign in (1, -1))
 
 

@@ -52,7 +52,7 @@ def test_plan_cites_existing_lessons_and_fits_card_size_and_kind(tmp_path):
 
 def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys):
     file = plan("smollm2", shipped("data/styles/captain.jsonl"), gpu_gb=24).write(tmp_path / "train.py")
-    tokenizer = (script := runpy.run_path(str(file)))["AutoTokenizer"].from_pretrained(script["MODEL"])
+    tokenizer = load_tokenizer((script := runpy.run_path(str(file)))["MODEL"])
     encoded = [script["encode"](row, tokenizer, []) for row in script["read"]()[0]]
     assert {row["input_ids"][-1] for row in encoded} == {tokenizer.eos_token_id}
     script["main"].__globals__.update(MAX_TOKENS=64, RATES=[])
@@ -102,6 +102,17 @@ def test_heads_are_trained_whole_and_saved(kind, tmp_path, monkeypatch, capsys):
     whole = [next(name for name in ("classifier", head) if f".{name}." in key) for key in names if "lora" not in key]
     assert {*whole} == {"classifier", head}
     assert finished["base_model"](tokenizer, ["no", "yes"])[1] == ["classifier", head]
+
+
+def test_body_is_quantized_whatever_its_name(tmp_path):
+    size = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 32,
+            "intermediate_size": 64, "intermediate_size_mlp": 64, "num_local_experts": 1}  # fmt: skip
+    make_model("Llama4ForCausalLM", size).save_pretrained(tmp_path / "base")  # its `base_model_prefix` names no part
+    script = runpy.run_path(str(plan("smollm2", rows_for("language model", tmp_path), 8).write(tmp_path / "train.py")))
+    script["main"].__globals__.update(MODEL=str(tmp_path / "base"), FOUR_BITS=True)
+    model, whole = script["base_model"](load_tokenizer("smollm2"), [])
+    assert "4bit" in type(model.model.layers[0].self_attn.q_proj).__name__
+    assert whole == []
 
 
 def test_impossible_job_is_refused(tmp_path):

@@ -26,7 +26,7 @@ def test_claim_panel_holds_every_claim_and_fits_a_page():
 
 
 def test_claim_panel_has_the_outcomes_of_judge_and_refuses_unknown_ones():
-    panel = ClaimPanel("4", claims=["4"])
+    panel = ClaimPanel(claims=["4"])
     entry, own = panel.cards["one_24gb_card"], panel.at
     positions = np.ndindex(*(len(premise["options"]) for premise in entry["premises"]))
     for outcome, at in list(zip(entry["outcomes"], positions, strict=True))[::17]:
@@ -97,7 +97,7 @@ def test_refresh_of_a_class_shows_new_runs_and_always_answers(tmp_path, classroo
     said(panel, "refresh")
     assert (panel.alpha, panel.lr) == (64.0, 1e-3)
     assert panel.live != before  # the browser waits for a change
-    shutil.make_archive(str(folder / "one"), "zip", folder, "one")
+    shutil.move(shutil.make_archive(str(folder / "one"), "zip", folder, "one"), folder / "one.ZIP")
     said(panel, "refresh")
     assert "18 runs by 1 student:" in panel.data["about"]  # a zip file beside its unpacked folder
     shutil.copytree(folder / "one", folder / "two")
@@ -119,6 +119,7 @@ def test_headless_voices_answer_the_first_question(tiny_causal, voices):
 
 
 def test_voices_without_adapters_show_stored_answers():
+    assert VoicesPanel(questions="Why?").questions == ["Why?"]
     panel, stored = VoicesPanel().show(), read_stored()
     assert list(stored["answers"]) == ["base", "told", "captain", "json", "preacher"] == panel.names
     for name, answers in stored["answers"].items():

@@ -1,4 +1,5 @@
 import json
+import quopri
 import re
 import textwrap
 import zlib
@@ -39,6 +40,8 @@ def test_receipt_is_read_from_a_chat_that_wraps_and_quotes(receipt: Receipt, wid
     in_html = escape(chat).replace("\n", "<br/>")
     in_bold = chat.replace(": ", ":**")
     assert read(chat) == read(in_slack) == read(in_teams) == read(in_html) == read(in_bold) == ([receipt], [])
+    in_an_email = quopri.encodestring(receipt.line().encode()).decode()
+    assert read(in_an_email) == ([receipt], [])
 
 
 def test_truncated_and_malformed_receipts_are_damaged():

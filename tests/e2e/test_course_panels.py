@@ -23,6 +23,19 @@ def test_each_question_and_strength_shows_its_stored_answers(pages: Pages) -> No
     expect(panel.get_by_role("button")).to_have_count(0)
 
 
+def test_enter_asks_but_not_while_letters_are_composed(pages: Pages) -> None:
+    python = VoicesPanel()
+    python.asks = True
+    panel = pages.panel(python, kernel=True)
+    own, ask = panel.get_by_role("textbox", name="or yours"), panel.get_by_role("button", name="Ask")
+    own.fill("なぜ <b>空</b>?")
+    own.dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+    expect(ask).to_be_enabled()
+    own.press("Enter")
+    expect(ask).to_be_disabled()
+    expect(panel.get_by_role("combobox", name="question")).to_have_value("なぜ <b>空</b>?")
+
+
 def test_a_verdict_follows_slider_menu_and_line(pages: Pages) -> None:
     panel = pages.panel(ClaimPanel("4", claims=["3", "4", "11"]))
     verdict = panel.locator(".big b")

@@ -251,6 +251,21 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     expect(panel.locator(".moved rect")).to_have_count(12)
 
 
+def test_an_answered_sentence_is_not_asked_again_and_an_error_is_an_answer(pages: Pages) -> None:
+    python = train()
+    python.answer = {"text": "a fine film", "p": python.found["sentences"][0]["p"]}
+    panel = pages.panel(python, kernel=True)
+    own, note = panel.get_by_role("textbox", name="Your own sentence"), panel.locator(".kernel")
+    own.fill("a fine film")
+    panel.page.wait_for_timeout(1_200)
+    expect(panel.locator(".said")).to_contain_text("%")
+    expect(note).to_be_empty()
+    own.fill("a dull film")
+    expect(note).to_contain_text("Waiting for the kernel")
+    panel.page.locator("[data-panel]").evaluate("({ model }) => model.set('live', { error: 'x' })")
+    expect(note).to_be_empty()
+
+
 def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
     python = ComparePanel()
     outcomes, margins = python.stored["against"]["full"]["LoRA r8 q,v"]["together"], python.stored["margins"]
@@ -307,7 +322,7 @@ def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     rival.check(force=True)  # only its label is visible
     expect(panel.locator(".big")).to_contain_text("equivalent")
     expect(panel.locator(".misses")).to_contain_text("about another pair of methods")
-    expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
+    expect(panel.get_by_role("status")).to_contain_text("At a margin of 1.5 points it is equivalent")
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # the two change places
     assert (trait(panel, "method"), trait(panel, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")
     move(panel, "margin", 5)  # 0.6 points, where the number of tests matters

@@ -104,6 +104,12 @@ def test_every_link_leads_somewhere(site):
     assert broken == []
 
 
+def test_in_a_wide_table_each_cell_names_its_column(site):
+    row = re.search("<tbody>.*?</tr>", (site / "docs/claims.html").read_text(encoding="utf-8"), flags=re.S)
+    assert row
+    assert re.findall('data-column="(.*?)"', row[0])[:4] == ["", "claim", "who says it", "verdict"]
+
+
 @pytest.mark.slow
 def test_students_get_no_pages_for_teachers(tmp_path):
     subprocess.run([sys.executable, str(BUILD), "--students", str(tmp_path / "pages")], timeout=600, check=True)

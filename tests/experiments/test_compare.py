@@ -257,12 +257,12 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     terms = Terms(Recipe(tiny_encoder, opinions, batch=4, **PLAIN), rates=2, growth=1, seeds=3)
     methods = [LoRA(rank=2), LoRA(targets="c_attn")]  # BERT has no c_attn
     messages: list[str] = []
-    steps = module.steps_within(60, terms, methods, tmp_path, messages.append)
+    steps = module.steps_within(60, terms, terms.loaded(), methods, tmp_path, messages.append)
     assert steps > 100
     assert "in a pack of 2" in messages[0]
     assert "not timed" in messages[1]
     assert f"{steps} steps per run" in messages[2]
-    assert module.steps_within(60, terms, methods, tmp_path, messages.append) == steps
+    assert module.steps_within(60, terms, terms.loaded(), methods, tmp_path, messages.append) == steps
     assert len(messages) == 4  # nothing was timed again
 
 
@@ -304,7 +304,7 @@ def test_scores_equal_those_of_the_packages():
 def test_tasks_and_machines_without_what_scores_need_are_refused(opinions, monkeypatch):
     for task, prompts, match in (
         (opinions, 1, "has no meaning representations to express"),
-        ("restaurants", 0, "prompts must be at least 1"),
+        ("restaurants", 0, "prompts must be an integer of at least 1"),
     ):
         with pytest.raises(BadValue, match=match):
             score_answers(None, None, load_task(task), prompts=prompts)

@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import BadValue, Grid, HeadOnly, LoRA, Recipe
-from lora_lab.errors import LabWarning
 from lora_lab.experiments import sweep as module
 from lora_lab.experiments.grid import check, share
 from lora_lab.experiments.sweep import pack_size, packs
@@ -24,14 +21,12 @@ def test_grid_has_every_combination_once():
     assert [recipe.validations for recipe in Grid(lr=1e-3).recipes("m", "t", patience=2)] == [8]
 
 
-def test_recipe_is_checked_if_its_model_can_be_counted(tiny_causal, opinions, tmp_path, recwarn):
+def test_recipe_is_checked_if_its_model_can_be_counted(tiny_causal, opinions):
     with pytest.raises(BadValue, match="rank 385 is above"):
         check([Recipe("nobody/model", "rt"), Recipe("minilm", "rt", LoRA(385))])
-    (own := tmp_path / "own.csv").write_text(Path(opinions).read_text() + "\nx,bad\nx,good")
-    check([Recipe(tiny_causal, str(own), HeadOnly())])
-    assert not any(issubclass(warning.category, LabWarning) for warning in recwarn)  # training warns about x
-    with pytest.raises(BadValue, match="has none"):  # prompts have no labels
-        check([Recipe(tiny_causal, "captain", HeadOnly())])
+    check([Recipe(tiny_causal, opinions, HeadOnly())])
+    with pytest.raises(BadValue, match="has none"):  # a text has no labels
+        check([Recipe(tiny_causal, "kjv", HeadOnly())])
 
 
 def test_method_or_a_rule_supplies_what_the_grid_does_not():

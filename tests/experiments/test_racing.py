@@ -180,8 +180,6 @@ def test_stored_runs_count_and_are_rivals_without_stored_rows(recipes, tmp_path)
         error = np.sqrt((170 - flat) / 200**2 * (1 - (170 - flat) / 200) * 200 / 199 + 1 / 200**2)
         assert rivals == ((170 - flat) / 200 <= error)
         assert (len(choice["rivals"]), choice["stopped"], choice["saved"]["steps"]) == (rivals, [], 0)
-    Store(tmp_path).add_rows(pair[1], "validation", np.zeros(3, bool))  # of another version of the data
-    assert len(sweep(pair, tmp_path, choose=True).choice["rivals"]) == 1
     (rows := Store(tmp_path).adapter_folder(pair[1]) / "validation.npy").unlink()
     assert len(sweep(pair, tmp_path, choose=True).choice["rivals"]) == 1
     rows.write_bytes(b"")

@@ -93,7 +93,7 @@ def test_forecast_of_more_seeds_is_right_within_a_factor(difference, rows, monke
     pair = Pair(*np.asarray(simulate(rng, (3, 3), rows, difference), float))
     pair.seed, pair.noise = (np.mean([getattr(other, name) for other in large], 0) for name in ("seed", "noise"))
     pair.row, pair.difference = float(np.mean([other.row for other in large])), difference
-    more = pair.judged(MARGIN, (1, 1)).more_seeds
+    more = pair.judged(MARGIN, 1, 1, pairs=1).more_seeds
     monkeypatch.setattr(statistics, "_fewest", lambda decided, limit: None)
 
     def power(more):
@@ -139,7 +139,7 @@ def test_small_difference_is_equivalent_and_names_the_side_ahead():
     assert found.p_difference < LEVEL
     assert str(found).startswith("better but within the margin of 1.5 points, by 0.5 points (90% interval 0.")
     assert str(verdict(b, a)).startswith("worse but within the margin of 1.5 points, by 0.5 points")
-    assert verdict(a, b, margin=0.004).outcome == "better"
+    assert verdict(a, b, margin=np.float32(0.004)).outcome == "better"
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
@@ -154,6 +154,7 @@ def test_invalid_answers_and_margins_are_refused():
         (np.ones((2, 5)), np.ones((2, 4)), MARGIN, "the methods have 5 and 4 rows: score both on the same test rows"),
         ([[1, 0], [1]], [1, 0], MARGIN, "a has runs of different lengths"),
         (np.zeros((3, 0)), np.zeros((3, 0)), MARGIN, r"a has the shape \(3, 0\); pass \(seeds, rows\)"),
+        ([0.5, 0.4], [1e300, 2e-300], MARGIN, "b has scores"),
         ([0.5, 0.4], [0.5, math.nan], MARGIN, "b contains NaN or infinity; omit those rows from both"),
         ([0, 2], [0, 1], MARGIN, "a holds int64 values; pass prediction == label"),
         *(([True, False], [True, True], margin, r"0.015 is 1.5 points") for margin in (0, 1.5, math.nan)),
@@ -299,7 +300,7 @@ def test_shuffling_keeps_the_entries_and_half_precision_the_spectrum(matrix):
 
 def test_invalid_matrix_is_refused():
     for call, message in (
-        (lambda: low_rank.decompose(np.zeros(3)), "a matrix needs two dimensions"),
+        (lambda: low_rank.decompose(np.zeros(3)), r"not an array of \(3,\)"),
         (lambda: low_rank.spectrum(np.array([[np.nan]])), "finite"),
         (lambda: low_rank.truncated(np.eye(2), np.ones(2), np.eye(2), -1), "from 0 to 2"),
         (lambda: low_rank.rank_for_energy(np.ones(3), 90), "for 90%, use 0.9"),

@@ -83,9 +83,6 @@ def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
             sweep(what, tmp_path / "runs")
     with pytest.raises(BadValue, match="size"):
         sweep(grid(), tmp_path / "runs", size=-1)
-    (tmp_path / "locked" / ".sweep.lock").mkdir(parents=True)
-    with pytest.raises(BadValue, match="folder"):
-        sweep(grid(), tmp_path / "locked")
     assert Store(tmp_path / "runs").runs() == []
 
 

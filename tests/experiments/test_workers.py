@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -70,6 +71,15 @@ def test_results_keep_their_index_and_messages_arrive():
     assert all(ignore_interrupt)
     assert sorted(messages) == ["item 1", "item 2", "item 3", "warning: our warning"]
     assert list(in_processes(describe_process, [1], 1, print, long=bool)) == [(0, describe_process(1, print))]
+
+
+def test_workers_start_if_the_path_of_temporary_files_is_long(tmp_path):
+    (folder := tmp_path / ("x" * 100)).mkdir()
+    code = "import operator; from lora_lab.experiments.workers import in_processes as run;"
+    code += "print(*run(operator.is_, [1, 2], 2, print, long=bool))"
+    environment = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split(") (")) == ["(0, False", "1, False)\n"]
 
 
 def test_error_in_a_worker_is_raised_and_ends_the_others(tmp_path):
@@ -187,13 +197,12 @@ def test_end_of_the_cluster_is_reported_and_finished_runs_are_kept(client, recip
     from dask.distributed import Future
 
     threading.Thread(target=end, daemon=True).start()
-    with pytest.raises(Failed, match="the Dask cluster has ended"):
+    with pytest.raises(Failed, match="the Dask cluster has stopped"):
         sweep(recipes(lr=1e-2, seed=range(8), steps=100), tmp_path, size=1, client=client)
     assert 0 < len(Store(tmp_path).runs()) < 8
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", 5])
-def test_address_without_a_scheduler_is_refused(recipes, tmp_path, monkeypatch, address):
+def test_address_without_a_scheduler_is_refused(recipes, tmp_path, monkeypatch):
     monkeypatch.setattr("lora_lab.experiments.sweep.TIMEOUT", 1)
-    with pytest.raises(BadValue, match=f"no Dask scheduler answers at {address}"):
-        sweep(recipes(), tmp_path, client=address)
+    with pytest.raises(BadValue, match="no Dask scheduler answers"):
+        sweep(recipes(), tmp_path, client="tcp://127.0.0.1:1")

@@ -196,7 +196,6 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
     for base, method, match in (
         (other_base, lab.LoRA(2), "another base"),
         (tiny("bert"), lab.PromptTuning(tokens=3), "adapts the whole model, but a bank adapts single layers"),
-        (tiny("bert"), lab.Probe(), "adapts the whole model, but a bank adapts single layers"),
         (tiny("bert"), lab.FullFineTuning(), "share the base"),
     ):
         method.attach(base)

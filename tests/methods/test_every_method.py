@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, merge, params, save_adapter
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods import REGISTRY, Method, method_from
 from lora_lab.methods.inspect import inspect_adapter
@@ -42,7 +43,7 @@ DTYPES = [(*case, "bf16") for case in ONCE if case[0] not in TRAINS_BASE]
 DTYPES += [(*case, "nf4") for case in ONCE if case[0] not in TRAINS_BASE | NOT_QUANTIZED]
 PACKED = [("lora", "bert"), *(case for case in ONCE if METHODS[case[0]].can_pack)]
 # Members of a pack may differ in rank, alpha and layers.
-MIXED = {"lora": LoRA(rank=4, alpha=3, targets=("k", "v", "o"), rslora=True)}
+MIXED = {"lora": LoRA(rank=3, alpha=5, targets=("k", "v", "o"), rslora=True)}
 
 
 def loss_of(output: torch.Tensor) -> torch.Tensor:
@@ -198,14 +199,6 @@ def test_warning_about_a_head_that_stays_random():
             PromptTuning(tokens=2).attach(tiny(kind))
 
 
-def test_model_can_be_cast_after_attaching():
-    model = with_adapter("roberta", Probe())
-    before = logits(model)
-    after = logits(model.to(torch.bfloat16))
-    assert after.dtype == torch.float32
-    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
-
-
 def test_at_strength_scales_the_update_and_keeps_the_head(tmp_path):
     model, scaled = (with_adapter("roberta", LoRA(rank=4)) for _ in range(2))
     adapted = logits(model)
@@ -248,6 +241,12 @@ def test_torch_encoder_layer_uses_its_adapters_in_eval_mode():
     torch.testing.assert_close(model(x), adapted, rtol=1e-4, atol=1e-4)
     detach(model)
     assert model.use_nested_tensor
+
+
+def test_torch_compiles_adapters_without_graph_breaks():
+    model, x = with_adapter("roberta", LoRA(rank=2)), torch.randn(3, 5, 32)
+    layer = next(part for part in model.modules() if isinstance(part, AdapterLayer) and not part.head)
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x))
 
 
 @pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])

@@ -156,6 +156,14 @@ def test_layer_named_like_a_role_is_adapted(config, tmp_path):
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
 
 
+def test_lora_in_the_head_is_refused_with_advice(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["query", "classifier"])
+    peft.get_peft_model(tiny("bert"), config).save_pretrained(tmp_path)
+    model = tiny("bert")
+    with raises_unchanged(model, r"the task's head \(.*classifier.lora_A.* merge the adapter in PEFT"):
+        load_adapter(model, tmp_path)
+
+
 def test_file_without_the_head_leaves_it_to_the_base(tmp_path):
     theirs = peft_model(tiny("roberta"), peft.LoraConfig(target_modules=["query"]))
     ours, again = tiny("roberta"), tiny("roberta")

@@ -13,6 +13,7 @@ from lora_lab.methods.inspect import answer_of
 from lora_lab.training.assets import asset_path
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
 from tests.conftest import logits, make_model, tiny, with_adapter
+from tests.methods.conftest import edit_tensors
 
 CLASSIFIER, CAUSAL = transformers.AutoModelForSequenceClassification, transformers.AutoModelForCausalLM
 AUTO = {"bert": CLASSIFIER, "roberta": CLASSIFIER, "gpt2": CAUSAL, "llama": CAUSAL}
@@ -115,6 +116,14 @@ def test_merged_folder_is_replaced_unless_it_is_the_base(tmp_path):
     save_adapter(with_adapter(load_model(str(tmp_path / "out"), 3), LoRA(rank=2)), tmp_path / "second")
     with pytest.raises(BadValue, match="is an input of the merge"):
         write_merged(tmp_path / "second", tmp_path / "out")
+
+
+def test_head_without_classes_is_refused(tmp_path):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=2))
+    key = "base_model.model.classifier.weight"
+    edit_tensors(lambda tensors: tensors | {key: torch.tensor(1.0)})(tmp_path / "adapter")
+    with pytest.raises(BadValue, match=r"classifier.weight has shape \(\)"):
+        write_merged(adapter, tmp_path / "out", base=base)
 
 
 def test_other_files_are_never_overwritten(tmp_path):

@@ -144,7 +144,6 @@ REFUSED = [
     ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "'label' needs two labels, but has 1 after duplicates are removed"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
     ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; pairs have the fields 'prompt' and 'response'"),
-    ("csv", "text,label,split\na,1,train\nb,0,test\n", "and nothing else; it has test, train"),
     ("csv", "text,label\na,1\nb,0\nc\n", "'label' is empty in 1 rows"),
     ("csv", "text,label\né,1\n".encode("cp1252"), "in Excel: 'CSV UTF-8'"),
     ("jsonl", '{"text": "a", "label": 1}\n\nnot json', "own.jsonl, line 3 is not JSON"),

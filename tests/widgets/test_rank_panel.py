@@ -56,9 +56,8 @@ def test_rank_is_limited_by_the_matrix():
     weight = torch.nn.Linear(6, 5).weight.bfloat16()  # a tensor that trains
     panel = RankPanel({"mine": matrices.picture(), "weight": weight}, most=4)
     assert [len(panel.data[name]["scales"]) for name in ("mine", "weight")] == [4, 4]
-    for wrong in (1e300 * np.eye(3), 1j * np.eye(3)):
-        with pytest.raises(BadValue, match="real numbers"):
-            RankPanel(wrong)
+    with pytest.raises(BadValue, match="squares are finite"):
+        RankPanel(1e300 * np.eye(3))
 
 
 def test_matrices_are_sent_when_chosen_and_all_in_a_page():

@@ -6,15 +6,14 @@ The number of steps follows from the time budget. A dry run estimates the time o
 may be off by a factor of two; a run first measures a few real steps.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from statistics import fmean
 from typing import Any
 
 from lora_course.paper.reproduce import Item, Place, Plan, Row
-from lora_lab import Recipe, Run, compare
+from lora_lab import Recipe, compare
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments.compare import FEWEST, SAFE, Timing, pack_timed
@@ -52,7 +51,7 @@ class Trained(Item):
         for recipe in self.study().recipes:
             by_method.setdefault(recipe.method.name, []).append(recipe)
         timings = {}
-        for name, own in by_method.items():  # a single recipe is timed at several learning rates
+        for name, own in by_method.items():  # a single recipe is timed as a pack with several learning rates
             side_by_side = own[:PACK] if len(own) > 1 else [replace(own[0], lr=own[0].lr / n) for n in (1, 2, 3, 4)]
             timings[name] = pack_timed(side_by_side)
         return self.sized(place.minutes, [timings[recipe.method.name] for recipe in self.study().recipes])
@@ -101,7 +100,7 @@ class Trained(Item):
         for name, recipes in study.groups.items():
             values = tuple(factor * run.metrics[metric] for run in study.runs(name))
             unit = f"{self.axis}, rate {recipes[0].lr:g}" if self.rates else self.axis
-            rows.append(Row(name, values, unit, marks(study.runs(name))))
+            rows.append(Row(name, values, unit))
         return rows, study.verdicts({**self.pairs, **self.also})
 
 
@@ -126,16 +125,8 @@ class Compared(Trained):
             for row in study.rows:
                 end, values = " (at an end)" if row["edge"] else "", row.get(name, {}).get("each", ())
                 unit = f"{shown}, rate {row['lr']:g}{end} of {[one['lr'] for one in row['tried']]}"
-                own = marks(study.runs[row["label"]])
-                rows.append(Row(f"{shown}, {row['label']}", tuple(factor * v for v in values), unit, own))
+                rows.append(Row(f"{shown}, {row['label']}", tuple(factor * v for v in values), unit))
         return rows, verdicts_of(pairs)
-
-
-def marks(runs: Iterable[Run]) -> tuple[str, ...]:
-    """Hash each run's predictions on the test rows; a run that is loaded later has the same hash."""
-    predictions = (run.predictions for run in runs if run.predictions is not None)
-    arrays = (array.astype("<i8" if array.dtype.kind in "iub" else "<f4") for array in predictions)
-    return tuple(hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in arrays)
 
 
 def _at(label: str, lr: float) -> str:

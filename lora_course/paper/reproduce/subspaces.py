@@ -102,7 +102,7 @@ class Shared(Subspaces):
 
 
 def _shared(a: Layers, b: Layers, basis: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
-    """Average phi(i, j) minus its chance level over the q or v layers; matrices with fewer directions count, too."""
+    """Return the average, over the q or v layers, of phi(i, j) minus its chance level."""
     names = [name for name in a if name.endswith(PARTS[role])]
     return fmean(above_chance(basis(a[name])[:, :i], basis(b[name])[:, :j]) for name in names)
 

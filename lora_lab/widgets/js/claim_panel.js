@@ -66,7 +66,7 @@ function start(p) {
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
       ".big": `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`, ".words": words,
       ".key": `● holds, × fails, ○ is undecided.${levels.length ? ` A line is a ${levels.join(" or ")} interval${levels.length > 1 ? "; the table says which" : ""}.` : ""}`,
-      ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "",
+      ".changed": changed.length ? `Compared with the claim as stated: ${escape(changed.join("; "))}.` : "",
       ".about": `<b>Right if:</b> ${escape(card.prediction)}`, ".limits": escape(card.limits),
       ".decide": outcome.tell ? `<b>What would decide it:</b> ${escape(outcome.tell)}.` : "",
     });
@@ -113,7 +113,7 @@ function start(p) {
     cases.forEach((item, i) => {
       const [y, value] = [heights[i], item.span.length === 3 ? item.span[1] : item.span[0]];
       const label = item.where.replace(/^\w+ /, "") + (value === undefined ? `: ${VERBS[item.holds]}` : "");
-      if (labeled) parts.push(line(0, y + 12, p.width(), y + 12, "rule"), text(0, y - 12, `${SIGNS[item.holds]} ${escape(label)}`, "small halo"));
+      if (labeled) parts.push(line(0, y + 12, p.width(), y + 12, "rule"), text(0, y - 12, `${SIGNS[item.holds]} ${escape(label)}`, "halo"));
       if (value === undefined) return;
       if (item.span.length === 3) parts.push(line(x(item.span[0]), y, x(item.span[2]), y, "stroke thin train"));
       parts.push(item.holds ? circle(x(value), y, DOT, item.holds > 0 ? "train" : "train no") : cross(x(value), y, 2 * DOT));

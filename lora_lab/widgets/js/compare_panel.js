@@ -104,7 +104,7 @@ function start(p) {
     if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
     const trains = share === 1 ? "as many" : share < 1 ? `${percent(share)} of the` : `${about(share)} times the`;
-    const verdict = pair ? `; at a margin of ${size} it is ${pair.word}` : "";
+    const verdict = pair ? ` <span class="gloss">At a margin of ${size} it is ${pair.word}</span>` : "";
     return `${escape(method.name)} trains ${trains} parameters ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
   }
 

@@ -3,7 +3,7 @@
 import { table } from "./controls.js";
 import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
-import { group, outline, rect, text } from "./svg.js";
+import { group, rect, text } from "./svg.js";
 
 const [FP32, BF16] = [4, 2]; // bytes per number in an adapter file, and in most base models' files
 const MIN_WIDTH = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
@@ -64,15 +64,15 @@ export function drawModel(full, model, counts, patch) {
   const width = Math.min(full, 640) - left;
   const height = clamp(0.68 * width, 230, 430);
   const parts = [];
-  for (const { item, x, y, w, h } of blocks(model, width, height)) {
+  for (const { item, x, y, w: wide, h: high } of blocks(model, width, height)) {
     const row = counts.rows[item.at];
-    const box = [left + x, y, w, h];
-    const inner = [rect(...box, "block frost")];
+    const [w, h] = [wide - 2, high - 2]; // a gap between blocks
+    const box = [left + x + 1, y + 1, w, h];
+    const inner = [rect(...box, "block")];
     const thick = (side) => Math.max(MIN_WIDTH, Math.min(1, row.trained / row.numbers) * side);
-    if (row.trained) inner.push(rect(left + x, y, w >= h ? thick(w) : w, w >= h ? h : thick(h), "train")); // A and B, to scale
-    inner.push(outline(...box, "rim"), ...names(box, row));
+    if (row.trained) inner.push(rect(box[0], box[1], w >= h ? thick(w) : w, w >= h ? h : thick(h), "train")); // A and B, to scale
     const kind = Object.keys(row.trains).length ? "tile can" : "tile";
-    parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
+    parts.push(group([...inner, ...names(box, row)], `class="${kind}" data-row="${item.at}"`));
   }
   const name = width > 360 ? `all A and B in one patch${patch.dropped ? "" : ": drag it onto the model"}` : "";
   const gathered = drawPatch([left, 0, width, height], counts.share, patch, [name, "", "the model"]);

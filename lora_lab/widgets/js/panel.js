@@ -266,8 +266,9 @@ export function panel({ title, css = "", traits, body, start }) {
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider
     card.addEventListener("keydown", (event) => {
-      const save = event.key === "s" && (event.ctrlKey || event.metaKey); // JupyterLab then saves the notebook
-      if (event.key !== "Escape" && !save) event.stopPropagation();
+      const save = event.key === "s" && (event.ctrlKey || event.metaKey); // JupyterLab hears it only outside the host
+      if (event.key !== "Escape") event.stopPropagation();
+      if (save && !el.dispatchEvent(new KeyboardEvent("keydown", event))) event.preventDefault();
     });
     find("details")?.addEventListener("toggle", () => tables && p.redraw(true));
 
@@ -280,7 +281,7 @@ export function panel({ title, css = "", traits, body, start }) {
     };
     const traitChanged = (name) => () => {
       if (busy) return;
-      if (pending?.answer === name) clearPending();
+      if (pending?.answer === name || (name === "live" && p.get(name).error)) clearPending(); // an error may be the answer
       queued ??= Promise.resolve().then(() => {
         queued = undefined;
         p.redraw();

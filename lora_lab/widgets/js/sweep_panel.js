@@ -123,9 +123,7 @@ function start(p) {
         const share = cell.mean === null ? 0 : (data.up ? cell.mean - low : high - cell.mean) / (high - low || 1);
         return { ...base, ...cell, share, best: cell === best };
       });
-      const finished = cells.filter((cell) => cell.runs && cell.mean !== null);
-      const highest = Math.max(...finished.map(({ share }) => share));
-      const top = finished.find(({ share }) => share === highest);
+      const [top] = cells.filter((cell) => cell.runs && cell.mean !== null).sort((a, b) => b.share - a.share);
       if (top) top.top = true;
       return { number, value: about(number), cells };
     });

@@ -211,7 +211,8 @@ function start(p) {
     text(words) {
       const text = words.trim();
       clearTimeout(typing);
-      if (text) typing = setTimeout(() => p.ask("answer", { do: "ask", text }), TYPED);
+      const ask = () => p.get("answer").text !== text && p.ask("answer", { do: "ask", text }); // an equal answer isn't sent
+      if (text) typing = setTimeout(ask, TYPED);
       p.show({ text, sentence: text ? "own" : "0" });
     },
   };

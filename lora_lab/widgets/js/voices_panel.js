@@ -136,11 +136,11 @@ function start(p) {
       p.set({ question });
     },
     own: (question) => p.set({ question: question.trim() || p.get("questions")[0] }),
-    ask: () => p.ask("live", { do: "ask", question: now.question, strength: now.strength }),
+    ask: () => p.ask("live", { do: "run", traits: p.values(["question", "strength"]) }),
   };
 
-  p.find("input[name=own]").addEventListener("keydown", ({ key }) => {
-    if (key === "Enter" && !p.find("button[name=ask]").disabled) actions.ask();
+  p.find("input[name=own]").addEventListener("keydown", ({ key, isComposing }) => { // while composing, Enter accepts letters
+    if (key === "Enter" && !isComposing && !p.find("button[name=ask]").disabled) actions.ask();
   });
   return { actions, draw };
 }

@@ -178,6 +178,7 @@ ANSWERS += [
     ("report", (CLOSE, HALF, "undecided", ROWS)),
     ("report", (AHEAD, HALF_AHEAD, "Better", ROWS_AHEAD)),
     ("report", (AHEAD.rename(columns={"a": "b", "b": "a"}), HALF_AHEAD, "worse", ROWS_AHEAD)),
+    ("report", (CLOSE, 0.9906 * HALF, "undecided", 0.9906**2 * ROWS)),  # from 2,000 resamples
     ("report", (*NEARLY_ZERO, "better", 7.84 * 0.1055 / 1e-4)),
     ("report", (*NEARLY_ZERO, "undecided", 7.84 * 0.1055 / 1e-4)),
     ("report", (CLOSE, ..., ..., ...), "not yet: replace the ..."),
@@ -366,6 +367,7 @@ def mixed(x, W, A, B, scaling, which):
 
 ANSWERS += [
     ("mixed_batch", (mixed,)),
+    ("mixed_batch", (lambda x, W, A, B, scaling, which: mixed(x, W, A, B.mul_(scaling), 1.0, which),)),  # in place
     ("forty_copies", (40 * 90 / (90 + 12), *SIZES)),
     ("mixed_batch", (lambda x, W, *_: x @ W.T,), "W x alone"),
     ("mixed_batch", (lambda x, W, A, B, scaling, which: mixed(x, W, A, B, 1.0, which),), "scaling is missing"),
@@ -403,7 +405,9 @@ ANSWERS += [
     ("brief", ({**PLAN, "rows": "1,600"}, 0), "a choice and its evidence"),
     ("brief", ({"method": ("LoRA", "peak")}, 0), "a plan has the lines"),
     ("energy", (lambda s, r: (s[:r] ** 2).sum() / (s**2).sum(),)),
+    ("energy", (lambda s, r: np.square(s, out=s)[:r].sum() / s.sum(),)),  # in place
     ("facts", (17,)),
+    ("facts", (27, 192)),  # from a direct count
     ("energy", (lambda s, r: s[:r].sum() / s.sum(),), "s squared"),
     ("energy", (lambda s, r: (s[:r] ** 2).sum(),), "divide by"),
     ("energy", (lambda s, r: (s[r:] ** 2).sum() / (s**2).sum(),), "what is lost"),
@@ -491,11 +495,13 @@ ANSWERS += [
 ]
 
 # ---- lessons 13 to 19
-RATE, POINTS = checks.check_flattered(..., ...).right.values()
+UNTUNED, TUNED = (part.right for part in checks.check_flattered(..., ...).right.values())
 TABLE2 = {"A": "undecided", "B": "not tested", "C": "holds"}
 ANSWERS += [
     ("ranks", (16, 5)),
     ("plan", (9, "undecided", "c")),
+    ("plan", (..., ..., ...), "not yet: standard deviation 1.57. How many"),
+    *(("plan", (4, ..., ..., pair), "not yet: 95% interval") for pair in ("v against all", "up,down against q")),
     ("ranks", (32, 5), "more matrices at the same rank"),
     ("ranks", (16, 5.2), "a whole number"),
     ("ranks", (16, 6), "goes over the budget"),
@@ -545,16 +551,15 @@ ANSWERS += [
     ("bits", (lambda p: -p * torch.tensor(p).log2(),), "only the first half"),
     ("bits", (lambda p: p,), "both outcomes"),
     ("as_plain", (AS_PLAIN.right,)),
-    ("flattered", (RATE.right, np.float64(POINTS.right - 0.04), "DoRA")),
+    ("flattered", (UNTUNED, np.float64(TUNED - 0.04), "DoRA")),
     ("as_plain", (lambda alpha, rank: alpha / rank**0.5,), "rsLoRA's scaling"),
     ("as_plain", (lambda alpha, rank: alpha,), "sqrt(rank) times smaller"),
     ("as_plain", (lambda alpha, rank: alpha * rank,), "divides by the root"),
     ("as_plain", (lambda alpha, rank: alpha / rank,), "the other way"),
-    ("flattered", (4e-3, POINTS.right, "DoRA"), "another rate flatters the variant more"),
-    ("flattered", (RATE.right, -POINTS.right, "DoRA"), "wrong sign"),
-    ("flattered", (RATE.right, POINTS.right / 100, "DoRA"), "a fraction"),
-    ("flattered", (2.5e-4, 0.1, "rsLoRA"), "nearer to zero"),
-    ("flattered", (RATE.right, max(ahead("DoRA").values()), "DoRA"), "with one rate for both"),
+    ("flattered", (ahead("DoRA")[5e-4], TUNED), "with this rate for both"),
+    ("flattered", (UNTUNED, -TUNED), "wrong sign"),
+    ("flattered", (UNTUNED, TUNED / 100), "a fraction"),
+    ("flattered", (17.8, -1.5, "LoRA+", 2.5e-4), "that is on validation"),
     ("judge", (TABLE2, "table2")),
     ("published", (2.86, 5.6, "noise", "large")),
     ("judge", (TABLE2 | {"A": "fails"}, "table2"), "WHOLE interval"),

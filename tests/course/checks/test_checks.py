@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lora_course import checks
-from lora_course.checks import bits, comparing, debugging, knobs, planning, ranks, reading, reproducing
+from lora_course.checks import bits, comparing, debugging, knobs, planning, reading, reproducing
 from lora_course.checks.sure import half_width_or_ours
 from lora_course.checks.verdict import NEARLY, Choice, Function, Number, Right
 from lora_course.checks.writing import LoRALinear, layer_or_ours
@@ -18,7 +18,6 @@ from lora_course.experiments.broken import ELEVENTH, PATIENTS, eleventh, patient
 from lora_course.receipts import Check, Receipt
 from lora_lab import layers
 from lora_lab.experiments import playground
-from lora_lab.experiments.low_rank import decompose, truncated
 from lora_lab.methods.quant import levels_of
 from lora_lab.training.named import inspect_folder
 from tests.course.checks import answers
@@ -26,13 +25,13 @@ from tests.course.checks.answers import ANSWERS
 
 
 def assert_each_mistake_gets_its_reply(right: Right | None):
-    """Assert that no reply to a known wrong answer is hidden by another, or by the right answer."""
+    """Assert that no reply to a wrong answer is hidden by another; a mistake may happen to give the right number."""
     if isinstance(right, Function):
         replies = {wrong: reply for reply, wrong in right.near.items()}
     elif isinstance(right, Choice):
         replies = {word: reply for word, reply in right.replies.items() if word not in right.right}
     else:
-        replies = right.misconceptions if right else {}
+        replies = {n: reply for n, reply in right.misconceptions.items() if n != right.right} if right else {}
     for wrong, reply in replies.items():
         assert repr(right.judge(wrong)) == f"not right: {reply}"
 
@@ -62,7 +61,7 @@ def test_numbers_of_any_type_are_accepted_and_must_be_finite():
         assert checks.check_pair_numbers(number).passed
     assert checks.check_energy(lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum())).passed
     assert checks.check_half_width(lambda p, n: Decimal(1.96 * (p * (1 - p) / n) ** 0.5)).passed
-    assert checks.check_flattered(np.float32(0.002), -0.4).passed  # fp32 rounds 0.002
+    assert checks.check_flattered(np.float32(3.7), -0.4).passed  # fp32 rounds 3.7
     assert checks.check_flip({"seq": torch.tensor(32)}).passed
     for margin in (Fraction(3, 2), Decimal("1.5"), torch.tensor(1.5), np.array(1.5)):
         assert checks.check_defense(margin, "worse but within the margin", "c").passed
@@ -80,7 +79,6 @@ def test_choice_ignores_case_and_punctuation():
     assert all(choice.judge(answer).passed for answer in ("b)", "B.", "(b)", " b ", "qlora"))
     assert choice.judge("A:").words == "no"
     assert choice.judge(3).words == "answer with one of QLoRA, a, b, not 3"
-    assert checks.check_eleventh(f"{debugging.broken.ELEVENTH[0][0].upper()}.", 0).passed
     assert checks.check_diagnosis({letter: f"{p.fault}." for letter, p in PATIENTS.items()}).passed
 
 
@@ -104,19 +102,6 @@ def test_wrong_tries_are_counted_and_get_the_next_hint(monkeypatch: pytest.Monke
     checks.check_peak(answers.peak)
     checks.check_peak(lambda tokens: 5)
     assert receipt.checks == {"peak": Check(True, 5)}  # tries after the right answer don't count
-
-
-def test_functions_may_change_their_arguments_in_place():
-    def energy(s, r):
-        s *= s
-        return s[:r].sum() / s.sum()
-
-    def mixed_batch(x, W, A, B, scaling, which):
-        B *= scaling
-        return x @ W.T + (B[which] @ A[which] @ x[:, :, None])[:, :, 0]
-
-    assert checks.check_energy(energy).passed
-    assert checks.check_mixed_batch(mixed_batch).passed
 
 
 def test_gaussian_a_is_right_for_every_layer_shape(monkeypatch: pytest.MonkeyPatch):
@@ -145,13 +130,6 @@ def test_unfinished_code_is_replaced_by_ours_with_a_note(capsys: pytest.CaptureF
     assert layer_or_ours(answers.Unfinished) is LoRALinear
     assert half_width_or_ours(lambda p, n: None)(0.5, 100) == pytest.approx(0.098)
     assert capsys.readouterr().out.count("uses ours") == 2
-
-
-def test_report_accepts_a_resampled_interval():
-    rng, differences = np.random.default_rng(1), (answers.CLOSE.a - answers.CLOSE.b).to_numpy()
-    half = 1.96 * np.std([rng.choice(differences, 2000).mean() for _ in range(2000)])
-    assert half != answers.HALF
-    assert checks.check_report(answers.CLOSE, half, "undecided", 2000 * (2.8 / 1.96 * half / 0.01) ** 2).passed
 
 
 def test_fast_bracket_is_judged_by_the_stored_runs(monkeypatch: pytest.MonkeyPatch):
@@ -247,26 +225,11 @@ def test_every_brief_has_one_right_plan():
         assert all(text in planning.brief(number) for text in (*planning.EVIDENCE, brief["text"]))
 
 
-def test_rank_for_facts_agrees_with_a_direct_count():
-    keys, values = ranks.facts(192)
-    pieces = decompose(values.T @ keys)
-    right = [((keys @ truncated(*pieces, r).T @ values.T).argmax(1) == np.arange(192)).mean() for r in range(1, 40)]
-    assert checks.check_facts(next(r for r, share in enumerate(right, 1) if share >= 0.95), 192).passed
-
-
 def test_page_quotes_the_levels():
     levels = levels_of("nf4")
     assert ", ".join(f"{level:.3f}" for level in levels) in bits.PAGE["question"]
     assert (levels - 0.0512 / 0.25).abs().argmin() == bits.PARTS["index"].right
     assert bits.PARTS["weight read back"].right == pytest.approx(float(levels[10]) * 0.25)
-
-
-def test_plan_shows_the_interval_after_the_number_of_seeds():
-    for pair, seeds in (("q against q,k,v,o", 9), ("v against all", 4), ("up,down against q", 4)):
-        question = repr(checks.check_plan(..., ..., ..., pair))
-        assert "standard deviation" in question
-        assert "interval" not in question
-        assert "95% interval" in repr(checks.check_plan(seeds, ..., ..., pair))
 
 
 def test_stranger_is_the_stored_adapter_with_other_signs():

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from decimal import Decimal
 from functools import partial
@@ -167,12 +168,14 @@ def test_failing_and_refused_cells_are_reported_and_the_rest_is_graded(graded: S
     assert [prediction[name] for name in ("student", "lesson", "low", "fast")] == ["Ada", "mine", 10, True]
 
 
-def test_notebooks_are_stopped_after_their_time(tmp_path):
+def test_notebooks_are_stopped_after_their_time(tmp_path, monkeypatch):
+    (folder := tmp_path / ("x" * 100)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))  # too long for a socket
     wait = "__import__('time').sleep(60)"
     hand_in(tmp_path / "class", "cell", [SOLVED[1], wait])
     hand_in(tmp_path / "class", "function", [SOLVED[1], OPEN[0].replace("...", wait)])  # called by the grader
     known = [Lesson(handed_out(tmp_path))]
-    for row in grade(tmp_path / "class", limits=Limits(seconds=4, memory_gib=1), known=known, jobs=2):
+    for row in grade(tmp_path / "class", limits=Limits(seconds=4, memory_gib=math.inf), known=known, jobs=2):
         assert (row["status"], verdicts(row)) == ("time", ["absent", "right", "absent", "absent"])
         assert row["words"] == "stopped in code cell 3 after 4 s"
 
@@ -222,12 +225,6 @@ def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path):
         assert lesson.calls, lesson.name
     with pytest.raises(BadValue, match="has no check check_new"):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
-
-
-def test_limits_are_finite(tmp_path):
-    for limits in (Limits(seconds=math.nan), Limits(memory_gib=math.inf)):
-        with pytest.raises(BadValue, match="limits"):
-            next(grade(hand_in(tmp_path, "ada", SOLVED), limits=limits))
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(...)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from lora_course.classroom import wheelhouse
-from lora_course.classroom.wheelhouse import Target, facts_of, gather, manifest_of
+from lora_course.classroom.wheelhouse import Target, gather, manifest_of
 from lora_lab.errors import BadValue, Failed
+from lora_lab.files import facts_of
 from lora_lab.training import assets
 from lora_lab.training.assets import Asset
 from tests.training.conftest import wheel
@@ -108,10 +109,8 @@ def test_another_build_of_the_lab_needs_every_machine_again(house: Path, index: 
     rebuilt = Path(shutil.copy(index / LAB, tmp_path))
     with zipfile.ZipFile(rebuilt, "a") as file:
         file.comment = b"rebuilt"
-    for _ in range(2):
-        with pytest.raises(Failed, match=f"Windows .* has no wheels for .*{rebuilt.name}.*; run lora-lab"):
-            gather(house, [LINUX], print, wheel=rebuilt)
-        next(house.glob("windows-*.txt"), house / "none").unlink(missing_ok=True)  # somebody deletes a lock
+    with pytest.raises(Failed, match=f"Windows .* has no wheels for .*{rebuilt.name}.*; run lora-lab"):
+        gather(house, [LINUX], print, wheel=rebuilt)
     with pytest.raises(BadValue, match="is unfinished"):
         wheelhouse.check(house)
 
@@ -222,7 +221,7 @@ def test_install_works_offline_in_a_path_with_spaces(stick: Path, tmp_path: Path
 
 def test_install_refuses_damaged_wheels(stick: Path, tmp_path: Path, index: Path, monkeypatch, capfd):
     shutil.copy(index / "shell-1.0-py3-none-any.whl", stick / "wheels" / PLAIN)
-    with pytest.raises(Failed, match=r"plain-1\.0.*is damaged.*copy the folder again"):
+    with pytest.raises(Failed, match=r"plain-1\.0.*is damaged.*copy the folder .* again"):
         wheelhouse.install(stick, tmp_path / "lab", assets=False)
     assert not (tmp_path / "lab").exists()
     monkeypatch.setattr(wheelhouse, "check", lambda *_: None)  # as if it had been damaged after the check
@@ -242,10 +241,6 @@ def test_installer_needs_a_whole_wheel_of_the_lab(tmp_path: Path):
 
 
 def test_installer_checks_the_machine_first(stick: Path, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    wheelhouse.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])
-    assert "ok   python" in capsys.readouterr().out
-    assert json.loads((tmp_path / "lora-lab-preflight.json").read_text(encoding="utf-8"))["findings"]
     monkeypatch.setenv("HOME", str(stick / "manifest.json"))
     with pytest.raises(SystemExit, match="cannot write into"):
         wheelhouse.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course.paper import e2e
-from lora_course.paper.e2e import SLOTS, Meaning, parse
+from lora_course.paper.e2e import SLOTS, parse, written
 from lora_course.paper.glue import TASKS
 from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
 from lora_lab import BadValue, load_task
@@ -95,8 +95,8 @@ CSV = """mr,ref
 "name[Quince], customer rating[5 out of 5], area[riverside]",Quince has 5 stars.
 """
 MEANINGS = [
-    parse("name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]"),
-    parse("name[Quince], customer rating[5 out of 5], area[riverside]"),
+    "name[Saltmarsh], eatType[pub], priceRange[£20-25], familyFriendly[yes]",
+    "name[Quince], customer rating[5 out of 5], area[riverside]",
 ]
 
 
@@ -133,23 +133,23 @@ values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip
 
 @given(st.dictionaries(st.sampled_from(SLOTS[1:]), values), values)
 def test_meaning_round_trips_through_text(slots, name):
-    meaning = Meaning((*slots.items(), ("name", name)))
-    assert parse(str(meaning)) == meaning == parse(f" {meaning}\n".replace("],", "] ,"))
+    meaning = slots | {"name": name}
+    text = written(meaning.items())
+    assert parse(text) == meaning == parse(f" {text}\n".replace("],", "] ,"))
 
 
 def read(split: str) -> list[tuple[dict[str, str], list[str]]]:
     lines = shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [(dict(parse(row["meaning"]).slots), row["references"]) for row in map(json.loads, lines)]
+    return [(parse(row["meaning"]), row["references"]) for row in map(json.loads, lines)]
 
 
 EXAMPLES = read("train")[:400] + read("validation") + read("test")
-MATCHER = Matcher(Meaning(tuple(slots.items())) for slots, _ in EXAMPLES)
+MATCHER = Matcher([slots for slots, _ in EXAMPLES])
 VALUES = {slot: sorted({slots[slot] for slots, _ in EXAMPLES if slot in slots}) for slot in SLOTS}
 
 
 def errors(slots: dict[str, str], text: str) -> dict[str, str]:
-    kinds = MATCHER.judge(Meaning(tuple(slots.items())), text)
-    return {slot: kind for slot, kind in kinds.items() if kind != RIGHT}
+    return {slot: kind for slot, kind in MATCHER.judge(slots, text).items() if kind != RIGHT}
 
 
 def test_our_references_have_no_errors_and_a_second_value_is_added():

@@ -190,7 +190,7 @@ def test_e2e_run_is_decoded_and_scored(tiny_causal, tmp_path):
     assert (recipe.method.rank, recipe.method.alpha, recipe.method.dropout) == (4, 32, 0.1)
     assert (recipe.label_smoothing, recipe.token_mean, recipe.clip, recipe.dropout) == (0.1, True, 0.0, False)
     assert result["full_steps"] == 5 * 2  # twelve lines, eight per batch
-    answers = json.loads((tmp_path / recipe.hash / "answers.json").read_text())["texts"]
+    answers = json.loads(next((tmp_path / "answers").iterdir()).read_text())["texts"]
     references = [[f"{p} cooks Thai by the river.", f"By the river {p} is Thai."] for p in "IJ"]
     expected = text_scores([answer["text"] for answer in answers], references)
     assert {name: seed["answers"][name] for name in expected} == pytest.approx(expected)

@@ -92,7 +92,6 @@ def test_shipped_results_match_the_current_rules():
     for name, result in shipped.items():
         assert rejudged(item(name), result) == result
         assert all((result["environment"]["date"], result["rows"]))
-        assert item(name).judged(Kept({})).standing == "not tested"
 
 
 @pytest.fixture
@@ -116,7 +115,6 @@ def test_late_item_resumes_and_repeats_no_training(tiny_item, tmp_path, monkeypa
     monkeypatch.setattr(engine, "LATE", LATE)
     (result,) = reproduce([entry], tmp_path)
     assert {row["name"]: len(row["yours"]) for row in result["rows"]} == dict.fromkeys(entry.groups, 2)
-    assert all(len(row["predictions"]) == 2 for row in result["rows"])
     assert result["verdicts"].keys() == entry.pairs.keys()
     times = {file: file.stat().st_mtime_ns for file in (tmp_path / "table5" / "runs").glob("*.json")}
     (repeated,) = reproduce([entry], tmp_path, again=True)
@@ -185,7 +183,7 @@ class Made(Item):
 
     def __init__(self, fails: Exception | None = None, name: str = "table6", **changes) -> None:
         texts = {"title": "A stub", "finding": "Two is two.", "rule": "Two is equal to two.", "limits": "None."}
-        super().__init__(name, minutes=2.0, learned=None, passes=0, others={"q r1": "more"}, **{**texts, **changes})
+        super().__init__(name, minutes=2.0, passes=0, others={"q r1": "more"}, **{**texts, **changes})
         self.fails, self.ran, self.values = fails, 0, (2.0, 2.5)
 
     def expected(self, minutes):
@@ -210,7 +208,7 @@ def test_result_is_stored_and_reused(tmp_path):
     entry = Made()
     (result,) = reproduce([entry], tmp_path)
     assert result == json.loads((tmp_path / "table6" / "result.json").read_text())
-    row = {"name": "q r1", "yours": [2.0, 2.5], "unit": "%", "predictions": []}
+    row = {"name": "q r1", "yours": [2.0, 2.5], "unit": "%"}
     assert result["rows"][0] == {**row, "published": "WikiSQL 68.8, MNLI 90.7", "expected": "more"}
     assert (result["standing"], result["words"], result["sizes"]) == ("holds", "they are two", {"steps": 200})
     assert result["environment"]["hardware"]
@@ -300,8 +298,6 @@ def test_results_are_kept_and_reported_again_later(run, tmp_path, monkeypatch):
     (tmp_path / "report.md").unlink()
     assert json.loads(run("--rejudge", "--json", "--out", str(tmp_path)).stdout)["items"] == result["items"]
     assert (tmp_path / "report.md").is_file()
-    both = run("--rejudge", "--again", "--out", str(tmp_path))
-    assert (both.returncode, "--again has no effect" in both.stderr) == (2, True)
     assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
     (tmp_path / "table6" / "result.json").write_text('{"item": "table6"}')
     assert "no result of these items" in run("--rejudge", "--out", str(tmp_path)).stderr
