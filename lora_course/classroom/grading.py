@@ -6,6 +6,7 @@ checks here. So a printed "right", a redefined check or a patched library has no
 
 import ast
 import json
+import math
 import os
 import re
 import shutil
@@ -234,8 +235,10 @@ def grade(
     """Grade a notebook, or all notebooks below a folder; yield each one's row, as `lora-lab grade --json` prints it.
 
     known   lessons to choose from, instead of the lab's
-    Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook.
+    Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook, or if a limit is NaN.
     """
+    if math.isnan(limits.seconds) or math.isnan(limits.memory_gib):  # such a limit would never stop a notebook
+        raise BadValue(f"pass numbers as limits, not {limits.seconds:g} seconds and {limits.memory_gib:g} GiB")
     top = Path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, handed_in(top, ".ipynb"))
     if top.is_file():

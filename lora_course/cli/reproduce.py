@@ -51,6 +51,8 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
         raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add --scale {other}, or leave it out")
     for name in _given(options, UNPLANNED) if dry_run else ():
         raise BadValue(f"--{name.replace('_', '-')} doesn't change the plan: leave it out, or leave out --dry-run")
+    for name in _given(options, ("minutes", "again")) if options["rejudge"] else ():
+        raise BadValue(f"--rejudge trains nothing, so --{name} has no effect: leave out one of the two")
     if not (options["minutes"] or 1) < 1e6:
         raise BadValue(f"--minutes must be a time for each item, such as 30, not {options['minutes']}")
     result, words = run(names, dry_run, options)

@@ -107,8 +107,11 @@ class Item(SimpleNamespace):
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
-        """Apply the whole rule."""
-        reason, judged = self.untested(kept), self.judge(kept)
+        """Apply the whole rule. If a value that the rule needs was not recorded, the finding counts as not tested."""
+        try:
+            reason, judged = self.untested(kept), self.judge(kept)
+        except LookupError:  # an earlier version of the lab recorded other rows
+            return Judged("not tested", "this result lacks values that the rule needs: repeat the item with --again")
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
     def paper_says(self, table: Any) -> dict[str, str]:

@@ -227,6 +227,12 @@ def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
 
 
+@pytest.mark.parametrize("limits", [Limits(seconds=math.nan), Limits(memory_gib=math.nan)])
+def test_limits_are_numbers(limits, tmp_path):
+    with pytest.raises(BadValue, match="limits"):
+        next(grade(hand_in(tmp_path, "ada", SOLVED), limits=limits))
+
+
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(...)
 keys = st.text() | st.integers() | st.tuples(st.integers(), st.text())
 values = st.recursive(

@@ -92,6 +92,7 @@ def test_shipped_results_match_the_current_rules():
     for name, result in shipped.items():
         assert rejudged(item(name), result) == result
         assert all((result["environment"]["date"], result["rows"]))
+        assert item(name).judged(Kept({})).standing == "not tested"
 
 
 @pytest.fixture
@@ -297,6 +298,8 @@ def test_results_are_kept_and_reported_again_later(run, tmp_path, monkeypatch):
     assert "holds" in run("table6", "--out", str(tmp_path)).stdout
     (tmp_path / "report.md").unlink()
     assert json.loads(run("--rejudge", "--json", "--out", str(tmp_path)).stdout)["items"] == result["items"]
+    both = run("--rejudge", "--again", "--out", str(tmp_path))
+    assert (both.returncode, "--again has no effect" in both.stderr) == (2, True)
     assert (tmp_path / "report.md").is_file()
     assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
     (tmp_path / "table6" / "result.json").write_text('{"item": "table6"}')
