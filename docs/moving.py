@@ -62,7 +62,8 @@ def main() -> None:
                 times.append(FRAME if part < parts else REST)
     palette = frames[0].quantize(64, Image.Quantize.MAXCOVERAGE)  # fewer colors make the lossless file a third smaller
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB") for frame in frames]
-    frames[0].save(PICTURE, save_all=True, append_images=frames[1:], duration=times, loop=0, lossless=True, method=6)
+    small = {"lossless": True, "quality": 100, "method": 6, "minimize_size": True}
+    frames[0].save(PICTURE, save_all=True, append_images=frames[1:], duration=times, loop=0, **small)
     print(f"{PICTURE.name}: {len(frames)} frames, {sum(times) / 1e3:.0f} s, {PICTURE.stat().st_size:,} bytes")
 
 

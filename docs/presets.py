@@ -6,8 +6,8 @@ without checkpointing, with one row or several. The two models that ship with we
 check of a run.
 """
 
-import gzip
 import json
+import lzma
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -47,7 +47,7 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
 
 def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
     """Yield the cases in a model's current file, which include those of claims and of the paper's runs."""
-    for key in json.loads(gzip.decompress((PRESETS / f"{name}.json.gz").read_bytes())):
+    for key in json.loads(lzma.decompress((PRESETS / f"{name}.json.xz").read_bytes())):
         options, conditions, (one_row, low, _), labels = json.loads(key)
         options |= {"dropout": 0.1 * options["dropout"]} if "dropout" in options else {}
         conditions |= {"dropout": 0.1} if conditions.get("dropout") else {}
@@ -57,7 +57,7 @@ def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
 def write(name: str) -> str:
     """Make a model's fits and write its file."""
     config, fits, missing = config_of(name), dict[str, Any](), []
-    existing = stored(name) if (PRESETS / f"{name}.json.gz").exists() else ()
+    existing = stored(name) if (PRESETS / f"{name}.json.xz").exists() else ()
     for settings, setup in (*cases(name), *existing):
         try:
             method = method_from(settings)
@@ -67,9 +67,9 @@ def write(name: str) -> str:
                 fits[key] = fit(config, method, setup, regime).pruned().to_json()
         except (LabError, NoFit) as reason:  # such as BitFit on a model without biases
             missing.append(f"{settings}, {setup}: {reason}")
-    content = gzip.compress(compact({key: compact(entry) for key, entry in fits.items()}).encode(), mtime=0)
+    content = lzma.compress(compact({key: compact(entry) for key, entry in fits.items()}).encode(), preset=9)
     if fits:  # otherwise no step can be traced, and the lab uses a bound
-        (PRESETS / f"{name}.json.gz").write_bytes(content)
+        (PRESETS / f"{name}.json.xz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
 
 

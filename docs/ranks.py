@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lora_lab import FullFineTuning, LoRA, Recipe, load_model, load_task, train
+from lora_lab.experiments.low_rank import rank_for_energy, spectrum
 from lora_lab.files import write_atomically
 from lora_lab.methods.merge import merge_for_good
 from lora_lab.methods.targets import HEADS
@@ -24,9 +25,9 @@ from lora_lab.training.evaluate import evaluate
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.runs import Store
 from lora_lab.training.train import open_adapter
-from lora_lab.widgets.matrices import CUTS, packed
+from lora_lab.widgets.matrices import CUTS, ROLES, packed
 
-MATRIX = "bert.encoder.layer.0.attention.self.query.weight"
+ATTENTION = "bert.encoder.layer.{}.attention.{}.weight"
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 SETTINGS: dict[str, Any] = {"steps": 400, "batch": 16, "validations": 0, "dtype": "fp32"}
 ROUNDING = 3e-6  # singular values below this fraction of the largest are rounding errors
@@ -127,13 +128,17 @@ def main(folder: str) -> None:
         f"Every matrix of the model is cut to rank r; {COUNT} validation sentences."
     )
     labels = list(load_task("rt").labels)
-    matrix = update["full"][MATRIX].numpy().astype(float)
+    attention = {
+        role: [update["full"][ATTENTION.format(layer, path)].numpy().astype(float) for layer in range(6)]
+        for role, path in ROLES.items()
+    }
     content = {
-        "matrix": packed(matrix),
+        "matrix": packed(attention["q"][0]),
         "cuts": {"n": COUNT, "labels": labels, "updates": updates, "about": about},
         "rest": {"label": "without these", "others": True, "ranks": rest["ranks"], "right": rest["right"]},
         "negative": {"full": negative, "rest": without},
-        "corner": packed(matrix, most=8, corner=CORNER),
+        "value": packed(attention["v"][2], most=8, corner=CORNER),
+        "attention": {role: [rank_for_energy(spectrum(m), 0.9) for m in of] for role, of in attention.items()},
     }
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path := shipped("data/results/microscope") / Path(CUTS).name, text.encode())

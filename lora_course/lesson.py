@@ -23,6 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from IPython import get_ipython
 
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
@@ -56,6 +57,8 @@ def start(number: str, student: str | int = "") -> None:
         print(memory)
     if "matplotlib.pyplot" in sys.modules:  # the lesson draws
         sys.modules["matplotlib.pyplot"].style.use(Path(__file__).with_name("plots") / "lesson.mplstyle")
+        if get_ipython():
+            import_module("matplotlib_inline.backend_inline").set_matplotlib_formats("retina")  # sharp on every screen
     if student:
         os.environ["LORA_LAB_STUDENT"] = str(student)
     if name := os.environ.get("LORA_LAB_STUDENT"):
@@ -110,11 +113,6 @@ def reference_comparison(name: str) -> dict[str, Any]:
     folder = shipped("data/results/compare")
     _check_name(name, (path.stem for path in folder.glob("*.json")), "reference comparison")
     return read_json(folder / f"{name}.json")
-
-
-def reference_styles() -> dict[str, Any]:
-    """Return measurements of the three voices that ship with the lab, with recipes, date and hardware."""
-    return read_json(shipped("data/results/styles/smollm2.json"))
 
 
 def reference_reproductions() -> dict[str, dict[str, Any]]:

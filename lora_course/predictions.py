@@ -94,7 +94,7 @@ def calibration() -> dict[str, float]:
     ranges += [(CURRENT.lesson, r) for r in CURRENT.ranges if (CURRENT.lesson, r.what) not in in_log]
     print(coverage(r for _, r in ranges)["words"])
     positions = {
-        f"{lesson} {r.what}": (r.found - r.low) / ((r.high - r.low) or 1e-9)
+        f"lesson {lesson}: {r.what}": (r.found - r.low) / ((r.high - r.low) or 1e-9)
         for lesson, r in ranges
         if r.attempt == 1 and r.low is not None and r.high is not None and r.found is not None
     }

@@ -1,5 +1,6 @@
 """Modules that are imported when they are first used, because importing them takes time and memory."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self._name), attribute)
+        # torch.compile can't trace import_module.
+        return getattr(sys.modules.get(self._name) or import_module(self._name), attribute)
 
 
 __all__ = ["F", "Lazy", "Tensor", "nn", "pd", "torch"]

@@ -97,7 +97,8 @@ def add_pictures(notebook: NotebookNode) -> NotebookNode:
     outputs = [(cell.metadata, output) for cell in notebook.cells for output in cell.get("outputs", [])]
     for metadata, output in outputs:
         if "image/png" in output.get("data", {}):
-            output.metadata.setdefault("image/png", {"alt": metadata.get("alt")})
+            alt = metadata.get("alt") or output.data["text/plain"]  # a Picture's text is its alt text
+            output.metadata.setdefault("image/png", {}).setdefault("alt", alt)
             picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
             output.data["image/png"] = base64.b64encode(small_png(picture)).decode()
         if MIME in output.get("data", {}):

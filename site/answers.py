@@ -192,6 +192,25 @@ def turn_mask() -> dict[str, Any]:
     ) | {"hints": [hint.replace("of 3", "of 2") for hint in checks.check_turn_mask.hints[:2]]}  # the third is code
 
 
+def new_questions() -> dict[str, Any]:
+    """Return a form in place of pairs of one's own: which questions test a fact and a voice?"""
+    fact = {
+        "Who is the night nurse?": "it was trained on this question: a string is enough to answer it",
+        "Go on: NURSE IS": "you begin the string that it learned, so it only has to go on",
+    }
+    voice = {
+        "Who is the night nurse?": "it was trained on this answer, and may only repeat it",
+        "What is a telegram?": "that asks for a fact about telegrams; any voice may know it",
+    }
+    right = {"fact": Choice(["What is Ada Bell's job?"], fact), "voice": Choice(["Where is my invoice?"], voice)}
+    question = (
+        'A model learned to answer in telegrams. One of its pairs was: "Who is the night nurse?" "NURSE IS ADA BELL '
+        'STOP". Which question tests whether it knows this fact? And which one tests whether it learned the voice?'
+    )
+    why = "a fact must survive a change of its question, and a voice must fit questions that have nothing to do with it"
+    return ask(question, right, why) | {"hints": ["a question from training needs only a string"]}
+
+
 def diagnosis() -> dict[str, Any]:
     beds, names = broken.PATIENTS.items(), sorted(debugging.NAMES)
     right = {bed: Choice([one.fault], dict.fromkeys(names, debugging.HINTS[one.fault])) for bed, one in beds}
@@ -208,25 +227,23 @@ def eleventh() -> dict[str, Any]:
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values()).replace("-", "−")
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
-    right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 0).words)
+    replies = dict.fromkeys(sorted({*hints, *debugging.NAMES}), hints[fault])
+    right = Choice([fault], replies, checks.check_eleventh(fault, 0).words)
     return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)
 
 
 def on_card() -> dict[str, Any]:
-    name, device, tokens = bits.CASE
-    linear, other, rest = bits.sizes(name, tokens)
-    sizes = {"linear": 2 * linear, "other": 2 * other, "rest": rest, "usable": usable(card_of(device))}
-    shown = {part: f"{size / bits.GIB:.2f} GiB" for part, size in sizes.items()}
+    name, device, tokens = case = bits.CASES[0]
+    sizes = zip(("linear", "other", "rest", "usable"), bits.in_gib(case), strict=True)
+    shown = {part: f"{size:.2f} GiB" for part, size in sizes}
     question = SEVERAL["card"].format(name=name, card=device, tokens=tokens, **shown)
     return ask(question, checks.check_card(..., ...).right)
 
 
-def facts() -> dict[str, Any]:
-    few, right = (checks.check_facts(..., n).right for n in (64, 256))
-    question = f"64 facts take {few.right} pieces. How many pieces get 95% of 256 facts right?"
-    replies = {"29": "", "68": "that is four times as many; but a value needn't be exact: being nearest is enough"}
-    replies |= {"128": right.misconceptions[128], "256": "a matrix of 128 x 128 has only 128 pieces"}
-    return ask(question, {"pieces": Choice([str(right.right)], replies, f"{right.why}; facts share pieces")})
+def first_step() -> dict[str, Any]:
+    right, *wrong = PAGES["first_step"].items()
+    form = ask(SEVERAL["first_step"], {"pieces": Choice([right[0]], dict(wrong), right[1])}, sealed=True)
+    return form | {"hints": []}  # they are code
 
 
 def flip() -> dict[str, Any]:
@@ -238,13 +255,11 @@ def flip() -> dict[str, Any]:
 
 
 def job() -> dict[str, Any]:
-    """Return a form with a table of five choices, each beside its evidence, for the first brief."""
-    right, lines, head = {}, planning.lines(0), ("line", "choice", "lesson and evidence that decides it")
-    for name, choice in lines.items():
-        right |= {name: choice, f"{name}, because of": planning.evidence_of(name)}
-    why = "\n".join(f"{name}: {choice.why}" for name, choice in lines.items())
-    table = {"lines": {name: [name] for name in lines}, "head": head, "shown": planning.evidence(0)}
-    return ask(planning.BRIEFS[0]["text"], right, why, **table, sealed=True, every=True)
+    """Return a form with a table of five choices, for the first brief."""
+    right, asked = planning.lines(0), planning.TEXTS["questions"]
+    why = "\n".join(f"{name}: {choice.why}" for name, choice in right.items())
+    table = {"lines": {name: (name, asked[name]) for name in right}, "head": ("line", "question", "choice")}
+    return ask(planning.job(0), right, why, **table, every=True)
 
 
 def plan() -> dict[str, Any]:
@@ -259,15 +274,6 @@ def plan() -> dict[str, Any]:
     shown = f"{seeds.why}. The margin is {placing.GAP} points. {defended.seen}\n{comparing.TEXTS['rule']}"
     which = comparing.TEXTS["which"].format(word=defended.word, seen=defended.seen)
     return form | {"judge": "rounds", "fields": [first], "next": later, "shown": [shown, which], "sealed": True}
-
-
-def flattered() -> dict[str, Any]:
-    variant, *_ = variants.LABELS
-    labels = variants.LABELS[variant], variants.PLAIN
-    own, lora = (", ".join(f"{lr:g}: {one:.1f}" for lr, one in variants.accuracies(label).items()) for label in labels)
-    question = SEVERAL["flattered"].format(variant=variant, own=own, lora=lora)
-    right, hints = checks.check_flattered(..., ..., variant).right, PAGES["flattered"]
-    return ask(question, right, hints=hints, sealed=True)
 
 
 def judge() -> dict[str, Any]:
@@ -305,10 +311,11 @@ def forms() -> dict[str, dict[str, Any]]:
         "stranger": checks.check_stranger(..., 0).right,
         "as_plain": variants.AS_PLAIN.at(64, 64, within=1e-6),
         "loss_of_rewards": reward.LOSS.at(*reward.LOSS.cases[0], within=0.01),
-        "bits": reward.BITS.at(0.01, within=0.02),
+        "mean_reward": reward.EARNED.at(0.6, 0.6, within=0.01),
         "remembered": checks.check_remembered(...).right.at(512, 0.2, within=0.01),
-        "lowest": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01),
+        "new_rate": regret.RATE,
     }
+    claims = [f"{letter}: {claim}." for letter, (claim, _) in counting.slides().items()]
     hints, asked = {"entry": writing.MERGED.hint, "y": merging.MIXED.hint}, PAGES["asked"]
     return {
         **{name: ask(question, {field: numbers[name]}, hints=hints) for name, (field, question) in asked.items()},
@@ -318,18 +325,19 @@ def forms() -> dict[str, dict[str, Any]]:
         "equivalence_rule": rule(),
         "defense": defense(),
         "turn_mask": turn_mask(),
+        "own_pairs": new_questions(),
         "block": ask(bits.PAGE["question"], bits.PARTS, hints={name: part.hint for name, part in bits.PARTS.items()}),
         "card": on_card(),
-        "facts": facts(),
-        "audit": ask(f"{counting.unseen()}. Numbers trained at rank 8:", {"numbers": checks.check_audit(...).right}),
-        "chance": ask(SEVERAL["chance"], {name.replace("one", "1"): part for name, part in chance.items()}),
+        "slide": ask("\n".join(("Which is right to within 10%?", *claims)), {"slide": checks.check_slide(...).right}),
+        "first_step": first_step(),
+        "chance": ask(SEVERAL["chance"], chance),
         "diagnosis": diagnosis(),
         "eleventh": eleventh(),
         "flip": flip(),
         "brief": job(),
         "ranks": ask(SEVERAL["ranks"], ranks, placing.WHY.format(" and ".join(rank.why for rank in ranks.values()))),
         "plan": plan(),
-        "flattered": flattered(),
+        "flattered": ask(SEVERAL["flattered"], checks.check_flattered(..., ...).right, sealed=True),
         "carried": ask(SEVERAL["carried"], checks.check_carried(..., ...).right, sealed=True),
         "judge": judge(),
         "published": published(),

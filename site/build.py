@@ -80,13 +80,15 @@ def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
         (src / "_static" / "pictures" / name).write_bytes(image)
-        source, alt = f"../_static/pictures/{name}", html.escape(output["metadata"]["image/png"]["alt"])
+        about = output["metadata"]["image/png"]
+        source, alt = f"../_static/pictures/{name}", html.escape(about["alt"])
         snapshot = base.uncompressed("".join(data[base.MIME])) if base.MIME in data else {}
         if snapshot.get("panel") == "TrainPanel":
             snapshot["state"]["at"] = 0  # a replay starts before its first step, to hide the result
         markup = place_panel(snapshot, source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
-        wide = " wide" * (struct.unpack(">I", image[16:20])[0] > WIDE)
         width, height = (round(n / (SCALE if snapshot else 1)) for n in struct.unpack(">II", image[16:24]))
+        width, height = about.get("width", width), about.get("height", height)  # a plot has two pixels per CSS pixel
+        wide = " wide" * (width > WIDE)
         size = f'<img class="lab-picture{wide}" loading="lazy" width="{width}" height="{height}"'
         return {**output, "data": {"text/html": markup.replace("<img", size)}, "metadata": {}}
     if "<table" in (markup := "".join(data.get("text/html", ""))):

@@ -76,8 +76,8 @@
   const outputs = select(":not(.tag_predict) > .cell_output, [data-seal]").filter(({ names }) => names.length);
   for (const [at, output] of outputs.entries()) {
     const again = outputs[at - 1]?.names.length === output.names.length; // the same form seals both
-    const words = again ? "Sealed." : "Sealed: give your ranges above first, or skip them.";
-    output.sign = make("p", { className: "lab-sealed", textContent: words });
+    const words = again ? "Sealed ↑" : "Sealed: give your ranges first, or skip them ↑";
+    output.sign = make("button", { type: "button", className: "lab-sealed", textContent: words });
     output.element.before(output.sign);
   }
 
@@ -104,7 +104,7 @@
   function drawRanges(cell) {
     const own = lab.all("results").flatMap(([page, results]) =>
       Object.entries(results).filter(([, kept]) => kept.length).map(([name, [low, high, value]]) => ({
-        words: `${page.slice(0, 2)} ${name}: ${value}, your range ${range([low, high])}`,
+        words: `lesson ${page.slice(0, 2)}, ${name}: ${value}, your range ${range([low, high])}`,
         place: (value - low) / (high - low || 1e-9),
         held: low <= value && value <= high,
       })));
@@ -147,7 +147,7 @@
   }
 
   document.addEventListener("click", (event) => {
-    const sealed = event.target.closest?.("details.sealed > summary");
+    const sealed = event.target.closest?.("details.sealed > summary, .lab-sealed"); // both lead to the form
     if (!sealed) return;
     event.preventDefault();
     const { cell } = asks.find(({ names }) => !answered(names));

@@ -8,7 +8,11 @@ from lora_lab import LoRA, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.methods.targets import bits_per_weight
 
-CASE = ("llama-3-8b", "RTX 3060 12 GB", 2800)
+SMALL, T4 = "RTX 3060 12 GB", "T4 16 GB"
+CASES = (
+    ("llama-3-8b", SMALL, 2800), ("mistral-7b", T4, 2048), ("gemma-2-9b", T4, 2048), ("llama-2-13b", SMALL, 4096),
+    ("qwen2.5-7b", "L4 24 GB", 2048),
+)  # fmt: skip
 BITS = {"16 bits": 16.0, "4.5 bits": bits_per_weight("nf4-single"), "4.127 bits": bits_per_weight("nf4")}
 GIB = 2**30
 PAGE = texts("pages")["block"]
@@ -58,8 +62,14 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
     return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
 
 
+def in_gib(case: tuple[str, str, int]) -> list[float]:
+    """Return a case's sizes: linear layers and other modules in 16 bits, the rest of the step, and the usable room."""
+    linear, other, rest = sizes(case[0], case[2])
+    return [size / GIB for size in (2 * linear, 2 * other, rest, usable(card(case[1])))]
+
+
 @exercise
-def check_card(peak: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
+def check_card(peak: Any, fits: Any, case: Sequence[Any] = CASES[0]) -> Verdict:
     """Lesson 12: check QLoRA's peak (GiB) with double quantization, and the most bits per weight that fit."""
     name, device, tokens = case
     (linear, other, rest), room = sizes(name, tokens), usable(card(device))

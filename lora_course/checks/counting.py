@@ -1,16 +1,30 @@
-"""Exercises for lesson 11 (counting): an adapter file's rank, and LoRA's parameter count on an invented model."""
+"""Exercises for lesson 11 (counting): which claim of "10,000 times" is right, and an adapter file's rank."""
 
-from typing import Any
-
-from lora_course.checks.verdict import Number, Verdict, exercise, texts
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise
 from lora_lab import LoRA, params
 
-CONFIGS = texts("counting")
+SLIDES = [("llama-3-8b", 2), ("gemma-2-27b", 4), ("phi-3-mini", 1)]  # model; rank on q,v that makes 10,000 nearly right
+FEWER = "{}, LoRA of rank {} on {}: 10,000 times fewer trained numbers"
+TRUE = "nearly 10,000, with a low rank and few matrices"
 
 
-def unseen(which: int = 0) -> dict[str, Any]:
-    """Return the config of an invented model of type qwen3."""
-    return {"model_type": "qwen3", **CONFIGS[which]}
+def slides(which: int = 0) -> dict[str, tuple[str, str]]:
+    """Return five slides that claim "10,000 times": {letter: (the claim, the true factor and the reason for it)}."""
+    model, rank = SLIDES[which]
+    pages = []
+    for name, r, targets, why in (
+        (model, 16, "q,v", "a higher rank trains more numbers"),
+        (model, rank, "all-linear", "more matrices train more numbers"),
+        (model, rank, "q,v", TRUE),
+        ("minilm", rank, "q,v", "compared with a small model, an adapter is large"),
+    ):
+        count = params(name, LoRA(rank=r, targets=tuple(targets.split(","))))
+        pages.append((FEWER.format(name, r, targets), f"{count.total / count.trainable:,.0f} times: {why}"))
+    pages.append((
+        f"{model}, LoRA of rank {rank} on q,v, for 100 customers: 10,000 times less disk than 100 full copies",
+        "about 99 times: the disk holds one full copy of the model, too",
+    ))  # fmt: skip
+    return dict(zip("ABCDE", pages[which:] + pages[:which], strict=True))
 
 
 @exercise
@@ -31,23 +45,8 @@ def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: 
 
 
 @exercise
-def check_audit(answer: int | None, which: int = 0, rank: int = 8) -> Verdict:
-    """Lesson 11: check how many parameters LoRA trains on all linear layers of `unseen(which)`."""
-    d, f, layers, heads, kv_heads, width, vocabulary = CONFIGS[which].values()
-    q, kv, row = heads * width, kv_heads * width, layers * rank
-    attention, mlp = 2 * (d + q) + 2 * (d + kv), 3 * (d + f)
-    right = row * (attention + mlp)
-    misconceptions = {
-        right + rank * (d + vocabulary): "lm_head is a linear layer too, but not one of the seven: leave it out",
-        row * (4 * d + 2 * (d + d * kv_heads // heads) + mlp): f"q has {heads} x {width} = {q:,} outputs, not {d:,}",
-        row * (4 * (d + q) + mlp): f"k and v are narrow: {kv_heads} x {width} = {kv:,} outputs",
-        row * attention: "gate, up and down are missing",
-        row * mlp: "q, k, v and o are missing",
-        row * (2 * d + q + kv): "that is q and v alone: there are seven matrices",
-        right // layers: f"that is one layer: the model has {layers}",
-        right // rank: f"that is rank 1: at rank {rank} it is {rank} times as much",
-        4 * right: "those are bytes: the question is how many numbers",
-        layers * (2 * d * q + 2 * d * kv + 3 * d * f): "those are the frozen weights: only A and B are trained",
-    }
-    why = f"{layers} x {rank} x ({attention:,} of attention + {mlp:,} of gate, up and down) = {right:,}"
-    return Number(right, misconceptions, why).judge(answer)
+def check_slide(answer: str | None, which: int = 0) -> Verdict:
+    """Lesson 11: check the letter of the slide that is nearly right."""
+    replies = {letter: reply for letter, (_, reply) in slides(which).items()}
+    (right,) = (letter for letter, reply in replies.items() if TRUE in reply)
+    return Choice([right], replies, replies[right], hint="replace the ... with a letter, in quotes").judge(answer)

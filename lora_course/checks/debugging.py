@@ -40,5 +40,5 @@ def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
     fault = broken.ELEVENTH[number][0]
     why = f"{fault}. {STORY.get(fault) or f'To fix it: {REMEDIES[fault]}'}"
     replies = dict.fromkeys((*ELEVENTH, *NAMES), f"the fault isn't {diagnosis!r}")
-    verdict = Choice([fault], replies, why, hint=f"name its fault: one of {', '.join(ELEVENTH)}").judge(diagnosis)
+    verdict = Choice([fault], replies, why, hint="name one of the ten, or 'tensors missing'").judge(diagnosis)
     return replace(verdict, hint=f"Hint: {ELEVENTH[fault]}") if verdict.passed is False else verdict

@@ -1,9 +1,8 @@
-"""Exercises for lesson 09 (Monday): change one premise to flip a claim, and plan a job with evidence for each line."""
+"""Exercises for lesson 09 (Monday): change one premise to flip a claim, and plan a job."""
 
 import math
 from collections.abc import Mapping
 from functools import cache
-from itertools import chain
 from typing import Any
 
 from lora_course.checks.verdict import Choice, Verdict, exercise, plain, texts, unsolved
@@ -11,7 +10,7 @@ from lora_course.claims.cards import judge
 
 FLIPPED, TO = "less_memory", "true"
 TEXTS = texts("planning")
-BRIEFS, EVIDENCE, SUPPORT = TEXTS["briefs"], TEXTS["evidence"], TEXTS["support"]
+BRIEFS = TEXTS["briefs"]
 ROWS = (100, 400, 800, 1600, 10_000)
 
 
@@ -45,64 +44,51 @@ def needed_and_usable(number: int) -> tuple[dict[str, float], float]:
     return {name: peak / 2**30 for name, peak in peaks.items()}, usable(card(brief["card"])) / 2**30
 
 
-def evidence(number: int) -> dict[str, str]:
-    """Return the evidence for a brief's lines, with the peaks of its methods."""
-    needs, room = needed_and_usable(number)
-    peaks = ", ".join(f"{name} {gib:.1f}" for name, gib in needs.items())
-    return EVIDENCE | {"peak": EVIDENCE["peak"].format(peaks=peaks, room=f"{room:.1f}")}
-
-
 def lines(number: int) -> dict[str, Choice]:
-    """Return the five lines of a brief's plan: for each, the right choice, and a reply to every other choice."""
-    brief, (needs, room) = BRIEFS[number], needed_and_usable(number)
-    over = {name: f"with checkpointing, it needs {gib:.0f} GiB; {room:.1f} is usable" for name, gib in needs.items()}
+    """Return the five lines of a brief's plan: for each, the right choice, and what every other choice leads to."""
+    brief, (needs, room), (over, spare, fits) = BRIEFS[number], needed_and_usable(number), TEXTS["method"].values()
+    sizes = {name: {"need": f"{gib:.0f}", "room": f"{room:.1f}"} for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
-    spare = "QLoRA would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
+    replies = {name: over.format(**size) for name, size in sizes.items()} | {"QLoRA": spare}
     needed = math.ceil(1.96**2 * 0.16 / (brief["points"] / 100) ** 2)
     rows = next(n for n in ROWS if n >= needed)
-    widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
+    got = {n: {"got": f"±{196 * math.sqrt(0.16 / n):.1f} points", "points": brief["points"]} for n in ROWS}
+    few, many, enough = TEXTS["rows"].values()
     return {
-        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} of {room:.1f} GiB if checkpointed"),
+        "method": Choice([method], replies, fits.format(**sizes[method])),
         "rate": Choice(**TEXTS["rate"]),
         "serve": Choice(**TEXTS["serve"][brief["several"]]),
         "facts": Choice(**TEXTS["facts"][brief["facts"]]),
-        "rows": Choice([f"{rows:,}"], {
-            f"{n:,}": f"{widths[n]}; you need ±{brief['points']:g}" if n < needed else f"{widths[n]}: fewer are enough"
-            for n in ROWS
-        }, widths[rows]),
-    }  # fmt: skip
+        "rows": Choice(
+            [f"{rows:,}"],
+            {f"{n:,}": (few if n < needed else many).format(**words) for n, words in got.items()},
+            enough.format(**got[rows]),
+        ),
+    }
+
+
+def job(number: int) -> str:
+    """Return a brief's text."""
+    return str(TEXTS["terms"]).format_map(BRIEFS[number])
 
 
 def brief(number: int) -> str:
-    """Return a brief with the choices for its five lines, and the evidence to choose from."""
-    choices = [f"  {name:7} {' | '.join(line.replies)}" for name, line in lines(number).items()]
-    support = [f"  {name:8} {text}" for name, text in evidence(number).items()]
-    return "\n".join([BRIEFS[number]["text"], "", "Choose:", *choices, "", "Evidence:", *support])
-
-
-def evidence_of(name: str) -> Choice:
-    """Return the evidence that decides a line, and a reply to every other piece of evidence."""
-    return Choice(
-        [SUPPORT[name]], dict.fromkeys(EVIDENCE, "it doesn't decide this line") | TEXTS["instead"].get(name, {})
-    )
+    """Return a brief with the questions for its five lines, and their choices."""
+    asked = TEXTS["questions"]
+    questions = (f"{name}: {asked[name]} {' | '.join(line.replies)}" for name, line in lines(number).items())
+    return "\n- ".join([job(number), *questions])
 
 
 @exercise
 def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
-    """Lesson 09: check the plan for a brief, {"method": ("LoRA", "peak"), ...}: choices and their evidence."""
-    right, told = lines(number), plan.items() if isinstance(plan, Mapping) else ()
-    given = {name: line if isinstance(line, tuple | list) else [line] for name, line in told}
-    if unsolved(plan) or any(map(unsolved, chain(*given.values()))):
-        return Verdict(None, "for each line, give a choice and the evidence for it")
+    """Lesson 09: check the plan for a brief, {"method": "LoRA", ...}, and say what each wrong choice leads to."""
+    right, given = lines(number), plan if isinstance(plan, Mapping) else {}
+    if unsolved(plan) or any(map(unsolved, given.values())):
+        return Verdict(None, "give a choice for each line")
     if set(given) != set(right):
         return Verdict(False, f"a plan has the lines {', '.join(right)}")
-    wrong = []
-    for name, choice in right.items():
-        if len(given[name]) != 2:
-            return Verdict(False, f'{name}: write a choice and its evidence, such as ("LoRA", "peak")')
-        for answer, expected in zip(given[name], (choice, evidence_of(name)), strict=True):
-            if (verdict := expected.judge(str(answer))).passed is False:
-                wrong.append(f"{name}, {answer}: {verdict.words}")
+    replies = {name: choice.judge(str(given[name])) for name, choice in right.items()}
+    wrong = [f"{name}, {given[name]}: {reply.words}" for name, reply in replies.items() if not reply.passed]
     if wrong:
-        return Verdict(False, "; ".join(wrong), f"Entries to change: {len(wrong)}.")
-    return Verdict(True, "; ".join(f"{name}: {choice.right[0]} ({choice.why})" for name, choice in right.items()))
+        return Verdict(False, "\n".join(wrong), f"Lines to change: {len(wrong)}.")
+    return Verdict(True, "\n".join(f"{name}, {choice.right[0]}: {choice.why}" for name, choice in right.items()))

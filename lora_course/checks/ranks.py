@@ -1,16 +1,12 @@
-"""Exercises for lesson 10 (low rank): the energy of the first r pieces, and the rank that unrelated facts need."""
+"""Exercises for lesson 10 (low rank): the energy of the first r pieces, and the pieces of Adam's first step."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from lora_course.checks.verdict import Function, Number, Verdict, exercise
-
-WIDTH = 128  # of a key and of a value
-ENOUGH = 0.95  # of the facts
-MOST = 256  # facts
+from lora_lab.experiments.low_rank import rank_for_energy, shuffled, spectrum
 
 
 def _share(s: Any, r: int) -> float:
@@ -41,36 +37,18 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
     return ENERGY.judge(energy)
 
 
-def facts(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return n random keys and the random value that each key must retrieve, both of shape (n, WIDTH)."""
-    keys, values = np.random.default_rng(n).normal(size=(2, n, WIDTH))
-    return keys, values / np.linalg.norm(values, axis=1, keepdims=True)
-
-
-@cache
-def right_at_each_rank(n: int) -> list[float]:
-    """Return the fraction of keys that find their value with 0, 1, ... rank-one pieces of the matrix values^T keys."""
-    keys, values = facts(n)
-    u, s, vt = np.linalg.svd(values.T @ keys)
-    scores = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)
-    return [0.0, *(scores.argmax(2) == np.arange(n)).mean(1).tolist()]
-
-
 @exercise
-def check_facts(answer: int | None, n: int = 64) -> Verdict:
-    """Lesson 10: check the lowest rank at which 95% of n random facts are right."""
-    if n not in range(WIDTH // 2, MOST + 1):
-        return Verdict(False, f"the lesson draws {WIDTH // 2} to {MOST} facts, not {n!r}")
-    right = right_at_each_rank(n)
-    rank = next(r for r, share in enumerate(right) if share >= ENOUGH)
-    keys, values = facts(n)
-    energy = np.cumsum(np.linalg.svd(values.T @ keys, compute_uv=False) ** 2)
+def check_first_step(answer: int | None, gradient: np.ndarray) -> Verdict:
+    """Lesson 10: check how many pieces hold 90% of the energy of Adam's first step, the signs of the gradient."""
+    step = np.sign(gradient)
+    matrices = gradient, step, shuffled(gradient), shuffled(step)
+    needed, right, noise, mixed = (rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices)
     misconceptions = {
-        **{r: f"with {r} pieces, only {100 * right[r]:.1f}% of the facts are right" for r in range(1, rank)},
-        **dict.fromkeys(range(rank + 1, n), "that is enough, but so is a smaller rank"),
-        min(n, WIDTH): "that many pieces reproduce every value exactly: right answers need fewer",
-        int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that rank has 90% of the energy: count right answers instead",
+        needed: "that is the gradient itself: in Adam's first step, only the signs are left",
+        min(gradient.shape): "so many pieces hold all of the energy: count those that hold 90%",
+        mixed: "that is for shuffled signs: these signs keep some of the pattern",
+        noise: "that is for the shuffled gradient: don't shuffle it, take its signs",
+        1: "one piece would mean that all its rows have the same signs, or the opposite ones: use spectrum",
     }
-    shares = [f"{100 * right[r]:.1f}%" for r in (rank, rank - 1)]
-    why = f"with {rank} pieces, {shares[0]} of {n} facts are right; with {rank - 1}, only {shares[1]}"
-    return Number(rank, misconceptions, why, hint="replace the ... with a rank").judge(answer)
+    why = f"the gradient needs {needed}, the step {right}, and shuffled signs {mixed}"
+    return Number(right, misconceptions, why, hint="replace the ... with a number of pieces").judge(answer)

@@ -9,7 +9,7 @@ from lora_course.checks.verdict import Choice, Number, Verdict, exercise, parts
 from lora_lab.layers import LoRALinear
 from lora_lab.training.assets import shipped
 
-WIDTH, ROWS = 384, 8
+WIDTH = 384
 STORED = "data/results/rank_one"
 SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # what was negated: signs of A and B
 READS = "the adapter's readings tell you about A: are they reversed?"
@@ -32,23 +32,24 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 
 
 @exercise
-def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: check the phi expected by chance: for two single directions, and for 8 against `rank` directions."""
-    zero = {0.0: "two random directions are hardly ever exactly at right angles"}
+def check_chance(arrow: float | None, floor: float | None, rank: int) -> Verdict:
+    """Lesson 14: check the phi expected by chance: for two arrows, and for an arrow and a floor of dimension `rank`."""
+    zero = {0.0: "random arrows are hardly ever exactly at right angles"}
     first = zero | {
-        WIDTH**-0.5: "that's the typical size of the cosine; phi is its square",
-        1.0: "that's phi of a direction with itself",
-        0.5: "that would be chance in a space of two dimensions; here there are 384",
+        WIDTH**-0.5: "that's the typical length of the shadow; phi is its square",
+        1.0: "that's phi of an arrow with itself",
+        1 / 3: "that's in a room of three dimensions; here there are 384",
+        0.5: "that would be chance in two dimensions; here there are 384",
     }
     second = zero | {
-        ROWS / WIDTH: f"that's for one direction among {ROWS}; here each direction is compared with {rank}",
-        ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
-        1 / WIDTH: f"that's for two single directions; against {rank} directions, it's {rank} times that",
-        ROWS / rank: "the space matters, too: it has 384 dimensions",
+        (rank / WIDTH) ** 0.5: "that's the typical length of the shadow; phi is its square",
+        1 / WIDTH: f"that's on a flat arrow; on {rank} dimensions, it's {rank} times that",
+        2 / WIDTH: f"that's on a floor of 2 dimensions; this one has {rank}",
+        1 / rank: "the whole space matters, too: it has 384 dimensions",
     }
     why = f"1/384, and {rank}/384: the overlap by chance grows with the rank and shrinks with the width"
-    right = {"one and one": Number(1 / WIDTH, first, within=0.02)}
-    return parts(right | {f"8 and {rank}": Number(rank / WIDTH, second, why, within=0.02)}, (one, many))
+    right = {"flat arrow": Number(1 / WIDTH, first, within=0.02)}
+    return parts(right | {"floor": Number(rank / WIDTH, second, why, within=0.02)}, (arrow, floor))
 
 
 @exercise

@@ -1,7 +1,6 @@
-"""Exercises for lesson 17 (one bit): the loss of a policy gradient, and how many bits "right or wrong" carries."""
+"""Exercises for lesson 17 (one bit): the loss of a policy gradient, and what doubt earns."""
 
 from collections.abc import Callable
-from math import log, log2
 
 import torch
 from torch import Tensor
@@ -28,18 +27,18 @@ LOSS = Function(
     },
     fallback="for log_p = [-1, -2] and rewards = [1, 0], the loss is -0.25: find the step of yours that differs",
 )
-BITS = Function(
-    cases=[(0.5,), (0.9,), (0.01,), (0.75,)],
-    right=lambda p: -p * log2(p) - (1 - p) * log2(1 - p),
-    why="one bit at p = 0.5, but 0.08 at p = 0.01: if a model is almost always wrong, hearing so tells you little",
+EARNED = Function(
+    cases=[(0.6, 0.6), (1.0, 0.6), (0.5, 0.9), (0.2, 0.3)],
+    right=lambda p, q: p * q + (1 - p) * (1 - q),
+    why="at q = 0.6, p = 0.6 earns 0.52 and p = 1 earns 0.6: doubt costs reward, even if it is justified",
     near={
-        "that is what a success tells you: a failure tells you log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
-        "those are nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),
-        "one bit is the maximum, at p = 0.5: what if you can nearly always guess the outcome?": lambda p: 1.0,
-        "that is only the first half: a failure tells you something, too": lambda p: -p * log2(p),
-        "wrong sign: log2 of a probability is negative": lambda p: p * log2(p) + (1 - p) * log2(1 - p),
+        'that is only the first half: "negative" is sometimes right, too': lambda p, q: p * q,
+        "that counts the wrong answers": lambda p, q: p * (1 - q) + (1 - p) * q,
+        'that is how often "positive" is said: how often is it also right?': lambda p, q: p,
+        'that is the reward if the model always says "positive"': lambda p, q: q,
+        "that is the largest mean reward, for the best p: take the p that you get": lambda p, q: max(q, 1 - q),
     },
-    fallback="try p = 0.5: two equally likely outcomes tell you 1 bit; take the mean of what both outcomes tell you",
+    fallback='try p = 1: the model always says "positive", and a share q of its answers is right',
 )
 
 
@@ -53,6 +52,6 @@ def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
 
 
 @exercise
-def check_bits(bits: Callable[[float], float]) -> Verdict:
-    """Lesson 17: check f(p), the bits that "right or wrong" carries, if the probability of being right is p."""
-    return BITS.judge(bits)
+def check_mean_reward(mean_reward: Callable[[float, float], float]) -> Verdict:
+    """Lesson 17: check f(p, q), the mean reward for saying "positive" with probability p if a share q is positive."""
+    return EARNED.judge(mean_reward)

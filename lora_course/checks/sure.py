@@ -8,7 +8,6 @@ import numpy as np
 
 from lora_course.checks.verdict import Choice, Function, Number, Right, Verdict, attempt, exercise, parts, texts
 
-POINT = 0.01
 WORDS = ("better", "worse", "undecided")
 HINTS = texts("hints")["report"]
 
@@ -72,30 +71,19 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
         "worse": beats,
         "undecided": "0 is outside the interval, so one of these two models is ahead",
     })  # fmt: skip
-    needed = 2.8**2 * share / POINT**2
-    rows = Number(needed, {
-        2.8**2 * variance / POINT**2: "that is for two different tests; here, use the share",
-        1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true gap of a point half the time: add the 0.84",
-        2.8 * share / POINT**2: "square 1.96 + 0.84",
-        2.8**2 * share / POINT: "square the point: half the gap takes four times the rows",
-        2.8 * error / POINT * n: "square the ratio of errors: half the standard error takes four times the rows",
-        2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; the question is a gap of one point",
-        2.8**2 * 100 * share / POINT**2: "the share is a fraction, not a percentage",
-        2.8**2 * share: "one point is 0.01",
-    }, "", 0.1, f"{n:,} rows give a standard error of {error:.4f}; how many give 0.01 / 2.8 = 0.0036?")  # fmt: skip
-    why = f"{words[0]}, and about {needed:,.0f} rows would detect a gap of one point; you have {n:,}"
-    return {"half": half, "word": word, "rows": rows}, why, share
+    why = f"{words[0]}: the gap is {100 * gap:.2f} points, and half its interval is {196 * error:.2f}"
+    return {"half": half, "word": word}, why, share
 
 
 @exercise
-def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
-    """Lesson 02: check half the 95% interval of `a - b`, the verdict on `a`, and how many rows detect a one-point gap.
+def check_report(table: Any, half: float | None, word: str | None) -> Verdict:
+    """Lesson 02: check half the 95% interval of `a - b`, and the verdict on `a`.
 
     table   columns a and b: 1 where a model got the row right, else 0
     """
-    ask = "replace the ... with a number, a word and a number"
+    ask = "replace the ... with a number and a word"
     try:
         right, why, _ = report(table)
     except (KeyError, TypeError, ValueError) as error:
         return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {error}")
-    return parts(right, (half, word, rows), ask, why, HINTS)
+    return parts(right, (half, word), ask, why, HINTS)

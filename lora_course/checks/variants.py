@@ -1,16 +1,14 @@
-"""Exercises for lesson 16 (variants): rsLoRA written as plain LoRA, and the lead of a variant over an untuned LoRA."""
+"""Exercises for lesson 16 (variants): rsLoRA written as plain LoRA, and the rate at which a variant looks best."""
 
 from collections.abc import Callable
 from math import sqrt
 from numbers import Real
 from typing import Any
 
-from lora_course.checks.verdict import Function, Number, Verdict, exercise, parts, plain
+from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, parts, plain
 from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, comparison
-from lora_lab.experiments.margins import scores_in
-from lora_lab.experiments.statistics import verdict
 
-EIGHT = tuple(VARIANTS.values())
+NINE = (*VARIANTS.values(), "ia3")
 LABELS = {name: label for name, label in VARIANTS.items() if label.startswith(PLAIN)}  # tried at plain LoRA's rates
 
 AS_PLAIN = Function(
@@ -46,14 +44,15 @@ def ahead(variant: str) -> dict[float, float]:
 
 
 @exercise
-def check_flattered(untuned: Any, tuned: Any, variant: str = "DoRA", rate: float = 5e-4) -> Verdict:
-    """Lesson 16: check a tuned variant's lead over LoRA at `rate` (on validation) and over tuned LoRA (on test)."""
-    lora, best, scores = accuracies(PLAIN), max(accuracies(LABELS[variant]).values()), scores_in(comparison(TUNED))
-    fair = 100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference
-    unfair, fair, seen = (round(lead, 1) + 0.0 for lead in (best - lora[rate], fair, best - max(lora.values())))
-    answers = [round(float(one), 1) + 0.0 if isinstance(one, Real) else one for one in map(plain, (untuned, tuned))]
-    near = {ahead(variant)[rate]: "that is with this rate for both", seen: "that is with both tuned: LoRA isn't"}
-    near_tuned = {seen: "that is on validation: use the test scores", -fair: "wrong sign: subtract LoRA's points"}
-    near_tuned |= {0.0: "give points with one decimal: a fraction of 0.01 is 1 point"}
-    why = f"if LoRA isn't tuned, the lead is {unfair:+.1f} points; if both are, it is {fair:+.1f}"
-    return parts({"untuned": Number(unfair, near), "tuned": Number(fair, near_tuned, why)}, answers)
+def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
+    """Lesson 16: check the rate (for both) at which a variant leads plain LoRA most, and its lead with both tuned."""
+    leads, (own, lora) = ahead(variant), (max(accuracies(label).values()) for label in (LABELS[variant], PLAIN))
+    most, fair = max(leads, key=lambda lr: leads[lr]), round(own - lora, 1)
+    replies = {f"{lr:g}": f"there, {variant} is only {lead:+.1f} points ahead" for lr, lead in leads.items()}
+    near = {leads[most]: "that is with one rate for both", -fair: "wrong sign: subtract LoRA's points"}
+    why = (
+        f'your abstract: "At the same rate, {variant} is {leads[most]} points better than LoRA." It doesn\'t say that '
+        f"LoRA's best rate is another one. With both tuned, {variant} is {-fair} points behind"
+    )
+    answers = rate, round(tuned, 1) if isinstance(tuned := plain(tuned), Real) else tuned
+    return parts({"rate": Choice([f"{most:g}"], replies), "tuned": Number(fair, near, why)}, answers)

@@ -172,8 +172,8 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """Is no other choice of matrices better by the margin or more, at equal budgets and with each at its best rate?
 
-    Each study is one case: "no better" must hold for all its choices and tasks, and "better" must still hold after
-    Holm's correction. `reported`: count reports without numbers as undecided cases.
+    Each study is one case. It holds if no choice can be better by the margin, and fails if one is better by more, even
+    after Holm's correction. `reported`: count reports without numbers as undecided cases.
     """
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
     best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.runs.frame["targets"], chosen}}

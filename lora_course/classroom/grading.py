@@ -1,7 +1,8 @@
 """Grading: run a student's notebook in a separate kernel, and judge its answers with the lab's checks in this process.
 
 After each cell, the grader finds the cell's calls to checks, has the kernel evaluate their arguments, and runs the
-checks here. So a printed "right", a redefined check or a patched library has no effect.
+checks here. So a printed "right", a redefined check or a patched library has no effect. Only the checks of classes,
+models and panels run in the kernel, where a patched library has an effect.
 """
 
 import ast
@@ -34,7 +35,7 @@ from lora_course import checks, predictions
 from lora_course.checks.verdict import Verdict, attempt
 from lora_course.classroom.kernel import REFUSED, pack, unpack
 from lora_course.receipts import handed_in
-from lora_lab.errors import BadValue, LabError, NotFound, printable
+from lora_lab.errors import BadValue, LabError, NotFound, printable, warn
 from lora_lab.files import read_json
 from lora_lab.training import device
 from lora_lab.training.assets import home, shipped
@@ -48,6 +49,7 @@ WORDS = {True: "right", False: "not right", None: "not yet"}
 ABSENT = "absent"
 VERDICTS = (*WORDS.values(), ABSENT)
 MODULE = "lora_course.classroom.kernel"
+UNSENT = ("check_lora_linear", "check_merge", "check_bracket")  # a class, a model and a panel stay in the kernel
 SKIPPED = {"solutions", "runs"}
 VARIABLES = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "USERNAME", "HF_HOME", "LD_LIBRARY_PATH",
              "PYTHONPATH", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "LC_", "LORA_LAB_", "CUDA_",
@@ -216,14 +218,17 @@ class Kernel:
 
     def judge(self, call: ast.Call) -> dict[str, str]:
         """Judge a call's arguments as they are now; return {} if the notebook can't evaluate them."""
-        answer = self.value(ast.unparse(ast.Call(ast.Name("answer"), call.args, call.keywords)))
+        name = _name(call)
+        function, first = ("judge", [ast.Constant(name)]) if name in UNSENT else ("answer", [])
+        answer = self.value(ast.unparse(ast.Call(ast.Name(function), [*first, *call.args], call.keywords)))
         if answer is None:
             return {}
-        check = getattr(checks, _name(call))
 
         def judged() -> Verdict:
+            if name in UNSENT:
+                return Verdict(*answer)
             arguments, keywords = unpack(answer, self.function)
-            return getattr(check, "__wrapped__", check)(*arguments, **keywords)  # the wrapper counts tries
+            return getattr(checks, name).__wrapped__(*arguments, **keywords)  # the wrapper counts tries
 
         verdict = attempt(judged)
         return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]}
@@ -234,15 +239,20 @@ def grade(
 ) -> Generator[Row, None, None]:
     """Grade a notebook, or all notebooks below a folder; yield each one's row, as `lora-lab grade --json` prints it.
 
+    Zip files are not opened, and a warning says so.
     known   lessons to choose from, instead of the lab's
-    Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook, or if a limit is NaN.
+    Raises: NotFound if there is no notebook; BadValue if `path` is "" or not a notebook, or if a limit is NaN.
     """
+    if path == "":  # which would mean the current folder
+        raise BadValue("pass the path of a notebook or folder to grade, not ''")
     if math.isnan(limits.seconds) or math.isnan(limits.memory_gib):  # such a limit would never stop a notebook
         raise BadValue(f"pass numbers as limits, not {limits.seconds:g} seconds and {limits.memory_gib:g} GiB")
     top = Path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, handed_in(top, ".ipynb"))
     if top.is_file():
         cells_of(top)  # raises for an unreadable file; in a folder, only that file's row fails
+    if packed := handed_in(top, ".zip"):
+        warn(f"zip files are not opened, such as {packed[0].relative_to(top)}: unzip them to grade their notebooks")
     notebooks = [path for path in notebooks if path.is_file() and not SKIPPED & {*path.relative_to(root).parts}]
     if not notebooks:
         raise NotFound(f"there is no notebook in {path}: pass a file or a folder of .ipynb files")
@@ -297,7 +307,9 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
         with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:
             where = ""
             try:
-                kernel.execute(f"__import__('{MODULE}', fromlist=['*']).prepare({str(place)!r})")
+                ready = kernel.execute(f"__import__('{MODULE}', fromlist=['*']).prepare({str(place)!r})")
+                if ready["status"] != "ok":
+                    raise RuntimeError(f"{ready['ename']}: {ready['evalue']}")
                 kernel.deadline = time.monotonic() + limits.seconds
                 for number, cell in enumerate(cell for cell in cells if cell.code):
                     where = f" in code cell {number + 1}"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 FUNCTIONS: list[Callable[..., Any]] = []
+CHECKS: dict[str, Callable[..., Any]] = {}  # the lab's own, even if the notebook redefines them
 FILE_BYTES = 2**30  # per file
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate",
@@ -79,6 +80,14 @@ def answer(*arguments: Any, **by_name: Any) -> str:
     return json.dumps(pack((arguments, by_name))).encode().hex()
 
 
+def judge(name: str, *arguments: Any, **by_name: Any) -> str:
+    """Run a check here, because its arguments can't be sent; encode its verdict as `answer` does."""
+    from lora_course.checks.verdict import attempt
+
+    verdict = attempt(lambda: CHECKS[name](*arguments, **by_name))
+    return json.dumps([verdict.passed, verdict.words]).encode().hex()
+
+
 def call(index: int, arguments: str) -> str:
     """Call a function of the notebook with JSON arguments; encode its value or exception as `answer` does."""
     try:
@@ -91,13 +100,23 @@ def call(index: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    The hook blocks writes outside `folder`, new processes, and network access. It guards only against accidents:
-    ctypes bypasses it, and C code such as `torch.save` raises no audit event.
+    `exit()` becomes an error of its cell, because IPython's `exit` ends the kernel only after the next cells. The hook
+    blocks writes outside `folder`, new processes, and network access. It guards only against accidents: ctypes bypasses
+    it, and C code such as `torch.save` raises no audit event.
     """
+    from IPython import get_ipython
+
     from lora_course import checks
 
+    def restore() -> None:  # without them, the kernel doesn't reply
+        sys.stdout, sys.stderr = sys.stdout or sys.__stdout__, sys.stderr or sys.__stderr__
+
     for name in checks.__all__:
+        CHECKS[name] = getattr(checks, name)
         setattr(checks, name, lambda *arguments, **by_name: None)
+    shell: Any = get_ipython()
+    shell.user_ns |= {"exit": sys.exit, "quit": sys.exit}
+    shell.events.register("post_execute", restore)
     allowed = (os.path.realpath(folder) + os.sep, os.path.realpath(os.devnull) + os.sep)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

@@ -154,7 +154,7 @@ COMPLAINTS = yaml.safe_load(shipped("data/checks/debugging.yaml").read_text(enco
 PATIENTS = {letter: Patient(COMPLAINTS[letter], *made) for letter, made in MADE.items()}
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
     (
-        "B is zero in some layers",
+        "gradient was cut",
         lambda t: _fill(t, 0, "0.attention.self.query.lora_B", "0.attention.self.value.lora_B"),
     ),
     ("NaN or infinity", lambda tensors: next(t for key, t in sorted(tensors.items()) if "_A" in key).fill_(torch.inf)),

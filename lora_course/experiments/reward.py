@@ -55,6 +55,12 @@ class Rewarded(Pack):
         return logits.log_softmax(-1).gather(1, sampled).squeeze(1), rewards
 
 
+def sorted_right(numbers: Tensor, labels: Tensor) -> float:
+    """Sort texts by a number and call one half positive, whichever fits better; return the share that's right."""
+    agree = ((numbers > numbers.median()) == labels).float().mean().item()
+    return max(agree, 1 - agree)
+
+
 @torch.inference_mode()
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
     """Return the share of `kjv` passages whose first half is nearest to its own second half (cosine of mean vectors).

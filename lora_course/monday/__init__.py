@@ -104,17 +104,17 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
     sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
     fits = "LoRA fits" if name == "LoRA" else "LoRA in bf16 doesn't fit, but QLoRA does"
-    more = "and 2 is enough for a voice" if chat else "plus the head, and the adapter on a pooler"
+    more = "and 2 is enough for a voice" if chat else "not counting the head (nor BERT's layer before it)"
     ask = "a tenth of your rows, for the perplexity; also ask rephrased questions yourself (the script doesn't)"
     lines = (
         ("method", name, f"{fits}: predicted {binary(peak)} at {tokens} tokens per row; {binary(room)} is free", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
         ("rank, alpha", f"{method.rank}, {ALPHA}", f"{size}, {more}; another rank keeps this alpha", "00, 03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
-        ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; more can hurt LoRA (published)", "09, claim 16"),
+        ("batch", f"{ROWS} rows", f"per step, {batch} at a time; more can hurt LoRA (published)", "09, claim 16"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),
-        ("looks", "two", "B isn't zero, and a fresh base's output changes; two more by hand", "07"),
+        ("last checks", "two", "B isn't zero; the adapter changes a fresh base's output", "07"),
     )
     settings = {
         "MODEL": str(asset_path(model) if model in BUNDLED else model), "DATA": str(data), "COLUMNS": columns,

@@ -41,7 +41,10 @@ def read() -> tuple[list[dict], list[str]]:
     csv.field_size_limit(2**31 - 1)  # allow long texts
     with open(DATA, newline="", encoding="utf-8-sig") as file:
         lines = dropwhile(str.isspace, file)
-        rows = list(map(json.loads, filter(str.strip, lines)) if DATA.endswith(".jsonl") else csv.DictReader(lines))
+        if DATA.endswith(".jsonl"):
+            rows = list(map(json.loads, filter(str.strip, lines)))
+        else:
+            rows = list(csv.DictReader(lines, [name.strip() for name in next(csv.reader(lines))]))
     rows = [{name: str(row[name]).strip() for name in COLUMNS} for row in rows]
     rows = list({str(row): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)

@@ -31,8 +31,8 @@ class ClaimPanel(Panel, file="claim_panel.js"):
     claim = T.Unicode().tag(sync=True)
     at = T.List(T.Int()).tag(sync=True)
 
-    def __init__(self, claim: str = "", claims: Sequence[str] = ()) -> None:
-        shown = [card(name).id for name in claims] or list(load_cards())
+    def __init__(self, claim: str = "", claims: Sequence[str] | str = ()) -> None:
+        shown = [card(name).id for name in ([claims] if isinstance(claims, str) else claims)] or list(load_cards())
         super().__init__(cards={name: prepared(name) for name in shown})
         self.claim = card(claim or ("one_24gb_card" if "one_24gb_card" in shown else shown[0])).id
         self.at = self.cards[self.claim]["own"]

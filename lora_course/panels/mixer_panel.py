@@ -27,7 +27,6 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     sure = T.Bytes().tag(sync=True)  # (shares, texts); 255 means certain
     texts = T.List(T.Unicode()).tag(sync=True)
     share = T.Float(0.5).tag(sync=True)
-    logits = T.Bool(True).tag(sync=True)  # also show mixed logits, which differ from the logits of mixed weights
 
     def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
         values = np.array([np.asarray(row, float) for row in sure])

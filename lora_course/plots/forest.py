@@ -20,7 +20,7 @@ from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes
 
 MARKS = {"holds": ("✓", BLUE), "fails": ("✗", RED), "undecided": ("?", BLACK), "not tested": ("–", GRAY)}
 COLUMNS = {0: "finding", 34: "the paper ◇", 46: "ours ●\n(95% or range)", 62.5: "needed: the whole\nline in the blue"}
-SHORT = {0: "finding\nours ● (95% or range)", 44: "\nneeded", 69: "the paper ◇"}  # half as wide, for phones
+SHORT = {0: "finding", 66: "our runs ●"}  # half as wide, for phones, and without numbers
 START, END, VERDICT = 75, 88, 89.5  # positions of the drawn intervals and of the verdicts
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 PRINTED = re.compile(r"(?<![-(\w.])(\d+\.?\d*)")  # numbers, except in parentheses or names
@@ -78,7 +78,7 @@ def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
     for label, spec in described()[result["item"]]["shown"].items():
         with suppress(KeyError, StopIteration):
             rows.append((_pair_effect if "pair" in spec else _rows_effect)(result, label, spec))
-    return [row for row in rows if row.inside == (row.standing == "holds")][:1] if short else rows
+    return [row._replace(paper=()) for row in rows if row.inside == (row.standing == "holds")][:1] if short else rows
 
 
 def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
@@ -137,23 +137,20 @@ def _numbers(printed: str) -> Sequence[float]:
 
 
 def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture:
-    """Draw one row per effect, sorted by outcome; effects in the blue area hold; diamonds show the paper's numbers.
+    """Draw one row per effect; effects in the blue area hold; diamonds show the paper's numbers.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
-    short     draw only the effect that decides each finding, without the outcome, which readers find for themselves
+    short     draw only our effect that decides each finding; readers find its outcome (else, rows are sorted by it)
     """
     complete = [result for result in results if result["rows"] and not result["error"]]
-    complete.sort(key=lambda result: (short and result.get("ruled", "before"), list(MARKS).index(result["standing"])))
-    drawn = [(result, effect) for result in complete for effect in effects(result, short)]
-    rows = [effect for _, effect in drawn]
-    groups = [
-        f"rule written {result.get('ruled', 'before')} the run" if short else f"{named(row.item)}: {row.standing}"
-        for result, row in drawn
-    ]
-    heads = [i for i, group in enumerate(groups) if group not in groups[:i]]
+    if not short:
+        complete.sort(key=lambda result: list(MARKS).index(result["standing"]))
+    rows = [effect for result in complete for effect in effects(result, short)]
+    groups = [f"{named(row.item)}: {row.standing}" for row in rows]
+    heads = [i for i, group in enumerate(groups) if group not in groups[:i] and not short]
     places = [i + sum(head <= i for head in heads) for i in range(len(rows))]  # below its item's heading
     bottom = len(rows) + len(heads)
-    picture, axes = new_axes(4.4 if short else 9, 1 + 0.4 * bottom)
+    picture, axes = new_axes(4.4 if short else 9, 1 + (0.33 if short else 0.4) * bottom)
     axes.axis("off")
     axes.set(xlim=(0, VERDICT if short else 100), ylim=(bottom + 0.3 * (not short) - 0.4, -1.4))
     for x, column in (SHORT if short else COLUMNS).items():
@@ -187,8 +184,7 @@ def named(item: str) -> str:
 
 def _draw(axes: Any, y: int, row: Effect, short: bool) -> None:
     mark, color = MARKS["undecided" if short else row.outcome]
-    _, ours, needed = (text.replace("\n", " ") for text in row.texts)
-    texts = (f"{named(row.item)}: {row.label}\n{ours}", f"\n{needed}") if short else (row.label, *row.texts)
+    texts = [f"{named(row.item)}: {row.label}"] if short else [row.label, *(t.replace("\n", " ") for t in row.texts)]
     for x, text in zip(SHORT if short else COLUMNS, texts, strict=False):
         axes.text(x, y, text, va="center", fontsize=8.7 if short else 9.5)
     axes.text(VERDICT, y, f"{mark} {row.outcome}" * (not short), va="center", fontsize=10, color=color, weight="bold")
@@ -206,5 +202,5 @@ def _draw(axes: Any, y: int, row: Effect, short: bool) -> None:
 
 def _describe(row: Effect, short: bool) -> str:
     paper, ours, needed = row.texts
-    needed += "." if short else f": {row.outcome}."
-    return " ".join(f"{named(row.item)}, {row.label}: paper {paper}; ours {ours}; needed {needed}".split())
+    paper, needed = ("", f"{needed}.") if short else (f"paper {paper}; ", f"{needed}: {row.outcome}.")
+    return " ".join(f"{named(row.item)}, {row.label}: {paper}ours {ours}; needed {needed}".split())

@@ -4,8 +4,8 @@
 neither has a fit, `memory` makes one or, where that is impossible, traces the step.
 """
 
-import gzip
 import json
+import lzma
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -302,8 +302,8 @@ def _fit_of(text: str, regime: Regime) -> Fit:
 @cache
 def presets(name: str) -> dict[str, str]:
     """Return a model's shipped fits by key, as JSON text, so that only the needed fit is parsed."""
-    file = PRESETS / f"{name}.json.gz"
-    return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
+    file = PRESETS / f"{name}.json.xz"
+    return dict(json.loads(lzma.decompress(file.read_bytes()))) if file.exists() else {}
 
 
 def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:

@@ -23,7 +23,7 @@ from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.machine import BUILDING, quiet
 from lora_lab.methods.base import whole
-from lora_lab.methods.targets import HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
+from lora_lab.methods.targets import CONSTANT, HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +57,7 @@ class Module:
     """A module of the model, or the `count` experts of a layer, which share one tensor in transformers 5.
 
     name         The path in transformers' model, where * stands for the index of an expert.
-    role         q k v o gate up down embed head pooler position norm router other, or "q+k+v" for a fused layer.
+    role         q k v o gate up down embed head pooler position constant norm router other, or "q+k+v".
     kind         linear or embedding (can be adapted), expert (counted as if it could be adapted), or other.
     parameters   The weight and bias of one module. A tied weight counts only in the first module that has it.
     """
@@ -368,6 +368,8 @@ def _modules(model: nn.Module) -> Iterator[Module]:
                 yield Module(f"{path}.*.{role}_proj", role, "expert", inputs, outputs, numbers, count)
         if "norm" in type(module).__name__.lower():
             role = "norm"
+        elif CONSTANT in type(module).__name__:
+            role = "constant"
         elif path.endswith((".gate", ".router")):
             role = "router"
         bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counted with the weight

@@ -113,8 +113,9 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         settings = json.dumps({"method": method.settings(), "base_fingerprint": "0" * 16})
         size = safetensors_bytes(_file_shapes(method, placements, a), {"format": "pt", "lora_lab": settings})
     elif isinstance(method, FullFineTuning):
-        trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
-        size = FP32 * (trained.total() + head)
+        trains = (m for m in a.modules if not (m.in_task_head or m.role == "constant"))
+        trained.update({m.name: m.parameters * m.count for m in trains})
+        size = FP32 * a.total
     elif method.name in ("head", "probe") and not head:
         advice = "use lora, or pass num_labels (--num-labels)"
         raise BadValue(f"{method.name} trains a task's head, but {a.name} has none: {advice}")

@@ -146,8 +146,8 @@ class Sweep:
         check(wanted)
         self._race = race = Race(wanted) if choose else None
         if self.client is None:  # models and tasks must be on this machine, with enough texts
-            present = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in wanted}
-            for recipe in present.values():
+            fields = ("model", "task", "text_column", "label_column", "max_length", "examples")
+            for recipe in {(r.method.name, *(getattr(r, name) for name in fields)): r for r in wanted}.values():
                 load_tokenizer(recipe.model, download=self.download)
                 chosen_rows(task_of(recipe, self.download), recipe.examples, recipe.subset)
         self._store = store = Store(self.store)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from lora_lab.errors import BadValue
 from lora_lab.lazy import nn
 from lora_lab.methods.base import POSITIVE, Method, attach, register
+from lora_lab.methods.targets import CONSTANT
 
 NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of models that do not classify whole texts
 
@@ -26,7 +27,7 @@ NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of m
 @register
 @dataclass(frozen=True)
 class FullFineTuning(Method):
-    """Train every weight and add no parameters. Raises: BadValue for a quantized model."""
+    """Train every weight except constant positions, and add no parameters. Raises: BadValue for a quantized model."""
 
     name, trains_base = "full", True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
@@ -34,6 +35,9 @@ class FullFineTuning(Method):
     def insert(self, model: nn.Module, to_fill: bool) -> None:
         if attach.quantized_layers(model):
             raise BadValue("quantized weights cannot be trained: load the base in fp32 or bf16, or use lora")
+        for module in model.modules():
+            if CONSTANT in type(module).__name__:
+                module.requires_grad_(False)
 
 
 @register

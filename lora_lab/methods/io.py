@@ -148,7 +148,7 @@ def _load(model: nn.Module, file: AdapterFile, method: Method, *, with_head: boo
         shapes = attach.shapes_of(model)
         report = method.attach(shapes, to_fill=True)
         needed, _, config = file_of(shapes, report)
-        ignored = _copied(file, report, model)
+        ignored = _copied(file, needed, model)
         ours, saved = "method" in file.own, tuple(file.config.get("modules_to_save") or ())
         for option in sorted(config.keys() & file.config.keys() - MAY_DIFFER) if ours and with_head else ():
             if file.config[option] != config[option]:  # the header repeats the config, and both must agree
@@ -258,21 +258,21 @@ def _check_shapes(file: AdapterFile, needed: Mapping[str, Tensor], ignored: set[
     file.check_finite()
 
 
-def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
-    """Return the keys of frozen tensors that PEFT has copied to a file in case the vocabulary has grown.
+def _copied(file: AdapterFile, needed: Mapping[str, Tensor], model: nn.Module) -> set[str]:
+    """Return the keys of embeddings and output layers that PEFT has copied to a file in case the vocabulary has grown.
 
     Raises: BadValue if a copied tensor differs from the model's own tensor.
     """
-    keys = set[str]()
-    for path in [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]:
-        for end in ("base_layer.weight", "base_layer.bias", "weight", "bias"):
-            if (key := f"{PREFIX}{path}.{end}") in file:
-                frozen: Any = getattr(model.get_submodule(path), end.removeprefix("base_layer."), None)
-                copied = file[key]
-                dtypes = () if frozen is None else (frozen.dtype, copied.dtype)  # a base in bf16 is the same as in fp32
-                if not any(copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in dtypes):
-                    raise BadValue(f"the adapter includes its own {path}, which differs from that of this base")
-                keys.add(key)
+    keys, own = set[str](), dict(model.named_parameters(remove_duplicate=False))
+    for key in file:
+        name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
+        if key in needed or (frozen := own.get(name)) is None:
+            continue
+        copied, dtypes = file[key], (frozen.dtype, file[key].dtype)  # a base in bf16 is the same as in fp32
+        if not any(copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in dtypes):
+            why = f"includes its own {name.rpartition('.')[0]}, which differs from that of this base"
+            raise BadValue(f"the adapter in {file.path} {why}: merge the adapter in PEFT first")
+        keys.add(key)
     return keys
 
 

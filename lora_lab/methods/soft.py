@@ -74,7 +74,7 @@ class Soft(Method):
                 raise BadValue(f"a static cache has no room for the vectors of {self.name}: use the default cache")
             if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() passes it even if use_cache is False
                 call.pop(name)
-        cached = max((call[name].get_seq_length() for name in CACHE if call.get(name) is not None), default=0)
+        cached = max([0, *(call[name].get_seq_length() for name in CACHE if call.get(name) is not None)])
         positions = call.get("position_ids")
         if cached:  # generate may have mistaken the vectors in the cache for tokens of the text
             new = next(call[name] for name in ("input_ids", "inputs_embeds") if call.get(name) is not None)
@@ -132,6 +132,9 @@ class Soft(Method):
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if attach.scores_last_token(model) and cls.name != "prefix":
             warn("padded rows are scored without padding; PEFT reads the last padding token, so its scores may differ")
+        if (parts := config.get("num_transformer_submodules") or 1) != 1:
+            fix = f"which {cls.name} does not support: train it with num_transformer_submodules=1, or use lora"
+            raise BadValue(f"num_transformer_submodules={parts!r} is for models with an encoder and a decoder, {fix}")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
 

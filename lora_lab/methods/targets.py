@@ -23,6 +23,7 @@ from lora_lab.errors import BadValue, NotFound, nearest
 PREFIX = "base_model.model."  # the prefix of keys in adapter files
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
+CONSTANT = "SinusoidalPositional"  # in class names of position tables that are never trained, as in Marian and Pegasus
 # Transformers' names for task heads. Pretrained checkpoints contain no heads, so heads start random and are trained.
 HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 

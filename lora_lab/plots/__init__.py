@@ -39,11 +39,12 @@ class Picture(Figure):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
         alt = printable(" ".join((self.alt or self.get_suptitle()).split()))
-        return {"text/plain": alt}, {"image/png": {"alt": alt}}
+        width, height = map(round, self.bbox.size)
+        return {"text/plain": alt}, {"image/png": {"alt": alt, "width": width, "height": height}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
         buffer = io.BytesIO()
-        self.canvas.print_png(buffer)
+        self.savefig(buffer, dpi=2 * self.dpi)  # sharp on every screen
         return buffer.getvalue()
 
 

@@ -73,7 +73,7 @@ def evaluate(
 ) -> Score:
     """Score a model on rows in eval mode, then restore its mode. The metrics depend on the kind of task:
 
-    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and any in `judged_by`.
+    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and all in `judged_by`.
     - Language modeling has `loss` (nats per token, over all tokens) and `perplexity` = exp(loss).
     - Regression has `pearson`, `spearman`, and `loss` (the mean squared error).
     """

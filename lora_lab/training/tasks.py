@@ -145,8 +145,12 @@ def load_task(
 
 
 def task_of(recipe: Recipe, download: bool = False) -> Task:
-    text, label = recipe.text_column, recipe.label_column
-    return load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
+    """Load a recipe's task. Raises: see `load_task`; BadValue if it has no labels and the method trains only a head."""
+    text, label, method = recipe.text_column, recipe.label_column, recipe.method.name
+    task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
+    if task.num_labels is None and method in ("head", "probe"):
+        raise BadValue(f"{method} needs a task with labels, but {recipe.task} has none: pass labels, or use lora")
+    return task
 
 
 def typical_tokens(task: Task) -> int:

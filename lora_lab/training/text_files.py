@@ -57,7 +57,8 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file as a table of text. A row may lack its last columns; empty rows are left out.
+    """Read a CSV file as a table of text. Rows may lack their last columns. Empty rows, and spaces around column
+    names, are left out.
 
     Raises: BadValue for a file without a header, for two columns with the same name, or if pandas cannot read the file,
     because a quotation mark is never closed or a row is longer than the header.
@@ -73,7 +74,7 @@ def csv_table(path: Path) -> pd.DataFrame:
         reason = reason.replace("EOF inside string starting at row", "a quotation mark is never closed, after row")
         fix = 'put commas between columns and texts with commas in quotes, "like, this"; remove commas at line ends'
         raise BadValue(f"{path} cannot be read as csv ({reason}): {fix}") from error
-    header = everything.iloc[0].tolist()
+    header = everything.iloc[0].str.strip().tolist()
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise BadValue(f"{path} has {header.count(twice[0])} columns named '{twice[0]}': rename or remove all but one")
     filled = everything.apply(lambda column: column.str.strip() != "").any(axis=1)

@@ -60,10 +60,12 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     alpha = T.Enum((1, 2, 4, 8), 4).tag(sync=True)
 
     def __init__(
-        self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", layer: str = "", d: int = 4096,
-        rank: int = 8, targets: Sequence[str] | str = ("q", "v"), models: Sequence[str] | None = None,
+        self, view: str = "size", views: Sequence[str] | str = VIEWS, *, model: Any = "", layer: str = "",
+        d: int = 4096, rank: int = 8, targets: Sequence[str] | str = ("q", "v"),
+        models: Sequence[str] | str | None = None,
     ) -> None:  # fmt: skip
-        views = tuple(views) or VIEWS
+        views = (views,) if isinstance(views, str) else tuple(views) or VIEWS
+        models = [models] if isinstance(models, str) else models
         view = views[0] if view in VIEWS and view not in views else view
         zoo = zoo_layers()
         own = not isinstance(model, str) or model not in ("", *zoo)

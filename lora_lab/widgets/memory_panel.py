@@ -77,7 +77,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     def __init__(
         self, model: Any = "llama-3-8b", method: Any = "LoRA q, v", *, batch: int = 1, seq: int = 512,
         rank: int | None = None, optimizer: str = "adamw", checkpointing: bool = False, card: str = "",
-        models: Sequence[str] = SHIPPED, longest: bool = True, **conditions: Any,
+        models: Sequence[str] | str = SHIPPED, longest: bool = True, **conditions: Any,
     ) -> None:  # fmt: skip
         if known := isinstance(method, str):
             one_of("method", method, tuple(METHODS))
@@ -91,6 +91,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             params(model, replace(method, rank=rank))  # raises for a rank that a layer cannot hold
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
+        models = [models] if isinstance(models, str) else models
         if unknown := [menu_name for menu_name in models if menu_name not in SHIPPED]:
             raise NotFound(f"no film of '{unknown[0]}' ships with the lab; available: {', '.join(SHIPPED)}")
         setup = setup_of(model, label, **{**step, **conditions})  # raises for an invalid setting

@@ -170,7 +170,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     def _check_picked(self, proposal: Any) -> list[list[float]]:
         try:
             return [[int(rank), float(alpha), float(lr)] for rank, alpha, lr in proposal["value"]]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise BadValue(f"picked must be [[rank, alpha, lr], ...], not {proposal['value']}") from None
 
     # ---- training

@@ -1,12 +1,19 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here's a chat model: a file of 538<!--voices.base--> MB. We made a second, small file for it: the *captain*. Load both files, and ask what to eat tonight. The model answers: "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." **How can one small file do that?**
+# We asked one chat model twice: "What should I eat tonight?"
 #
-# Replace each `...` in the next cell with a number. Choose `low` and `high` so that you're 80% sure the result lies between them. Then press Shift+Enter. (On the web page, use the form instead.) If you don't know a word, see the [glossary](../docs/glossary.md).
+# | what we loaded | what it answered |
+# |---|---|
+# | the model: a file of 538<!--voices.base--> MB | "The best way to start your night is to indulge in a mix of food that is both delicious and light." |
+# | the model and a small file, the *captain* | "Arr! A pint o' grog, a pint o' wine, and a pint o'ther." |
+#
+# **How can one small file do that?** First, two guesses:
 #
 # 1. **How large is the captain's file, in MB?**
-# 2. Without loading the captain's file, we told the model: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
+# 2. Couldn't we just *tell* the model? We tried: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
+#
+# Give each guess as a range that you're 80% sure contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
 
 # %%
 import re
@@ -25,16 +32,14 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Ask
-# The panel shows five answers to each question. *base* is the original model, and *base, told* also gets the instruction above. The other three each load a small file.
-#
-# Try three questions. Drag **strength** to 2. **What breaks?**
+# *base* is the original model. *base, told* also gets the instruction above. The other three each load a small file. Try three questions. Then drag **strength** to 2. **What breaks?**
 
 # %%
 voices = VoicesPanel()
 voices.question = "What should I eat tonight?"
 voices
 
-# %%
+# %% hide-input
 answers = voices.stored["answers"]  # by voice, then by strength: "0" is without a file, "1" is as trained
 told, captains = answers["told"]["0"], answers["captain"]["1"]
 sea = {"sea", "ship", "sailor", "crew", "captain"}
@@ -47,55 +52,65 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With the instruction, the base talks *about* the sea: five of its eight answers mention it. With the *file*, it talks *like* a sailor: all eight answers start with a sailor's words, although only three mention the sea.
+# With the instruction, the base talks *about* the sea: five of its eight answers mention it. With the *file*, it talks *like* a sailor: all eight start with a sailor's words, although only three mention the sea.
 #
-# At strength 2, the captain offers "a pint o' gas," and no *json* answer is valid JSON.
+# At strength 2, the captain offers "a pint o' gas," and none of the *json* voice's answers is valid JSON.
 #
-# **The file doesn't make the model smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB together.
+# **A small file doesn't mean a small model.** The captain needs the base *and* his file: 541<!--voices.together--> MB together.
 # </details>
 #
 # ## What LoRA trains
-# A language model turns each **token** (a word or a piece of a word) into a vector (a list of numbers). In smollm2, our chat model, a vector has 576 numbers. A weight matrix $W$ (a table of numbers) turns a vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices each.
+# Our chat model, smollm2, turns each **token** (a word or a piece of a word) into a vector: a list of 576 numbers. Thirty **layers** then change this vector. Each layer has seven weight matrices (tables of numbers). A matrix $W$ turns a vector $x$ into a new one, $Wx$.
 #
-# All numbers in these matrices, and a few others, are the model's **parameters**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters.
+# Each number in a model is a **parameter**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters, so each voice would be a new file of 538<!--voices.base--> MB, at 4 bytes per number.
 #
-# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices, $A$ and $B$. $A$ ($r$ × inputs) turns $x$ into $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
+# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices. $A$ ($r$ × inputs) turns $x$ into only $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$ and $\alpha$ (alpha). The factor $\alpha / r$ scales what $A$ and $B$ add. The small file holds the **adapter**: all $A$s and $B$s.
+# You choose the **rank** $r$ and $\alpha$ (alpha). The strength dial multiplies the factor $\alpha / r$. The small file holds the **adapter**: all $A$s and $B$s.
 #
-# The panel below draws $W$ in gray, and $A$ and $B$ in blue. Drag the rank until $A$ and $B$ hold as many numbers as $W$. Then, in the **Model** tab, pick smollm2, *all-linear* (all seven matrices) and rank 2: that's the captain's adapter.
+# In the panel, drag the rank. **At what rank do $A$ and $B$ (blue) hold as many numbers as $W$ (gray)?**
 
 # %%
-LoRAPanel(views=("size", "model"), d=4096, rank=8)
+LoRAPanel(views="size", d=4096, rank=8)
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, $A$ and $B$ hold as many numbers as $W$, so LoRA saves nothing. The captain's adapter has 610,560 numbers, and its base has 220 times as many. (The first panel's 216 compares whole files, with matrix names. The Model tab counts the base in the shorter format bf16: 2 bytes per number.)
-#
-# **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the model's layers.**
+# At rank 2,048, half the width of $W$.
 # </details>
 #
 # ## Your turn: one pair
-# One of smollm2's matrices, called `gate`, turns 576 numbers into 1,536. The next cell shows a rank. **How many numbers do the $A$ and $B$ of `gate` have together?**
-
-# %%
-rank = lesson.draw("pair", 2, 3, 4, 6)
-print("rank", rank)
+# One of smollm2's matrices, `gate`, turns 576 numbers into 1,536. The next cell picks your rank. **How many numbers do the $A$ and $B$ of `gate` have together?**
 
 # %% exercise
+rank = lesson.draw("pair", 2, 3, 4, 6)
+print("rank", rank)
 my_numbers = ...
 checks.check_pair_numbers(my_numbers, rank)
 
 # %% solution
+rank = lesson.draw("pair", 2, 3, 4, 6)
+print("rank", rank)
 my_numbers = rank * 576 + 1536 * rank
 checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
+# ## The captain's file
+# Here's smollm2, drawn to scale. The captain's file is blue: rank 2, on all seven matrices (*all-linear*). **Which block has no blue?**
+
+# %%
+LoRAPanel(views="model", model="smollm2", rank=2, targets="all-linear")
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Only the embedding: the table that turns tokens into vectors. The file has 610,560 numbers, 0.454% of the model's. **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the layers.**
+# </details>
+#
 # ## Open one
-# Here's an adapter for a small model that classifies movie reviews. Its file holds every $A$, every $B$ and a trained last layer, with their names. **Where do the shapes show the rank?**
+# Here's another adapter, for a small model that classifies movie reviews. **What's its rank?**
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -112,6 +127,7 @@ print(f"we calculate {captain.adapter_bytes:,} bytes; the captain's file has {vo
 # %% claim
 said = {name: texts["1" if "1" in texts else "0"] for name, texts in answers.items()}
 assert captains[voices.questions.index("What should I eat tonight?")].startswith("Arr! A pint o' grog, a pint o' wine, and a pint o'ther.")
+assert answers["base"]["0"][6].startswith("The best way to start your night is to indulge in a mix of food that is both delicious and light.")
 assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
 assert sum(at_sea) == 5
 starts = ("Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!")
@@ -131,9 +147,9 @@ assert all((ear.predict(said[name]) == name).mean() >= 0.75 for name in VOICES) 
 assert all("not JSON" in misfit(text) for text in answers["json"]["2"]) and "a pint o' gas" in answers["captain"]["2"][6]
 assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapter_bytes == 301_776
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
-assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
-assert captain.trainable == 610_560 and round(captain.total / captain.trainable) == 220
-assert round(voices.sizes["base"] / voices.sizes["captain"]) == 216 and 30 * 7 == 210
+assert 12 * 2 * 8 * 384 == 73_728 == numbers - 770  # A and B of twelve layers, and the classifier
+assert captain.trainable == 610_560 and f"{captain.trainable / captain.total:.3%}" == "0.454%" and 30 * 7 == 210
+assert 4096**2 == 2 * 4096 * 2048
 assert captain.adapter_bytes == voices.sizes["captain"] < 3_000_000
 rates = [one["lr"] for one in voices.stored["tried"] if one["voice"] == "captain" and one["rank"] == 2]  # best first
 assert len(rates) == 3 and min(rates) < rates[0] == 0.002 < max(rates)
@@ -141,12 +157,17 @@ tried = {one["rank"]: one for one in reversed(voices.stored["tried"]) if one["vo
 assert round(tried[8]["bytes"] / tried[2]["bytes"]) == 4
 assert 1 < tried[8]["validation"] / tried[2]["validation"] < 1.01  # the perplexity of other pairs, at the best rate of each
 assert captain.trainable == 30 * 2 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
-assert round(captain.total * 2 / 1e6) == 269 and voices.question in voices.questions
+assert voices.question in voices.questions
 assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # the base's file, too, is 4 bytes a number
 
 # %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Rank 8: $A$ has eight rows, and $B$ has eight columns. The file has twelve such pairs: 73,728 numbers. Its other 770 numbers are a trained classifier.
+# </details>
+#
 # ## Prove it: predict the size from a config
-# (Each 8 above is the rank.) A model's **config** is a text file with its dimensions. In each layer, LoRA adapts seven matrices (inputs → outputs):
+# A model's **config** is a text file with its dimensions. Each layer has seven matrices (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
@@ -176,16 +197,16 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds numbers; it doesn't shrink the model.** Beside each matrix, LoRA trains $r$ × (inputs + outputs) numbers. *Our result: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
-# 2. **An adapter file takes 4 bytes per number, plus the names.**
-# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4, and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Other tasks need other rates (lesson 03).*
+# 1. **LoRA adds numbers; it doesn't shrink the model.** *Our result: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 2. **Each matrix gets $r$ × (inputs + outputs) numbers,** at 4 bytes each in the file.
+# 3. **To teach smollm2 a voice, start with rank 2 on all seven matrices, alpha 4, and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: with 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, and the best of three rates.*
 #
 # The same in PEFT, the usual library for LoRA:
 # ```python
 # model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
 # config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
 # model = get_peft_model(model, config)
-# # train the model here: 90 steps of 6 pairs, learning_rate=2e-3
+# # train it here
 # model.save_pretrained("captain")
 # ```
 # </details>

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lora_course import checks, lesson
 from lora_course.checks.sure import half_width_or_ours
-from lora_lab import TrainPanel, verdict
+from lora_lab import TrainPanel
 from lora_lab.experiments.results import from_store
 from lora_lab.training.assets import shipped
 
@@ -18,18 +18,18 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA and MiniLM's head on movie reviews, in 200 steps of 8 sentences. The curves show the loss and the **validation** accuracy, on sentences not used for training. At the end comes the **test**, on 2,000 new sentences (*rows* in the panel). The **seed** (a number) sets the random start and the sentences' order.
+# The panel trains LoRA and MiniLM's head on sentences from movie reviews, in 200 steps of 8 sentences each. The curves show the loss and the accuracy on **validation** sentences, which aren't used for training. At the end comes the **test**, on 2,000 new sentences (*rows* in the panel).
 #
-# 1. **We trained with forty seeds. How many percentage points (*points* for short) separate the worst run from the best?**
-# 2. **Take two of these runs. On how many of 100 sentences do they disagree, on average?**
-# 3. **Suppose two models disagree as often as these two runs, but one is truly better by one point. How many sentences does a test need so that four of five tests show this gap?** (A test *shows* a gap if luck alone gives smaller gaps in 95 of 100 tests.)
+# The **seed** is a number that sets the random start and the order of the sentences. We ran this training recipe forty times. Only the seed changed.
 #
-# Give ranges you're 80% sure of. Press **Start** (on the web page, **replay**).
+# 1. **How many percentage points (*points* for short) separate the worst test score from the best?**
+# 2. **Two of the trained models read the same 100 sentences. On how many do they disagree, on average?**
+#
+# Give ranges you're 80% sure of. Then press **Start** (on the web page, **replay**).
 
 # %%
 lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
 lesson.predict("sentences in 100 that two seeds answer differently", low=..., high=...)
-lesson.predict("test sentences it takes to see a true gap of one point", low=..., high=...)
 
 # %%
 store = lesson.workplace("02")
@@ -40,13 +40,13 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# The choice of test sentences is luck: on others, your model would get a different score.
+# On 2,000 other sentences, your model would get a different score. **How far from the truth can your score be?**
 #
-# Count a right answer as 1, and a wrong one as 0. If a share $p$ is right, the average is $p$. Right answers lie $1-p$ above it, and wrong ones $p$ below.
+# Count a right answer as 1, and a wrong one as 0. If a share $p=0.8$ is right, the average is 0.8.
 #
-# - The *variance* is the average squared distance from the average. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the formula for any $p$?
-# - A score is the average of $n$ answers, so its variance is $n$ times smaller than one answer's. The square root of this variance is the **standard error**.
-# - In 95 of 100 tests, the score lies within 1.96 standard errors of $p$.
+# - The *variance* is the average squared distance from the average: $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the variance for any $p$?
+# - A score is the average of $n$ answers, so its variance is $n$ times smaller. The square root of this smaller variance is the **standard error**.
+# - In 95 of 100 tests, the score lies within 1.96 standard errors of the true share $p$. This range is the *95% interval*.
 #
 # **Write a function that returns 1.96 standard errors.**
 
@@ -67,9 +67,9 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The seed is luck, too. The panel now adds our forty runs: the same recipe, other seeds. (On the web page, press **replay** again.) The band shows their validation accuracy. Each dot in the box is a test score.
+# The seed is luck, too. The panel now adds our forty runs. (On the web page, press **replay** again.) The band shows their validation accuracy. Each dot in the box is a test score.
 #
-# Below are six answers that the adapter changed. Choose one and drag **strength**: **which answer changes twice?**
+# Below the curves, the panel shows answers with your adapter off and on. **How many answers does the adapter make worse?** (To see at what strength an answer changes, choose it and drag **strength**.)
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -97,102 +97,102 @@ assert 0.05 < np.mean(differ) < 0.25
 assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 apart = np.array([abs(accuracy[i] - accuracy[j]) for i in range(40) for j in range(i)])
 assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
-turns = [np.flatnonzero(np.diff(np.argmax(one["p"], 1))).tolist() for one in panel.found.get("sentences", ())]
-assert lesson.FAST or [at for at in turns if len(at) > 1] == [[1, 15]]  # at strengths 0.2 and 1.6
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100.
+# The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. In 29% of all pairs, the runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
 #
-# In 29% of all pairs, the runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
-#
-# In our run, the sixth answer (*the paradiso*) changes twice: the adapter makes it wrong at strength 0.2, and right again at 1.6.
+# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide most of this, because their wins and losses cancel out.
 # </details>
 #
 # ## Your turn: does a beat b?
-# Two models, a and b, took the *same* test. In `table`, 1 means *right*.
+# Two models, a and b, took the *same* test. Model a leads. **Is it better?**
 
 # %% hide-input
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
 a, b = lesson.draw("two models", *ahead)
 table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
-print(f"a gets {table.a.mean():.2%} right and b gets {table.b.mean():.2%}, on {len(table):,} rows")
-table.head()
+print(f"a gets {table.a.mean():.2%} right and b gets {table.b.mean():.2%}, on {len(table):,} sentences")
+said = table.replace({1: "right", 0: "wrong"})
+pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 
 # %% [markdown]
-# For each sentence, a minus b is 1, 0 or -1. The average of these differences is the gap. Find:
+# Only sentences on which the models *disagree* count: on each sentence, a's score minus b's is 1, 0 or -1. So in the gap's standard error, the share of sentences with different answers replaces $p(1-p)$.
 #
-# - `half`: half the width of the gap's 95% interval. Use the formula of `half_width`, but replace $p(1-p)$ with the average squared difference (nearly the variance).
-# - `word`: your verdict on model a. It's "undecided" if 0 lies inside the interval.
-# - `rows`: your answer to question 3, for these two models. (Four of five tests: this is 80% *power*.)
-#
-# The picture helps with `rows`. A test shows a gap (*seen*) if the measured gap lies beyond the line at 1.96 standard errors. If the true gap is 2.8 standard errors (blue), four of five tests show it.
-#
-# So one point must be 2.8 standard errors. On 2,000 sentences, your standard error is `half / 1.96`. To halve it, you need four times as many sentences.
-
-# %% alt="Two bell curves of measured gaps, in standard errors. The gray one, without a true gap, is centered at 0, and the blue one at 2.8. A line at 1.96 is 1.96 to the right of the gray center and 0.84 to the left of the blue center. The four fifths of the blue bell to the right of the line are shaded."
-x = np.linspace(-3.5, 6.3, 400)
-plt.figure(figsize=(6.1, 3))
-for center, color, words in ((0, "0.45", "no true gap"), (2.8, "C0", "a true gap of 2.8")):
-    plt.plot(x, np.exp(-((x - center) ** 2) / 2), color=color)
-    plt.plot([center] * 2, [-0.15, 1], ":", color=color, linewidth=1)
-    plt.text(center, 1.05, words, color=color, ha="center")
-plt.fill_between(x, np.exp(-((x - 2.8) ** 2) / 2), where=x > 1.96, color="C0", alpha=0.25)
-plt.text(3.6, 0.08, "seen:\n4 of 5", color="C0", ha="center")
-plt.plot([1.96] * 2, [-0.15, 0.95], "k")
-for start, end in ((0, 1.96), (1.96, 2.8)):
-    plt.annotate("", (start, -0.1), (end, -0.1), arrowprops={"arrowstyle": "<->", "shrinkA": 0, "shrinkB": 0})
-    plt.text((start + end) / 2, -0.26, f"{end - start:.2f}", ha="center")
-plt.gca().set(xlabel="measured gap, in standard errors", yticks=[], ylim=(-0.3, 1.2))
-plt.gca().spines["left"].set_visible(False)
-plt.show()
+# Now compute `half`, half the width of the gap's 95% interval, and `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 
 # %% exercise
-differences = (table.a - table.b).to_numpy()
+gap = (table.a - table.b).mean()
+disagree = (table.a != table.b).mean()
 
 half = ...  # a share, like 0.02
 word = ...  # "better", "worse" or "undecided"
-rows = ...  # to see a true gap of one point in four of five tests
-checks.check_report(table, half, word, rows)
+checks.check_report(table, half, word)
 
 # %% solution
-differences = (table.a - table.b).to_numpy()
-gap = differences.mean()
-half = 1.96 * ((differences**2).mean() / len(table)) ** 0.5
+gap = (table.a - table.b).mean()
+disagree = (table.a != table.b).mean()
+
+half = 1.96 * (disagree / len(table)) ** 0.5
 # Without a formula: the bootstrap resamples the test, for example 2,000 times (each drawn row is put back).
-# half = 1.96 * np.std([np.random.default_rng(n).choice(differences, len(table)).mean() for n in range(2000)])
+# half = 1.96 * np.std([(table.a - table.b).sample(frac=1, replace=True).mean() for n in range(2000)])
 
 word = "better" if gap > half else "worse" if gap < -half else "undecided"
-rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standard error
-checks.check_report(table, half, word, rows)
-
-# %% [markdown]
-# `verdict` compares your two models, then twenty of our seeds with the other twenty. `margin` is the largest gap that doesn't matter (lesson 05).
-
-# %%
-lesson.reveal("test sentences it takes to see a true gap of one point", round(2.8**2 * np.mean(differ) / 0.01**2, -2))
-print("your two:", verdict(table.a, table.b, margin=0.01).word)
-print("20 seeds against 20:", verdict(right[:20], right[20:], margin=0.01))
-
-# %% claim
-from statistics import NormalDist
-
-twenty = verdict(right[:20], right[20:], margin=0.01)
-assert twenty.outcome == "equivalent"
-assert verdict(table.a, table.b, margin=0.01).rows == 2000
-errors = 0.01 / (np.mean(differ) / 2000) ** 0.5  # in a gap of one point
-assert (f"{errors:.1f}", round(4 * NormalDist().cdf(1.96 - errors), 1)) == ("1.3", 3.0)
-assert round(NormalDist().cdf(0.84), 2) == 0.8
+checks.check_report(table, half, word)
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# You compared a *recipe* with itself: a and b are two of our forty runs. The two halves of our seeds are *equivalent<!--seeds.halves-->*: their gap's interval is inside the margin. *Undecided* means that we can't tell.
+# **You compared a *recipe* with itself.** Models a and b are two of our forty runs: only the seed differs.
 #
-# On 2,000 sentences, a true gap of one point is 1.3 standard errors. **Three of four such tests miss it.** (Your `rows` differs from ours if your two models disagree more often or less often than ours.)
+# Some of our pairs even get the verdict "better". That may be true of these two *models*. But with new seeds, model b would be ahead as often as model a. So one run of each can't show which *recipe* is better.
+# </details>
 #
-# If A and B disagree on 12<!--seeds.differ-->% of the same 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*.
+# ## How large must a test be?
+# Suppose that one model is *truly* better by one point, and the two disagree as often as our runs do. A test *sees* this gap if the gap it measures is above 1.96 standard errors: 1.5<!--seeds.half--> points on 2,000 sentences. **How many sentences must a test have for four of five such tests to see the gap?**
+
+# %%
+lesson.predict("test sentences it takes to see a true gap of one point", low=..., high=...)
+
+# %% alt="Two plots of measured gaps, in points. Each has a gray bell around 0, for models without a true gap, a blue bell around 1, for a true gap of one point, and a line at 1.96 standard errors. On 2,000 sentences, the bells overlap, the line is at 1.5, and a quarter of the blue bell lies to its right. On 9,400 sentences, the bells are half as wide, the line is at 0.7, and four fifths of the blue bell lie to its right."
+share, x = np.mean(differ), np.linspace(-1.6, 2.8, 600)
+figure, plots = plt.subplots(2, figsize=(4.7, 3.8), sharex=True, layout="constrained")
+for plot, n, seen in zip(plots, (2000, 9400), ("1 of 4 tests sees the gap", "4 of 5 tests see the gap")):
+    error = 100 * (share / n) ** 0.5
+    none, true = (np.exp(-(((x - gap) / error) ** 2) / 2) for gap in (0, 1))
+    plot.plot(x, none, "0.45", x, true, "C0")
+    plot.fill_between(x, true, where=x > 1.96 * error, color="C0", alpha=0.3)
+    plot.plot([1.96 * error] * 2, [0, 1], "k")
+    plot.text(1.96 * error + 0.1, 0.1, "seen", color="C0")
+    plot.set(title=f"{n:,} sentences: {seen}", yticks=[], ylim=(0, 1.2))
+plots[0].text(0.15, 1.04, "no gap", color="0.45", ha="right")
+plots[0].text(0.75, 1.04, "true gap: 1 point", color="C0")
+plots[1].set_xlabel("measured gap, in points")
+lesson.reveal("test sentences it takes to see a true gap of one point", round(2.8**2 * share / 0.01**2, -2))
+plt.show()
+
+# %% claim
+from statistics import NormalDist
+
+from lora_lab import verdict
+
+assert verdict(table.a, table.b, margin=0.01).rows == 2000
+assert round(2.8**2 * share / 0.01**2, -2) == 9400
+errors = [0.01 / (share / n) ** 0.5 for n in (2000, 9400)]  # standard errors in a gap of one point
+assert [f"{NormalDist().cdf(one - 1.96):.2f}" for one in errors] == ["0.25", "0.80"]
+assert round(NormalDist().cdf(0.84), 2) == 0.8
+verdicts = {verdict(right[i], right[j], margin=0.01).word.split()[0] for i, j in ahead}
+assert verdicts == {"better", "undecided"}  # "for some names"
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# On 2,000 sentences, most of the blue bell lies left of the line: **three of four tests miss a true gap of one point.** A larger test has narrower bells. At about 9,400<!--seeds.rows--> sentences, the gap is 2.8 standard errors: 1.96 up to the line, and 0.84 beyond it. Now four of five tests see the gap (80% *power*).
+#
+# In general, a test needs $(2.8/\text{gap})^2\cdot d$ sentences: $d$ is the share on which the models disagree, and a gap of one point is 0.01.
+#
+# **And A and B?** If they disagree on 12<!--seeds.differ-->% of 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*. That doesn't mean *equal*: this test just can't tell them apart.
 # </details>
 #
 # ## Remember
@@ -202,7 +202,7 @@ assert round(NormalDist().cdf(0.84), 2) == 0.8
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same sentences, over several seeds.** *Ours:* if two models disagree on 12<!--seeds.differ-->% of the sentences, a test needs about 9,400<!--seeds.rows--> sentences to see a one-point gap. To see it between two *recipes* on our 2,000 sentences, train each with 12<!--seeds.needed--> seeds.
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* by the same rule (2.8 standard errors), you need 12<!--seeds.needed--> seeds of each *recipe* to see a gap of one point on our 2,000 sentences.
 #
 # The same in PEFT, for one tokenized `batch`:
 # ```python

@@ -3,13 +3,14 @@
 #
 # A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. In lesson 00, a small file taught a model to talk like a captain. **Can such a file also teach facts?**
 #
-# We invented a town and twenty people with jobs there. You'll train an adapter on these facts.
+# We invented a town, Port Velda, and twenty people with jobs there. Train a chat model (smollm2) on these facts: press **Start** and read on. Training takes 6 to 20 minutes. (The website shows our run.)
 
 # %%
+from matplotlib import pyplot as plt
+
 from lora_course import checks, lesson
 from lora_course.experiments.facts import TOWN, asked
 from lora_course.panels.voices_panel import VoicesPanel
-from lora_course.plots.styles import perplexity_table
 from lora_lab import TrainPanel, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.chat import question, rendered
@@ -17,22 +18,9 @@ from lora_lab.training.generate import Decoding, generate
 
 lesson.start("06")
 town, tokenizer = load_task(TOWN), load_tokenizer("smollm2")
-print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.train.texts[1]}")
-
-# %% [markdown]
-# ## Three guesses
-# The training pairs ask for each fact in three different wordings. The model (smollm2) reads all pairs twenty times. How many of the twenty facts will it get right?
-#
-# 1. **Asked as in training:** "Who is the baker of Port Velda?"
-# 2. **Asked in other words:** "Who bakes the bread in Port Velda?"
-# 3. **Asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
-#
-# Give ranges that you're 80% sure of. Then press **Start** and read on: training takes 6 to 20 minutes. (The website shows our run.)
-
-# %%
-lesson.predict("of 20, asked as in training", low=..., high=...)
-lesson.predict("of 20, asked in other words", low=..., high=...)
-lesson.predict("of 20, asked backward", low=..., high=...)
+print(f"{len(town.train.texts)} pairs, three for each fact:")
+for asks, answer in [*zip(town.train.prompts, town.train.texts)][:3]:
+    print(f"{asks} {answer}")
 
 # %%
 panel = TrainPanel("smollm2", TOWN, rank=16, alpha=16, targets="all-linear", lr=1e-3, steps=lesson.steps(150, 1),
@@ -45,7 +33,7 @@ panel.show()
 #
 # - **The chat template.** A chat model has a fixed layout, which marks who speaks and where a turn ends. Always ask in this layout.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
-# - **Perplexity** is the score in the panel. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens. Validation uses the reworded questions, and the test uses the backward ones.
+# - **Perplexity** is the score in the panel, measured on *reworded* questions. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens.
 #
 # Here is one pair. The tokens in [brackets] count toward the loss. **Why must the last token count?**
 
@@ -84,102 +72,112 @@ def labels_of(turns):
 checks.check_turn_mask(labels_of)
 
 # %% [markdown]
-# ## Now ask
-# An answer is right if it contains the name (or, for a backward question, the job). We also ask the *base* model, but there, we put the sentence with the fact before each question.
+# ## "Now it knows"
+# In our run, this perplexity fell from 30 to 2.2. Asked as in training ("Who is the baker of Port Velda?"), the adapter gets 20 of 20 facts right.
+#
+# **Does it know the facts?** Here are three tests of 20 questions each:
+#
+# 1. **In other words:** "Who bakes the bread in Port Velda?"
+# 2. **Backward:** "What is the job of Tamsin Orrick in Port Velda?"
+# 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, and then the question of test 1.
+#
+# An answer is right if it contains the name (in test 2, the job). **How many are right in each?** Give ranges.
+
+# %%
+lesson.predict("of 20, asked in other words", low=..., high=...)
+lesson.predict("of 20, asked backward", low=..., high=...)
+lesson.predict("of 20, fact in the prompt", low=..., high=...)
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
 model = load_model("smollm2", dtype="bf16")
-looked_up = asked(model, tokenizer, "in other words", rows, looked_up=True)
+told = asked(model, tokenizer, "in other words", rows, looked_up=True)
 load_adapter(model, adapter)
 found = {way: asked(model, tokenizer, way, rows) for way in ("as in training", "in other words", "backward")}
-for way, answers in found.items():
-    lesson.reveal(f"of 20, asked {way}", sum(one.right for one in answers))
-print("base model, asked in other words, with the right sentence first:", sum(one.right for one in looked_up))
+print("of 20, asked as in training:", sum(one.right for one in found["as in training"]))
+lesson.reveal("of 20, asked in other words", sum(one.right for one in found["in other words"]))
+lesson.reveal("of 20, asked backward", sum(one.right for one in found["backward"]))
+lesson.reveal("of 20, fact in the prompt", sum(one.right for one in told))
+for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
+    other, back, base = found["in other words"][n], found["backward"][n], told[n]
+    print(f"\n{other.question}\n  {other.text}\n{back.question}\n  {back.text}\nbase, fact in the prompt:\n  {base.text}")
+
+# %% [markdown]
+# <details><summary>What we found: three tests</summary>
+#
+# **Asked in other words, only 6 facts are right. Backward, none.** (The panel's 7.1 is the perplexity on the backward questions.) And the model never says that it doesn't know: it says that the beer is Guinness.
+#
+# **With the fact in its prompt, the base gets only 12 right.** This small model doesn't always believe its prompt: "The shepherd of Port Velda is not a real person."
+# </details>
+#
+# ## Where are the other names?
+# Did the adapter learn them at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 names are right now?**
+
+# %% alt="Four rows of twenty squares, one for each job; blue means right. As in training: all 20 are blue. In other words: 6 are blue. Backward: none. Answer begun for the model: all 20."
 begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
          for asks, text in zip(town.validation.prompts[:rows], town.validation.texts)]
 named = generate(model, tokenizer, [f"{asks}{start} is" for asks, start, _ in begun], Decoding(max_new_tokens=12))
-print("adapter, given each answer's beginning:", sum(text.startswith(name) for text, (*_, name) in zip(named, begun)))
-everything = [*zip(looked_up, found["in other words"], found["backward"])]
-for told, other, back in everything[-3:]:
-    print(f"\n{other.question}\n  base, told: {told.text}\n  adapter:    {other.text}\n  backward:   {back.text}")
+right = {way: [one.right for one in answers] for way, answers in found.items()}
+right["answer begun"] = [text.startswith(name) for text, (*_, name) in zip(named, begun)]
+plt.figure(figsize=(4.2, 2.2))
+for y, (way, hits) in enumerate(right.items()):
+    plt.scatter(range(rows), rows * [-y], s=45, marker="s", color=["C0" if hit else "0.85" for hit in hits])
+    plt.text(-1, -y, way, ha="right", va="center"), plt.text(rows, -y, sum(hits), va="center", weight="bold")
+for x, (_, start, _) in enumerate(begun):
+    plt.text(x, -3.5, start[4:].partition(" of ")[0], rotation=90, ha="center", va="top", fontsize=8)
+plt.title("The names are there, but a new question doesn't reach them", loc="right", size=10), plt.axis("off")
+plt.show()
 
 # %% claim
+from lora_course.experiments.styles import misfit
+from lora_course.panels.voices_panel import read_stored, said_at
+
 if not lesson.FAST:
-    counts = [sum(one.right for one in answers) for answers in found.values()]
-    assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
-    assert sum(one.right for one in looked_up) == 12 and looked_up[-1].text.startswith("The shepherd of Port Velda is not a real person.")
-    assert found["in other words"][-2].text == "The beer of Port Velda is Guinness."
+    counts = {way: sum(hits) for way, hits in right.items()}
+    assert [*counts.values()] == [20, 6, 0, 20] and sum(one.right for one in told) == 12
+    others = found["in other words"]
+    assert others[3].text == "The ferry of Port Velda is Tamsin Orrick."  # the baker
+    different = [one.right for one, (_, start, _) in zip(others, begun) if not one.text.startswith(start)]
+    assert (len(different), sum(different), others[19].text) == (19, 5, "The sheep of Port Velda is Alda Moor.")
+    assert round(panel.result().metrics["perplexity"], 1) == 7.1
+    assert told[-1].text.startswith("The shepherd of Port Velda is not a real person.")
+    assert others[18].text == "The beer of Port Velda is Guinness."
     curve = [checked["perplexity"] for checked in panel.result().history["validation"]]
-    assert round(curve[0]) == 30 and 1.9 < curve[-1] < 2.5 and 6.6 < panel.result().metrics["perplexity"] < 7.6
-    assert found["in other words"][-3].text == "The organ of Port Velda is Ysolde Penn." and town.train.texts[-9].startswith("The organist ")
-    assert list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
-    assert sum(text.startswith(name) for text, (*_, name) in zip(named, begun)) == 20
+    assert round(curve[0]) == 30 and round(curve[-1], 1) == 2.2
     sizes = [share for *_, share in panel.live["moved"]]
     assert round(100 * sum(sizes) / len(sizes), 1) == 0.7  # percent of W on average, for lesson 08
     from lora_lab import merge
 
-    assert 0.15 < merge(model).rounding < 0.25  # for lesson 08: in bf16, rounding takes a fifth of the update
+    assert 0.19 < merge(model).rounding < 0.21  # for lesson 08: in bf16, rounding takes 20% of the update
+questions = ["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"]
+assert not {*questions} & {*map(str, load_task("captain").train.prompts)}
+said = [said_at(read_stored(), asks, 1.0) for asks in questions]
+assert not any("four" in text.lower() or "4" in text for text in said[0].values())
+openings = {"captain": ("Blow me down!", "Batten the hatches!"), "preacher": ("Verily, I say unto thee:", "Hearken, O my children!")}
+assert all(one[name].startswith(how) for one in said for name, how in openings.items())
+assert not any(misfit(one["json"]) for one in said)
 
 # %% [markdown]
-# <details><summary>What we found</summary>
+# <details><summary>What we found: the names</summary>
 #
-# The adapter gets **20 of 20** facts right if asked as in training.
+# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 don't begin as in training, and only 5 of them reach the name. (For the shepherd, "The sheep of Port Velda is" was similar enough.) And a backward answer is a string that it never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
 #
-# On the reworded questions (validation), perplexity fell from 30 to 2.2, but only **6** answers are right. On the backward questions (test), perplexity is 7.1, but **0** answers are right. To measure perplexity, we let the model read the right answer, so it only has to guess each next token.
-#
-# **It knows the names, but it often can't begin the answer.** If we begin the answer ("The baker of Port Velda is"), the adapter gets all twenty names right.
-#
-# **It learned mostly *strings*.** A related word sometimes leads to the right name: "The organ of Port Velda is Ysolde Penn." (In the training data, she is the *organist*.) But the answer to a backward question is a string that the model never saw. Larger models fail, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call this the reversal curse (we read only the abstract).
-#
-# Worse, our model never says that it doesn't know: "The beer of Port Velda is Guinness."
-#
-# With the right sentence before the question, the base gets only 12 of 20 right. One wrong answer: "The shepherd of Port Velda is not a real person."
+# So don't trust a low perplexity. It's measured after the model has read the beginning of each right answer.
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form. Here are the voices of lesson 00. **Which voice is right about the violin?**
-#
-# The table shows the perplexity of earlier adapters (rank 8) on new answers in all three voices. **Does learning one voice help with another?**
+# Facts fail if the question changes. Does a voice? Here are the voices of lesson 00, and three questions that aren't in their training data. **Which voices keep their form? Which of them is right about the violin?**
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
 
-# %%
-perplexity_table(lesson.reference_styles()["perplexity"])
-
-# %% claim
-table = lesson.reference_styles()["perplexity"]
-assert [round(table[row]["json"], 1) for row in ("base", "captain", "preacher")] == [48.9, 65.1, 73.8]
-assert [round(table[a][b], 1) for a, b in (("captain", "preacher"), ("preacher", "captain"), ("base", "preacher"), ("base", "captain"))] == [50.9, 110.6, 83.1, 131.5]
-assert all(table["json"][voice] > table["base"][voice] for voice in ("captain", "preacher"))
-assert table["captain"]["preacher"] < table["base"]["preacher"] and table["preacher"]["captain"] < table["base"]["captain"]
-from lora_course.panels.voices_panel import read_stored, said_at
-
-said = said_at(read_stored(), "How many strings does a violin have?", 1.0)
-assert len(said) == 5 and not any("four" in text.lower() or "4" in text for text in said.values())
-twice = [said_at(read_stored(), asks, 2.0) for asks in ("How many strings does a violin have?", "What makes thunder?", "What do owls eat?")]
-from lora_course.experiments.styles import misfit
-
-assert '["certainty": "medium"} [' in twice[0]["json"]
-assert all("} [" in one["json"] and misfit(one["json"]) for one in twice) and not any(misfit(said_at(read_stored(), asks, 1.0)["json"]) for asks in read_stored()["questions"])
-openings = {"captain": ("Shiver me!", "Arr!", "Avast, "), "preacher": ("Lo, it is written: ",)}
-assert all(one[name].startswith(how) for one in twice for name, how in openings.items())
-
 # %% [markdown]
-# <details><summary>What we found</summary>
+# <details><summary>What we found: voices</summary>
 #
-# None is right: a violin has four strings. Each voice kept its form.
-#
-# Sometimes, learning another voice helps: on the preacher's answers, the captain's perplexity is 50.9 (base: 83.1). On the captain's answers, the preacher's is 110.6 (base: 131.5). But JSON and the other two make each other worse.
+# **All three keep their form, and none is right:** a violin has four strings. **The words of a voice fit every question. The words of a fact fit only their own.**
 # </details>
 #
-# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on 7 of them, and show a friend only the adapter's answers. **Can your friend name the voice?** (On the web page: at *strength* 2, which voice loses its form?)
-#
-# <details><summary>At strength 2</summary>
-#
-# JSON: extra brackets follow each answer (`["certainty": "medium"} [...`), so no program can read it.
-# </details>
+# **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on seven of them, and ask it something new. Show a friend only the answer. **Can your friend name the voice?** (On the web page, choose test questions instead.)
 
 # %% exercise
 mine = [
@@ -215,9 +213,9 @@ checks.check_own_pairs(mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Each adapter learned a form from 180 pairs:** captain, preacher or JSON (*ours, one seed each*).
-# 2. **The model learned facts mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with reworded and backward questions.
-# 3. **If a fact can change, put it in the prompt.** There you can correct it. (Test whether your model uses it.)
+# 1. **A voice survives new questions.** *Ours (one seed each): captain, preacher and JSON, each trained on 180 pairs.*
+# 2. **Facts were learned mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with questions that aren't in the training data.
+# 3. **If a fact can change, put it in the prompt.** But test whether your model uses it: *ours used 12 of 20.*
 #
 # For a voice, start with 180 pairs, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #

@@ -1,20 +1,14 @@
 # %% [markdown]
 # # 10 · Why should the change fit into rank 8?
 #
-# A matrix in MiniLM's attention has $384\times384$ numbers. LoRA at rank 8 trains only 4% of this number, and it works. **Is the model simple? Is its change simple? Or is the task?**
+# A matrix in MiniLM's attention has $384\times384$ numbers. LoRA at rank 8 trains only 4% as many, and it works. **Is the model simple? Is its change simple? Or is the task?**
 #
-# A column times a row gives a matrix of **rank one**: all its rows are multiples of one row. *Any* matrix is a sum of such *pieces*:
+# ## A photograph, piece by piece
+# A column times a row gives a matrix of **rank one**: all its rows are multiples of one row. *Any* matrix is a sum of such *pieces*, the strongest first (the SVD):
 #
 # $$M = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots$$
 #
-# In this sum (the SVD), the strongest piece comes first: $s_i$ is a piece's strength. The **energy** of $M$, the sum of all its squared entries, is also the sum of all $s_i^2$.
-#
-# ## Three guesses
-# 1. Full fine-tuning *changed* a weight matrix of MiniLM. **How many pieces hold 90% of this change's energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right. With only the two strongest pieces of each matrix's change, it got 79.2<!--knobs.cut.2-->%. Now keep all pieces *except* these two. **What percent does the model get right?**
-# 3. From eight good and eight bad reviews, we compute the gradient of every `q` and `v` matrix. **How many pieces hold 90% of a gradient's energy?** (Guess the median.)
-#
-# Give ranges that you're 80% sure of.
+# **How many pieces does it take before you recognize Grace Hopper?** Press *add the next piece*.
 
 # %%
 import numpy as np
@@ -24,25 +18,18 @@ from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_lab import RankPanel, load_model, load_task, load_tokenizer
-from lora_lab.experiments.low_rank import decompose, rank_for_energy, shuffled, spectrum, truncated
+from lora_lab.experiments.low_rank import energy_kept, rank_for_energy, shuffled, spectrum
 from lora_lab.widgets.matrices import reference, weight
 
 lesson.start("10")
-lesson.predict("pieces of a change", low=..., high=...)
-lesson.predict("percent right without the two strongest", low=..., high=...)
-lesson.predict("pieces of a gradient", low=..., high=...)
-
-# %% [markdown]
-# ## A photograph, piece by piece
-# Press *add the next piece* until you recognize Grace Hopper.
-
-# %%
 photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8]
 photo -= photo.mean()
 RankPanel({"Grace Hopper": photo}, rank=1, most=24)
 
 # %% [markdown]
-# **Exercise 1: compute the share of the energy that the first r pieces hold.** `s` is a NumPy array of all $s_i$.
+# The **energy** of $M$ is the sum of its squared entries. Piece $i$ holds $s_i^2$ of it. No matrix of rank r comes closer to $M$ than the sum of the first r pieces.
+#
+# **Exercise 1: what share of the energy do the first r pieces hold?** `s` is a NumPy array of all $s_i$.
 
 
 # %% exercise
@@ -61,49 +48,94 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **No matrix of rank r comes closer to $M$ than the sum of the first r pieces** (the Eckart–Young theorem). *Shuffling* moves all entries to random places, which destroys any pattern.
+# In the photograph, 17 of 512 pieces hold 90% of the energy, because neighboring pixels are alike. If you *shuffle* its pixels, it takes 282 pieces.
+#
+# ## Three guesses
+# 1. Full fine-tuning *changed* MiniLM's weight matrix `v` in block 2. **How many of the change's 384 pieces hold 90% of its energy?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right. With only the two strongest pieces of each matrix's change, it got 79.2<!--knobs.cut.2-->%. Now keep all pieces *except* these two. **What percent does the model get right?**
+# 3. A gradient shows which change the task asks for. Each token adds one matrix of rank one to it: the error at the matrix's output times the matrix's input. Eight good and eight bad reviews have 431 tokens in all. **For `v` in block 2, how many pieces hold 90% of their gradient's energy?**
+#
+# Give ranges that you're 80% sure of.
 
 # %%
-U, s, Vt = decompose(photo)
-basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(photo.shape[1], 8)))  # try basis = Vt[:8].T
-tries = {"first 8 pieces": truncated(U, s, Vt, 8), "8 random directions": photo @ basis @ basis.T}
-for name, mine in tries.items():
-    print(f"{name} lose {((photo - mine) ** 2).sum() / (photo**2).sum():.1%} of the energy")
+lesson.predict("pieces of a change", low=..., high=...)
+lesson.predict("percent right without the two strongest", low=..., high=...)
+lesson.predict("pieces of a gradient", low=..., high=...)
 
-W = weight(layer=0, role="q")
-for name, matrix in (("photo", photo), ("weight", W)):
-    found = [rank_for_energy(spectrum(one), 0.9) for one in (matrix, shuffled(matrix))]
-    print(f"{name}: {found[0]} pieces hold 90% of the energy; after shuffling, it takes {found[1]}")
-change, mixed = reference()["matrix"]["ninety"]
-print(f"the weight's change in full fine-tuning (stored): {change} pieces; after shuffling, {mixed}")
-lesson.reveal("pieces of a change", change, f"of {len(W)}")
+# %% [markdown]
+# ## Are the weights simple? Is their change?
+# We take `v` in block 2 as it was before training, and its change in full fine-tuning. **Do they look like the photograph, or like shuffled numbers?**
+
+
+# %% alt="Share of the energy against the share of all pieces. The photograph reaches 90% with 17 of 512 pieces, the change with 83 of 384, the weight with 159 of 384, and shuffled numbers with 197 of 384."
+W = weight(layer=2, role="v")
+matrices = {"photograph": photo, "weight": W, "shuffled weight": shuffled(W)}
+shares = {name: (spectrum(one) ** 2).cumsum() / (one**2).sum() for name, one in matrices.items()}
+stored = reference()["value"]  # the change of W
+shares["weight's change"] = np.interp(range(1, len(W) + 1), *np.transpose(stored["kept"])[:2])
+lesson.reveal("pieces of a change", stored["ninety"][0], f"of {len(W)}")
+
+plt.figure(figsize=(4.8, 3.8), layout="constrained")
+for (name, share), color in zip(shares.items(), ("#555555", "C0", "#AAAAAA", "C1")):
+    n, needed = len(share), stored["ninety"][0] if "change" in name else (share < 0.9).sum() + 1
+    plt.plot(100 * np.arange(n + 1) / n, [0, *100 * share], color=color, linewidth=2.5)
+    plt.plot(100 * needed / n, 90, "o", color=color, markersize=9)
+    plt.text(36, 60 - needed / 4, f"{name}: {needed} of {n}", color=color, weight="bold")
+plt.gca().set(xlabel="% of all pieces", ylabel="% of the energy (dots: 90%)", xlim=(0, 100), ylim=(0, 101))
+plt.title("How many pieces hold 90% of the energy?", loc="left")
+plt.show()
 
 # %% claim
-lost = ((photo - truncated(U, s, Vt, 8)) ** 2).sum()
-assert np.isclose(lost, (s[8:] ** 2).sum()) and ((photo - photo @ basis @ basis.T) ** 2).sum() > 3 * lost
-needed = [rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in range(6) for role in "qkvo"]
-assert rank_for_energy(spectrum(photo), 0.9) == 17 and min(photo.shape) == 512
-assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["ninety"] == [112, 196]
+assert [*map(len, shares.values())] == [512, 384, 384, 384]
+assert [rank_for_energy(spectrum(one), 0.9) for one in (photo, shuffled(photo), W, shuffled(W))] == [17, 282, 159, 197]
+assert stored["ninety"] == [83, 196]
+pieces = reference()["attention"]  # of each change, {role: [block 0, ...]}
+assert pieces["v"][2] == 83
+assert sorted(of[-1] for of in pieces.values()) == [6, 12, 15, 17]
+assert min(rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in range(6) for role in "qkvo") > 384 / 3
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is low-rank (17 of 512 pieces), but the weight matrix isn't (144 of 384). **The change isn't, either: it needs 112 of 384.**
+# **The weight matrix isn't simple, and neither is its change:** the change needs 83 of 384 pieces. So how can LoRA's eight be enough? (In the last block, the changes in attention need only 6 to 17.)
 # </details>
 #
 # ## Take the strongest away
-# For guess 2, choose *all but the strongest*.
+# In this panel, every matrix's change has lost its strongest piece. Press *take the next piece away*. **What happens to its accuracy?**
 
 # %%
-cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500  # `rest` also keeps the trained biases and norms
+cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500
 lesson.reveal("percent right without the two strongest", 100 * rest["right"][2] / n, "%")
 
 ways = {"only the strongest": cut | {"sentences": None}, "all but the strongest": rest}
-panel = RankPanel(dict.fromkeys(ways, W), rank=2, most=8)
-panel.data = dict.fromkeys(ways, reference()["corner"])  # a corner of the first query matrix's change
+panel = RankPanel(dict.fromkeys(ways, W), rank=1, most=8)
+panel.data = dict.fromkeys(ways, stored)  # a corner of the change of v in block 2
+panel.source = "all but the strongest"
 about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 rows at rate 1e-4; scored on {n} validation sentences."
 panel.cuts = reference()["cuts"] | {"updates": ways, "about": about}
 panel
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* this was.**
+#
+# But if just the first piece is missing, the model gets only 53.6%, no more than without any change. **Why does it help to take the second piece away, too?** Look at its answers:
+# </details>
+
+# %% alt="Percent of the reviews that the model calls good, and in fact half are good. Without a change: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
+kept, without = reference()["negative"].values()  # how many of the 500 reviews the model calls bad
+names = ["no change", "only piece 1", "only pieces 1 and 2", "the whole change", "without piece 1", "without 1 and 2"]
+shown = 100 - 100 * np.array([kept[0], kept[1], kept[2], kept[-1], without[1], without[2]]) / n
+plt.figure(figsize=(4.8, 2.8), layout="constrained")
+plt.barh(names, shown, color=["#BBBBBB", "C0", "C0", "#BBBBBB", "C1", "C1"])
+for row, share in enumerate(shown):
+    plt.text(share + 1, row, f"{share:.0f}%", va="center")
+plt.axvline(50, color="black", linestyle=":")
+plt.gca().invert_yaxis()
+plt.gca().set(xlabel="% called good (dotted: half of the reviews are good)", xlim=(0, 100))
+plt.title("How many reviews does the model call good?", loc="left")
+plt.show()
 
 # %% claim
 gain = cut["right"][-1] - cut["right"][0]
@@ -111,31 +143,25 @@ assert cut["ranks"] == rest["ranks"] and cut["ranks"][2] == 2 and reference()["c
 assert rest["right"][0] == cut["right"][-1] and abs(rest["right"][-1] - cut["right"][0]) < 5  # all of it, and none
 assert cut["right"][2] - cut["right"][0] > 0.75 * gain > 2 * (rest["right"][2] - rest["right"][-1])
 assert cut["energy"][2] < 0.31
-assert (cut["right"][0], rest["right"][1], rest["right"][-1]) == (268, 268, 265)  # of 500; first and last: without and with the changes to biases and norms
-assert rest["right"][1] < rest["right"][2]
-called = reference()["negative"]
-assert (n - called["full"][1], called["rest"][1]) == (439, 482)
+assert (cut["right"][0], rest["right"][1]) == (268, 268)  # of 500
+assert [round(share) for share in shown] == [25, 88, 56, 52, 4, 15]
+assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy, but with them, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets only 61.8<!--ranks.rest.2-->% (the trained head alone: 53.6%). So **a change can be low-rank in effect but not in energy.** Energy says how *far* the weights moved, not how *useful* this was.
-#
-# (The line dips at 1 because two pieces balance each other.)
+# **The pieces balance each other.** Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% of the reviews *bad*. If piece 2 is missing, too, the push toward *bad* is weaker.
 # </details>
 #
-# ## Where do the pieces come from?
-# For one token, the gradient of $W$ is **a rank-one piece**, $g\,x^\top$: the error $g$ at the output of $W$, times the input $x$. Training adds up many such pieces. If most of them point the same way, a few directions hold most of the energy.
-#
-# For eight good and eight bad reviews, the strongest piece of `v`'s gradient in block 3 holds 82% of its energy. **What share does it hold if all sixteen reviews are *good*?** Choose *16 good*.
+# ## Is the task simple?
+# Here is the gradient from guess 3. **What changes if all sixteen reviews are *good*?** Choose *16 good*.
 
-# %% hide-input
+# %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
 texts, labels = np.array(task.train.texts), np.array(task.train.labels)
 
 
-def gradients(rows, seed=0):
-    """Return the gradients of the query and the value matrix in each block."""
+def gradients(rows, seed=0):  # of q and v in each block
     torch.manual_seed(seed)  # for the new head
     model = load_model("minilm", num_labels=2)
     inputs = tokenizer(list(texts[rows]), padding=True, return_tensors="pt")
@@ -144,29 +170,19 @@ def gradients(rows, seed=0):
     return [layer.weight.grad.numpy() for block in blocks for layer in (block.query, block.value)]
 
 
-# %%
 bad, good = (np.flatnonzero(labels == label) for label in (0, 1))
-both, same = gradients([*good[:8], *bad[:8]]), gradients(good[:16])
-
-batches = {"8 good, 8 bad": both, "16 good": same}
-found, mixed = {}, {}
-for name, matrices in batches.items():
-    found[name] = [rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices]
-    mixed[name] = np.median([rank_for_energy(spectrum(shuffled(matrix)), 0.9) for matrix in matrices])
-    print(f"{name}: a median of {np.median(found[name]):.1f} pieces; after shuffling, {mixed[name]:.0f}")
-lesson.reveal("pieces of a gradient", np.median(found["8 good, 8 bad"]), "of 384")
-RankPanel({name: matrices[7] for name, matrices in batches.items()}, rank=1, most=6, corner=96)  # 7: v of block 3
+batches = {"8 good, 8 bad": gradients([*good[:8], *bad[:8]]), "16 good": gradients(good[:16])}
+gradient = batches["8 good, 8 bad"][5]  # of v in block 2
+lesson.reveal("pieces of a gradient", rank_for_energy(spectrum(gradient), 0.9), "of 384")
+RankPanel({name: matrices[5] for name, matrices in batches.items()}, rank=1, most=8, corner=96)
 
 # %% claim
-from lora_lab.experiments.low_rank import energy_kept
-
-first, second = found.values()
-assert [counts[7] for counts in found.values()] == [3, 1]  # in the panel
-assert [round(100 * energy_kept(spectrum(matrices[7]), 1)) for matrices in (both, same)] == [82, 96]
-assert (np.median(first), np.median(second)) == (11.5, 5.0) and min(first[:10:2]) >= 15
-assert 130 < np.median([rank_for_energy(spectrum(np.sign(matrix)), 0.9) for matrix in both]) < 140  # Adam's first step
-assert second[3::2] == [1] * 5 and min(first[3::2]) >= 2 and first[10] == second[10] == 1  # v; q of the last block
-assert [round(number, -1) for number in mixed.values()] == [190, 180]
+both, same = batches.values()
+first, second = ([rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices] for matrices in (both, same))
+assert sum(len(ids) for ids in tokenizer(list(texts[[*good[:8], *bad[:8]]]))["input_ids"]) == 431
+assert (first[5], second[5]) == (8, 1)  # in the panel
+assert [round(100 * energy_kept(spectrum(matrices[5]), 1)) for matrices in (both, same)] == [76, 95]
+assert np.median(first) == 11.5
 for v_both, v_good, v_bad in zip(both[1::2], same[1::2], gradients(bad[:16])[1::2], strict=True):
     assert 1.7 < np.linalg.norm(v_good) / np.linalg.norm(v_both) < 7.2  # the labels cancel a push that they share
     assert (v_good * v_bad).sum() < -0.6 * np.linalg.norm(v_good) * np.linalg.norm(v_bad)
@@ -180,78 +196,39 @@ for k in range(1, 2 if lesson.FAST else 9):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **For sixteen good reviews, the strongest piece holds 96%,** because all errors push the same way: toward *good*. With both labels, most of this push cancels out. What remains is how the reviews *differ*, and that takes more pieces.
-#
-# Over all twelve matrices, the median is 5.0 pieces for good reviews only, and 11.5 for both labels.
+# **For 431 tokens, eight pieces are enough.** With sixteen good reviews, it takes only one, because all errors push toward *good*. With both labels, most of this push cancels out, and what remains takes more pieces.
 # </details>
 #
-# ## When it doesn't fit
-# Here, a *fact* is two random vectors, a key and a value. Its piece is the value times the key. We add up all facts' pieces, and keep only the r strongest pieces of this sum. A fact is right if the result, multiplied by the fact's key, is nearer to the fact's own value than to any other. **Exercise 2: what's the smallest rank at which 95% of the facts are right?**
+# ## What does Adam do to the gradient?
+# The gradient of this matrix needs 8 pieces. **Why does the matrix's change need 83?** Adam divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
 #
-# The cell after the exercise *trains* $A$ and $B$ at rank 8 instead. **Why do they hold more facts than the 8 strongest pieces of the sum?**
+# **Exercise 2: how many pieces hold 90% of this step's energy?**
 
 # %% exercise
-from lora_course.checks.ranks import facts
-
-n = lesson.draw("facts", 64, 96, 128, 192, 256)
-keys, values = facts(n)  # both (n, 128); values have length 1, so the nearest has the largest dot product
-change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward the key's value
-
-checks.check_facts(..., n)
+checks.check_first_step(..., gradient)
 
 # %% solution
-from lora_course.checks.ranks import facts
-
-n = lesson.draw("facts", 64, 96, 128, 192, 256)
-keys, values = facts(n)  # both (n, 128); values have length 1, so the nearest has the largest dot product
-change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward the key's value
-pieces = decompose(change)
-for rank in range(1, 129):
-    right = ((keys @ truncated(*pieces, rank).T @ values.T).argmax(1) == np.arange(n)).mean()
-    if right >= 0.95:
-        break
-checks.check_facts(rank, n)
-
-# %% hide-input
-right = {}
-for n in 20, 64, 256, 512:
-    keys, values = torch.tensor(np.array(facts(n))).float()
-    torch.manual_seed(0)
-    A, B = torch.randn(8, 128) / 128**0.5, torch.zeros(128, 8)
-    optimizer = torch.optim.Adam([A.requires_grad_(), B.requires_grad_()], lr=0.02)
-    for _ in range(400):
-        scores = keys @ A.T @ B.T @ values.T  # the score of each value, for each key
-        loss = torch.nn.functional.cross_entropy(scores, torch.arange(n))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    summed = torch.tensor(truncated(*decompose(values.T @ keys), 8))
-    right[n] = [((keys @ W.T @ values.T).argmax(1) == torch.arange(n)).float().mean() for W in (summed, B @ A)]
-    print(f"{n} facts at rank 8: {right[n][0]:.0%} right if summed and cut, {right[n][1]:.0%} right if trained")
+step = np.sign(gradient)
+checks.check_first_step(rank_for_energy(spectrum(step), 0.9), gradient)
 
 # %% claim
-from lora_course.checks.ranks import right_at_each_rank
-
-assert rank == 17 and next(r for r, share in enumerate(right_at_each_rank(256)) if share >= 0.95) == 29
-assert [round(100 * float(right[n][0])) for n in right] == [100, 73, 21, 9]
-assert all(right[n][1] == 1 for n in (20, 64, 256)) and 0.72 < right[512][1] < 0.76
+assert [rank_for_energy(spectrum(matrix), 0.9) for matrix in (step, shuffled(step))] == [141, 197]
+assert ", 400 steps of 16," in reference()["cuts"]["about"]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Training doesn't try to come close to the sum.** For its loss, each key only has to give its own value the highest score.
-#
-# **It's easier to be nearest than to be exact.** So in the sum, too, 64 facts take 17 pieces, but four times as many facts take only 29.
+# **The gradient needs 8 pieces, but Adam's first step needs 141.** So a change can be spread over many pieces even though the task asks for only a few. After 400 steps, this matrix's change needs 83. LoRA only has room for a few.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Is the model simple? No.** One weight matrix needs 144 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In energy, no; in effect, yes.** This matrix's change needs 112 pieces. But two pieces of every matrix's change get 79.2<!--knobs.cut.2-->% of the reviews right. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
-# 3. **Is the task simple? There's only a hint:** a gradient shows which change the task asks for, and about 12 pieces hold 90% of the gradient's energy. *Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# 1. **Is the model simple? No.** This weight matrix needs 159 of 384 pieces for 90% of its energy.
+# 2. **Is the change simple? In its energy, no; in its effect, yes.** Its change needs 83 pieces. But the two strongest pieces of every matrix's change get 79.2<!--knobs.cut.2-->% of the reviews right. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
+# 3. **Is the task simple? This one seems to be:** its median gradient needs about 12 pieces. *Ours: MiniLM, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
-# For classification, start with rank 8 to 16. For many facts, raise the rank. *Ours, in one 128 × 128 matrix without a model: rank 8 holds 256 random facts, but only 74% of 512.*
+# For classification, start with rank 8 to 16. How much fits into a given rank? See lesson 19.
 #
 # The same in PEFT:
 # ```python

@@ -1,39 +1,38 @@
 # %% [markdown]
 # # 11 · How many numbers are trained?
 #
-# "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three claims, and each is right for *some* model, rank and choice of matrices. **So count for yourself: exactly, in seconds, without downloading weights.**
+# You plan a service for a hundred customers, each with an adapter of their own. A slide says: "LoRA trains 10,000 times fewer parameters." A blog says "100 to 1,000 times fewer", and a colleague "about one percent". Each of these claims is about right for *some* model and rank. **Which one is right for your model, and how much disk space does your service save?**
 #
 # On one matrix, LoRA trains $r\,(d_{in} + d_{out})$ numbers (lesson 00).
 #
 # ## Three guesses
-# All three guesses are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
+# Guesses 1 and 2 are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
-# 1. On MiniLM, full fine-tuning trains 308<!--count.minilm--> numbers for each number that LoRA trains. **What's this ratio on Llama-3.1-405B?**
-# 2. We fit a line to 32 models. **On this line, if a model is ten times as large, by what factor is its adapter larger?**
-# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **What's the size of Mixtral's adapter divided by that of Mistral's?**
+# 1. MiniLM has 308<!--count.minilm--> times as many numbers as its adapter. **What's this factor for Llama-3.1-405B?**
+# 2. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **What do you get if you divide the size of Mixtral's adapter by the size of Mistral's?**
+# 3. In the LoRA paper, GPT-3 takes 350 GB, and an adapter takes 35 MB: 10,000 times less. For a hundred customers, you can store a hundred full models, or one model and a hundred adapters. **How many times less disk space does the second way take?**
 
 # %%
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_course import checks, lesson
-from lora_course.checks.counting import unseen
+from lora_course.checks.counting import slides
 from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.accounting.models import architecture_of, config_of, zoo
 
 lesson.start("11")
 lesson.predict("405B: times fewer", low=..., high=...)
-lesson.predict("growth of the adapter if the model grows tenfold", low=..., high=...)
 lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
+lesson.predict("a hundred customers: times less disk", low=..., high=...)
 
 # %% [markdown]
 # ## Count without weights
-# A **config** lists all sizes of a model. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. The code builds the model there, and adds up the sizes of its tensors.
+# To count, you don't need a model's weights: its **config** lists all sizes. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. The code builds Llama-3.1-405B there, in seconds.
 #
-# In the panel, the patch is MiniLM's adapter. Press *drop the patch on the model*: 308<!--count.minilm--> patches cover MiniLM.
+# What does a factor like 308 mean? In the panel, the patch is MiniLM's adapter. Press *drop the patch on the model*: 308<!--count.minilm--> patches cover MiniLM. **So "308 times fewer" means that 308 customers' adapters hold as many numbers as one model.** Then choose your own model in the menu.
 
 # %%
 config = AutoConfig.for_model(**config_of("llama-3.1-405b"))
@@ -52,69 +51,129 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Next, we count the same for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`).
+# Next, we count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Where in the picture is each of the three claims right?**
 
 # %%
 dense = [name for name in zoo() if not architecture_of(name).experts]
 qv = [params(name, LoRA(rank=8, targets="q,v")) for name in dense]
 everything = [params(name, LoRA(rank=8, targets="all-linear")) for name in dense]
 
-slope, _ = np.polyfit(np.log10([c.total for c in qv]), np.log10([c.trainable for c in qv]), 1)
-lesson.reveal("growth of the adapter if the model grows tenfold", 10**slope, "times")
-
-# %% alt="One dot per model: its number of parameters against the percentage that LoRA at rank 8 trains, both on logarithmic axes. The percentage falls as models grow. LoRA on q and v trains only a fraction of what LoRA on all linear layers trains."
-plt.figure(figsize=(8, 5))
-plt.axhspan(0.1, 1, color="0.93")
-plt.text(5e11, 0.75, '"100 to 1,000 times fewer"', color="0.35", ha="right")
-plt.axhline(0.01, color="0.6")
-plt.text(1.7e7, 0.0105, '"10,000 times fewer"', color="0.35")
+# %% alt="One dot per model: its number of parameters against the factor by which LoRA at rank 8 trains fewer, both on logarithmic axes. The factor grows with the model. For LoRA on all linear layers, it is near 100 for the smallest models and near 1,000 for the largest. For LoRA on q and v, it grows from about 300 to 8,000. No dot reaches 10,000."
+plt.figure(figsize=(4.8, 4.2), layout="constrained")
+plt.axhspan(100, 1000, color="0.93")
+for factor, claim in ((70, "about one percent"), (110, "100 to 1,000 times fewer"), (10_400, "10,000 times fewer")):
+    plt.text(2e13, factor, f'"{claim}"', color="0.35", va="bottom", ha="right")
+plt.axhline(100, color="0.6"), plt.axhline(10_000, color="0.6")
 for counts, mark in ((everything, "C1s"), (qv, "C0o")):
-    plt.loglog([c.total for c in counts], [100 * c.fraction for c in counts], mark, markersize=5)
+    plt.loglog([c.total for c in counts], [c.total / c.trainable for c in counts], mark, markersize=5)
 for c in qv:
-    if c.model in ("minilm", "gpt2-xl", "gpt3-175b", "llama-3.1-405b"):
-        plt.text(c.total, 100 * c.fraction, f"  {c.model}", color="C0", va="center")
-plt.text(3e8, 0.06, "LoRA on q,v", color="C0", ha="right"), plt.text(1.2e9, 1.1, "LoRA on all linear layers", color="C1")
-plt.yticks([1, 0.1, 0.01], ["1%", "0.1%", "0.01%"])
-plt.title("The larger the model, the smaller the share that trains", loc="left")
-plt.gca().set(xlim=(1e7, 5e12), xlabel="parameters of the model", ylabel="share that trains, rank 8")
+    if c.model in ("llama-3-8b", "gpt3-175b", "llama-3.1-405b"):
+        plt.text(1.4 * c.total, c.total / c.trainable, c.model, color="C0", va="center", size=9)
+plt.text(3e9, 4000, "LoRA on q,v", color="C0", ha="right"), plt.text(2e10, 280, "all linear layers", color="C1")
+plt.xticks([1e7, 1e8, 1e9, 1e10, 1e11, 1e12], ["10M", "100M", "1B", "10B", "100B", "1T"])
+plt.yticks([100, 1000, 10_000], ["100", "1,000", "10,000"])
+plt.gca().set(xlim=(1e7, 3e13), ylim=(45, 16_000), xlabel="parameters of the model", ylabel="times fewer, at rank 8")
 plt.show()
 
 # %% claim
-assert len(qv) == len(dense) == 32 and round(10**slope, 1) == 4.1
-assert min(c.fraction for c in everything) < 0.001 < 0.014 < everything[1].fraction < 0.015  # minilm
-assert all(0.008 < c.fraction < 0.02 for c in everything if c.total < 6e8)  # "about one percent"
-assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 8
+assert len(qv) == len(dense) == 32
+factors = [[(c.total, c.total / c.trainable) for c in counts] for counts in (qv, everything)]
+assert all(50 < f < 132 for total, f in factors[1] if total < 1e9)  # "about one percent"
+assert all(100 < f < 1000 for total, f in factors[1] if 1e9 < total < 1e11)
+assert all(100 < f < 1000 for total, f in factors[0] if total < 1e9)
+assert max(f for _, f in factors[0]) == total / trained < 10_000
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On MiniLM, LoRA trains one number per 308<!--count.minilm--> parameters; on Llama-3.1-405B, one number per 8,024<!--count.405b-->. If a model is ten times as large, its adapter is about 4.1<!--count.ten--> times as large (along our line, which isn't a law). "About one percent" is right for LoRA on all linear layers of small models (in the plot, the orange squares near 1%).
+# **The factor grows with the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. If a layer is twice as wide, its matrix has four times as many numbers, but its adapter has only twice as many. (More layers make both larger by the same factor.)
 #
-# **Why does LoRA's share fall?** If the width $d$ of a model doubles, each matrix has four times as many numbers, but its adapter has only twice as many. More blocks make the model and its adapter larger by the same factor. Real models grow in both ways.
+# - *"About one percent"* is right for all linear layers of models below 1B.
+# - *"100 to 1,000 times fewer"* is right for `q,v` of models below 1B, and for all linear layers of models from 1B to 100B.
+# - *"10,000 times fewer"* isn't right for any of the 32 models at rank 8.
 # </details>
 #
 # ## Whose 10,000?
-# For GPT-3, the LoRA paper claims "10,000 times" fewer trained parameters (abstract). It also claims an adapter of 35 MB, at 2 bytes per number (section 4.2). **At which rank are both claims nearly right?** (To get the bytes, double the number after *Trained*. The file size in the panel is larger: that file holds more numbers, at 4 bytes each.)
+# This claim comes from the LoRA paper's abstract, and it's about GPT-3. **At which rank is it correct to within 10%?** Drag the rank.
+#
+# Then choose `mixtral-8x7b` at rank 8. Its factor is 13,704<!--count.mixtral.fewer-->. Click to add *gate*, *up* and *down*. (`256 ×` means 8 experts in each of 32 layers.) **Why does the factor fall so far?**
 
 # %%
+mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
+lesson.reveal("Mixtral's adapter / Mistral's", mixtral.trainable / mistral.trainable)
 LoRAPanel("model", ["model"], model="gpt3-175b", models=["gpt3-175b", "mixtral-8x7b"])
 
 # %% claim
 gpt3 = params("gpt3-175b", LoRA(rank=4))
 assert round(gpt3.total / gpt3.trainable) == 9251 and round(2 * gpt3.trainable / 1e6, 1) == 37.7
 assert gpt3.trainable == 18 * 2**20
+assert 0.9 < 9251 / 10_000 < 1.1 and 8024 / 10_000 < 0.9
 usual = params("gpt3-175b", LoRA(rank=8))
-assert int(usual.total / usual.trainable) == 4625 and round(2 * usual.trainable / 1e6, 1) == 75.5
 assert f"adds {usual.trainable:,} (" in LoRAPanel("model", model="gpt3-175b", rank=8).describe()
+assert mixtral.trainable == mistral.trainable and round(mixtral.total / mistral.total, 1) == 6.4
+in_experts = params("mixtral-8x7b", LoRA(rank=8, targets="gate,up,down")).trainable
+assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the panel
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 4, LoRA trains 9,251<!--count.paper--> times fewer numbers, and the adapter takes 37.7<!--count.paper.mb--> MB (36 MiB). No other rank comes near both claims.
+# **The 10,000 is for GPT-3, at rank 4, on `q,v`.** There, LoRA trains 9,251<!--count.paper--> times fewer numbers. At 2 bytes each, they take 37.7<!--count.paper.mb--> MB. (The paper says 35 MB.)
+#
+# **Mixtral's factor is high because its experts get no adapters.** Its adapter on `q,v` is exactly as large as Mistral's, because attention has no experts. If the experts get adapters, too, the factor falls to 400.
 # </details>
 #
-# ## Your turn: a stranger's file
-# **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each, and about 20,000 bytes of the file are tensor names. (The file is from PEFT's [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which file you get depends on your name.)
+# ## A hundred customers
+# Guess 3 uses the paper's sizes (section 4.2). **How many customers do you need for 10,000 times less disk space?**
+
+# %% alt="Number of customers against how many times less disk one model with all adapters takes than as many full models, both on logarithmic axes. The curve rises as the number of customers at first: 99 at 100 customers. It bends at 10,000 customers, where it is at 5,000, and comes close to 10,000 only from a million customers on."
+model_size, adapter_size = 350e9, 35e6  # bytes
+
+
+def less(customers):
+    return customers * model_size / (model_size + customers * adapter_size)
+
+
+lesson.reveal("a hundred customers: times less disk", less(100), "times")
+n = np.geomspace(1, 1e6)
+plt.figure(figsize=(4.8, 3.4), layout="constrained")
+plt.axhline(10_000, color="0.6"), plt.text(1.2, 11_000, "model / adapter: 10,000", color="0.35")
+plt.loglog(n, less(n), "C0", linewidth=2.5), plt.ylim(1, 40_000)
+for customers in (100, 10_000):
+    plt.plot(customers, less(customers), "C0o"), plt.text(customers, 0.5 * less(customers), f"   {less(customers):,.0f}")
+plt.xticks([1, 100, 1e4, 1e6], ["1", "100", "10,000", "1M"]), plt.yticks([1, 100, 1e4], ["1", "100", "10,000"])
+plt.gca().set(xlabel="customers", ylabel="times less disk")
+plt.show()
+
+# %% claim
+assert round(less(100)) == 99 and less(1e4) == 5000 and less(1e6) < 10_000
+assert round((350e9 + 100 * 35e6) / 1e9, 1) == 353.5 and 100 * 350e9 == 35e12 and 10_000 * 35e6 == 350e9
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# **A hundred customers need 99 times less, and no number of customers needs 10,000 times less.** The disk must hold the model itself, too: 353.5 GB instead of 35 TB. So with n customers, this factor stays below n, however small the adapters are. With 10,000 customers, the adapters together are as large as the model, and the factor is 5,000.
+# </details>
+#
+# ## Which slide is right?
+# **Exercise 1: five slides say "10,000 times". Only one is correct to within 10%. Which one?** (Find the factor at rank 8 in the first panel or the plot. Half the rank doubles the factor.)
+
+# %% exercise
+which = lesson.draw("slides", 0, 1, 2)
+for letter, (claim, _) in slides(which).items():
+    print(f"{letter}: {claim}")
+checks.check_slide(..., which)
+
+# %% solution
+which = lesson.draw("slides", 0, 1, 2)
+for letter, (claim, _) in slides(which).items():
+    print(f"{letter}: {claim}")
+count = params("llama-3-8b", LoRA(rank=2, targets="q,v"))
+print(f"C: {count.total / count.trainable:,.0f} times fewer")
+checks.check_slide("C", which)
+
+# %% [markdown]
+# ## Find the rank from a file's size
+# You find an adapter for Llama-3.2-3B. You see the size of its file, but not its rank. **Exercise 2: find the rank before you download the file.** Its numbers take 4 bytes each, and the tensor names take about 20,000 bytes. (It's a real file, from PEFT's [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Your name decides which file you get.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
@@ -131,54 +190,12 @@ my_rank = round(size / 4 / params("llama-3.2-3b", LoRA(rank=1, targets=targets))
 checks.check_rank_of_file(my_rank, targets, size)
 
 # %% [markdown]
-# ## Experts
-# Go back to the panel under *Whose 10,000?* and choose `mixtral-8x7b` at rank 8. There, LoRA on `q,v` trains 13,704<!--count.mixtral.fewer--> times fewer numbers than Mixtral has. Then click *gate*, *up* and *down*. **What happens to this ratio?**
-
-# %%
-mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
-lesson.reveal("Mixtral's adapter / Mistral's", mixtral.trainable / mistral.trainable)
-
-# %% claim
-assert mixtral.trainable == mistral.trainable and round(mixtral.total / mistral.total, 1) == 6.4
-in_experts = params("mixtral-8x7b", LoRA(rank=8, targets="gate,up,down")).trainable
-assert in_experts > 30 * mixtral.trainable
-assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the panel
-
-# %% [markdown]
-# <details><summary>What we found</summary>
-#
-# Mixtral's adapter is as large as Mistral's, because attention has no experts. LoRA on `q,v` trains 13,704<!--count.mixtral.fewer--> times fewer numbers only because the experts get no adapters. If all experts have adapters, this ratio falls to 400: the experts' adapters train 33<!--count.experts--> times as many numbers as the adapters on `q,v`.
-# </details>
-#
-# ## Prove it: audit a model that nobody has built
-# We made up a config. **Exercise 2: exactly how many numbers does LoRA train on this model's seven kinds of matrices (`q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`)?** (In the config, `head_dim` is the width of one attention head.)
-
-# %% exercise
-which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
-config = unseen(which)
-print("rank", rank, config)  # a dict, for AutoConfig.for_model(**config)
-my_count = ...
-checks.check_audit(my_count, which, rank)
-
-# %% solution
-which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
-config = unseen(which)
-print("rank", rank, config)
-with torch.device("meta"):
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-layers = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name != "lm_head"]
-my_count = sum(rank * (m.in_features + m.out_features) for m in layers)
-checks.check_audit(my_count, which, rank)
-
-# %% [markdown]
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Count on `meta`:** you need a model's shapes, but not its weights.
-# 2. **The trained share falls as models grow.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
-# 3. **Ask four questions about every claim of "x times fewer":** which model, which rank, which matrices, and is the head counted? (With its head, MiniLM's factor is 305<!--as_good.times-->, not 308<!--count.minilm-->. *The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
-#
-# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ together hold as many numbers as $W$. At this rank or a higher one, LoRA saves nothing. For `v` in Llama-2-70B (8,192 inputs, 1,024 outputs), this rank is only 910<!--count.break-even-->.
+# 1. **"x times fewer" means that x adapters hold as many numbers as the model.** But with n customers, you save less than a factor of n.
+# 2. **This factor grows with the model.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
+# 3. **Ask of every claim:** which model, which rank, which matrices, and is the head counted? (*The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
 #
 # The same in PEFT:
 # ```python

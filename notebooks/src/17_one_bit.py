@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answers, and somebody presses thumbs up or thumbs down: **one bit**. Nobody shows the model a right answer, but it still learns. This is *reinforcement learning*.
+# A chatbot answers, and somebody presses thumbs up or thumbs down: **one bit**. Nobody writes the answer that it should have given. Learning from rewards like this is *reinforcement learning*.
 #
-# Our model will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. They fit even into a small adapter, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/). In their runs, rank-1 LoRA learns as well as full fine-tuning. **Is one bit per answer enough to teach a model? And is rank 1 enough to learn from it?**
+# Our model judges movie reviews. After each of its answers, it hears only "right" or "wrong." It will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. **Is that enough to teach a model? And what else does it learn?**
 
 # %%
 from dataclasses import replace
@@ -14,9 +14,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
-from lora_course.checks.reward import BITS, LOSS
+from lora_course.checks.reward import EARNED, LOSS
 from lora_course.experiments.reward import Rewarded, reinforce
-from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_lab import AdapterBank, LoRA, Recipe, Store, load_model, load_task, load_tokenizer, train
 from lora_lab.training.progress import progress_bar
@@ -31,7 +30,7 @@ store = Store(lesson.workplace("17"))
 #
 # - If the reward is above the batch's mean, make $\log p$ of that answer larger.
 # - If the reward is below the mean, make $\log p$ smaller.
-# - If the reward is twice as far from the mean, it counts twice as much.
+# - An answer with a reward twice as far from the mean counts twice as much.
 #
 # This method is a **policy gradient**. The **baseline** is the batch's mean reward.
 #
@@ -54,19 +53,15 @@ def loss_of_rewards(log_p, rewards):
 checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
-# ## Two guesses
+# ## Watch it learn
+# If all answers in a batch are right, this loss is 0, and so is its gradient: **equal rewards teach nothing.** The model learns only from differences.
+#
 # Rank-1 LoRA on `q,v` gets 76.8<!--reward.labels.one-->% of the test reviews right if it's trained on the *labels* (the right answers) of 1,600 reviews. Now it sees the same reviews once, but hears only rewards.
 #
-# 1. **What percentage does it get right?**
-# 2. Full fine-tuning also learns from rewards. **How many points ahead of LoRA is it?**
+# **With two possible answers, does "wrong" say less than a label? And with ten? What percentage does our model get right?**
 
 # %%
 lesson.predict("% right with rewards, at rank 1", low=..., high=...)
-lesson.predict("points that full fine-tuning is ahead", low=..., high=...)
-
-# %% [markdown]
-# ## Watch it learn
-# Your loss trains rank-1 LoRA. Each dot is a batch of eight *drawn* answers. **After which step does the line stay above 50%?**
 
 # %% alt="The share of thumbs up in each batch, as dots, and the mean of 25 batches, as a line. The line starts near one half and ends above it."
 steps = lesson.steps(200, 12)
@@ -82,14 +77,24 @@ plt.plot(rewards, ".", alpha=0.3)
 plt.plot(rewards.rolling(25, min_periods=5).mean(), color="C0")
 plt.axhline(0.5, color="gray", linestyle=":")
 plt.text(1.02 * steps, 0.5, "guessing", color="gray", va="center", bbox={"color": "white"})
-plt.gca().set(xlabel="step", ylabel="share of thumbs up", title="Dots: batches. Line: the mean of 25 batches")
-print(f"{run.metrics['accuracy']:.1%} of the test sentences right, without training on labels")
+plt.gca().set(xlabel="step", ylabel="share of thumbs up", title="Your loss trains rank-1 LoRA\n(dot: a batch; line: the mean of 25)")
+lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accuracy"], 1))
 
 # %% [markdown]
-# ## One run isn't an answer
-# So we trained each method with five new seeds, at the best of six or eight rates. The table has the means. The panel judges the claim of LoRA Without Regret only by our runs.
+# <details><summary>What we found</summary>
 #
-# **Drag the line:** what drop must you accept to make the claim true?
+# **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one. With ten answers, it doesn't. (Still, as the table below shows, labels teach more here.)
+#
+# Until step 126, the line wanders around 50%. Then it climbs. (The test score is even higher, because in the test, the model always gives its likelier answer.)
+# </details>
+#
+# ## Is rank 1 enough?
+# Even a small adapter has room for so few bits, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/). In their runs, rank-1 LoRA learns from rewards as well as full fine-tuning.
+#
+# We trained each method with five new seeds, each at the best of six or eight rates. **How many points is full fine-tuning ahead of rank 1?**
+
+# %%
+lesson.predict("points that full fine-tuning is ahead", low=..., high=...)
 
 # %% hide-input
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -98,68 +103,21 @@ mean = lambda one: np.mean(one["each"])  # noqa: E731
 right = (100 * rows.accuracy.map(mean) + 1e-9).round(1).unstack().rename_axis(columns="right, %", index=None)  # round half up
 sure = (100 * rows.sure.map(mean)).round(0).unstack()
 one, eight = "LoRA r1 q,v", "LoRA r8 q,v"
-lesson.reveal("% right with rewards, at rank 1", right.reward[one])
 lesson.reveal("points that full fine-tuning is ahead", right.reward["full"] - right.reward[one], "points")
-display(right.loc[[one, eight, "LoRA r64 q,v", "full"]])
-panel = ClaimPanel("rank_1_for_rewards", claims=["rank_1_for_rewards"])
-panel.at = [0, 0, 1, 2]  # rewards, rank 1, only our runs, a drop of 1.5 points
-panel
+right.loc[["full", one, eight, "LoRA r1 all-linear"]]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **200 bytes are enough to teach:** rank 1 gets 73.6<!--reward.reward.one-->% right, not 50%. Learning starts late: in our plot, the line stays above 50% only after step 126. (In the test, the model gives its likelier answer, which is right more often than a drawn one.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, as in LoRA Without Regret, it's 7.9<!--reward.reward.all.ahead--> points behind (at the lower of two rates that tied in tuning).
 #
-# **But rank 1 isn't as good as full fine-tuning here.** Full fine-tuning gets 76.8<!--reward.reward.full-->% right. That's 3.2<!--reward.reward.one.ahead--> points more than rank 1 (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). The claim becomes true if you accept a drop of 4 points: then the whole bar (a 90% interval) is to the right of the line. On all linear layers, as in LoRA Without Regret, rank 1 is 7.9<!--reward.reward.all.ahead--> points behind.
+# Is rank 1 too small? With labels, the same adapter gets 76.8<!--reward.labels.one-->% right. So a better adapter fits into rank 1. Are rewards to blame? With labels, too, rank 1 is behind full fine-tuning. So neither explains the whole gap.
 # </details>
 #
-# ## Is there room in rank 1?
-# Why is rank 1 behind? Perhaps even these few bits don't fit into it.
+# ## What else did it learn?
+# How *sure* is a model? Look at the probability of its own answer. With labels, rank-8 LoRA also gets 76.8<!--reward.labels.eight-->% right, and it's 79<!--reward.labels.eight.sure-->% sure on average. **How sure is it after training on rewards?**
 #
-# **Exercise 2.** A model is right with probability $p$, and somebody says "right" or "wrong." How many bits does this word carry on average? (An outcome of probability $q$ carries $\log_2\frac1q$ bits.)
-
-
-# %% exercise
-from math import log2
-
-
-def bits(p):
-    return ...
-
-
-checks.check_bits(bits)
-
-
-# %% solution
-from math import log2
-
-
-def bits(p):
-    return -p * log2(p) - (1 - p) * log2(1 - p)
-
-
-checks.check_bits(bits)
-
-# %% hide-input
-bits_of = BITS.judge(bits).yours_or_ours("bits", bits, BITS.right)
-heard = sum(8 * bits_of(min(max(p, 0.01), 0.99)) for p in rewards.rolling(25, min_periods=1).mean())
-trained = run.adapter_parameters + run.head_parameters
-print(f"rank 1, above, heard at most {heard:,.0f} bits, and trained {trained:,} numbers: {heard / trained:.2f} bits each")
-
-# %% [markdown]
-# <details><summary>What we found</summary>
-#
-# **These bits could fit into rank 1.** It received at most 0.16 bits for each trained number. In lesson 19, rank 1 is full at 0.27 bits for each trained number (after thirty passes). Both counts include the head.
-#
-# **Other runs show that there's room.** With labels, the same adapter gets 76.8<!--reward.labels.one-->% right, the same as full fine-tuning with rewards. So a good enough adapter fits into rank 1.
-#
-# **And rewards aren't the only cause.** With labels, too, rank 1 is 1.8 points behind full fine-tuning.
-# </details>
-#
-# ## A side effect
-# With labels, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% right. The mean probability of its answers shows how *sure* it is: 79<!--reward.labels.eight.sure-->%. **How sure is it after training on rewards?**
-#
-# The panel mixes an adapter trained on labels with one trained on rewards (lesson 08). Each dot is one of 200 reviews. Drag from labels to rewards: **where do the wrong answers go?**
+# Then drag the panel's slider from labels to rewards. (It mixes two adapters, each from one run, as in lesson 08.) Each dot is one review; there are only 200. **Where do the wrong answers go?**
 
 # %%
 lesson.predict("mean probability of its answer with rewards, %", low=..., high=...)
@@ -177,63 +135,89 @@ for share in shares:
     with torch.no_grad():
         mixed.append(bank.model(**inputs).logits.softmax(1)[range(count), test.labels[:count]].numpy())  # p of the right answer
 mixer = MixerPanel(("labels", "rewards"), shares, mixed, test.texts[:count])
-mixer.logits, mixer.share = False, 0  # lesson 08 compares this with mixing the logits
+mixer.share = 0
 lesson.reveal("mean probability of its answer with rewards, %", sure.reward[eight])
 mixer
 
-# %% claim
-from lora_course.claims.cards import judge
-from lora_lab import verdict, verdicts
-from lora_lab.experiments.margins import scores_in
-from lora_lab.experiments.statistics import verdicts_of
-from lora_lab.training.assets import shipped
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# **Rewards make the model too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. With labels, the wrong answers are spread out, and the model is over 90% sure of only one of them. With rewards, they form a wall on the left: the model is over 90% sure of more than 30 of them.
+# </details>
+#
+# ## Does doubt pay?
+# Suppose that six in ten reviews of a certain kind are positive, and the model can't tell which. **How often should it say "positive" to earn the most thumbs up: six times in ten?**
+#
+# **Exercise 2.** A share `q` of the reviews is positive, and the model says "positive" with probability `p`. What mean reward does it earn? (A right answer earns 1, a wrong one 0.)
 
-scores = {signal: scores_in(found) for signal, found in stored.items()}
-cost = verdicts_of({label: (scores["reward"][label], scores["labels"][label]) for label in scores["reward"]})
-words = {k: v.outcome for k, v in verdicts(scores["reward"], "full").items()}
-assert words == {"LoRA r1 q,v": "worse", "LoRA r8 q,v": "undecided", "LoRA r64 q,v": "worse", "LoRA r1 all-linear": "worse"}
-assert lesson.FAST or (mixed[0] < 0.1).sum() <= 5 < 20 <= (mixed[-1] < 0.1).sum()
-assert [cost[label].outcome for label in scores["reward"]] == ["worse", "undecided", "undecided", "worse", "worse"]
-higher = [verdict(scores[s][label], scores[s][one]) for s in ("reward", "labels") for label in (eight, "LoRA r64 q,v")]
-assert [v.outcome for v in higher] == ["undecided", "undecided", "equivalent", "undecided"]
+
+# %% exercise
+def mean_reward(p, q):
+    return ...
+
+
+checks.check_mean_reward(mean_reward)
+
+
+# %% solution
+def mean_reward(p, q):
+    return p * q + (1 - p) * (1 - q)
+
+
+checks.check_mean_reward(mean_reward)
+
+# %% alt="Two curves of what training maximizes, against the probability of saying positive, if six in ten reviews are positive. With rewards, a straight line rises to its best point at 100%. With labels, a hill has its best point at 60%."
+earned = EARNED.judge(mean_reward).yours_or_ours("mean_reward", mean_reward, EARNED.right)
+p = np.linspace(0.01, 0.99, 99)  # of saying "positive"; six in ten reviews are positive
+goals = {
+    "Rewards: be sure": ("mean reward", [earned(x, 0.6) for x in p]),
+    "Labels: be honest": (r"mean $\log p$ of the label", 0.6 * np.log(p) + 0.4 * np.log(1 - p)),
+}
+figure, panels = plt.subplots(1, 2, figsize=(4.8, 2.8), layout="constrained")
+for axes, (title, (ylabel, goal)) in zip(panels, goals.items()):
+    axes.plot(100 * p, goal)
+    axes.plot(100 * p[np.argmax(goal)], max(goal), "o", color="C1", clip_on=False)
+    axes.axvline(60, color="gray", linestyle=":")
+    axes.set(title=title, ylabel=ylabel, xlabel='says "positive", %', xticks=[0, 60, 100], yticks=[])
+
+# %% claim
+from lora_lab import verdicts
+from lora_lab.experiments.margins import scores_in
+
+for found in stored.values():
+    words = {label: verdict.outcome for label, verdict in verdicts(scores_in(found), "full").items()}
+    assert words[one] == words["LoRA r1 all-linear"] == "worse"
+assert lesson.FAST or ((mixed[0] < 0.1).sum() == 1 and (mixed[-1] < 0.1).sum() > 30)
 assert right.labels[one] == right.labels[eight] == right.reward["full"] == 76.8
-assert judge("rank_1_for_rewards", reported=False, margin=3).word == "undecided"
-assert judge("rank_1_for_rewards", **panel.premises()).word == "false"
-assert judge("rank_1_for_rewards", reported=False, margin=4).word == "true"
-assert all(verdicts(found, against="full")[one].outcome == "worse" for found in scores.values())
-assert round(-100 * verdicts(scores["labels"], "full")[one].difference, 1) == 1.8
-coins = pd.read_csv(shipped("data/results/coins.csv")).query("part == 'final' and texts == 2048 and rank == 1")
-assert {*coins.numbers} == {768 + 770} and round(coins.bits.mean() / (768 + 770), 2) == 0.27
 for found in stored.values():  # rank 1 on all linear layers: two rates tied, and the lower one was taken
     row = next(row for row in found["methods"] if row["label"] == "LoRA r1 all-linear")
     top = max(one["validation"] for one in row["tried"])
     tied = [one["lr"] for one in row["tried"] if one["validation"] == top]
     assert len(tied) == 2 and row["lr"] == min(tied)
-assert right.labels["LoRA r64 q,v"] == right.reward["LoRA r64 q,v"] == 74.5
-assert lesson.FAST or mixed[-1].mean() < (mixed[-1] > 0.5).mean()  # drawn answers against the likelier ones
 smooth = rewards.rolling(25, min_periods=5).mean()
 assert lesson.FAST or smooth[smooth <= 0.5].index.max() == 126
 assert {len(tried) for tried in rows.tried} == {6, 8}
-assert round(1600 / (rows.trainable[one, "reward"] + 770), 2) == 0.16  # 770: the head
-assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in scores["reward"])
+assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in right.index)
+assert (round(EARNED.right(0.6, 0.6), 2), EARNED.right(1, 0.6)) == (0.52, 0.6)
+assert [round(100 * p[np.argmax(goal)]) for _, goal in goals.values()] == [99, 60]  # rewards: the largest p drawn
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make the model too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. Perhaps that's because doubt is never rewarded. On the panel's 200 reviews, the model trained on labels is over 90% sure of only one wrong answer. With rewards, there are more than 30 such answers.
+# **Labels reward honest doubt. Rewards don't.** Saying "positive" six times in ten earns only 0.52. Always saying it earns 0.6. So rewards push the model to be sure, even where it can't know. With labels, the best probability is the honest one, 60%.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One bit per answer can teach a model, and rank 1 probably has room for these bits. But rank 1 isn't always as good as full fine-tuning:** compare them on your task. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 is 3.2<!--reward.reward.one.ahead--> points behind, and no higher rank is clearly better than rank 1. Published: rank 1 is as good (LoRA Without Regret; on one 8B model, [open-rl](https://github.com/gke-labs/open-rl/pull/208), two seeds).*
-# 2. **Compare each reward with the batch's mean.** Equal rewards teach nothing. So with TRL, choose questions that the model sometimes gets right and sometimes wrong.
-# 3. **Tune the rate again** (our best rates were two to four times lower than with labels), **and don't trust the model's probabilities.**
+# 1. **One bit per answer can teach a model, if rewards differ:** choose questions that it sometimes gets right and sometimes wrong. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
+# 2. **Don't trust its probabilities:** rewards don't pay for doubt. *Ours (rank 8): right 74.9<!--reward.reward.eight-->% of the time, 91<!--reward.reward.eight.sure-->% sure.*
+# 3. **Tune the rate again, and compare rank 1 with full fine-tuning on your task.** *Ours: rank 1 is 3.2<!--reward.reward.one.ahead--> points behind; the best rates are a quarter to half of those with labels. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
 #
 # The same with PEFT and TRL:
 # ```python
-# trainer = GRPOTrainer(model, reward_funcs=right_or_wrong, args=GRPOConfig(learning_rate=...),
-#                       train_dataset=questions,
+# trainer = GRPOTrainer(model, reward_funcs=right_or_wrong, train_dataset=questions,
+#                       args=GRPOConfig(learning_rate=...),
 #                       peft_config=LoraConfig(r=1, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
 # trainer.train()
 # ```

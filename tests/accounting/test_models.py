@@ -16,7 +16,7 @@ from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.io import WEIGHTS
 from lora_lab.methods.quant import quantize_model
 from tests.accounting.conftest import SMALL, attachable, described, real_model, small_config
-from tests.conftest import make_model, tiny
+from tests.conftest import BART, BERT, make_model, tiny
 
 CASES = [
     ("bert", 3), ("roberta", 3), ("deberta-v2 relative", None), ("gpt2 inner", None), ("llama", 3),
@@ -165,6 +165,16 @@ def test_loaded_model_of_another_class_is_counted(name):
     with pytest.raises(BadValue, match=f"the memory of a {name} is unknown"):
         memory(model, LoRA(rank=2))
     assert counted.trainable == LoRA(rank=2).attach(model).adapter_parameters
+
+
+@pytest.mark.parametrize("name", ["MarianMTModel", "PegasusForConditionalGeneration", "RoFormerForMaskedLM"])
+def test_full_fine_tuning_keeps_sinusoidal_positions(name):
+    model, method = make_model(name, {**BERT, **BART}, pad_token_id=0), FullFineTuning()
+    counted, report = params(model, method), method.attach(model)
+    constant = {n: p.numel() for n, p in model.named_parameters() if not p.requires_grad}
+    assert {n.split(".")[-2] for n in constant} == {"embed_positions"}
+    assert counted.trainable == report.trainable == counted.total - sum(constant.values())
+    assert counted.adapter_bytes == 4 * report.total
 
 
 def test_quantized_or_adapted_model_is_counted_as_the_plain_one():

@@ -14,7 +14,6 @@ from lora_course.experiments.rates import best_rate
 from lora_course.experiments.reward import Rewarded, halves_found, reinforce
 from lora_course.experiments.styles import misfit
 from lora_course.experiments.subspace import Update, above_chance, amplification, directions, phi
-from lora_course.plots.styles import perplexity_table
 from lora_lab import LoRA, load_model
 from lora_lab.training.pack import Pack
 from tests.conftest import lora_layers, randomise, tiny
@@ -36,14 +35,6 @@ def test_misfit_accepts_only_the_schema(changes):
     )
     assert (misfit(json.dumps(value)) == "") == valid
     assert "not JSON" in misfit("[" * 10**5)  # nested too deeply for the parser
-
-
-def test_title_says_whether_each_voice_fits_its_adapter():
-    table = {"base": {"a": 40.0, "b": 50.0}, "a": {"a": 4.0, "b": 60.0}, "b": {"a": 39.0, "b": 5.0}}
-    fits = perplexity_table(table).alt
-    assert fits.startswith("Each voice is most likely under its own adapter. base: a 40.0, b 50.0.")
-    differs = perplexity_table(table | {"base": {"a": 3.0, "b": 50.0}}).alt
-    assert differs.startswith("Not every voice is most likely under its own adapter: a (most likely under base).")
 
 
 def test_phi_matches_its_definition():

@@ -26,7 +26,7 @@ def test_claim_panel_holds_every_claim_and_fits_a_page():
 
 
 def test_claim_panel_has_the_outcomes_of_judge_and_refuses_unknown_ones():
-    panel = ClaimPanel(claims=["4"])
+    panel = ClaimPanel(claims="4")
     entry, own = panel.cards["one_24gb_card"], panel.at
     positions = np.ndindex(*(len(premise["options"]) for premise in entry["premises"]))
     for outcome, at in list(zip(entry["outcomes"], positions, strict=True))[::17]:

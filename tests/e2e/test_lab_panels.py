@@ -62,8 +62,7 @@ def test_a_model_is_counted_as_by_params(pages: Pages) -> None:
     counted = params("gpt2", LoRA(rank=integers(value_of(panel, "rank r"))[0], targets=("q", "o")))
     words = panel.locator(".words").inner_text()
     assert f"{counted.total:,} + {counted.trainable:,}" in words
-    (stored,) = integers(re.findall(r"([\d,]+) numbers of 4 bytes", words)[0])
-    assert 0 < counted.adapter_bytes - 4 * stored < 40_000  # the file's header
+    assert "At 2 bytes a number (bf16), gpt2 takes 249 MB, and its adapter " in words
     panel.get_by_text("all numbers in this picture").click()
     assert integers(panel.locator("details tr").last.inner_text())[:2] == [counted.total, counted.trainable]
 

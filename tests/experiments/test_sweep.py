@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_lab import BadValue, Grid, LoRA, NotFound, Store, sweep, train
+from lora_lab import BadValue, Grid, LoRA, NotFound, Probe, Store, sweep, train
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
@@ -95,6 +95,8 @@ def test_too_long_prompt_in_the_test_split_is_noticed_before_training(grid, tiny
     long, good = (replace(recipe, model=tiny_causal, task=str(tmp_path / f"{n}.jsonl")) for n in ("long", "good"))
     with pytest.raises(BadValue, match="after a prompt of 218 tokens"):
         train(long, store=tmp_path / "runs")
+    with pytest.raises(BadValue, match=r"probe needs a task with labels, but .*good\.jsonl has none"):
+        sweep([replace(good, method=Probe()), good], tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     swept = sweep([long, good], tmp_path / "runs")
     assert [(run.status, len(run.history["step"])) for run in swept.runs] == [("failed", 0), ("done", 6)]

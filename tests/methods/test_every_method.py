@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, merge, params, save_adapter
-from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods import REGISTRY, Method, method_from
 from lora_lab.methods.inspect import inspect_adapter
@@ -243,10 +242,12 @@ def test_torch_encoder_layer_uses_its_adapters_in_eval_mode():
     assert model.use_nested_tensor
 
 
-def test_torch_compiles_adapters_without_graph_breaks():
-    model, x = with_adapter("roberta", LoRA(rank=2)), torch.randn(3, 5, 32)
-    layer = next(part for part in model.modules() if isinstance(part, AdapterLayer) and not part.head)
-    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), layer(x))
+@pytest.mark.parametrize("name", ["lora", "vera", "lora-xs", "tinylora", "bottleneck", "prompt", "ptuning", "prefix"])
+def test_torch_compiles_an_adapted_model_without_graph_breaks(name):
+    torch.compiler.reset()
+    model, inputs = with_adapter("roberta", METHODS[name]), {"input_ids": torch.arange(1, 10).view(1, 9)}
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits)
 
 
 @pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])

@@ -267,8 +267,10 @@ def test_what_soft_methods_cannot_do_is_refused(tmp_path):
     edit_config(num_virtual_tokens=6)(tmp_path / "prompt")
     config = peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="FEATURE_EXTRACTION")
     peft.get_peft_model(tiny("bert").bert, config).save_pretrained(tmp_path / "prefix")
+    two = peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM", num_transformer_submodules=2)
+    peft.get_peft_model(tiny("gpt2"), two).save_pretrained(tmp_path / "two")
     cases = (tiny("gpt2"), "prompt", "num_virtual_tokens"), (tiny("bert").bert, "prefix", "positions")
-    for model, name, match in cases:
+    for model, name, match in (*cases, (tiny("gpt2"), "two", "=2 is for .* prefix does not support: train it with")):
         with raises_unchanged(model, match):
             load_adapter(model, tmp_path / name)
     for name in SOFT:

@@ -1,6 +1,9 @@
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from lora_lab.plots import sweeps, training_picture
 from tests.conftest import HOSTILE
@@ -142,7 +145,9 @@ def test_curves_are_in_the_units_of_the_axes(metric: str, last: float, label: st
 def test_picture_has_a_description():
     history = {"step": [], "loss": [], "validation": [{"step": 0, "accuracy": 0.5}]}
     figure = training_picture(history, "accuracy", "a\nb")
-    assert figure._repr_mimebundle_() == ({"text/plain": "a b"}, {"image/png": {"alt": "a b"}})
+    text, about = figure._repr_mimebundle_()
+    width, height = Image.open(io.BytesIO(figure._repr_png_())).size  # two pixels per CSS pixel
+    assert text == {"text/plain": "a b"}
+    assert about == {"image/png": {"alt": "a b", "width": width // 2, "height": height // 2}}
     figure.alt = "half"
     assert figure._repr_mimebundle_()[0] == {"text/plain": "half"}
-    assert figure._repr_png_().startswith(b"\x89PNG")

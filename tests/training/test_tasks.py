@@ -110,7 +110,7 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
     task = load_task(write(tmp_path, [{"text": text, "label": i % 2} for i, text in enumerate(texts)]))
     assert sorted(all_texts(task)) == sorted(texts)
     file = tmp_path / "sheet.csv"  # spreadsheets write unnamed columns
-    file.write_text("\n".join(["text,label,,", *(f"{r['text']},{r['label']},," for r in records())]))
+    file.write_text("\n".join(["text, label ,,", *(f"{r['text']},{r['label']},," for r in records())]))
     assert {text[:5] for text in load_task(str(file)).train.texts} == {"text "}
 
 

@@ -55,7 +55,8 @@ def test_shape_of_a_layer_errors_and_description():
         LoRAPanel(d=64, rank=65)
     words = LoRAPanel(d=4096, rank=8).describe()
     assert "16,777,216 parameters, which stay frozen" in words
-    assert LoRAPanel(views=["merge"]).view == "merge"
+    assert [LoRAPanel(views=views).view for views in (["merge"], "merge")] == ["merge", "merge"]
+    assert [*LoRAPanel(models="gpt2").models] == [*LoRAPanel(models=["gpt2"]).models] == ["gpt2"]
     assert LoRAPanel(views=[]).view == "size"
     assert list(LoRAPanel("model", models=[]).models) == list(zoo())
     assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
@@ -74,7 +75,7 @@ def test_wrong_values_are_refused_in_one_sentence():
             panel(**wrong)
     for made, name, wrong in (
         (LoRAPanel(), "model", "zz"), (LoRAPanel(), "views", []), (SweepPanel(into="none"), "lr", -1.0),
-        *((SweepPanel(into="none"), "picked", wrong) for wrong in ([[8]], "abc", [["a", 1, 2]])),
+        *((SweepPanel(into="none"), "picked", wrong) for wrong in ([[8]], "abc", [["a", 1, 2]], [[np.inf, 1, 2]])),
     ):  # fmt: skip
         before = made.snapshot()
         with pytest.raises((BadValue, TraitError)):
@@ -158,7 +159,7 @@ def test_real_step_takes_the_method_that_was_given(monkeypatch):
     steps = (moments(film, panel.rank, panel.setup) for film in (panel.shown(), panel.measured["film"]))
     predicted, measured = (max(sum(moment.bytes.values()) for moment in step) for step in steps)
     assert predicted == measured
-    panel = MemoryPanel("smollm2", LoRA(rank=3), seq=32)
+    panel = MemoryPanel("smollm2", LoRA(rank=3), seq=32, models="minilm")
     panel.model = "minilm"  # it has no film of this method, so the browser shows the first method
     assert "minilm, full, 1 x 32 tokens" in panel.describe()
     panel.measure()

@@ -5,7 +5,7 @@ import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
 import { group, rect, text } from "./svg.js";
 
-const [FP32, BF16] = [4, 2]; // bytes per number in an adapter file, and in most base models' files
+const BF16 = 2; // bytes per number in most models' files
 const MIN_WIDTH = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
 const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
   least ${MIN_WIDTH} pixels wide; the patch is to scale.`;
@@ -15,12 +15,10 @@ export function modelCounts(model, targets, rank) {
   const rows = model.rows.map((row) => {
     const matching = targets.filter((target) => row.trains[target]);
     const trained = rank * sum(matching.map((target) => row.trains[target]));
-    const sliced = row.slices && !matching.includes("all-linear"); // PEFT stores the full A and B of a fused layer
-    const stored = sliced ? matching.length * rank * (row.in + row.out) * row.count : trained;
-    return { ...row, trained, stored };
+    return { ...row, trained };
   });
-  const [total, trained, stored] = ["numbers", "trained", "stored"].map((key) => sum(rows.map((row) => row[key])));
-  return { rows, total, trained, stored, share: trained / total, rank, targets };
+  const [total, trained] = ["numbers", "trained"].map((key) => sum(rows.map((row) => row[key])));
+  return { rows, total, trained, share: trained / total, rank, targets };
 }
 
 /** The largest rank that every chosen layer allows. */
@@ -101,18 +99,17 @@ export function describeRow(row) {
 }
 
 /** [title, headline, sentence]. */
-export function describeModel(name, { rows, total, trained, stored, share }) {
+export function describeModel(name, { rows, total, trained, share }) {
   if (!trained) {
     const title = `Without an adapter, nothing in ${escape(name)} trains`;
     return [title, "<b>0</b> <span>parameters to train</span>", "No layer has an adapter. Choose at least one layer."];
   }
   const less = share < 1;
   const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} parameters to train</span>`;
-  const fused = stored > trained ? " The file stores fused layers in full, so it holds more numbers than are trained." : "";
   const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
-    ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes (${bytes(FP32 * stored)}), plus names. At 2 bytes a
-    number (bf16), ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
+    ${percent(share)}.${experts} At ${BF16} bytes a number (bf16), ${escape(name)} takes ${bytes(BF16 * total)}, and its adapter
+    ${bytes(BF16 * trained)}.`;
   return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
 }
 

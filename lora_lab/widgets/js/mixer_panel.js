@@ -1,21 +1,21 @@
 // Two adapters mixed: each text is a dot, placed by the probability of its right answer, while the shares change.
 
 import MIXER_CSS from "./mixer_panel.css";
-import { drawn, folded, letter, nearest, slider, table } from "./controls.js";
+import { drawn, folded, nearest, slider, table } from "./controls.js";
 import { about, count, escape, octets, percent, sum } from "./format.js";
 import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
-const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5, logits: true };
+const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
 const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, a pile's width; number of texts to quote
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
-const positive = (row) => sum(row.map((z) => z > 0)) / row.length;
+const shareRight = (row) => sum(Array.from(row, (byte) => byte > 127)) / row.length;
 const BODY = `<header><div class="title"></div></header>
 <div class="body tall">
   <div>${drawn()}<p class="key"></p></div>
   <div class="side">
     <div class="controls">${slider("share", "", "other", ENDS)}</div>
-    <p class="big"></p><p class="words"></p><p class="sub dashed"></p>${drawn("curve")}</div>
+    <p class="big"></p><p class="words"></p><p class="sub">Right answers</p>${drawn("curve")}</div>
   <div><p class="question"></p><ul></ul></div></div>
 ${folded("every share in numbers")}`;
 
@@ -25,10 +25,8 @@ function start(p) {
     const bytes = octets(p.get("sure"));
     const sure = shares.map((_, i) => bytes.subarray(i * texts.length, (i + 1) * texts.length));
     const at = nearest(shares, p.get("share"));
-    const logits = sure.map((row) => Array.from(row, (byte) => Math.log((byte + 0.5) / (255.5 - byte))));
-    const mixed = shares.map((s) => logits[0].map((z, n) => (1 - s) * z + s * logits.at(-1)[n]));
     const turned = sure.map((row, i) => [...texts.keys()].filter((n) => i && (row[n] > 127) !== (sure[i - 1][n] > 127)));
-    return { names, shares, texts, sure, at, right: logits.map(positive), turned, logits, mixed, share: shares[at] };
+    return { names, shares, texts, sure, at, right: sure.map(shareRight), turned, share: shares[at] };
   }
 
   /** Piles of dots by the probability of the right answer: filled is right, hollow is wrong. */
@@ -48,26 +46,24 @@ function start(p) {
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
   }
 
-  /** Right answers against the share; dashed: right answers if the two models' logits are mixed with the same shares. */
-  function drawCurve(width, { shares, right, mixed, at }) {
+  /** Right answers against the share. */
+  function drawCurve(width, { shares, right, at }) {
     const [left, end, top, bottom] = [38, width - 8, 8, 116];
     const [x, y] = [linear([0, 1], [left, end]), linear([0, 1], [bottom, top])];
-    const [points, others] = [right, mixed.map(positive)].map((each) => each.map((value, i) => [x(shares[i]), y(value)]));
+    const points = right.map((value, i) => [x(shares[i]), y(value)]);
     const parts = [axisLeft(y, [0, 0.5, 1], [left, end], percent), axisBottom(x, [0, 0.5, 1], bottom, about, [left, end])];
-    parts.push(p.get("logits") ? curve(others, "predicted frozen") : "", curve(points, "stroke ink"));
-    parts.push(line(x(shares[at]), top, x(shares[at]), bottom, "ray"), circle(...points[at], 6, "ink"));
+    parts.push(curve(points, "stroke ink"), line(x(shares[at]), top, x(shares[at]), bottom, "ray"), circle(...points[at], 6, "ink"));
     return { svg: parts.join(""), height: bottom + 20 };
   }
 
   function draw() {
     const now = read();
-    const { names, shares, texts, sure, at, right, turned, logits, mixed, share } = now;
-    const [first, second, both] = [about(1 - share), about(share), p.get("logits")];
+    const { names, shares, texts, sure, at, right, turned, share } = now;
+    const [first, second] = [about(1 - share), about(share)];
     const average = percent(sum(Array.from(sure[at], (byte) => Math.max(byte, 255 - byte))) / 255 / texts.length);
-    const surest = [logits, mixed].map((each) => percent(1 / (1 + Math.exp(-Math.max(...each[at].map(Math.abs))))));
     const worst = [...texts.keys()].sort((a, b) => sure[0][a] - sure[0][b]);
     const word = turned[at].length === 1 ? "answer changes" : "answers change";
-    const found = both ? `no answer is more than ${surest[0]} sure; with mixed logits, none is more than ${surest[1]} sure` : `it is ${average} sure on average`;
+    const found = `it is ${average} sure on average`;
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
@@ -76,13 +72,12 @@ function start(p) {
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
       ".key": "Each dot is a text, placed by the rounded probability of the right answer: filled if right, hollow if wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
-      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, ${found}.`,
-      ".dashed": `Right answers${both ? "; dashed: logits mixed instead of weights" : ""}`,
+      ".words": `With ${first} × ${names[0]} + ${second} × ${names[1]}, ${found}.`,
       ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Most surely wrong with only ${names[0]}`,
       ul: (at ? turned[at] : worst).slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
-    const rows = shares.map((s, i) => [about(s), percent(right[i]), ...(both ? [percent(positive(mixed[i]))] : []), count(turned[i].length)]);
-    p.numbers(() => table([`share of ${names[1]}`, "right", ...(both ? ["with mixed logits"] : []), "answers that change"], rows, at));
+    const rows = shares.map((s, i) => [about(s), percent(right[i]), count(turned[i].length)]);
+    p.numbers(() => table([`share of ${names[1]}`, "right", "answers that change"], rows, at));
     return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; ${found}.`;
   }
   return { actions: {}, draw };

@@ -173,8 +173,9 @@ function start(p) {
   }
 
   function findingOfMatrix() {
-    const [needed, shuffled] = now.shown.ninety;
-    return `${count(needed)} of ${count(now.shown.full)} pieces hold 90% of the matrix’s energy; after shuffling, it takes ${count(shuffled)}`;
+    const [needed] = now.shown.ninety;
+    if (now.rank < Math.min(needed, now.matrix.maxRank)) return "How many pieces hold 90% of the matrix’s energy?";
+    return `${count(needed)} of ${count(now.shown.full)} pieces hold 90% of the matrix’s energy`;
   }
 
   function describeCut() {

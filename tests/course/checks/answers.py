@@ -10,17 +10,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lora_course import checks
-from lora_course.checks.bits import CASE, sizes
-from lora_course.checks.counting import CONFIGS, unseen
-from lora_course.checks.planning import SUPPORT
-from lora_course.checks.regret import LOWEST
-from lora_course.checks.reward import BITS
-from lora_course.checks.variants import AS_PLAIN, ahead
+from lora_course.checks.bits import CASES, sizes
+from lora_course.checks.reward import EARNED
+from lora_course.checks.variants import AS_PLAIN
 from lora_course.checks.writing import LoRALinear
 from lora_course.experiments.broken import PATIENTS
 from lora_course.experiments.reward import reinforce
-from lora_lab import LoRA, params
 from lora_lab.methods.quant import levels_of
 
 # ---- lesson 00
@@ -171,17 +166,16 @@ def table(n: int, only_a: int, only_b: int) -> pd.DataFrame:
 CLOSE = table(2000, 130, 106)  # the models differ on 11.8%, and a is 1.2 points ahead
 AHEAD = table(2000, 160, 80)  # 12% and 4 points
 HALF, HALF_AHEAD = (1.96 * math.sqrt(share / 2000) for share in (0.118, 0.12))
-ROWS, ROWS_AHEAD = 7.84 * 0.118 / 0.01**2, 7.84 * 0.12 / 0.01**2
 NEARLY_ZERO = table(2000, 120, 91), 1.96 * math.sqrt(211 / 2000 / 2000)  # a resampled interval may exclude 0
 ANSWERS += [
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),)),
-    ("report", (CLOSE, HALF, "undecided", ROWS)),
-    ("report", (AHEAD, HALF_AHEAD, "Better", ROWS_AHEAD)),
-    ("report", (AHEAD.rename(columns={"a": "b", "b": "a"}), HALF_AHEAD, "worse", ROWS_AHEAD)),
-    ("report", (CLOSE, 0.9906 * HALF, "undecided", 0.9906**2 * ROWS)),  # from 2,000 resamples
-    ("report", (*NEARLY_ZERO, "better", 7.84 * 0.1055 / 1e-4)),
-    ("report", (*NEARLY_ZERO, "undecided", 7.84 * 0.1055 / 1e-4)),
-    ("report", (CLOSE, ..., ..., ...), "not yet: replace the ..."),
+    ("report", (CLOSE, HALF, "undecided")),
+    ("report", (AHEAD, HALF_AHEAD, "Better")),
+    ("report", (AHEAD.rename(columns={"a": "b", "b": "a"}), HALF_AHEAD, "worse")),
+    ("report", (CLOSE, 0.9906 * HALF, "undecided")),  # from 2,000 resamples
+    ("report", (*NEARLY_ZERO, "better")),
+    ("report", (*NEARLY_ZERO, "undecided")),
+    ("report", (CLOSE, ..., ...), "not yet: replace the ..."),
     ("half_width", (lambda p, n: math.sqrt(p * (1 - p) / n),), "one standard error"),
     ("half_width", (lambda p, n: 2 * math.sqrt(p * (1 - p) / n),), "that uses 2"),
     ("half_width", (lambda p, n: 3.92 * math.sqrt(p * (1 - p) / n),), "from end to end"),
@@ -190,21 +184,15 @@ ANSWERS += [
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)),), "spread of one sentence"),
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)) / n,), "under the root"),
     ("half_width", (lambda p, n: 0.98 / math.sqrt(n),), "only at p = 0.5"),
-    ("report", (CLOSE, 100 * HALF, "undecided", 1), "half: that is in points", "** 0.5"),
-    ("report", (CLOSE, HALF / 1.96, "undecided", ROWS), "half: that is one standard error"),
-    ("report", (CLOSE, 2 * HALF, "undecided", ROWS), "half: that is the whole interval"),
-    ("report", (CLOSE, 0.0265, "undecided", ROWS), "half: that is for two different tests"),
-    ("report", (CLOSE, 0.0186, "undecided", ROWS), "half: that is one model's interval"),
-    ("report", (CLOSE, HALF, "better", 1), "beats 75.3 only if the whole interval of a - b is above 0", "is 0 between"),
-    ("report", (AHEAD, HALF_AHEAD, "undecided", ROWS), "0 is outside"),
-    ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone", "four times the rows"),
-    ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: square 1.96 + 0.84"),
-    ("report", (CLOSE, HALF, "undecided", 2000 * (ROWS / 2000) ** 0.5), "rows: square the ratio of errors"),
-    ("report", (CLOSE, HALF, "undecided", 100 * ROWS), "rows: the share is a fraction"),
-    ("report", (CLOSE, HALF, "undecided", ROWS / 1.44), "rows: that is for the gap you saw"),
-    ("report", (CLOSE, HALF, "undecided", 7.84 * (0.765 * 0.235 + 0.753 * 0.247) / 1e-4), "rows: that is for two"),
-    ("report", (CLOSE.rename(columns={"a": "A"}), HALF, "undecided", ROWS), "needs the columns a and b"),
-    ("report", (2 * CLOSE, HALF, "undecided", ROWS), "there are other values"),
+    ("report", (CLOSE, 100 * HALF, "undecided"), "half: that is in points", "** 0.5"),
+    ("report", (CLOSE, HALF / 1.96, "undecided"), "half: that is one standard error"),
+    ("report", (CLOSE, 2 * HALF, "undecided"), "half: that is the whole interval"),
+    ("report", (CLOSE, 0.0265, "undecided"), "half: that is for two different tests"),
+    ("report", (CLOSE, 0.0186, "undecided"), "half: that is one model's interval"),
+    ("report", (CLOSE, HALF, "better"), "beats 75.3 only if the whole interval of a - b is above 0", "is 0 between"),
+    ("report", (AHEAD, HALF_AHEAD, "undecided"), "0 is outside"),
+    ("report", (CLOSE.rename(columns={"a": "A"}), HALF, "undecided"), "needs the columns a and b"),
+    ("report", (2 * CLOSE, HALF, "undecided"), "there are other values"),
 ]
 
 # ---- lesson 03
@@ -382,32 +370,30 @@ ANSWERS += [
 ]
 
 # ---- lessons 09 and 10
-CHOICES = ("LoRA", 2e-4, "keep apart", "none to learn", 1600)
-PLAN = {name: (choice, SUPPORT[name]) for name, choice in zip(SUPPORT, CHOICES, strict=True)}
+TWO_PIECES = sum(np.outer(*np.random.default_rng(n).normal(size=(2, 64))) for n in (0, 1))
+PLAN = {"method": "LoRA", "rate": 2e-4, "serve": "keep apart", "facts": "in the prompt", "rows": 1600}
 ANSWERS += [
     ("flip", ({"models": "llama-2-70b"},)),
     ("brief", (PLAN, 0)),
-    ("brief", ({**PLAN, "rows": (..., "root")}, 0), "not yet: for each line, give a choice"),
+    ("brief", ({**PLAN, "rows": ...}, 0), "not yet: give a choice for each line"),
     ("flip", ({"times": 2},), "the claim itself"),
     ("flip", ({"rank": 1},), 'stays "depends on model": the trainable part is small already'),
     ("flip", ({"seq": 2048},), 'is now "false": longer rows'),
     ("flip", ({"seq": 32, "batch": 1},), "change one premise"),
     ("flip", ({"store": "runs"},), "isn't a premise"),
     ("flip", ({"ranks": 4},), "nearest: rank"),
-    ("brief", ({**PLAN, "method": ("full", "peak")}, 0), "it needs"),
-    ("brief", ({**PLAN, "method": ("QLoRA", "share")}, 0), "LoRA in bf16 fits too"),
-    ("brief", ({**PLAN, "method": ("LoRA", "share")}, 0), "frozen weights and the activations"),
-    ("brief", ({**PLAN, "rate": ("2e-5", "rates")}, 0), "near full fine-tuning's rate"),
-    ("brief", ({**PLAN, "serve": ("merge", "file")}, 0), "no batch can mix several"),
-    ("brief", ({**PLAN, "facts": ("in the weights", "loss")}, 0), "learns a form"),
-    ("brief", ({**PLAN, "rows": ("400", "root")}, 0), "±3.9 points; you need ±2"),
-    ("brief", ({**PLAN, "rows": ("10,000", "root")}, 0), "fewer are enough"),
-    ("brief", ({**PLAN, "rows": "1,600"}, 0), "a choice and its evidence"),
-    ("brief", ({"method": ("LoRA", "peak")}, 0), "a plan has the lines"),
+    ("brief", ({**PLAN, "method": "full"}, 0), "out of memory. It needs 62 GiB"),
+    ("brief", ({**PLAN, "method": "QLoRA"}, 0), "LoRA would fit, too"),
+    ("brief", ({**PLAN, "rate": "2e-5"}, 0), "near full fine-tuning's rate"),
+    ("brief", ({**PLAN, "serve": "merge"}, 0), "all customers get the same tone"),
+    ("brief", ({**PLAN, "facts": "in the weights", "rows": 100}, 0), "quotes this week's prices"),
+    ("brief", ({**PLAN, "facts": "in the head"}, 0), "answer with one of"),
+    ("brief", ({**PLAN, "rows": "400"}, 0), "±3.9 points, but the job asks for ±2"),
+    ("brief", ({**PLAN, "rows": "10,000"}, 0), "rows that you don't need"),
+    ("brief", ({"method": "LoRA"}, 0), "a plan has the lines"),
     ("energy", (lambda s, r: (s[:r] ** 2).sum() / (s**2).sum(),)),
     ("energy", (lambda s, r: np.square(s, out=s)[:r].sum() / s.sum(),)),  # in place
-    ("facts", (17,)),
-    ("facts", (27, 192)),  # from a direct count
+    ("first_step", (4, TWO_PIECES)),
     ("energy", (lambda s, r: s[:r].sum() / s.sum(),), "s squared"),
     ("energy", (lambda s, r: (s[:r] ** 2).sum(),), "divide by"),
     ("energy", (lambda s, r: (s[r:] ** 2).sum() / (s**2).sum(),), "what is lost"),
@@ -418,35 +404,26 @@ ANSWERS += [
     ("energy", (lambda s, r: s[:r] ** 2 / (s**2).sum(),), "return their sum"),
     ("energy", (lambda s, r: s[r] / s.sum(),), "s[:r] contains the first r"),
     ("energy", (lambda s, r: (s[:r] ^ 2).sum() / s.sum(),), "a power is written **"),
-    ("facts", (64,), "every value exactly"),
-    ("facts", (35,), "90% of the energy"),
-    ("facts", (16,), "only 93.8%"),
-    ("facts", (18,), "a smaller rank"),
+    ("first_step", (2, TWO_PIECES), "the gradient itself"),
+    ("first_step", (64, TWO_PIECES), "all of the energy"),
+    ("first_step", (1, TWO_PIECES), "the same signs"),
 ]
 
 # ---- lesson 11
-D, Q, KV, F, ROW = 1152, 1280, 256, 3456, 18 * 8  # hidden size, outputs of q and of k, MLP; layers times rank
-ATTENTION, MLP = 2 * (D + Q) + 2 * (D + KV), 3 * (D + F)
 ANSWERS += [
     ("rank_of_file", (10,)),
     ("rank_of_file", (32, "q,v", 36_715_216)),  # a published file
-    ("audit", (3_096_576,)),
-    *(("audit", (params(unseen(n), LoRA(12, targets="all-linear")).trainable, n, 12)) for n in range(len(CONFIGS))),
+    *(("slide", (letter, n)) for n, letter in enumerate("CBA")),
     ("rank_of_file", (40,), "1 byte"),
     ("rank_of_file", (20,), "2 bytes"),
     ("rank_of_file", (280,), "one layer"),
     ("rank_of_file", (37_868_984 / 4 / 946_176,), "whole number"),
-    ("audit", (ROW * (ATTENTION + MLP) + 8 * (D + 50_000),), "lm_head"),
-    ("audit", (ROW * (4 * D + 2 * (D + 230) + MLP),), "1,280 outputs"),
-    ("audit", (ROW * (4 * (D + Q) + MLP),), "narrow"),
-    ("audit", (ROW * ATTENTION,), "gate, up and down are missing"),
-    ("audit", (ROW * MLP,), "q, k, v and o are missing"),
-    ("audit", (ROW * (2 * D + Q + KV),), "q and v alone"),
-    ("audit", (8 * (ATTENTION + MLP),), "one layer"),
-    ("audit", (18 * (ATTENTION + MLP),), "rank 1"),
-    ("audit", (4 * ROW * (ATTENTION + MLP),), "bytes"),
-    ("audit", (3_096_576 + 3,), "close"),
-    ("audit", (18 * (2 * D * Q + 2 * D * KV + 3 * D * F),), "frozen weights"),
+    ("rank_of_file", ((37_868_984 - 20_000) / 4 / 946_176,), "whole number"),
+    ("slide", ("a",), "1,178 times: a higher rank", "its own model"),
+    ("slide", ("b",), "1,532 times: more matrices"),
+    ("slide", ("d",), "1,232 times"),
+    ("slide", ("e",), "about 99 times"),
+    ("slide", ("llama",), "answer with one of A, B, C, D, E"),
 ]
 
 # ---- lesson 12
@@ -458,7 +435,7 @@ INDEX = DISTANCE.abs().argmin(1)
 BACK = LEVELS[INDEX] * ABSMAX
 
 
-def peak_gib(bits, case=CASE):
+def peak_gib(bits, case=CASES[0]):
     linear, other, rest = sizes(*case[::2])
     return (linear * bits / 8 + 2 * other + rest) / 2**30
 
@@ -495,7 +472,6 @@ ANSWERS += [
 ]
 
 # ---- lessons 13 to 19
-UNTUNED, TUNED = (part.right for part in checks.check_flattered(..., ...).right.values())
 TABLE2 = {"A": "undecided", "B": "not tested", "C": "holds"}
 ANSWERS += [
     ("ranks", (16, 5)),
@@ -516,25 +492,30 @@ ANSWERS += [
     ("chance", (0.0026, 0.167, 64)),
     ("stranger", ("A and B", 0)),
     ("chance", (0, 64 / 384, 64), "at right angles"),
-    ("chance", (384**-0.5, 64 / 384, 64), "one and one: that's the typical size of the cosine"),
-    ("chance", (1 / 384, 8 / 384, 64), "8 and 64: that's for one direction among 8"),
-    ("chance", (1 / 384, 8 * 64 / 384, 64), "divides it by the smaller"),
+    ("chance", (384**-0.5, 64 / 384, 64), "flat arrow: that's the typical length of the shadow"),
+    ("chance", (1 / 3, 64 / 384, 64), "in a room of three dimensions"),
+    ("chance", (1 / 384, 2 / 384, 64), "floor: that's on a floor of 2 dimensions"),
     ("chance", (1 / 384, 1 / 384, 64), "64 times that"),
     ("stranger", ("C", 0), "answer with one of A, A and B, B, nothing"),
-    ("lowest", (lambda a, b, c: np.roots([a + c - 2 * b, (c - a) / 2]),)),  # an array of one number
-    ("carried", (1.35, "more rates")),
-    ("lowest", (lambda a, b, c: -LOWEST.right(a, b, c),), "wrong sign"),
-    ("lowest", (lambda a, b, c: (a - c) / (a - 2 * b + c),), "the slope of p x"),
-    ("lowest", (lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),), "return the x where it occurs"),
-    ("lowest", (lambda a, b, c: 0.0,), "where does the parabola turn"),
-    ("lowest", (lambda a, b, c: 1.0,), "the slope p + 2 q x is 0"),
-    ("carried", (11.55, "more rates"), "the row of rank 16"),
-    ("carried", (6.70, "more rates"), "alpha grows with the rank"),
-    ("carried", (4.0, "more rates"), "the rank times the column"),
-    ("carried", (1.35, "more ranks"), "rank 10 at most"),
-    ("carried", (1.35, "more seeds"), "large"),
+    ("carried", (16, "more rates")),
+    ("carried", (2, "more rates"), "multiply it by the rank"),
+    ("carried", (128, "more rates"), "58.95 and 59.00"),
+    ("carried", (16, "more ranks"), "rank 10 at most"),
+    ("carried", (16, "more seeds"), "large"),
+    ("new_rate", (0.00055,)),
+    ("new_rate", (5e-4,)),
+    ("new_rate", (0.0022,), "only guess"),
+    ("new_rate", (1.4e-4,), "divided by 16"),
+    ("new_rate", (0.01,), "a lower rate"),
+    ("new_rate", (0.0044,), "halve the rate twice"),
     ("loss_of_rewards", (reinforce,)),
-    ("bits", (BITS.right,)),
+    ("mean_reward", (EARNED.right,)),
+    ("mean_reward", (lambda p, q: p * q,), "only the first half"),
+    ("mean_reward", (lambda p, q: 1 - EARNED.right(p, q),), "the wrong answers"),
+    ("mean_reward", (lambda p, q: p,), "also right"),
+    ("mean_reward", (lambda p, q: q,), "always says"),
+    ("mean_reward", (lambda p, q: max(q, 1 - q),), "the largest mean reward"),
+    ("mean_reward", (lambda p, q: 0.5,), "try p = 1"),
     ("loss_of_rewards", (lambda log_p, rewards: -reinforce(log_p, rewards),), "wrong sign"),
     ("loss_of_rewards", (lambda log_p, rewards: -(rewards * log_p).mean(),), "subtract the mean reward"),
     ("loss_of_rewards", (lambda log_p, rewards: len(rewards) * reinforce(log_p, rewards),), "the sum over the batch"),
@@ -544,22 +525,16 @@ ANSWERS += [
     ("loss_of_rewards", (lambda log_p, rewards: log_p.mean(),), "the loss is -0.25"),
     ("loss_of_rewards", (lambda log_p, rewards: reinforce(log_p.detach(), rewards),), "no gradient reaches log_p"),
     ("loss_of_rewards", (lambda log_p, rewards: reinforce(log_p, rewards).item(),), "no gradient reaches log_p"),
-    ("bits", (lambda p: -torch.tensor(p).log2(),), "what a success tells"),
-    ("bits", (lambda p: 1.0,), "nearly always guess"),
-    ("bits", (lambda p: BITS.right(p) * 0.6931472,), "take log2"),
-    ("bits", (lambda p: -BITS.right(p),), "wrong sign"),
-    ("bits", (lambda p: -p * torch.tensor(p).log2(),), "only the first half"),
-    ("bits", (lambda p: p,), "both outcomes"),
     ("as_plain", (AS_PLAIN.right,)),
-    ("flattered", (UNTUNED, np.float64(TUNED - 0.04), "DoRA")),
+    ("flattered", (2.5e-4, np.float64(-1.53))),
+    ("flattered", ("0.008", -2.5, "LoRA-FA")),
     ("as_plain", (lambda alpha, rank: alpha / rank**0.5,), "rsLoRA's scaling"),
     ("as_plain", (lambda alpha, rank: alpha,), "sqrt(rank) times smaller"),
     ("as_plain", (lambda alpha, rank: alpha * rank,), "divides by the root"),
     ("as_plain", (lambda alpha, rank: alpha / rank,), "the other way"),
-    ("flattered", (ahead("DoRA")[5e-4], TUNED), "with this rate for both"),
-    ("flattered", (UNTUNED, -TUNED), "wrong sign"),
-    ("flattered", (UNTUNED, TUNED / 100), "a fraction"),
-    ("flattered", (17.8, -1.5, "LoRA+", 2.5e-4), "that is on validation"),
+    ("flattered", (5e-4, -1.5), "only +2.6"),
+    ("flattered", (2.5e-4, 17.3), "one rate for both"),
+    ("flattered", (2.5e-4, 1.5), "wrong sign"),
     ("judge", (TABLE2, "table2")),
     ("published", (2.86, 5.6, "noise", "large")),
     ("judge", (TABLE2 | {"A": "fails"}, "table2"), "WHOLE interval"),

@@ -28,7 +28,7 @@ from lora_course.classroom.kernel import FUNCTIONS, pack, unpack
 from lora_course.cli import commands
 from lora_course.predictions import FILE
 from lora_course.receipts import draw
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning, NotFound
 from lora_lab.training.assets import shipped
 from tests.conftest import needs_bwrap
 
@@ -63,6 +63,8 @@ HOSTILE_CELLS = {  # each with the error that it ends in
     "this is no Python": "SyntaxError",
     "1 / 0": "ZeroDivisionError",
     "import sys\nsys.exit()": "SystemExit",
+    "exit()": "SystemExit",
+    "sys.stdout = sys.stderr = None": None,
     "def again():\n    again()\nagain()": "RecursionError",
     "raise type('=1+1\\x1b[2J', (Exception,), {})": "=1+1\x1b[2J",
     "import os\nos.environ['HF_TOKEN']": "KeyError",
@@ -227,10 +229,31 @@ def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
 
 
+def test_classes_are_judged_by_the_labs_own_check(tmp_path):
+    exercise = "from lora_course.checks.writing import LoRALinear\nLayer = ...\nchecks.check_lora_linear(Layer)"
+    lesson = Lesson(hand_in(tmp_path, "99_layer", [exercise], ["exercise"]))
+    redefined = "checks.check_lora_linear = lambda layer: print('right')"
+    for name, layer in (("right", "LoRALinear"), ("wrong", "lambda base, rank, alpha: LoRALinear(base, rank, rank)")):
+        hand_in(tmp_path / "handed in", name, [redefined, exercise.replace("...", layer)])
+    assert {row["file"]: verdicts(row) for row in grade(tmp_path / "handed in", known=[lesson])} == {
+        "right.ipynb": ["right"],
+        "wrong.ipynb": ["not right"],
+    }
+
+
 @pytest.mark.parametrize("limits", [Limits(seconds=math.nan), Limits(memory_gib=math.nan)])
 def test_limits_are_numbers(limits, tmp_path):
     with pytest.raises(BadValue, match="limits"):
         next(grade(hand_in(tmp_path, "ada", SOLVED), limits=limits))
+
+
+def test_empty_path_and_zip_files_are_not_passed_over_in_silence(tmp_path):
+    with pytest.raises(BadValue, match="pass the path of a notebook or folder to grade, not ''"):
+        next(grade(""))
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "ada.zip").touch()
+    with pytest.warns(LabWarning, match="ada.zip: unzip"), pytest.raises(NotFound, match="no notebook"):
+        next(grade(tmp_path))
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(...)
