@@ -23,7 +23,7 @@ stored = from_store(shipped("data/results/sweeps/target_modules.zip"))  # ours: 
 roles = ["q", "k", "v", "o", "up", "down"]
 trains = lambda place: [role in place.split(",") or place == "all-linear" for role in roles]  # noqa: E731
 ranks = stored.frame.groupby("targets")["rank"].first().sort_values(ascending=False)
-dots = pd.DataFrame({place: np.where(trains(place), "●", "") for place in ranks.index}, roles).T.join(ranks)
+dots = pd.DataFrame({place: np.where(trains(place), "●", "") for place in ranks.index}, roles).T.join(ranks).rename_axis(columns="place")
 HTML(dots.style.set_uuid("places").set_properties(roles[:2], color="#c85200").set_properties(roles[2:], color="#0072b2").to_html())
 
 # %% [markdown]
