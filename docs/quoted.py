@@ -186,16 +186,11 @@ def playground() -> dict[str, str]:
 
 
 def bits() -> dict[str, str]:
-    """Lesson 12: accuracy by the bits of the base, in percent; a step of Llama 3 8B, in GiB."""
-    stored = from_store(RESULTS / "sweeps" / "bits.zip")
+    """Lesson 12: a step of Llama 3 8B, in GiB."""
     lora, step = LoRA(targets="all-linear"), {"seq": 2048, "checkpointing": True}
     sixteen, quantized = (memory("llama-3-8b", lora, quantised=kind, **step) for kind in ("none", "nf4"))
-    weights = quantized.categories["weights"]
+    weights = quantized.categories["weights"] - 4 * params("llama-3-8b", lora).trainable  # without the adapter
     return {
-        **{
-            f"bits.{dtype.partition('+')[0]}": f"{100 * stored.at(dtype=dtype).scores.mean():.2f}"
-            for dtype in ("bf16", "nf4+bf16")
-        },
         "bits.llama.16": f"{sixteen.peak / 2**30:.1f}",
         **fixed("bits.llama", 1, rest=(quantized.peak - weights) / 2**30),
     }
@@ -420,7 +415,7 @@ def cost() -> dict[str, str]:
 
 
 def fits() -> dict[str, str]:
-    """Lesson 04, from the stored fits: peaks of Llama 3 8B in GiB, shares in percent, lengths on a T4, MiniLM in MiB.
+    """Lesson 04, from the stored fits: peaks of Llama 3 8B in GiB, shares in percent, lengths on a T4.
 
     fit.bytes.NAME   bytes of weights, gradients and optimizer per parameter of the model
     """
@@ -437,8 +432,6 @@ def fits() -> dict[str, str]:
         states = sum(categories.get(name, 0) for name in ("weights", "gradients", "optimizer"))
         return states / params(model, method).total
 
-    laptop = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True}
-    small = {m.name: memory("minilm", m, **laptop) for m in (full, lora)}
     times_fewer = params(llama, full).trainable / params(llama, lora).trainable
     short, long = (memory(llama, everywhere, seq=seq, **cheap) for seq in (3072, 4096))
     logits = long.categories["logits"] - short.categories["logits"]
@@ -450,9 +443,7 @@ def fits() -> dict[str, str]:
         "fit.times-fewer": f"{times_fewer:,.0f}",
         "fit.share": f"{100 * few['lora'].peak / few['full'].peak:.0f}",
         "fit.share.long": f"{100 * many['lora'].peak / many['full'].peak:.0f}",
-        **{f"fit.saved.{name}": f"{many[name].categories['activations'] / gib:.0f}" for name in ("full", "lora")},
-        "fit.minilm.full": f"{small['full'].peak / 2**20:.0f}",
-        "fit.minilm.times-less": f"{small['full'].peak / small['lora'].peak:.1f}",
+        "fit.saved.lora": f"{many['lora'].categories['activations'] / gib:.0f}",
         "fit.t4": f"{t4 / gib:.1f}",
         **fixed("fit.t4", 0, adamw=round(longest(), -2), saved=round(longest(checkpointing=False), -2)),
         "fit.logits": f"{100 * logits / (long.peak - short.peak):.0f}",

@@ -23,7 +23,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from IPython import get_ipython
+from IPython import display, get_ipython
+from IPython.core.pylabtools import print_figure
 
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
@@ -160,6 +161,22 @@ def catch_up(name: str, store: Path) -> str:
     hardware = ", ".join(sorted({str(environment["hardware"]) for environment in environments}))
     count = f"{len(environments)} run{'s' * (len(environments) != 1)}"
     return f"copied {count} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep won't repeat them"
+
+
+SHOW = "this.closest('div').querySelectorAll('p').forEach((p, i) => p.hidden = i != this.value)"
+
+
+def slider(name: str, figures: Mapping[str, tuple[Any, str]]) -> display.HTML:
+    """Return a slider through {title: (figure, alt text)} that needs no kernel. Without scripts, all figures show."""
+    track = f'type="range" min="0" max="{len(figures) - 1}" value="0" style="width: 16em; accent-color: #0072B2"'
+    parts = [f'<label>{name}<br><input {track} oninput="{SHOW}"></label>']
+    for title, (figure, alt) in figures.items():
+        data = print_figure(figure, dpi=200, bbox_inches=None, base64=True)
+        import_module("matplotlib.pyplot").close(figure)  # or the notebook shows it again
+        more = f'alt="{alt}"' + """ onload="this.closest('p').hidden = true\"""" * (len(parts) > 1)
+        picture = f'<img width="{100 * figure.get_figwidth():.0f}" src="data:image/png;base64,{data}" {more}>'
+        parts.append(f"<p><b>{title}</b><br>{picture}</p>")
+    return display.HTML(f"<div>{''.join(parts)}</div>")
 
 
 def _check_name(name: str, names: Iterable[str], kind: str) -> None:

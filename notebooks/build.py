@@ -11,6 +11,7 @@ that plots has an `alt`, which describes its plot for readers who can't see it.
 import base64
 import io
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -99,13 +100,19 @@ def add_pictures(notebook: NotebookNode) -> NotebookNode:
         if "image/png" in output.get("data", {}):
             alt = metadata.get("alt") or output.data["text/plain"]  # a Picture's text is its alt text
             output.metadata.setdefault("image/png", {}).setdefault("alt", alt)
-            picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
-            output.data["image/png"] = base64.b64encode(small_png(picture)).decode()
+            output.data["image/png"] = _small(output.data["image/png"])
+        if "text/html" in output.get("data", {}):  # the figures of `lesson.slider`
+            html = output.data["text/html"]
+            output.data["text/html"] = re.sub('(?<=image/png;base64,)[^"]+', lambda match: _small(match[0]), html)
         if MIME in output.get("data", {}):
             snapshot = uncompressed(output.data[MIME])
             output.data["image/png"] = base64.b64encode(still(snapshot)).decode()
             output.metadata["image/png"] = {"alt": snapshot["words"]}
     return notebook
+
+
+def _small(png: str) -> str:
+    return base64.b64encode(small_png(Image.open(io.BytesIO(base64.b64decode(png))))).decode()
 
 
 def _without_widget(output: NotebookNode, client: NotebookClient) -> list[NotebookNode]:

@@ -19,7 +19,7 @@ FLAGS = (
     "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000",
 )  # fmt: skip
 TALLEST = 2400  # CSS pixels; taller panels are cut off
-FREQUENT, RARE = 20, 10  # colors of a picture
+FREQUENT, RARE = 16, 10  # colors of a picture
 
 
 def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.25) -> bytes:

@@ -83,7 +83,8 @@
       const missed = judged.filter(({ passed }) => !passed).slice(0, every ? undefined : 1);
       if (!missed.length) return { ...right(why), marks };
       const words = missed.map((one) => (fields.length > 1 ? `${one.name}: ${one.words}` : one.words));
-      return { ...wrong(words.join("\n"), missed[0].hint), marks };
+      const count = every ? `${fields.length - missed.length} of ${fields.length} are right.\n` : "";
+      return { ...wrong(count + words.join("\n"), missed[0].hint), marks };
     },
     number(field, answer) {
       const decimals = [1, 2].find((n) => answer === Number(answer.toFixed(n)) && answer * 10 ** n >= 100);
@@ -98,6 +99,7 @@
       if (!(factor > 0 && factor < Infinity)) return wrong(fill(field.far.sign, { side: field.right > 0 ? "above" : field.right ? "below" : "nearer to" }));
       return wrong(fill(factor > 1 ? field.far.large : field.far.small, { factor: Math.max(factor, 1 / factor).toLocaleString("en", { maximumSignificantDigits: 3 }) }));
     },
+    early: ({ why }) => ({ words: why }), // the first answers, from which a later form starts
     choice: (field, answer) => (field.right.includes(answer) ? right(field.why) : wrong(field.replies[answer])),
     several(field, marks) {
       const matches = (others) => marks.every((mark, at) => mark === others[at]);
@@ -151,7 +153,7 @@
       if (margin !== points) return wrong("give tenths of a point, such as 1.5");
       const verdict = asked.cases.findLast(({ from }) => from <= margin);
       const named = (words) => fill(words, { margin, word: verdict.word, seen: verdict.seen });
-      if (word === undefined) return { words: `${named(asked.sealed_at)}\n${asked.rule}`, next: asked.next[0] };
+      if (word === undefined) return { words: named(asked.sealed_at), next: asked.next[0] };
       if (word !== verdict.word) return wrong(`${verdict.why_not[word]}. ${verdict.seen}`, asked.parts.word);
       const options = verdict.replies.map(([text]) => named(text));
       if (sentence === undefined) return { words: named(asked.which), next: { ...asked.next[1], options } };
@@ -190,11 +192,11 @@
     return { element, inputs, takes: "Choose one.", get: () => get(inputs.map((input) => input.checked)) };
   }
 
-  function form(place, asked, kept = given[asked.check]) {
+  function form(place, asked, kept = given[asked.check] ?? given[asked.first]) {
     const alone = asked.fields.length === 1 && !asked.next; // then the question is the label
     const status = make("div", { role: "status" });
     const clear = make("button", { type: "button", textContent: "Clear", hidden: true });
-    const buttons = make("p", {}, make("button", { textContent: "Check" }), clear);
+    const buttons = make("p", {}, make("button", { textContent: asked.button ?? "Check" }), clear);
     const element = make("form", { className: "lab-answer", noValidate: true, ariaLabel: `your answer. ${asked.told}` });
     element.append(make("p", { className: "title", textContent: "No Python here? Answer it on this page." }));
     if (!alone) element.append(make("p", { textContent: asked.told }));
@@ -227,10 +229,17 @@
       status.replaceChildren(...paragraphs.map((textContent) => make("p", { textContent })));
       element.classList.toggle("passed", passed === true);
       clear.hidden = false;
+      if (asked.judge === "early") for (const { inputs: [input] } of fields) input.disabled = true;
       if (next) {
         fields.at(-1).inputs[0].disabled = true; // the first answer is final, even after Clear
         add(next);
       }
+    }
+
+    /** Store the answers, and draw the form that starts from them again. */
+    function save(answers) {
+      store.save(asked.check, answers);
+      for (const [at, later] of places.filter(([, { first }]) => first === asked.check)) form(at, later, at.querySelector("form").remove());
     }
 
     element.addEventListener("submit", (event) => {
@@ -247,11 +256,11 @@
       const before = fields.length;
       check();
       if (fields.length > before) fields.at(-1).inputs[0].focus();
-      store.save(asked.check, { tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) });
+      save({ tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) });
     });
     clear.addEventListener("click", () => {
-      const sealed = fields[0].inputs[0].disabled;
-      store.save(asked.check, sealed ? { tries: 0, fields: given[asked.check].fields.slice(0, 1) } : undefined);
+      const sealed = asked.next && fields[0].inputs[0].disabled;
+      save(sealed ? { tries: 0, fields: given[asked.check].fields.slice(0, 1) } : undefined);
       element.remove();
       form(place, asked).querySelector(":is(input, select):enabled").focus();
     });
@@ -261,5 +270,6 @@
     return element;
   }
 
-  for (const place of document.querySelectorAll("[data-answer]")) form(place, JSON.parse(place.querySelector("script").textContent));
+  const places = [...document.querySelectorAll("[data-answer]")].map((place) => [place, JSON.parse(place.querySelector("script").textContent)]);
+  for (const [place, asked] of places) form(place, asked);
 })();

@@ -171,7 +171,7 @@ def defense() -> dict[str, Any]:
     return {
         "told": comparing.asked(PAIR) + ".", "judge": "defense", "fields": [plain("margin")],
         "next": [plain("word", comparing.WORDS), {"kind": "one", "name": "sentence"}],
-        "sealed_at": comparing.TEXTS["sealed"], "rule": comparing.TEXTS["rule"], "which": comparing.TEXTS["which"],
+        "sealed_at": comparing.TEXTS["sealed"], "which": comparing.TEXTS["which"],
         "parts": comparing.HINTS, "limits": [comparing.LEAST, comparing.MOST], **comparing.TEXTS["margins"],
         "cases": cases,
     }  # fmt: skip
@@ -215,7 +215,13 @@ def diagnosis() -> dict[str, Any]:
     beds, names = broken.PATIENTS.items(), sorted(debugging.NAMES)
     right = {bed: Choice([one.fault], dict.fromkeys(names, debugging.HINTS[one.fault])) for bed, one in beds}
     table = {"lines": {bed: (bed, one.complaint) for bed, one in beds}, "head": ("bed", "complaint", "fault")}
-    return ask("What is wrong in each bed?", right, "all ten found", **table, sealed=True, every=True)
+    return ask("What is wrong in each bed?", right, "all ten found", **table, every=True)
+
+
+def first_diagnosis() -> dict[str, Any]:
+    """Return the same form for the first guesses, from which the other starts."""
+    why = "Sealed. After look 4, you'll see how many are right."
+    return diagnosis() | {"judge": "early", "why": why, "button": "Seal my first ten"}
 
 
 def eleventh() -> dict[str, Any]:
@@ -271,7 +277,7 @@ def plan() -> dict[str, Any]:
     form = ask(question, right, defended.replies[defended.sentence], {**comparing.HINTS, "seeds": placing.HINT})
     first, *later = form["fields"]
     later[-1]["kind"] = "one"
-    shown = f"{seeds.why}. The margin is {placing.GAP} points. {defended.seen}\n{comparing.TEXTS['rule']}"
+    shown = f"{seeds.why}. The margin is {placing.GAP} points. {defended.seen}"
     which = comparing.TEXTS["which"].format(word=defended.word, seen=defended.seen)
     return form | {"judge": "rounds", "fields": [first], "next": later, "shown": [shown, which], "sealed": True}
 
@@ -284,10 +290,10 @@ def judge() -> dict[str, Any]:
 
 
 def published() -> dict[str, Any]:
-    error, points, word = checks.check_published(..., ..., ..., "large").right.values()
-    p, q = reproducing.published("large")
+    error, points, word = checks.check_published(..., ..., ..., "base").right.values()
+    p, q = reproducing.published("base")
     right = {"standard error, points": error, "gap needed, points": points, "word": word}
-    question = f"RoBERTa-large: LoRA (no mark) has {p}, full fine-tuning (*) has {q}; n = {reproducing.RTE}."
+    question = f"RoBERTa-base: LoRA (no mark) has {p}, full fine-tuning (*) has {q}; n = {reproducing.RTE}."
     return ask(question, right, f"a gap below {points.right:.1f} points can be luck", sealed=True)
 
 
@@ -297,6 +303,7 @@ def forms() -> dict[str, dict[str, Any]]:
     os.environ.pop("LORA_LAB_STUDENT", None)
     chance, half = checks.check_chance(..., ..., 48).right, sure.HALF_WIDTH
     ranks = checks.check_ranks(..., ...).right
+    rslora = {"alpha": variants.AS_PLAIN.at(16, 8, within=0.01), "rate": variants.BEST}
     numbers = {
         "pair_numbers": checks.check_pair_numbers(...).right,
         "file_bytes": checks.check_file_bytes(...).right,
@@ -309,7 +316,6 @@ def forms() -> dict[str, dict[str, Any]]:
         "energy": checks.check_energy(...).right.at(np.array([5.0, 4.0, 2.0, 1.0]), 2, within=0.005),
         "rank_of_file": checks.check_rank_of_file(...).right,
         "stranger": checks.check_stranger(..., 0).right,
-        "as_plain": variants.AS_PLAIN.at(64, 64, within=1e-6),
         "loss_of_rewards": reward.LOSS.at(*reward.LOSS.cases[0], within=0.01),
         "mean_reward": reward.EARNED.at(0.6, 0.6, within=0.01),
         "remembered": checks.check_remembered(...).right.at(512, 0.2, within=0.01),
@@ -331,14 +337,16 @@ def forms() -> dict[str, dict[str, Any]]:
         "slide": ask("\n".join(("Which is right to within 10%?", *claims)), {"slide": checks.check_slide(...).right}),
         "first_step": first_step(),
         "chance": ask(SEVERAL["chance"], chance),
-        "diagnosis": diagnosis(),
+        "first_diagnosis": first_diagnosis(),
+        "diagnosis": diagnosis() | {"first": "first_diagnosis", "sealed": True},
         "eleventh": eleventh(),
         "flip": flip(),
         "brief": job(),
         "ranks": ask(SEVERAL["ranks"], ranks, placing.WHY.format(" and ".join(rank.why for rank in ranks.values()))),
         "plan": plan(),
+        "as_plain": ask(SEVERAL["as_plain"], rslora),
         "flattered": ask(SEVERAL["flattered"], checks.check_flattered(..., ...).right, sealed=True),
-        "carried": ask(SEVERAL["carried"], checks.check_carried(..., ...).right, sealed=True),
+        "ten": ask(SEVERAL["ten"], regret.TEN, regret.TEXTS["agree"], sealed=True),
         "judge": judge(),
         "published": published(),
     }
@@ -353,5 +361,6 @@ def data(attributes: str, content: Any) -> dict[str, Any]:
 
 def cell(name: str) -> dict[str, Any]:
     """Return the cell that `answer.js` turns into the form of a check."""
-    content = {"check": name, "judge": "fields", "hints": getattr(checks, f"check_{name}").hints, **forms()[name]}
+    hints = getattr(checks, f"check_{name.replace('first_diag', 'diag')}").hints
+    content = {"check": name, "judge": "fields", "hints": hints, **forms()[name]}
     return data("data-answer" + " data-seal" * content.pop("sealed", False), content)

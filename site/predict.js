@@ -8,18 +8,22 @@
   const first = lab.kept("results", {}); // {question: [low, high, result]}
   /** Store the first result for a question, unless another tab has stored one. */
   const keepFirst = (name, result) => first.save(name, lab.kept("results", {}).value[name] ?? first.value[name] ?? result);
-  const questionsIn = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((match) => match[1]);
+  const questionsIn = (text) => [...text.matchAll(/(?:lesson\.predict\(\s*"|# .* your (?=margin))([^"\n]+)/g)].map((match) => match[1]);
+  const isMargin = (name) => name.startsWith("margin"); // one number, at which the first panel opens
   const answered = (names) => names.every((name) => name in given);
-  const range = ([low, high]) => `${low} to ${high}`;
+  const range = (ends) => ends.join(" to ");
 
-  /** Add the form below a cell: two numbers for each question. */
+  const openPanel = (names) => names.filter((name) => isMargin(name) && given[name]).forEach((name) =>
+    document.querySelector("[data-panel]").model.set("margin", Math.abs(given[name][0]) / 100));
+  /** Add the form below a cell: two numbers for each question, or one for a margin. */
   function ask(cell) {
     const names = questionsIn(cell.textContent);
     const status = make("p", { role: "status" });
     const form = make("form", { className: "lab-predict", ariaLabel: `your ranges: ${names.join(", ")}` });
     const rows = names.map((name) => {
-      const ends = ["from", "to"].map((word) => make("input", { inputMode: "decimal", ariaLabel: `${name}, ${word}` }));
-      return { name, ends, row: make("p", {}, make("span", { textContent: name }), " from ", ends[0], " to ", ends[1]) };
+      const words = isMargin(name) ? ["±"] : ["from", "to"];
+      const ends = words.map((word) => make("input", { inputMode: "decimal", ariaLabel: `${name}, ${word}` }));
+      return { name, ends, row: make("p", {}, make("span", { textContent: name }), ...ends.flatMap((end, at) => [` ${words[at]} `, end])) };
     });
     const skip = make("button", { type: "button", textContent: "Skip" });
     const clear = make("button", { type: "button", textContent: "Clear" });
@@ -36,11 +40,12 @@
         if (!given[row.name]) keepFirst(row.name, []); // its result opens: no later range counts
       }
       update();
+      openPanel(names);
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const filled = ({ ends }) => ends.filter((end) => end.value).length;
-      const half = rows.find((row) => filled(row) === 1);
+      const half = rows.find((row) => filled(row) % row.ends.length);
       const numbers = ({ ends }) => ends.map((end) => lab.number(end.value.replace(/[−–]/g, "-").replace(/[\s%'’]/g, "")));
       const odd = rows.find((row) => filled(row) && !numbers(row).every(Number.isFinite));
       const swapped = rows.find((row) => numbers(row)[0] > numbers(row)[1]);
@@ -154,4 +159,5 @@
     cell.nextElementSibling.querySelector("input").focus();
   });
   update();
+  addEventListener("load", () => openPanel(Object.keys(given))); // after host.js has drawn it
 })();

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COUNTED = ("lora_*/**/*.py", "tests/**/*.py", "benchmarks/*.py", "site/*.py", "lora_*/**/*.js")
+COUNTED = ("lora_*/**/*.py", "tests/**/*.py", "benchmarks/*.py", "site/*.py", "lora_*/**/*.js", "site/*.js")
 
 
 def report(root: Path) -> tuple[str, list[str]]:

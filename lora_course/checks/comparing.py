@@ -87,7 +87,7 @@ class Defense:
 def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
     """Judge the student's verdict (a word) and sentence; `told` is shown before the question about the verdict."""
     if unsolved(word):
-        return Verdict(None, f"{told}\n{TEXTS['rule']}\nThe words: {', '.join(WORDS)}")
+        return Verdict(None, f"{told}\nThe words: {', '.join(WORDS)}")
     if (word := letters(str(word))) != right.word:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):

@@ -15,8 +15,11 @@ HINTS, ELEVENTH, STORY = (texts("debugging")[part] for part in ("ten", "eleventh
 
 
 @exercise
-def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
-    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer."""
+def check_diagnosis(diagnosis: Mapping[str, Any] | None, first: Mapping[str, Any] | None = None) -> Verdict:
+    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer.
+
+    first   the diagnoses from before the four looks, which are counted
+    """
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
         return Verdict(False, 'write the name of a fault for each letter: {"A": "truncated file", ...}')
     if unsolved(diagnosis) or not diagnosis or {*PATIENTS} - {*diagnosis} or any(map(unsolved, diagnosis.values())):
@@ -28,10 +31,12 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
         if letters(str(given)) not in names:
             return Verdict(False, f"{letter}: no fault is called {given!r}; nearest: {nearest(str(given), NAMES, 2)}")
     named = {letter: names[letters(str(given))] for letter, given in diagnosis.items()}
+    early = [names.get(letters(str(given))) == PATIENTS[bed].fault for bed, given in (first or {}).items()]
+    count = f". {sum(early)} of your first ten were right" * bool(first and not any(map(unsolved, first.values())))
     wrong = [letter for letter, given in named.items() if given != PATIENTS[letter].fault]
     if wrong:
-        return Verdict(False, "; ".join(f"{letter}: {HINTS[PATIENTS[letter].fault]}" for letter in wrong))
-    return Verdict(True, "; ".join(f"{letter}: {PATIENTS[letter].fault}" for letter in diagnosis))
+        return Verdict(False, "; ".join(f"{letter}: {HINTS[PATIENTS[letter].fault]}" for letter in wrong) + count)
+    return Verdict(True, "; ".join(f"{letter}: {PATIENTS[letter].fault}" for letter in diagnosis) + count)
 
 
 @exercise

@@ -68,8 +68,11 @@ def lines(number: int) -> dict[str, Choice]:
 
 
 def job(number: int) -> str:
-    """Return a brief's text."""
-    return str(TEXTS["terms"]).format_map(BRIEFS[number])
+    """Return a brief's text, with the size of the model's weights."""
+    from lora_lab.accounting.models import architecture_of
+
+    weights = 2 * architecture_of(BRIEFS[number]["model"]).total / 2**30
+    return str(TEXTS["terms"]).format(**BRIEFS[number], weights=weights)
 
 
 def brief(number: int) -> str:

@@ -1,18 +1,17 @@
-"""Exercises for lesson 15 (no regret): what eighteen published runs show, and the rate for a larger alpha."""
+"""Exercises for lesson 15 (no regret): a rate and a published ratio at another alpha."""
 
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, parts, texts
+from lora_course.checks.verdict import Number, Verdict, exercise, parts, texts
 
 TEXTS = texts("regret")
-ALPHA, THEN, RATE = Number(**TEXTS["alpha"]), Choice(**TEXTS["then"]), Number(**TEXTS["rate"])
+RATE, TEN = Number(**TEXTS["rate"]), {part: Number(**TEXTS[part]) for part in ("at_16", "three_at")}
 
 
 @exercise
-def check_carried(alpha: Any, then: Any) -> Verdict:
-    """Lesson 15: check the alpha of the two LoRAs (of 18) that are equally good, and what to run next."""
-    hint = "give a number, and one of: " + ", ".join((*THEN.replies, *THEN.right))
-    return parts({"alpha": ALPHA, "then": THEN}, (alpha, then), hint)
+def check_ten(at_16: Any, three_at: Any) -> Verdict:
+    """Lesson 15: check what ten times at alpha 32 becomes at alpha 16, and the alpha at which it becomes three."""
+    return parts(TEN, (at_16, three_at), why=TEXTS["agree"])
 
 
 @exercise

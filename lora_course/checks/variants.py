@@ -14,7 +14,7 @@ LABELS = {name: label for name, label in VARIANTS.items() if label.startswith(PL
 AS_PLAIN = Function(
     cases=[(64, 64), (16, 8), (8, 4), (32, 1)],
     right=lambda alpha, rank: alpha * sqrt(rank),
-    why="so rsLoRA in that table is plain LoRA with alpha 512: the table compares alpha 512 with 128, at one rate",
+    why="",
     near={
         "that is rsLoRA's scaling: which alpha, divided by the rank, gives the same?": lambda a, r: a / sqrt(r),
         "with the same alpha, plain LoRA's scaling is sqrt(rank) times smaller": lambda a, r: a,
@@ -23,12 +23,19 @@ AS_PLAIN = Function(
     },
     fallback="set alpha / sqrt(rank) equal to x / rank, and solve for x",
 )
+DIVIDE = "alpha 45 is 2.8 times LoRA's 16: divide 0.004 by the square root of 2.8"
+BEST = Choice(
+    ["0.002"],
+    dict.fromkeys(("0.00025", "0.0005", "0.001", "0.002"), DIVIDE)
+    | dict.fromkeys(("0.004", "0.008"), "a larger alpha needs a lower rate than LoRA's 0.004"),
+    "0.004 divided by sqrt(2.8) is 0.0024, and 0.002 is the nearest. Does the picture agree?",
+)
 
 
 @exercise
-def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
-    """Lesson 16: check f(alpha, rank), the alpha that makes plain LoRA equal rsLoRA with the given alpha and rank."""
-    return AS_PLAIN.judge(alpha_of_plain)
+def check_as_plain(alpha_of_plain: Callable[[float, int], float], rate: Any) -> Verdict:
+    """Lesson 16: check f(alpha, rank), the alpha of plain LoRA that equals rsLoRA, and rsLoRA's best rate at rank 8."""
+    return parts({"alpha_of_plain": AS_PLAIN, "rate": BEST}, (alpha_of_plain, rate), "replace each ... with an answer")
 
 
 def accuracies(label: str) -> dict[float, float]:
@@ -48,7 +55,7 @@ def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
     """Lesson 16: check the rate (for both) at which a variant leads plain LoRA most, and its lead with both tuned."""
     leads, (own, lora) = ahead(variant), (max(accuracies(label).values()) for label in (LABELS[variant], PLAIN))
     most, fair = max(leads, key=lambda lr: leads[lr]), round(own - lora, 1)
-    replies = {f"{lr:g}": f"there, {variant} is only {lead:+.1f} points ahead" for lr, lead in leads.items()}
+    replies = {f"{lr:g}": f"there, the table says {lead:+.1f} for {variant}" for lr, lead in leads.items()}
     near = {leads[most]: "that is with one rate for both", -fair: "wrong sign: subtract LoRA's points"}
     why = (
         f'your abstract: "At the same rate, {variant} is {leads[most]} points better than LoRA." It doesn\'t say that '

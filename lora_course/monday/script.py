@@ -44,9 +44,9 @@ def read() -> tuple[list[dict], list[str]]:
         if DATA.endswith(".jsonl"):
             rows = list(map(json.loads, filter(str.strip, lines)))
         else:
-            rows = list(csv.DictReader(lines, [name.strip() for name in next(csv.reader(lines))]))
+            rows = list(csv.DictReader(lines, [name.strip() for name in next(csv.reader(lines))], restval=""))
     rows = [{name: str(row[name]).strip() for name in COLUMNS} for row in rows]
-    rows = list({str(row): row for row in rows}.values())  # a duplicate could leak from train into test
+    rows = list({str(row): row for row in rows if any(row.values())}.values())  # duplicates could leak into the test
     random.Random(SEED).shuffle(rows)
     return rows, sorted({row["label"] for row in rows}) if "label" in COLUMNS else []
 

@@ -20,7 +20,6 @@ from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes
 
 MARKS = {"holds": ("✓", BLUE), "fails": ("✗", RED), "undecided": ("?", BLACK), "not tested": ("–", GRAY)}
 COLUMNS = {0: "finding", 34: "the paper ◇", 46: "ours ●\n(95% or range)", 62.5: "needed: the whole\nline in the blue"}
-SHORT = {0: "finding", 66: "our runs ●"}  # half as wide, for phones, and without numbers
 START, END, VERDICT = 75, 88, 89.5  # positions of the drawn intervals and of the verdicts
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 PRINTED = re.compile(r"(?<![-(\w.])(\d+\.?\d*)")  # numbers, except in parentheses or names
@@ -136,35 +135,33 @@ def _numbers(printed: str) -> Sequence[float]:
     return tuple(float(number) for number in PRINTED.findall(printed))
 
 
-def forest(results: Iterable[Mapping[str, Any]], short: bool = False) -> Picture:
+def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     """Draw one row per effect; effects in the blue area hold; diamonds show the paper's numbers.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
-    short     draw only our effect that decides each finding; readers find its outcome (else, rows are sorted by it)
     """
     complete = [result for result in results if result["rows"] and not result["error"]]
-    if not short:
-        complete.sort(key=lambda result: list(MARKS).index(result["standing"]))
-    rows = [effect for result in complete for effect in effects(result, short)]
+    complete.sort(key=lambda result: list(MARKS).index(result["standing"]))
+    rows = [effect for result in complete for effect in effects(result)]
     groups = [f"{named(row.item)}: {row.standing}" for row in rows]
-    heads = [i for i, group in enumerate(groups) if group not in groups[:i] and not short]
+    heads = [i for i, group in enumerate(groups) if group not in groups[:i]]
     places = [i + sum(head <= i for head in heads) for i in range(len(rows))]  # below its item's heading
     bottom = len(rows) + len(heads)
-    picture, axes = new_axes(4.4 if short else 9, 1 + (0.33 if short else 0.4) * bottom)
+    picture, axes = new_axes(9, 1 + 0.4 * bottom)
     axes.axis("off")
-    axes.set(xlim=(0, VERDICT if short else 100), ylim=(bottom + 0.3 * (not short) - 0.4, -1.4))
-    for x, column in (SHORT if short else COLUMNS).items():
+    axes.set(xlim=(0, 100), ylim=(bottom - 0.1, -1.4))
+    for x, column in COLUMNS.items():
         axes.text(x, -1, column, va="center", fontsize=9.5, color=GRAY)
     for y, row in zip(places, rows, strict=True):
-        _draw(axes, y, row, short)
+        _draw(axes, y, row)
     for i in heads:
         axes.text(0, places[i] - 1, groups[i], va="center", fontsize=10, fontweight="bold")
         axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
-    if not short and any(row.open and row.inside for row in rows):
+    if any(row.open and row.inside for row in rows):
         note = "A black line in the blue is undecided because several pairs are compared (Holm)."
         axes.text(0, bottom, note, color=GRAY)
-    picture.suptitle("Is the whole line in the blue?" if short else headline(complete), fontsize=12, weight="bold")
-    picture.alt = " ".join([picture.get_suptitle(), *(_describe(row, short) for row in rows)])
+    picture.suptitle(headline(complete), fontsize=12, weight="bold")
+    picture.alt = " ".join([picture.get_suptitle(), *map(_describe, rows)])
     return picture
 
 
@@ -182,17 +179,16 @@ def named(item: str) -> str:
     return f"{'Figure' if kind == 'fig' else kind.capitalize()} {item[len(kind) :].replace('_', '.')}"
 
 
-def _draw(axes: Any, y: int, row: Effect, short: bool) -> None:
-    mark, color = MARKS["undecided" if short else row.outcome]
-    texts = [f"{named(row.item)}: {row.label}"] if short else [row.label, *(t.replace("\n", " ") for t in row.texts)]
-    for x, text in zip(SHORT if short else COLUMNS, texts, strict=False):
-        axes.text(x, y, text, va="center", fontsize=8.7 if short else 9.5)
-    axes.text(VERDICT, y, f"{mark} {row.outcome}" * (not short), va="center", fontsize=10, color=color, weight="bold")
+def _draw(axes: Any, y: int, row: Effect) -> None:
+    mark, color = MARKS[row.outcome]
+    for x, text in zip(COLUMNS, (row.label, *row.texts), strict=True):
+        axes.text(x, y, text.replace("\n", " "), va="center", fontsize=9.5)
+    axes.text(VERDICT, y, f"{mark} {row.outcome}", va="center", fontsize=10, color=color, weight="bold")
     ends = [end for end in (row.low, row.high, *row.paper, *row.holds) if math.isfinite(end)]
-    start, least, span = 68 if short else START, min(ends), max(ends) - min(ends) or 1.0
+    least, span = min(ends), max(ends) - min(ends) or 1.0
 
     def at(value: float) -> float:
-        return min(END, start + (END - start) * (0.06 + 0.8 * (value - least) / span))
+        return min(END, START + (END - START) * (0.06 + 0.8 * (value - least) / span))
 
     axes.barh(y, at(row.holds[1]) - at(row.holds[0]), 0.8, left=at(row.holds[0]), color=BLUE, alpha=0.16)
     axes.plot([at(row.low), at(row.high)], [y, y], color=color, linewidth=2)
@@ -200,7 +196,7 @@ def _draw(axes: Any, y: int, row: Effect, short: bool) -> None:
     axes.plot([*map(at, row.paper)], [y] * len(row.paper), "d", color=ORANGE, mfc="white", markersize=6)
 
 
-def _describe(row: Effect, short: bool) -> str:
+def _describe(row: Effect) -> str:
     paper, ours, needed = row.texts
-    paper, needed = ("", f"{needed}.") if short else (f"paper {paper}; ", f"{needed}: {row.outcome}.")
-    return " ".join(f"{named(row.item)}, {row.label}: {paper}ours {ours}; needed {needed}".split())
+    text = f"{named(row.item)}, {row.label}: paper {paper}; ours {ours}; needed {needed}: {row.outcome}."
+    return " ".join(text.split())

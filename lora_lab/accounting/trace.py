@@ -53,6 +53,7 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
         if ("dropout" in name or name.endswith("pdrop")) and not isinstance(value, bool):
             setattr(full_config, name, float(setup.dropout))
     full_config.num_labels = setup.num_labels
+    full_config.problem_type = "single_label_classification" if setup.num_labels > 1 else None
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
     with BUILDING:

@@ -154,7 +154,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.option("--model", default=None, help="The base model; by default, the model that the adapter names.")
 @recipe_options(without={"method", *RECIPE} - RECORDED - {"attention", "device"}, unset=RECORDED)
 @DOWNLOAD
-@click.option("--prompts", default=64, show_default=True, help="Number of answers to generate and score.")
+@click.option("--prompts", type=click.IntRange(1), default=64, show_default=True, help="Answers to generate and score.")
 @click.option(
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy decoding, or 10 beams (paper)."
 )

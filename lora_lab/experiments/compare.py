@@ -38,7 +38,7 @@ from lora_lab.experiments.study import contenders, label
 from lora_lab.experiments.sweep import ROOM, Sweep, locked, packs
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
-from lora_lab.files import cached_json, write_json
+from lora_lab.files import as_path, cached_json, write_json
 from lora_lab.methods.base import Method, is_number, make_plain, plain, whole
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
@@ -177,7 +177,7 @@ def compare(
     own = {name: terms.pop(name) for name in Terms.__dataclass_fields__ if name in terms}
     check_fields(terms)
     recipe = Recipe(model, task, **{"validations": 0, **terms})
-    shared, entries, out = Terms(recipe, **own), contenders(methods), Path(store)
+    shared, entries, out = Terms(recipe, **own), contenders(methods), as_path(store)
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
     if minutes is not None:
         steps = steps_within(plain(minutes), shared, data, entries, out, say, download=download)

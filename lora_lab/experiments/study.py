@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.results import Runs
-from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
+from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method, check_method, plain
@@ -49,6 +49,7 @@ class Study:
         fields    recipe fields that all groups share; `validations` defaults to 0
         Raises: BadValue for an invalid value.
         """
+        check_margin(margin := plain(margin), shares=False)
         groups, numbers = {}, range(seeds) if isinstance(seeds := plain(seeds), int) else list(seeds)
         for label, given in methods.items():
             own = given if isinstance(given, Mapping) else {"method": given}
@@ -92,8 +93,7 @@ class Study:
         return verdicts_of(sides, self.margin)
 
     def _finished(self, recipes: Iterable[Recipe]) -> list[Run]:
-        runs = [self.found[recipe] for recipe in recipes if recipe in self.found]
-        return [run for run in runs if run.status in FINISHED]
+        return [run for recipe in recipes if (run := self.found.get(recipe)) and run.status in FINISHED]
 
 
 # ---- methods by name

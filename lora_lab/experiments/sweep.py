@@ -351,7 +351,7 @@ def connect(address: str) -> Any:
         return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except ImportError:
         raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise BadValue(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
 
 

@@ -201,9 +201,13 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
             raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(methods)}")
         known = {*HEADS, *(path.rpartition(".")[2] for path, _ in attach.heads_of(model))}
         heads = tuple(f"{PREFIX}{path}." for path, _ in attach.heads_of(model))
-        if adapted := next((key for key in file if key.startswith(heads) and ".lora_" in key), ""):
-            message = f"the adapter has LoRA in the task's head ({adapted}), which lora_lab trains in full"
-            raise BadValue(f"{message}: merge the adapter in PEFT first")
+        modules = dict(model.named_modules())
+        for key in (key for key in file if ".lora_" in key):
+            layer = modules.get(key.removeprefix(PREFIX).partition(".lora_")[0])
+            if key.startswith(heads) or (layer is not None and not attach.site_kind(layer)):
+                kind = "the task's head" if key.startswith(heads) else f"a {type(layer).__name__}"
+                message = f"the adapter has LoRA in {kind} ({key}), where lora_lab adds none"
+                raise BadValue(f"{message}: merge the adapter in PEFT first")
         if others := [name for name in config.get("modules_to_save") or () if known.isdisjoint(name.split("."))]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
             raise BadValue(f"{message}: merge the adapter in PEFT first")

@@ -27,7 +27,6 @@ BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "Huggi
 FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # models whose heads read only the first token
 SHORT_ROWS = "lora_lab_short_rows"
 STORED = "stored"  # the checkpoint's own dtype
-HEAD = re.compile(rf"({'|'.join(HEADS)}|(?:\w+\.)?pooler)\.")  # a classifier's checkpoint may lack its head and pooler
 HEADED = ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM")  # a checkpoint may lack the whole head of such a model
 
 
@@ -73,7 +72,9 @@ def load_model(
         if key.split(".")[0] not in HEADS:
             raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but the config says {tuple(here)}")
         warn(f"'{name}' has a head with {there[0]} classes; a new head with {here[0]} classes replaces it")
-    missing = [key for key in info["missing_keys"] if num_labels is None or not HEAD.match(key)]
+    # A classifier's checkpoint may lack everything outside the base model, and the base model's pooler
+    head_of = re.compile(rf"((?!{model.base_model_prefix or '.*'}\.)\w+|(?:\w+\.)?pooler)\.").match
+    missing = [key for key in info["missing_keys"] if num_labels is None or not head_of(key)]
     if missing and not body and auto_class(type(model).__name__, config) in HEADED:
         prefix = f"{model.base_model_prefix}."
         head = {key for key, _ in model.named_parameters() if not key.startswith(prefix)}  # tied weights appear once
@@ -84,7 +85,7 @@ def load_model(
         reason = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"
         raise BadValue(f"the checkpoint of '{name}' {reason}: choose a complete checkpoint")
     unread = (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))
-    model.lora_lab_random_heads = {head[1] for head in map(HEAD.match, unread) if head}  # read by `heads_of`
+    model.lora_lab_random_heads = {head[1] for head in map(head_of, unread) if head}  # read by `heads_of`
     model.config._name_or_path = BUNDLED.get(name, str(name))
     if quantised:
         quantize_model(model.eval(), quantised)

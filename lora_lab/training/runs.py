@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.files import read_json, unwritable, write_atomically, write_json
+from lora_lab.files import as_path, read_json, unwritable, write_atomically, write_json
 from lora_lab.metrics import main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 
@@ -154,7 +154,7 @@ class Store:
     """A folder of runs, or a read-only zip file of such a folder; see `stores`."""
 
     def __init__(self, folder: "str | Path | Store") -> None:
-        self.folder: Path = Path(folder)
+        self.folder: Path = as_path(folder)
         if _is_zip(self.folder) and len(inside := stores(self.folder)) == 1:
             (self.folder,) = inside  # the only store in the zip file
         self.files: Path | zipfile.Path = self.folder

@@ -45,6 +45,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     layer    the layer to show: "q", "down", "q of q+k+v", ...
     rank, targets    as in `LoRA`; a target is a role or all-linear
     models   the models in the menu; by default the whole zoo
+    customers   how many customers have an adapter each, for the slider in the view "model"; 0 hides the slider
     Raises: BadValue for an unknown view or target, or an invalid rank; NotFound for an unknown model or layer, or for a
     role that the model lacks.
     """
@@ -58,11 +59,12 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     targets = T.List(T.Unicode()).tag(sync=True)
     toy_rank = T.Int(2, min=1, max=4).tag(sync=True)
     alpha = T.Enum((1, 2, 4, 8), 4).tag(sync=True)
+    customers = T.Int(0, min=0, max=1_000_000).tag(sync=True)
 
     def __init__(
         self, view: str = "size", views: Sequence[str] | str = VIEWS, *, model: Any = "", layer: str = "",
         d: int = 4096, rank: int = 8, targets: Sequence[str] | str = ("q", "v"),
-        models: Sequence[str] | str | None = None,
+        models: Sequence[str] | str | None = None, customers: int = 0,
     ) -> None:  # fmt: skip
         views = (views,) if isinstance(views, str) else tuple(views) or VIEWS
         models = [models] if isinstance(models, str) else models
@@ -81,8 +83,9 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             one_of("a target of this panel", target, (ALL_LINEAR, *ROLES))
         shown = [ALL_LINEAR] if ALL_LINEAR in targets else list(targets)  # so that no layer counts twice
         super().__init__(
-            view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=shown
-        )
+            view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=shown,
+            customers=customers,
+        )  # fmt: skip
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
             raise BadValue(f"rank must be from 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
@@ -122,7 +125,10 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             total = sum(row["numbers"] for row in rows)
             trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
             adapter = f"rank-{self.rank:,} LoRA on {targets} adds {trained:,} ({trained / total:.3%})"
-            return f"LoRA to scale: {name} has {total:,} parameters, which stay frozen; {adapter}, which are trained."
+            less = self.customers * total / (total + self.customers * trained)
+            disk = f" {self.customers:,} customers need {less:,.1f} times less disk." if self.customers > 1 else ""
+            frozen = f"{name} has {total:,} parameters, which stay frozen"
+            return f"LoRA to scale: {frozen}; {adapter}, which are trained.{disk}"
         if self.view in TOY:
             return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
         m, n = self.shape

@@ -16,6 +16,8 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
+from ipywidgets import interact
+from matplotlib import pyplot as plt
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -57,8 +59,7 @@ class LoRALinear(nn.Module):
         self.lora_A = ...  # (rank, in_features)
         self.lora_B = ...  # (out_features, rank)
 
-    def forward(self, x):
-        ...
+    def forward(self, x): ...
 
 
 checks.check_lora_linear(LoRALinear)
@@ -83,22 +84,20 @@ checks.check_lora_linear(LoRALinear)
 # %% [markdown]
 # ## Into a real model
 # MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks. Each block has two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So whatever the model learns, it learns in your twelve pairs of $A$ and $B$.
+#
+# The plot compares each $W$, with $d^2$ numbers, to its $A$ and $B$, with $2dr$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)  # ours, if yours doesn't pass the check yet
 torch.manual_seed(0)
-# load_model turns off dropout, which sets random numbers to zero: now the model's outputs repeat exactly
-model = load_model("minilm", num_labels=2).requires_grad_(False)
+model = load_model("minilm", num_labels=2).requires_grad_(False)  # without dropout, so its outputs repeat exactly
 for block in model.bert.encoder.layer:
     attention = block.attention.self
     attention.query = MyLayer(attention.query, rank=8, alpha=16)
     attention.value = MyLayer(attention.value, rank=8, alpha=16)
-untrained = deepcopy(model.state_dict())
+untrained, task, tokenizer = deepcopy(model.state_dict()), load_task("rt"), load_tokenizer("minilm")
 trained = [p for p in model.parameters() if p.requires_grad]
 print(f"{sum(p.numel() for p in trained):,} numbers train: 12 linear layers x 2 matrices x 8 x 384")
-
-# %% hide-input
-task, tokenizer = load_task("rt"), load_tokenizer("minilm")  # from Rotten Tomatoes
 
 
 def batch_of(split, first, rows):
@@ -107,11 +106,28 @@ def batch_of(split, first, rows):
     return tokens, torch.tensor(split.labels[first : first + rows])
 
 
-# which sixteen depends on your name
-tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)
+# %% alt="Two lines on logarithmic axes. One shows how many numbers W has, which grows with the square of the width d. The other shows how many A and B have, which grows in proportion to d. At d = 384 and rank 8, A and B have 4.2% of the numbers of W. The lines cross where d is twice the rank."
+@interact(d=(16, 8192, 16), r=(1, 1024))
+def plot(d=384, r=8):
+    widths = [4, 8192]
+    plt.figure(figsize=(3.4, 3.2), layout="constrained")
+    plt.loglog(widths, [w * w for w in widths], color="gray", label="W: d * d, frozen")
+    plt.loglog(widths, [2 * w * r for w in widths], "--", label="A and B: 2 * d * r, trained")
+    plt.axvline(d, color="black", linestyle=":", label=f"d = {d:,}, r = {r}")
+    plt.title(f"A and B: {2 * r / d:.1%} of W's numbers")
+    plt.xlabel("width d")
+    plt.ylabel("how many numbers")
+    plt.legend(fontsize=8)
+    plt.show()
+
 
 # %% [markdown]
-# Now train it for 25 steps. Each step uses the same sixteen reviews. Then test it on 200 *other* reviews. **After how many steps are all sixteen answers right? What percentage of the 200 others does the trained model get right?**
+# <details><summary>Answer</summary>
+#
+# It halves: $2dr$ doubles, but $d^2$ becomes four times as large.
+# </details>
+#
+# Now train the model for 25 steps. Each step uses the same sixteen reviews. Then test it on 200 *other* reviews. **After how many steps are all sixteen answers right? What percentage of the 200 others does the trained model get right?**
 
 # %%
 lesson.predict("steps until all sixteen are right", low=..., high=...)
@@ -119,6 +135,7 @@ lesson.predict("of 200 others, percent right", low=..., high=...)
 
 # %%
 model.load_state_dict(untrained)  # so that running this cell again starts over
+tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # which sixteen depends on your name
 layer = model.bert.encoder.layer[0].attention.self.query
 # a high learning rate, because there are only sixteen reviews
 optimizer = torch.optim.AdamW(trained, lr=3e-3)
@@ -145,7 +162,7 @@ print("gradient of A as a percentage of B's, step by step:", [round(one) for one
 assert shares[0] == 0 < shares[1]
 assert 16 in right
 assert right.index(16) < 20
-assert sum(p.numel() for p in trained) == 73_728
+assert sum(p.numel() for p in trained) == 73_728 and f"{2 * 8 / 384:.1%}" == "4.2%"
 assert share < 62
 assert share - 196 * (share / 100 * (1 - share / 100) / 200) ** 0.5 < 50  # it can be guessing
 assert 200 * 0.45 < truth.sum() < 200 * 0.55
@@ -196,8 +213,7 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
-def merge(layer):
-    ...
+def merge(layer): ...
 
 
 checks.check_merge(merge, model, tokens, labels)

@@ -113,7 +113,7 @@ assert lesson.FAST or swap["rewrite the weights"] > took["merged"] / 2
 #
 # Setting a name moves no number, but a merged swap rewrites every adapted weight. **A merged swap takes more than half the time of an answer,** and over 1,000 times the time of setting a name.
 #
-# But a detour slows every answer: each adapted matrix needs two more matrix products. In lesson 18's larger test, one text takes 10<!--latency.one-->% longer.
+# But a detour slows every answer: each adapted matrix needs two more matrix products. In our larger test, one text takes 10<!--latency.one-->% longer.
 # </details>
 #
 # ## Price 3: one adapter for the whole batch

@@ -27,7 +27,7 @@ photo -= photo.mean()
 RankPanel({"Grace Hopper": photo}, rank=1, most=24)
 
 # %% [markdown]
-# The **energy** of $M$ is the sum of its squared entries. Piece $i$ holds $s_i^2$ of it. No matrix of rank r comes closer to $M$ than the sum of the first r pieces.
+# The **energy** of $M$ is the sum of its squared entries. Piece $i$ holds $s_i^2$ of it.
 #
 # **Exercise 1: what share of the energy do the first r pieces hold?** `s` is a NumPy array of all $s_i$.
 
@@ -50,21 +50,15 @@ checks.check_energy(energy)
 # %% [markdown]
 # In the photograph, 17 of 512 pieces hold 90% of the energy, because neighboring pixels are alike. If you *shuffle* its pixels, it takes 282 pieces.
 #
-# ## Three guesses
+# ## Two guesses
 # 1. Full fine-tuning *changed* MiniLM's weight matrix `v` in block 2. **How many of the change's 384 pieces hold 90% of its energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right. With only the two strongest pieces of each matrix's change, it got 79.2<!--knobs.cut.2-->%. Now keep all pieces *except* these two. **What percent does the model get right?**
-# 3. A gradient shows which change the task asks for. Each token adds one matrix of rank one to it: the error at the matrix's output times the matrix's input. Eight good and eight bad reviews have 431 tokens in all. **For `v` in block 2, how many pieces hold 90% of their gradient's energy?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. **What percent does it get right with all pieces *except* these two?**
 #
 # Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("pieces of a change", low=..., high=...)
 lesson.predict("percent right without the two strongest", low=..., high=...)
-lesson.predict("pieces of a gradient", low=..., high=...)
-
-# %% [markdown]
-# ## Are the weights simple? Is their change?
-# We take `v` in block 2 as it was before training, and its change in full fine-tuning. **Do they look like the photograph, or like shuffled numbers?**
 
 
 # %% alt="Share of the energy against the share of all pieces. The photograph reaches 90% with 17 of 512 pieces, the change with 83 of 384, the weight with 159 of 384, and shuffled numbers with 197 of 384."
@@ -91,13 +85,13 @@ assert [rank_for_energy(spectrum(one), 0.9) for one in (photo, shuffled(photo), 
 assert stored["ninety"] == [83, 196]
 pieces = reference()["attention"]  # of each change, {role: [block 0, ...]}
 assert pieces["v"][2] == 83
-assert sorted(of[-1] for of in pieces.values()) == [6, 12, 15, 17]
+assert pieces["q"][5] == 12  # in the last block
 assert min(rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in range(6) for role in "qkvo") > 384 / 3
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The weight matrix isn't simple, and neither is its change:** the change needs 83 of 384 pieces. So how can LoRA's eight be enough? (In the last block, the changes in attention need only 6 to 17.)
+# **The weight matrix isn't simple, and neither is its change:** it needs 83 of 384 pieces. So how can LoRA's eight be enough?
 # </details>
 #
 # ## Take the strongest away
@@ -111,21 +105,21 @@ ways = {"only the strongest": cut | {"sentences": None}, "all but the strongest"
 panel = RankPanel(dict.fromkeys(ways, W), rank=1, most=8)
 panel.data = dict.fromkeys(ways, stored)  # a corner of the change of v in block 2
 panel.source = "all but the strongest"
-about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 rows at rate 1e-4; scored on {n} validation sentences."
+about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 at rate 1e-4; {n} validation sentences. Orange keeps all changes in biases."
 panel.cuts = reference()["cuts"] | {"updates": ways, "about": about}
 panel
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* this was.**
-#
-# But if just the first piece is missing, the model gets only 53.6%, no more than without any change. **Why does it help to take the second piece away, too?** Look at its answers:
+# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy over all matrices. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* this was.**
 # </details>
+#
+# If just the first piece is missing, the model gets only 53.6%. **Why does it help to take the second piece away, too?** Look at its answers:
 
-# %% alt="Percent of the reviews that the model calls good, and in fact half are good. Without a change: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
+# %% alt="Percent of the reviews that the model calls good, and in fact half are good. Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
 kept, without = reference()["negative"].values()  # how many of the 500 reviews the model calls bad
-names = ["no change", "only piece 1", "only pieces 1 and 2", "the whole change", "without piece 1", "without 1 and 2"]
+names = ["no change\n(trained head)", "only piece 1", "only pieces 1 and 2", "the whole change", "without piece 1", "without 1 and 2"]
 shown = 100 - 100 * np.array([kept[0], kept[1], kept[2], kept[-1], without[1], without[2]]) / n
 plt.figure(figsize=(4.8, 2.8), layout="constrained")
 plt.barh(names, shown, color=["#BBBBBB", "C0", "C0", "#BBBBBB", "C1", "C1"])
@@ -133,8 +127,8 @@ for row, share in enumerate(shown):
     plt.text(share + 1, row, f"{share:.0f}%", va="center")
 plt.axvline(50, color="black", linestyle=":")
 plt.gca().invert_yaxis()
-plt.gca().set(xlabel="% called good (dotted: half of the reviews are good)", xlim=(0, 100))
-plt.title("How many reviews does the model call good?", loc="left")
+plt.gca().set(xlabel="% (dotted: half are good)", xlim=(0, 100))
+plt.suptitle("How many reviews does the model call good?", fontsize=11)
 plt.show()
 
 # %% claim
@@ -142,6 +136,7 @@ gain = cut["right"][-1] - cut["right"][0]
 assert cut["ranks"] == rest["ranks"] and cut["ranks"][2] == 2 and reference()["cuts"]["n"] == n
 assert rest["right"][0] == cut["right"][-1] and abs(rest["right"][-1] - cut["right"][0]) < 5  # all of it, and none
 assert cut["right"][2] - cut["right"][0] > 0.75 * gain > 2 * (rest["right"][2] - rest["right"][-1])
+assert (cut["ranks"][4], cut["right"][4], cut["right"][-1]) == (8, 417, 424) and 0.48 < cut["energy"][4] < 0.5  # of 500
 assert cut["energy"][2] < 0.31
 assert (cut["right"][0], rest["right"][1]) == (268, 268)  # of 500
 assert [round(share) for share in shown] == [25, 88, 56, 52, 4, 15]
@@ -150,59 +145,44 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The pieces balance each other.** Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% of the reviews *bad*. If piece 2 is missing, too, the push toward *bad* is weaker.
+# **The pieces balance each other.** Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% *bad*. Without piece 2, too, this push is weaker.
 # </details>
 #
-# ## Is the task simple?
-# Here is the gradient from guess 3. **What changes if all sixteen reviews are *good*?** Choose *16 good*.
+# ## Who spreads the change?
+# A gradient shows which change the task asks for. Each token adds one piece to it: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, but in its gradient for `v` in block 2, **8 pieces hold 90% of the energy.** Then why does the change need 83? Two suspects:
+#
+# - *The batches:* training takes 400 steps, each with other reviews.
+# - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
+#
+# **Exercise 2: how many pieces hold 90% of the energy of Adam's first step?**
+#
+# Plain SGD adds up the gradients. **How many pieces does it need after 50 batches?** (The weights stay fixed, so both optimizers get the same gradients.)
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
 texts, labels = np.array(task.train.texts), np.array(task.train.labels)
+bad, good = (np.flatnonzero(labels == label) for label in (0, 1))
 
 
-def gradients(rows, seed=0):  # of q and v in each block
+def gradients(batch, seed=0):  # of q and v in each block, for 8 good and 8 bad reviews
     torch.manual_seed(seed)  # for the new head
     model = load_model("minilm", num_labels=2)
+    rows = np.r_[good[8 * batch : 8 * batch + 8], bad[8 * batch : 8 * batch + 8]]
     inputs = tokenizer(list(texts[rows]), padding=True, return_tensors="pt")
     torch.nn.functional.cross_entropy(model(**inputs).logits, torch.tensor(labels[rows])).backward()
     blocks = [block.attention.self for block in model.bert.encoder.layer]
     return [layer.weight.grad.numpy() for block in blocks for layer in (block.query, block.value)]
 
 
-bad, good = (np.flatnonzero(labels == label) for label in (0, 1))
-batches = {"8 good, 8 bad": gradients([*good[:8], *bad[:8]]), "16 good": gradients(good[:16])}
-gradient = batches["8 good, 8 bad"][5]  # of v in block 2
-lesson.reveal("pieces of a gradient", rank_for_energy(spectrum(gradient), 0.9), "of 384")
-RankPanel({name: matrices[5] for name, matrices in batches.items()}, rank=1, most=8, corner=96)
+many = [gradients(batch)[5] for batch in range(lesson.steps(50, 3))]  # of v in block 2; a minute
+gradient = many[0]
 
 # %% claim
-both, same = batches.values()
-first, second = ([rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices] for matrices in (both, same))
+first = [rank_for_energy(spectrum(one), 0.9) for one in gradients(0)]
 assert sum(len(ids) for ids in tokenizer(list(texts[[*good[:8], *bad[:8]]]))["input_ids"]) == 431
-assert (first[5], second[5]) == (8, 1)  # in the panel
-assert [round(100 * energy_kept(spectrum(matrices[5]), 1)) for matrices in (both, same)] == [76, 95]
-assert np.median(first) == 11.5
-for v_both, v_good, v_bad in zip(both[1::2], same[1::2], gradients(bad[:16])[1::2], strict=True):
-    assert 1.7 < np.linalg.norm(v_good) / np.linalg.norm(v_both) < 7.2  # the labels cancel a push that they share
-    assert (v_good * v_bad).sum() < -0.6 * np.linalg.norm(v_good) * np.linalg.norm(v_bad)
-for k in range(1, 2 if lesson.FAST else 9):
-    medians = [
-        np.median([rank_for_energy(spectrum(matrix), 0.9) for matrix in gradients(rows, seed=k)])
-        for rows in ([*good[8 * k : 8 * k + 8], *bad[8 * k : 8 * k + 8]], good[16 * k : 16 * k + 16])
-    ]
-    assert 9.5 < medians[0] < 18.5 and 1.5 < medians[1] < 4.5
-
-# %% [markdown]
-# <details><summary>What we found</summary>
-#
-# **For 431 tokens, eight pieces are enough.** With sixteen good reviews, it takes only one, because all errors push toward *good*. With both labels, most of this push cancels out, and what remains takes more pieces.
-# </details>
-#
-# ## What does Adam do to the gradient?
-# The gradient of this matrix needs 8 pieces. **Why does the matrix's change need 83?** Adam divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
-#
-# **Exercise 2: how many pieces hold 90% of this step's energy?**
+assert first[5] == 8
+for k in range(1 if lesson.FAST else 3):  # of q in the last block
+    assert rank_for_energy(spectrum(gradients(k, seed=k)[10]), 0.9) == 1
 
 # %% exercise
 checks.check_first_step(..., gradient)
@@ -211,24 +191,49 @@ checks.check_first_step(..., gradient)
 step = np.sign(gradient)
 checks.check_first_step(rank_for_energy(spectrum(step), 0.9), gradient)
 
+# %%
+lesson.predict("pieces of SGD's change", low=..., high=...)
+
+# %% alt="Share of the energy against the number of pieces, for v in block 2. SGD reaches 90% with 8 pieces after one batch and with 2 after 50 batches. Adam reaches it with 141 after one batch and with 73 after 50. The change in full fine-tuning, after 400 batches with Adam, needs 83."
+moved = {"full fine-tuning,\n400 batches": shares["weight's change"]}
+for name, settings in ("SGD", {}), ("Adam", {"eps": 1e-20}):
+    change = torch.zeros(384, 384, requires_grad=True)
+    optimizer = getattr(torch.optim, name)([change], lr=1, **settings)
+    for n, change.grad in enumerate(map(torch.tensor, many), 1):
+        optimizer.step()
+        if n in (1, len(many)):
+            moved[f"{name}, {n} batch{'es' * (n > 1)}"] = (energies := spectrum(change.detach().numpy()) ** 2).cumsum() / energies.sum()
+plt.figure(figsize=(4.8, 4.2), layout="constrained")
+for y, style, (name, share) in zip((15, 39, 49, 5, 29), ("C1-", "C0-", "C0:", "k-", "k:"), moved.items()):
+    needed = stored["ninety"][0] if "full" in name else (share < 0.9).sum() + 1
+    plt.plot([0, *100 * share], style, linewidth=2.5), plt.plot(needed, 90, style[:-1] + "o", markersize=9)
+    plt.text(70, y, f"{name}: {needed} pieces", color=style[:-1], weight="bold")
+plt.gca().set(xlabel="pieces", ylabel="% of energy", xlim=(0, 200), title="pieces for 90% of the energy")
+lesson.reveal("pieces of SGD's change", (list(moved.values())[2] < 0.9).sum() + 1, "of 384")
+
 # %% claim
 assert [rank_for_energy(spectrum(matrix), 0.9) for matrix in (step, shuffled(step))] == [141, 197]
 assert ", 400 steps of 16," in reference()["cuts"]["about"]
+assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] == [8, 2, 141, 73]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The gradient needs 8 pieces, but Adam's first step needs 141.** So a change can be spread over many pieces even though the task asks for only a few. After 400 steps, this matrix's change needs 83. LoRA only has room for a few.
+# **Adam spreads the change; the batches don't.** What the batches share adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and 50 batches still need 73.
+#
+# So most of the change's 83 pieces come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The others hold half of the energy, but add only 1.4 points.
+#
+# (Adam can't spread a single piece: its signs are one piece, too. In the last block, 1 piece holds 90% of `q`'s gradient, and its change needs only 12.)
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Is the model simple? No.** This weight matrix needs 159 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In its energy, no; in its effect, yes.** Its change needs 83 pieces. But the two strongest pieces of every matrix's change get 79.2<!--knobs.cut.2-->% of the reviews right. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
-# 3. **Is the task simple? This one seems to be:** its median gradient needs about 12 pieces. *Ours: MiniLM, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# 2. **Is the change simple? In its energy, no; in its effect, yes.** Its change needs 83 pieces, here mostly because of Adam. But eight pieces bring nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
+# 3. **Is the task simple? This one seems to be:** the gradient needs 8 pieces. *Ours: one matrix, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
-# For classification, start with rank 8 to 16. How much fits into a given rank? See lesson 19.
+# **So rank 8 can be enough: the task asks for few pieces.** For classification, start with rank 8 to 16.
 #
 # The same in PEFT:
 # ```python

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answers, and somebody presses thumbs up or thumbs down: **one bit**. Nobody writes the answer that it should have given. Learning from rewards like this is *reinforcement learning*.
+# A chatbot answers, and somebody presses thumbs up or thumbs down: **one bit**. Learning from this is *reinforcement learning*.
 #
-# Our model judges movie reviews. After each of its answers, it hears only "right" or "wrong." It will hear 1,600 such bits. That's 200 bytes, fewer than this paragraph has. **Is that enough to teach a model? And what else does it learn?**
+# Our model judges movie reviews, and after each answer hears only "right" or "wrong." It will hear 1,600 bits: 200 bytes, fewer than this paragraph has. **Can they teach a model? And what else does it learn?**
 
 # %%
 from dataclasses import replace
@@ -18,6 +18,7 @@ from lora_course.checks.reward import EARNED, LOSS
 from lora_course.experiments.reward import Rewarded, reinforce
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_lab import AdapterBank, LoRA, Recipe, Store, load_model, load_task, load_tokenizer, train
+from lora_lab.training.assets import shipped
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.train import train_alone
 
@@ -26,15 +27,14 @@ store = Store(lesson.workplace("17"))
 
 # %% [markdown]
 # ## Learning without being told
-# MiniLM reads a movie review and gives each answer ("positive" or "negative") a probability $p$. Then it *draws* one of the answers at random, and hears whether that answer was right (reward 1) or wrong (reward 0). For each answer in a batch:
+# MiniLM reads a movie review and gives each answer ("positive" or "negative") a probability $p$. Then it *draws* an answer at random, and hears whether that answer was right (reward 1) or wrong (reward 0). For each answer in a batch:
 #
-# - If the reward is above the batch's mean, make $\log p$ of that answer larger.
-# - If the reward is below the mean, make $\log p$ smaller.
-# - An answer with a reward twice as far from the mean counts twice as much.
+# - If its reward is above the batch's mean, make $\log p$ larger. If it's below, make it smaller.
+# - A reward twice as far from the mean counts twice as much.
 #
 # This method is a **policy gradient**. The **baseline** is the batch's mean reward.
 #
-# **Exercise 1.** Write this as a loss (a mean over the batch) that the optimizer minimizes. `log_p` holds $\log p$ of the drawn answers, and `rewards` holds their rewards.
+# **Exercise 1.** Write this as a loss (a mean over the batch) that the optimizer minimizes. `log_p` and `rewards` belong to the drawn answers.
 
 
 # %% exercise
@@ -54,11 +54,11 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Watch it learn
-# If all answers in a batch are right, this loss is 0, and so is its gradient: **equal rewards teach nothing.** The model learns only from differences.
+# If all answers in a batch are right, this loss is 0, and so is its gradient: **equal rewards teach nothing.**
 #
-# Rank-1 LoRA on `q,v` gets 76.8<!--reward.labels.one-->% of the test reviews right if it's trained on the *labels* (the right answers) of 1,600 reviews. Now it sees the same reviews once, but hears only rewards.
+# Rank-1 LoRA on `q,v` gets 76.8<!--reward.labels.one-->% of the test reviews right if it's trained on the *labels* of 1,600 reviews. Now it sees the same reviews once, but hears only rewards.
 #
-# **With two possible answers, does "wrong" say less than a label? And with ten? What percentage does our model get right?**
+# **With two possible answers, does "wrong" say less than a label? What percentage does our model get right?**
 
 # %%
 lesson.predict("% right with rewards, at rank 1", low=..., high=...)
@@ -77,47 +77,62 @@ plt.plot(rewards, ".", alpha=0.3)
 plt.plot(rewards.rolling(25, min_periods=5).mean(), color="C0")
 plt.axhline(0.5, color="gray", linestyle=":")
 plt.text(1.02 * steps, 0.5, "guessing", color="gray", va="center", bbox={"color": "white"})
-plt.gca().set(xlabel="step", ylabel="share of thumbs up", title="Your loss trains rank-1 LoRA\n(dot: a batch; line: the mean of 25)")
+plt.gca().set(xlabel="step", ylabel="share of thumbs up", title="Rank-1 LoRA learns from rewards\n(dot: a batch; line: the mean of 25)")
 lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accuracy"], 1))
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one. With ten answers, it doesn't. (Still, as the table below shows, labels teach more here.)
+# **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one.
 #
-# Until step 126, the line wanders around 50%. Then it climbs. (The test score is even higher, because in the test, the model always gives its likelier answer.)
+# For 120 steps, the line hardly leaves guessing. Then it climbs. (The test takes the likelier answer, so it scores above the line.)
 # </details>
 #
 # ## Is rank 1 enough?
-# Even a small adapter has room for so few bits, say the authors of [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/). In their runs, rank-1 LoRA learns from rewards as well as full fine-tuning.
+# In [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), rank 1 learns from rewards as well as full fine-tuning: even a small adapter has room for so few bits. **And in our runs?**
 #
-# We trained each method with five new seeds, each at the best of six or eight rates. **How many points is full fine-tuning ahead of rank 1?**
+# <details><summary>What we found: rank 1</summary>
+#
+# Five new seeds each, at the best of six or eight rates:
+#
+# |right, %|labels|rewards|
+# |---|---|---|
+# |full fine-tuning|78.7<!--reward.labels.full-->|76.8<!--reward.reward.full-->|
+# |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
+# |rank 1 on all linear layers|75.8<!--reward.labels.all-->|73.9|
+#
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Room is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (For the 73.9, two rates tied in tuning. The other rate gets 68.9<!--reward.reward.all-->.)
+# </details>
+#
+# ## Why do labels still win?
+# A reward says as much as a label. Does rank 1 just draw unlucky answers? Let's remove the luck. The mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right now?**
 
 # %%
-lesson.predict("points that full fine-tuning is ahead", low=..., high=...)
+lesson.predict("% right without luck, at rank 1", low=..., high=...)
 
-# %% hide-input
-stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
-rows = pd.DataFrame([{"signal": s, **row} for s in stored for row in stored[s]["methods"]]).set_index(["label", "signal"])
-mean = lambda one: np.mean(one["each"])  # noqa: E731
-right = (100 * rows.accuracy.map(mean) + 1e-9).round(1).unstack().rename_axis(columns="right, %", index=None)  # round half up
-sure = (100 * rows.sure.map(mean)).round(0).unstack()
-one, eight = "LoRA r1 q,v", "LoRA r8 q,v"
-lesson.reveal("points that full fine-tuning is ahead", right.reward["full"] - right.reward[one], "points")
-right.loc[["full", one, eight, "LoRA r1 all-linear"]]
+# %% alt="How strongly one review pushes the model toward the right answer, against the probability of that answer. A label's push falls in a straight line from 1 at 0% to 0 at 100%. A reward's mean push is a low hill: 0 at both ends, and a quarter at 50%."
+extra = pd.read_csv(shipped("data/results/reward_extra.csv")).groupby(["reward", "lr"]).accuracy  # ours, 1 December 2026; five seeds
+p = np.linspace(0, 1, 101)  # probability of the right answer
+plt.figure(figsize=(4.8, 3.2), layout="constrained")
+plt.plot(100 * p, 1 - p, "C0"), plt.text(36, 0.68, "label: 1 - p", color="C0", weight="bold")
+plt.plot(100 * p, p * (1 - p), "C1"), plt.text(50, 0.15, "reward: p (1 - p)", color="C1", weight="bold", ha="center")
+plt.annotate("surely wrong:\nno push", (1, 0.02), (15, 0.36), color="C1", ha="center", arrowprops={"arrowstyle": "->", "color": "C1"})
+plt.gca().set(xlabel="probability p of the right answer, %", ylabel="mean push on its log-odds", ylim=(0, 1.05), title="How strongly does a review correct the model?")
+plt.show()
+lesson.reveal("% right without luck, at rank 1", round(100 * extra.mean()["mean", 1e-3], 1))
 
 # %% [markdown]
-# <details><summary>What we found</summary>
+# <details><summary>What we found: luck or not</summary>
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, as in LoRA Without Regret, it's 7.9<!--reward.reward.all.ahead--> points behind (at the lower of two rates that tied in tuning).
+# **It isn't luck: without it, 73.8% are right.** (0.2 points more; 95% interval: -0.3 to 0.7.)
 #
-# Is rank 1 too small? With labels, the same adapter gets 76.8<!--reward.labels.one-->% right. So a better adapter fits into rank 1. Are rewards to blame? With labels, too, rank 1 is behind full fine-tuning. So neither explains the whole gap.
+# Look at the push instead. A label pushes most where the model is surely wrong. A reward hardly pushes there, because the model almost never tries the right answer. **With rewards, sure mistakes stay.** (A higher rate doesn't help: Adam divides by the gradient's usual size.)
 # </details>
 #
 # ## What else did it learn?
-# How *sure* is a model? Look at the probability of its own answer. With labels, rank-8 LoRA also gets 76.8<!--reward.labels.eight-->% right, and it's 79<!--reward.labels.eight.sure-->% sure on average. **How sure is it after training on rewards?**
+# How *sure* is a model? Look at the probability of its own answer. With labels, rank-8 LoRA is right 76.8<!--reward.labels.eight-->% of the time, and 79<!--reward.labels.eight.sure-->% sure. **How sure is it after training on rewards?**
 #
-# Then drag the panel's slider from labels to rewards. (It mixes two adapters, each from one run, as in lesson 08.) Each dot is one review; there are only 200. **Where do the wrong answers go?**
+# Then drag the slider from labels to rewards. (It mixes two adapters, each from one run.) Each dot is one of 200 reviews. **Where do the wrong answers go?**
 
 # %%
 lesson.predict("mean probability of its answer with rewards, %", low=..., high=...)
@@ -136,19 +151,19 @@ for share in shares:
         mixed.append(bank.model(**inputs).logits.softmax(1)[range(count), test.labels[:count]].numpy())  # p of the right answer
 mixer = MixerPanel(("labels", "rewards"), shares, mixed, test.texts[:count])
 mixer.share = 0
-lesson.reveal("mean probability of its answer with rewards, %", sure.reward[eight])
+lesson.reveal("mean probability of its answer with rewards, %", round(100 * np.mean(lesson.reference_comparison("minilm_rt_reward")["methods"][1]["sure"]["each"])))
 mixer
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make the model too sure:** it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. With labels, the wrong answers are spread out, and the model is over 90% sure of only one of them. With rewards, they form a wall on the left: the model is over 90% sure of more than 30 of them.
+# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (The panel's two runs exaggerate the loss of accuracy.) With labels, it's over 90% sure of only one wrong answer. With rewards, it's over 90% sure of more than 30: the wall on the left.
 # </details>
 #
 # ## Does doubt pay?
-# Suppose that six in ten reviews of a certain kind are positive, and the model can't tell which. **How often should it say "positive" to earn the most thumbs up: six times in ten?**
+# Suppose that six in ten reviews are positive, and the model can't tell which. **How often should it say "positive" to earn the most thumbs up: six times in ten?**
 #
-# **Exercise 2.** A share `q` of the reviews is positive, and the model says "positive" with probability `p`. What mean reward does it earn? (A right answer earns 1, a wrong one 0.)
+# **Exercise 2.** A share `q` of the reviews is positive, and the model says "positive" with probability `p`. What mean reward does it earn?
 
 
 # %% exercise
@@ -183,41 +198,50 @@ for axes, (title, (ylabel, goal)) in zip(panels, goals.items()):
 # %% claim
 from lora_lab import verdicts
 from lora_lab.experiments.margins import scores_in
+from lora_lab.experiments.statistics import mean_interval
 
+stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
+rows = pd.DataFrame([{"signal": s, **row} for s in stored for row in stored[s]["methods"]]).set_index(["label", "signal"])
+one, eight = "LoRA r1 q,v", "LoRA r8 q,v"
+drawn, without = rows.accuracy[one, "reward"]["each"], extra.get_group(("mean", rows.lr[one, "reward"]))
+assert [f"{100 * end:.1f}" for end in (without.mean(), *mean_interval(without - np.array(drawn)))] == ["73.8", "0.2", "-0.3", "0.7"]
+assert extra.mean()["mean", 2e-3] < without.mean() and f"{100 * extra.mean()['drawn', 5e-4]:.1f}" == "73.9" and stored["reward"]["methods"][1]["label"] == eight
 for found in stored.values():
     words = {label: verdict.outcome for label, verdict in verdicts(scores_in(found), "full").items()}
     assert words[one] == words["LoRA r1 all-linear"] == "worse"
 assert lesson.FAST or ((mixed[0] < 0.1).sum() == 1 and (mixed[-1] < 0.1).sum() > 30)
-assert right.labels[one] == right.labels[eight] == right.reward["full"] == 76.8
 for found in stored.values():  # rank 1 on all linear layers: two rates tied, and the lower one was taken
     row = next(row for row in found["methods"] if row["label"] == "LoRA r1 all-linear")
     top = max(one["validation"] for one in row["tried"])
     tied = [one["lr"] for one in row["tried"] if one["validation"] == top]
     assert len(tied) == 2 and row["lr"] == min(tied)
-smooth = rewards.rolling(25, min_periods=5).mean()
-assert lesson.FAST or smooth[smooth <= 0.5].index.max() == 126
+assert max(tied) == 5e-4  # with rewards
+line = rewards.rolling(25, min_periods=5).mean()
+assert lesson.FAST or (line.max() < run.metrics["accuracy"] and line[:120].max() < 0.6 and line[135:].min() > 0.5 and line[190:].min() > 0.62)
+assert rows.trainable[one, "reward"] == 9216
+assert rows.lr["LoRA r1 all-linear", "reward"] == 2.5e-4 and f"{100 * rows.accuracy['LoRA r8 q,v', 'labels']['mean']:.1f}" == "76.8"
 assert {len(tried) for tried in rows.tried} == {6, 8}
-assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in right.index)
+assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in rows.index.levels[0])
 assert (round(EARNED.right(0.6, 0.6), 2), EARNED.right(1, 0.6)) == (0.52, 0.6)
 assert [round(100 * p[np.argmax(goal)]) for _, goal in goals.values()] == [99, 60]  # rewards: the largest p drawn
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Labels reward honest doubt. Rewards don't.** Saying "positive" six times in ten earns only 0.52. Always saying it earns 0.6. So rewards push the model to be sure, even where it can't know. With labels, the best probability is the honest one, 60%.
+# **Labels reward honest doubt. Rewards don't.** With rewards, it's best to always say "positive." With labels, the best probability is the honest one, 60%.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One bit per answer can teach a model, if rewards differ:** choose questions that it sometimes gets right and sometimes wrong. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
-# 2. **Don't trust its probabilities:** rewards don't pay for doubt. *Ours (rank 8): right 74.9<!--reward.reward.eight-->% of the time, 91<!--reward.reward.eight.sure-->% sure.*
-# 3. **Tune the rate again, and compare rank 1 with full fine-tuning on your task.** *Ours: rank 1 is 3.2<!--reward.reward.one.ahead--> points behind; the best rates are a quarter to half of those with labels. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
+# 1. **One bit per answer can teach a model, if rewards differ.** GRPO compares answers to one question, so choose questions that the model sometimes gets right. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
+# 2. **Don't trust its probabilities, and use labels if you have them.** Rewards don't pay for doubt, and hardly correct sure mistakes. *Ours (rank 8): 74.9<!--reward.reward.eight-->% right, 91<!--reward.reward.eight.sure-->% sure.*
+# 3. **Tune the rate again, and compare rank 1 with full fine-tuning on your task.** *Ours: rank 1 is 3.2<!--reward.reward.one.ahead--> points behind. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
 #
 # The same with PEFT and TRL:
 # ```python
 # trainer = GRPOTrainer(model, reward_funcs=right_or_wrong, train_dataset=questions,
-#                       args=GRPOConfig(learning_rate=...),
+#                       args=GRPOConfig(learning_rate=...),  # try 1/4 and 1/2 of your rate for labels
 #                       peft_config=LoraConfig(r=1, lora_alpha=16, target_modules=["q_proj", "v_proj"]))
 # trainer.train()
 # ```

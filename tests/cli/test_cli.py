@@ -44,6 +44,7 @@ BAD = {
     "train --model ~nobody/model": "no model '~nobody/model'",
     "train --task ~nobody/texts.csv": "no task or file '~nobody/texts.csv'",
     f"evaluate {SHIPPED}/minilm-rt-r8 --task kjv": "is a classifier",
+    f"evaluate {SHIPPED}/minilm-rt-r8 --prompts 0": "0 is not in the range",
     f"inspect {SHIPPED}/rank_one": "such as ",
     "inspect nowhere": "there is no folder nowhere",
     f"merge {SHIPPED}/minilm-rt-r8": "Missing option '--out'",

@@ -27,6 +27,7 @@ def test_start_prints_title_minutes_memory_and_seed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lesson, "CURRENT", receipt)
     monkeypatch.setattr(lesson, "room_for", lambda number: "")
     monkeypatch.setenv("LORA_LAB_STUDENT", "")
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # or it changes the style of all plots
     lesson.start("03")
     assert capsys.readouterr().out == "03 · Which knob?\nAbout 15 minutes (estimated), of which the computer needs 2.\n"
     assert (receipt.lesson, receipt.notes) == ("03", {})

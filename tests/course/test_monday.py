@@ -64,7 +64,7 @@ def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys)
 
 def test_distinct_rows_of_the_needed_columns_count(tmp_path):
     rows = pd.DataFrame({"id": range(36), "text": [f"row {n % 12}" for n in range(36)], "label": ["a", "b", " a"] * 12})
-    (data := tmp_path / "rows.csv").write_text("\n\n" + rows.to_csv(index=False).replace(",", ", ", 2))
+    (data := tmp_path / "rows.csv").write_text("\n\n" + rows.to_csv(index=False).replace(",", ", ", 2) + ",,\n \n")
     job = plan("minilm", data, gpu_gb=8, out=tmp_path)
     assert job.settings["OUT"] == str(tmp_path)
     told, labels = runpy.run_path(str(job.write(tmp_path / "train.py")))["read"]()

@@ -1,5 +1,7 @@
-from playwright.sync_api import expect
+from matplotlib import pyplot as plt
+from playwright.sync_api import Browser, expect
 
+from lora_course import lesson
 from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
@@ -94,3 +96,16 @@ def test_a_class_shows_guesses_and_a_cell_is_chosen_by_click(pages, tmp_path):
     assert abs(box_of(chosen)["x"] - before["x"] - before["width"]) < 4
     panel.get_by_role("button", name="Refresh").click()
     expect(panel.locator(".kernel")).to_contain_text("Waiting for the kernel")
+
+
+def test_a_slider_of_a_lesson_steps_through_figures(browser: Browser) -> None:
+    page = browser.new_page()
+    page.set_content(
+        lesson.slider("flips", {title: (plt.subplots()[0], f"of {title}") for title in ("128", "512", "2,048")}).data
+    )
+    assert not plt.get_fignums()
+    for title in ("128", "512", "2,048"):
+        expect(page.locator("p:visible")).to_have_text(title)
+        expect(page.get_by_role("img")).to_have_accessible_name(f"of {title}")
+        page.get_by_role("slider", name="flips").press("ArrowRight")
+    page.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, expect
 
-from lora_lab import ComparePanel, LoRA, MemoryPanel, RankPanel, params
+from lora_lab import ComparePanel, LoRA, LoRAPanel, MemoryPanel, RankPanel, params
 from lora_lab.accounting.film import CATEGORIES, moments
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest, quick
@@ -65,6 +65,27 @@ def test_a_model_is_counted_as_by_params(pages: Pages) -> None:
     assert "At 2 bytes a number (bf16), gpt2 takes 249 MB, and its adapter " in words
     panel.get_by_text("all numbers in this picture").click()
     assert integers(panel.locator("details tr").last.inner_text())[:2] == [counted.total, counted.trainable]
+
+
+def test_adapters_of_many_customers_fill_the_disk(pages: Pages) -> None:
+    panel = pages.panel(lora("model", model="llama-3-8b", customers=1), reduced=True)
+    patch, area = panel.locator(".patch"), "e => e.getAttribute('width') * e.getAttribute('height')"
+    one = patch.evaluate(area)
+    move(panel, "customers", 40)
+    expect(panel.locator(".big")).to_have_text("95.9× less disk for 100 customers")
+    expect(panel.locator(".words")).to_contain_text("100 full models take 1.61 TB.")
+    assert patch.evaluate(area) == pytest.approx(100 * one, rel=0.01)
+    move(panel, "customers", 68)
+    expect(panel.locator(".disk")).to_contain_text("break-even: 2,356")
+    for target in ("q", "v"):
+        panel.get_by_role("checkbox", name=target, exact=True).dispatch_event("click")
+    expect(panel.get_by_role("slider", name="customers")).to_be_hidden()
+
+
+def test_blocks_of_experts_say_how_many_there_are(pages: Pages) -> None:
+    panel = pages.panel(LoRAPanel("model", model="mixtral-8x7b", models=[]), width=380)
+    for role, sides in (("gate", "× 14,336× 4,096"), ("down", "× 4,096× 14,336")):
+        expect(panel.locator(".tile").filter(has_text=role)).to_have_text(f"{role}32 layers× 8 experts{sides}")
 
 
 def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None:

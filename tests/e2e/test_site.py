@@ -31,7 +31,7 @@ ANSWER = """(form, answers) => {
         fields[number].value = answer;
         fields[number].dispatchEvent(new Event('input', { bubbles: true }));
     }
-    [...form.querySelectorAll('button')].find((e) => e.textContent === 'Check').click();
+    form.querySelector('button:not([type])').click();
     return form.querySelector('[role=status]').innerText;
 }"""
 FOCUSED_LINE = """() => {
@@ -158,15 +158,15 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
     panel_of(page).scroll_into_view_if_needed()
     assert box_of(panel_of(page).locator(".picture svg"))["width"] > 300
     forms.nth(1).get_by_role("button", name="Skip").click()
-    expect(results.nth(1)).to_contain_text("116 MiB.")
+    expect(results.nth(1)).to_contain_text("16,366 tokens.")
     expect(sealed).to_have_count(0)
     page.reload()
     expect(sealed).to_have_count(0)  # the browser has stored the ranges
     forms.nth(1).get_by_role("button", name="Clear").click()
-    for number, value in enumerate(("1", "1'000")):
+    for number, value in enumerate(("1,000", "20'000")):
         forms.nth(1).locator("input").nth(number).fill(value)
     forms.nth(1).get_by_role("button", name="Seal my ranges").click()
-    expect(results.nth(1)).to_contain_text("116 MiB: inside your range, 1 to 1000.")
+    expect(results.nth(1)).to_contain_text("16,366 tokens: inside your range, 1000 to 20000.")
     page.get_by_role("button", name="Clear").first.click()
     expect(sealed).to_have_count(5)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
@@ -313,6 +313,18 @@ def test_memory_answers_are_judged_as_by_the_checks(visit):
     assert "Hint: what does checkpointing do" in reply_to(row, "QLoRA", "off", "600")
 
 
+def test_a_panel_opens_at_the_margin_that_its_reader_sealed(visit):
+    page = visit("lessons/05_as_good_as_full.html", skip=False)
+    form, titles = page.locator(".lab-predict").first, page.locator("[data-panel] .title")
+    for number, value in enumerate(("-3", "1", "2,3")):
+        form.locator("input").nth(number).fill(value)
+    form.get_by_role("button", name="Seal my ranges").click()
+    expect(form.get_by_role("status")).to_contain_text("-3 to 1; margin in points: 2.3.")
+    for _ in range(2):
+        expect(titles.first).to_contain_text("At a margin of 2.3 points it is worse, but within the margin")
+        page.reload()
+
+
 def test_intervals_and_a_sentence_are_judged_step_by_step(visit):
     page = visit("lessons/05_as_good_as_full.html", 380)
     intervals, form = page.locator(".lab-answer").all()[:2]
@@ -331,12 +343,12 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit):
         assert reply in reply_to(form, margin)
     assert "give tenths of a point" in reply_to(form, "1.35")
     assert "Hint" not in form.get_by_role("status").inner_text()  # the hints are about later fields
-    reply = reply_to(form, "1,5")
-    assert "90% interval -1.38 to -0.24" in reply
-    assert "If both are yes, it is better or worse, but within the margin" in reply
+    assert "90% interval -1.38 to -0.24" in reply_to(form, "1,5")
     expect(form.get_by_role("textbox")).to_be_disabled()
     expect(form.get_by_role("combobox")).to_be_focused()
-    assert "only half the answer" in reply_to(form, "worse")
+    reply = reply_to(form, "worse")
+    assert "only half the answer" in reply
+    assert "If both are yes, it is better or worse, but within the margin" in reply
     page.reload()
     assert "Which sentence can you write at the margin" in reply_to(form, "worse but within the margin")
     page.reload()
@@ -365,12 +377,19 @@ def test_a_plan_comes_before_the_intervals_and_the_word_before_the_sentences(vis
 
 
 def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit):
-    form = visit("lessons/07_why_does_it_do_nothing.html").locator(".lab-answer").first
+    page = visit("lessons/07_why_does_it_do_nothing.html")
+    early, form = page.locator(".lab-answer").all()[:2]
     named = {letter: patient.fault for letter, patient in PATIENTS.items()}
     swapped = checks.check_diagnosis(wrong := named | {"F": named["I"], "I": named["F"]})
     lines = [line for line in reply_to(form, *wrong.values()).split("\n") if line]
-    assert lines[:2] == f"Not right: {swapped.words}".split("; ")
+    assert lines[:3] == ["Not right: 8 of 10 are right.", *swapped.words.split("; ")]
     assert form.locator("tr:has([data-mark='✗']) th").all_inner_texts() == ["F", "I"]
+    form.get_by_role("button", name="Clear").click()
+    assert reply_to(early, *wrong.values()).startswith("Sealed.")
+    expect(early.locator("select:enabled")).to_have_count(0)
+    for _ in range(2):
+        expect(form.get_by_role("status")).to_contain_text("8 of 10 are right")  # the first ten
+        page.reload()
     assert "Right: all ten found" in reply_to(form, *named.values())
 
 

@@ -71,6 +71,8 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
     for name, (value, message) in terms:
         with pytest.raises(BadValue, match=message):
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**TERMS, "workers": 2, name: value})
+    with pytest.raises(BadValue, match="not None"):
+        compare(tiny_encoder, opinions, "lora", None, **TERMS)
     with pytest.raises(BadValue, match="minutes must"):
         compare(tiny_encoder, opinions, "lora", tmp_path / "out", minutes="5", seeds=2)
     with pytest.raises(NotFound):
@@ -229,6 +231,8 @@ def test_groups_share_fields_and_start_without_runs():
     for invalid in ({}, {"method": "lora", "lrr": 1}):
         with pytest.raises(BadValue):
             Study.of("minilm", "rt", {"a": invalid})
+    with pytest.raises(BadValue, match="margin must"):  # before anything is trained
+        Study.of("minilm", "rt", {"a": LoRA()}, margin=0)
     own = {"few": {"method": "lora", "model": "a"}}
     few = Study.of("", "rt", own, np.int64(3), examples=50, subset=4).groups["few"]
     assert [(recipe.model, recipe.seed, recipe.subset) for recipe in few] == [("a", 0, 4), ("a", 1, 5), ("a", 2, 6)]

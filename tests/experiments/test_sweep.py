@@ -81,8 +81,9 @@ def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
     for what in ("minilm", None, [LoRA()]):
         with pytest.raises(BadValue, match="a list of recipes"):
             sweep(what, tmp_path / "runs")
-    with pytest.raises(BadValue, match="size"):
-        sweep(grid(), tmp_path / "runs", size=-1)
+    for options, message in (({"size": -1}, "size"), ({"client": 3}, "no Dask scheduler"), ({"store": 3}, "not 3")):
+        with pytest.raises(BadValue, match=message):
+            sweep(grid(), **{"store": tmp_path / "runs", **options})
     assert Store(tmp_path / "runs").runs() == []
 
 

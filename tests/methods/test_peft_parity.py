@@ -156,11 +156,17 @@ def test_layer_named_like_a_role_is_adapted(config, tmp_path):
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
 
 
-def test_lora_in_the_head_is_refused_with_advice(tmp_path):
-    config = peft.LoraConfig(r=2, target_modules=["query", "classifier"])
-    peft.get_peft_model(tiny("bert"), config).save_pretrained(tmp_path)
-    model = tiny("bert")
-    with raises_unchanged(model, r"the task's head \(.*classifier.lora_A.* merge the adapter in PEFT"):
+@pytest.mark.parametrize(
+    ("model", "targets", "place"),
+    [
+        (tiny("bert"), ["query", "classifier"], r"the task's head \(.*classifier.lora_A"),
+        (make_model("SqueezeBertModel", embedding_size=32), ["query"], "a Conv1d"),
+    ],
+    ids=["head", "convolution"],
+)
+def test_lora_in_a_layer_that_the_lab_does_not_adapt_is_refused_with_advice(model, targets, place, tmp_path):
+    peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(r=4, target_modules=targets)).save_pretrained(tmp_path)
+    with raises_unchanged(model, f"{place}.* merge the adapter in PEFT"):
         load_adapter(model, tmp_path)
 
 

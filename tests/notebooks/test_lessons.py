@@ -56,7 +56,7 @@ def test_notebooks_match_their_sources(solved: bool):
         filled = any(cell.get("outputs") for cell in on_disk.cells)
         assert filled is solved, f"{file}: run `make notebooks`; only solved notebooks have outputs"
         outputs = [output.get("data", {}) for cell in on_disk.cells for output in cell.get("outputs", [])]
-        figures = [data for data in outputs if "Figure" in data.get("text/plain", "")]
+        figures = [data for data in outputs if "<Figure" in data.get("text/plain", "")]
         assert all("image/png" in data for data in figures), f"{file}: a figure is missing"
 
 

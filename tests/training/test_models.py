@@ -135,6 +135,20 @@ def test_pooler_that_a_checkpoint_lacks_is_trained_and_saved_with_the_head(kind,
     assert inspect_adapter(folder).head == 1122
 
 
+HEADS = {
+    "EuroBertModel": ["dense", "classifier"],
+    "ModernBertModel": ["head", "classifier"],
+    "XLMModel": ["sequence_summary"],
+}
+
+
+@pytest.mark.parametrize(("kind", "heads"), HEADS.items())
+def test_every_layer_outside_the_base_model_that_a_checkpoint_lacks_is_trained_as_a_head(kind, heads, tmp_path):
+    make_model(kind, pad_token_id=0).save_pretrained(tmp_path)
+    report = LoRA(2, targets="all-linear").attach(load_model(str(tmp_path), 2))
+    assert [path for path, _ in report.heads] == heads
+
+
 def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asks whether to run it"))
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")

@@ -62,6 +62,9 @@ def test_shape_of_a_layer_errors_and_description():
     assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
     panel = LoRAPanel("model", model="llama-3-8b", rank=8)
     assert f"adds {params('llama-3-8b', LoRA(rank=8)).trainable:,} (0.042%)" in panel.describe()
+    assert "customers" not in panel.describe()
+    panel.customers = 100
+    assert panel.describe().endswith("100 customers need 95.9 times less disk.")
 
 
 def test_wrong_values_are_refused_in_one_sentence():

@@ -56,8 +56,8 @@ function blocks(model, width, height) {
     treemap(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
 }
 
-/** Draw the map. Returns { svg, height, onto }. */
-export function drawModel(full, model, counts, patch) {
+/** Draw the map, with the adapters of all customers in one patch. Returns { svg, height, onto }. */
+export function drawModel(full, model, counts, patch, customers) {
   const left = 14; // room for a lifted patch that overlaps the corner
   const width = Math.min(full, 640) - left;
   const height = clamp(0.68 * width, 230, 430);
@@ -70,20 +70,24 @@ export function drawModel(full, model, counts, patch) {
     const thick = (side) => Math.max(MIN_WIDTH, Math.min(1, row.trained / row.numbers) * side);
     if (row.trained) inner.push(rect(box[0], box[1], w >= h ? thick(w) : w, w >= h ? h : thick(h), "train")); // A and B, to scale
     const kind = Object.keys(row.trains).length ? "tile can" : "tile";
-    parts.push(group([...inner, ...names(box, row)], `class="${kind}" data-row="${item.at}"`));
+    parts.push(group([...inner, ...names(box, row, counts.rows)], `class="${kind}" data-row="${item.at}"`));
   }
-  const name = width > 360 ? `all A and B in one patch${patch.dropped ? "" : ": drag it onto the model"}` : "";
-  const gathered = drawPatch([left, 0, width, height], counts.share, patch, [name, "", "the model"]);
+  const whose = customers > 1 ? `${count(customers)} adapters` : "all A and B";
+  const name = width > 360 ? `${whose} in one patch${patch.dropped ? "" : ": drag it onto the model"}` : "";
+  const gathered = drawPatch([left, 0, width, height], customers * counts.share, patch, [name, "", "the model"]);
   if (counts.trained) parts.push(gathered.svg);
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };
 }
 
 /** The name and shape of a block, if there is room for them. */
-function names([x, y, w, h], row) {
+function names([x, y, w, h], row, rows) {
   if (w < 7.2 * row.label.length + 12 || h < 20) return [];
-  const shape = row.in ? `${row.count > 1 ? `${count(row.count)} × ` : ""}${count(row.out)} × ${count(row.in)}` : "";
-  const second = h > 40 && w > 6.4 * shape.length + 12 ? text(x + 9, y + 32, shape, "soft small halo") : "";
-  return [text(x + 9, y + 17, escape(row.label), `halo ${row.trained ? "strong" : ""}`), second];
+  const sides = row.in ? [...(row.count > 1 ? [row.count] : []), row.out, row.in].map(count) : [];
+  const moe = row.group === "experts" && rows.find(({ label }) => label === "router");
+  const lines = moe ? [`${moe.count} layers`, `× ${moe.out} experts`, `× ${sides[1]}`, `× ${sides[2]}`] : [sides.join(" × ")];
+  const fits = h > 26 + 14 * lines.length && w > 6.4 * Math.max(...lines.map((words) => words.length)) + 12;
+  const below = fits ? lines.map((words, at) => text(x + 9, y + 32 + 14 * at, words, "soft small halo")) : [];
+  return [text(x + 9, y + 17, escape(row.label), `halo ${row.trained ? "strong" : ""}`), ...below];
 }
 
 /** A sentence about one block. */
@@ -99,18 +103,22 @@ export function describeRow(row) {
 }
 
 /** [title, headline, sentence]. */
-export function describeModel(name, { rows, total, trained, share }) {
-  if (!trained) {
-    const title = `Without an adapter, nothing in ${escape(name)} trains`;
-    return [title, "<b>0</b> <span>parameters to train</span>", "No layer has an adapter. Choose at least one layer."];
+export function describeModel(name, { rows, total, trained, share }, customers) {
+  const none = [`Without an adapter, nothing in ${escape(name)} trains`, "<b>0</b> <span>parameters to train</span>"];
+  if (!trained) return [...none, "No layer has an adapter. Choose at least one layer."];
+  const big = `<b>${about(share < 1 ? 1 / share : share)}×</b> <span>${share < 1 ? "fewer" : "as many"} parameters to train</span>`;
+  const title = `LoRA on ${escape(name)} trains ${percent(share)} of its size`;
+  if (customers > 1) {
+    const [many, one, all] = [count(customers), BF16 * total, BF16 * customers * trained];
+    const disk = `${many} full models take ${bytes(customers * one)}. One model (${bytes(one)}) and ${many} adapters (${bytes(all)})
+      take ${bytes(one + all)}, at ${BF16} bytes a number (bf16).`;
+    return [title, `<b>${about((customers * one) / (one + all))}×</b> <span>less disk for ${many} customers</span>`, disk];
   }
-  const less = share < 1;
-  const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} parameters to train</span>`;
   const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
     ${percent(share)}.${experts} At ${BF16} bytes a number (bf16), ${escape(name)} takes ${bytes(BF16 * total)}, and its adapter
     ${bytes(BF16 * trained)}.`;
-  return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
+  return [title, big, words];
 }
 
 /** Every kind of layer in numbers: what the picture shows, for exact values and for screen readers. */

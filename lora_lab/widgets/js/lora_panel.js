@@ -2,7 +2,7 @@
 
 import LORA_CSS from "./lora_panel.css";
 import { button, drawn, folded, letter, menu, nearest, octaves, segments, slider, switches } from "./controls.js";
-import { about, clamp, count, percent } from "./format.js";
+import { about, bytes, clamp, count, percent } from "./format.js";
 import { drawModel, modelCounts, modelTable, maxRank, describeModel, describeRow } from "./lora_model.js";
 import { drawCurve, drawSize, sizes, describeSize } from "./lora_size.js";
 import { drawToy, describeToy, toyTable } from "./lora_toy.js";
@@ -14,11 +14,13 @@ const [ROW, STEP, MERGE, SNAP] = [260, 500, 2600, 220]; // milliseconds
 const LIFTED = [-13, 13]; // offset of the gathered patch from its corner, in pixels
 const TRAITS = {
   view: "size", views: Object.keys(VIEWS), models: {}, model: "", layer: "", d: 4096, rank: 8, targets: ["q", "v"],
-  toy_rank: 2, alpha: 4,
+  toy_rank: 2, alpha: 4, customers: 0,
 };
 const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "all-linear"];
 const FIRST = "llama-3-8b"; // the default model, as in lora_panel.py
 const WIDTHS = octaves(64, 16384);
+const CUSTOMERS = Array.from({ length: 121 }, (_, at) => Math.round((10 ** (at / 20)).toPrecision(2))); // 1 to a million
+const DISK = [["the model", "adapters"], "bytes", bytes, [1, 100, 10000]];
 
 const BODY = `<header><div class="title"></div>
   ${segments("view", "view")}</header>
@@ -29,6 +31,7 @@ const BODY = `<header><div class="title"></div>
       <div class="menus">${menu("model", "model")}${menu("layer", "layer")}</div>
       ${slider("d", `width ${letter("d")}`, "frozen")}${switches("targets", "adapt")}
       ${slider("rank", `rank ${letter("r")}`, "train", `<div data-for="curve" class="chart">${drawn("curve")}</div>`)}
+      ${slider("customers", "customers", "train", `<div class="chart">${drawn("disk")}</div>`)}
       <div class="row">${button("drop", "")}</div>
     </div>
     <div class="controls" data-for="toy">
@@ -100,6 +103,7 @@ function start(p) {
     p.offer({
       view: views.length > 1, real: size || model, toy: !size && !model, layer: size && chosen, d: size && !chosen,
       targets: model, caption: model, curve: size, numbers: !size,
+      customers: model && p.get("customers") > 0 && p.get("targets").length > 0,
     });
     p.card.classList.toggle("many", size || model);
     const [title, big, words, facts = ""] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
@@ -130,11 +134,15 @@ function start(p) {
     drawControls(ranks, counts.rank, counts.share, "the model", [], name);
     p.fill({ ".caption": describeRow(counts.rows[ui.over]) });
     p.check("targets", targets, roles.map((role) => [role, role]));
-    shown = drawModel(p.width(), model, counts, ui);
+    const [n, m] = [p.get("customers") || 1, 2 * counts.trained]; // customers; bytes of an adapter in bf16
+    p.slide("customers", { values: CUSTOMERS, value: n, words: count(n) });
+    const growth = { m, n: 0, r: n, full: 2 * counts.total, strips: n * m, even: 1 / counts.share };
+    if (m) p.picture(drawCurve(p.width("disk"), growth, CUSTOMERS, ...DISK), `The adapters take ${bytes(n * m)}.`, "disk");
+    shown = drawModel(p.width(), model, counts, ui, n);
     p.picture(shown, `${name} as a map in which area is numbers. Adapters on ${targets.join(", ")} of rank
       ${count(counts.rank)} take ${percent(counts.share)} of it.`);
     p.numbers(() => modelTable(counts));
-    return describeModel(name, counts);
+    return describeModel(name, counts, n);
   }
 
   function drawFlow(view) {
@@ -162,8 +170,7 @@ function start(p) {
 
   function drawControls(ranks, rank, share, subject, extra, chosen) {
     p.choose("model", [...extra, ...Object.keys(p.get("models")).map((name) => [name, name])], chosen);
-    const spoken = `rank ${count(rank)}, ${percent(share)} of ${subject}`;
-    p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken });
+    p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken: `rank ${count(rank)}, ${percent(share)} of ${subject}` });
     p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${subject}` });
   }
 

@@ -83,28 +83,27 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 and 2dr against the rank. The slider below is the axis: each rank is drawn where the thumb would be. */
-export function drawCurve(width, size, ranks) {
+/** d^2 and 2dr against the rank, or what `names` names. The slider below is the axis: a rank is where its thumb would be. */
+export function drawCurve(width, size, ranks, names, unit = "numbers", format = count, marks = [1, 8, 64, 512, 4096]) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
   const at = (rank) => 9 + ((width - 18) * nearest(ranks, rank)) / Math.max(1, ranks.length - 1);
   const last = ranks.at(-1);
-  const square = m === n;
+  const [whole, added] = names ?? (m === n ? ["d²", "2dr"] : ["W", "A and B"]);
   const up = log([(m + n) * 0.8, Math.max(full, last * (m + n)) * 1.25], [bottom - 6, top]);
-  const doubled = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === last); // the curve is straight in between
+  const doubled = ranks.filter((rank) => Number.isInteger(Math.log2(rank) / 3) || rank === last); // the curve is straight in between
   const [x, y, cut] = [at(r), up(strips), at(even)];
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
   parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"), line(cut, top - 4, cut, bottom, "edge"));
-  parts.push(text(0, 9, "numbers, log scale", "tick"));
+  parts.push(text(0, 9, `${unit}, log scale`, "tick"));
   if (r >= even) parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
   parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
-  parts.push(text(9, up(full) - 6, `${square ? "d²" : "W"} = ${count(full)}`, "soft small halo"));
-  const sum = `${square ? "2dr" : "A and B"} = ${count(strips)}`;
+  parts.push(text(9, up(full) - 6, `${whole} = ${format(full)}`, "soft small halo"));
+  const sum = `${added} = ${format(strips)}`;
   parts.push(line(x, y, x, bottom, "ray"), circle(x, y, 5, "train"));
   if (x > width / 2) parts.push(text(x - 9, bottom - 8, sum, "train small halo end"));
   else parts.push(text(x + 9, y + 13, sum, "train small halo"));
-  const names = [1, 8, 64, 512, 4096].filter((rank) => at(last) - at(rank) > 46).concat(last);
-  parts.push(axisBottom(at, names, bottom, count, [9, width - 9]));
+  parts.push(axisBottom(at, [...marks.filter((rank) => at(last) - at(rank) > 46), last], bottom, count, [9, width - 9]));
   return { svg: parts.join(""), height: bottom + 22 };
 }
 

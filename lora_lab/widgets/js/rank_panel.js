@@ -48,15 +48,15 @@ function start(p) {
     if (cache.get(source)?.packed !== shown) cache.set(source, { ...unpacked(shown), packed: shown });
     const matrix = cache.get(source);
     const rank = Math.min(p.get("rank"), matrix.maxRank);
-    const updates = p.get("cuts").updates ?? {};
+    const { n, updates = {} } = p.get("cuts");
     const cut = updates[source];
     const kindOf = (name) => KINDS[Object.keys(updates).indexOf(name)] ?? "frozen";
     const at = cut ? cut.ranks.findLastIndex((r) => r <= rank) : -1;
-    const stops = [...STOPS.filter((stop) => stop < matrix.maxRank), matrix.maxRank];
     const all = shown.kept[matrix.maxRank][1] < 1 ? shown.full : matrix.maxRank; // number of nonzero pieces
-    const { n } = p.get("cuts");
     const both = Object.values(updates).some(({ others }) => others); // the first pieces alone, and all the others
-    return { data, source, shown, matrix, rank, all, updates, cut, at, kindOf, kind: kindOf(source), n, stops, both };
+    const stops = both ? cut.ranks.filter((r) => r <= matrix.maxRank) : [...STOPS.filter((r) => r < matrix.maxRank), matrix.maxRank];
+    const [before, next] = both ? [stops.findLast((r) => r < rank), stops.find((r) => r > rank)] : [rank - 1, rank + 1];
+    return { data, source, shown, matrix, rank, all, updates, cut, at, kindOf, kind: kindOf(source), n, stops, both, next, before };
   }
 
   // ---- drawing
@@ -71,8 +71,8 @@ function start(p) {
     const spoken = `rank ${rank}, ${share(shown.kept[rank][1])} of the energy`;
     p.slide("rank", { values: stops, value: rank, words: `${rank} of ${all}`, spoken });
     p.find("input[name=rank]").ariaLabel = p.find("[data-for=rank] > span").textContent = cut?.others ? "pieces taken away" : "pieces added";
-    p.button("more", { off: rank >= matrix.maxRank, words: cut?.others ? "take the next piece away" : "add the next piece" });
-    p.button("less", { off: rank === 0, words: cut?.others ? "put it back" : "take it away" });
+    p.button("more", { off: rank >= matrix.maxRank, words: `${cut?.others ? "take" : "add"} the next ${now.next > rank + 1 ? `${now.next - rank} pieces` : "piece"}${cut?.others ? " away" : ""}` });
+    p.button("less", { off: rank === 0, words: `${cut?.others ? "put" : "take"} ${rank > now.before + 1 ? "them" : "it"} ${cut?.others ? "back" : "away"}` });
     p.find(".side").style.setProperty("--train", COLORS[now.kind] ?? (p.dark() ? "#c8c8c8" : "#555"));
     drawSum();
     drawCharts();
@@ -250,10 +250,10 @@ function start(p) {
       else p.ask("data", { source });
     },
     rank: go,
-    less: () => go(now.rank - 1),
+    less: () => go(now.before),
     more() {
       p.keep({ t: 0 });
-      p.set({ rank: now.rank + 1 });
+      p.set({ rank: now.next });
       p.play(500, (t) => p.keep({ t }));
     },
   };

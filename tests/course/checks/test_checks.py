@@ -19,6 +19,7 @@ from lora_course.receipts import Check, Receipt
 from lora_lab import layers
 from lora_lab.experiments import playground
 from lora_lab.methods.quant import levels_of
+from lora_lab.training.assets import shipped
 from lora_lab.training.named import inspect_folder
 from tests.course.checks import answers
 from tests.course.checks.answers import ANSWERS
@@ -179,7 +180,7 @@ def test_defense_shows_one_step_at_a_time_and_keeps_its_margin(monkeypatch: pyte
     assert not receipt.notes
     with_margin = repr(checks.check_defense(1, ..., ...))
     assert "-1.53 to -0.09" in with_margin
-    assert "If neither is yes, it is undecided" in with_margin
+    assert "If neither is yes, it is undecided" in checks.check_defense(1, "equivalent", ...).hint
     assert receipt.notes == {"margin, 3 bits against 16": 0.01}
     with_word = repr(checks.check_defense(1, "worse", ...))
     assert all(f"\n  {letter}: for " in with_word for letter in "abcd")
@@ -198,6 +199,14 @@ def test_each_pair_has_one_right_word_and_sentence(monkeypatch: pytest.MonkeyPat
     found = {pair: right(pair) for pair in comparing.PAIRS}
     monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")  # the grader, which doesn't know her name, must agree
     assert {pair: right(pair) for pair in comparing.PAIRS} == found
+
+
+def test_lesson_07_shows_the_complaints():
+    source = (shipped("notebooks") / "src/07_why_does_it_do_nothing.py").read_text(encoding="utf-8")
+    assert all(f'"{letter}": ...,  # {one.complaint}\n' in source for letter, one in PATIENTS.items())
+    counted = checks.check_diagnosis(answers.FAULTS, dict.fromkeys(PATIENTS, "Empty file."))
+    assert counted.passed
+    assert counted.words.endswith("infinity. 1 of your first ten were right")
 
 
 def test_hints_do_not_name_a_fault():

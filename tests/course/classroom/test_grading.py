@@ -107,6 +107,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
     fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # bypasses the hook
     hand_in(folder, "tim/mine", [SOLVED[0], fork])
+    hand_in(folder, "uma/mine", [SOLVED[0], "import torch\ntorch.ones(2**30)"])
     (folder / "ada" / "._mine.ipynb").write_text("added by macOS")
     (folder / "zoe.ipynb").write_text("no JSON {")
     (folder / "zoe2.ipynb.txt").write_text('{"cells": 3}')  # as some browsers save a notebook
@@ -143,6 +144,7 @@ def test_each_notebook_is_graded_on_its_own(graded: SimpleNamespace):
         "max": ("left", ["right", "absent", "absent", "absent"]),
         "mia": ("memory", ["right", "right", "absent", "absent"]),
         "tim": ("programs", ["right", "absent", "absent", "absent"]),
+        "uma": ("memory", ["right", "absent", "absent", "absent"]),
         "zoe": ("unreadable", []),
         "zoe2.ipynb.txt": ("unreadable", []),
     }
@@ -238,6 +240,15 @@ def test_classes_are_judged_by_the_labs_own_check(tmp_path):
     assert {row["file"]: verdicts(row) for row in grade(tmp_path / "handed in", known=[lesson])} == {
         "right.ipynb": ["right"],
         "wrong.ipynb": ["not right"],
+    }
+
+
+@pytest.mark.slow
+def test_solved_lessons_are_graded_right():
+    rows = list(grade(shipped("notebooks/solutions")))
+    assert len(rows) == 20
+    assert {row["file"]: (row["status"], row["of"] - row["right"]) for row in rows} == {
+        row["file"]: ("ran", 0) for row in rows
     }
 
 

@@ -265,7 +265,6 @@ def test_forest_plot_agrees_with_the_rules():
     assert "two hold, none fail, none undecided" in headline([shipped["table1"], shipped["table5"]])
     told = "LoRA beats prefixes: paper no number; ours +0.265 nats (+0.052 to +0.478); needed above 0: undecided."
     assert told in forest(shipped.values()).alt
-    assert "holds" not in (puzzle := forest(shipped.values(), short=True)).alt + str(puzzle.axes[0].texts)
 
 
 @pytest.fixture
