@@ -1,7 +1,7 @@
 """lora_course: the lessons' checks, experiments, plots and panels; claims; class tools; a reproduction of the paper.
 
 The package builds on lora_lab, which does not depend on it. Importing lora_course adds the paper's data sets and
-metrics for generated text to `lora_lab.plugins`. Their modules are imported on first use.
+metrics for generated text to `lora_lab.plugins`. The modules that provide these are imported on first use.
 """
 
 import os

@@ -124,7 +124,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one for all kernels of a parent process."""
+    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one shared by a parent process's kernels."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())
@@ -167,12 +167,12 @@ SHOW = "this.closest('div').querySelectorAll('p').forEach((p, i) => p.hidden = i
 
 
 def slider(name: str, figures: Mapping[str, tuple[Any, str]]) -> display.HTML:
-    """Return a slider through {title: (figure, alt text)} that needs no kernel. Without scripts, all figures show."""
+    """Return a slider through {title: (figure, alt text)} that works without a kernel. Without scripts, all show."""
     track = f'type="range" min="0" max="{len(figures) - 1}" value="0" style="width: 16em; accent-color: #0072B2"'
     parts = [f'<label>{name}<br><input {track} oninput="{SHOW}"></label>']
     for title, (figure, alt) in figures.items():
         data = print_figure(figure, dpi=200, bbox_inches=None, base64=True)
-        import_module("matplotlib.pyplot").close(figure)  # or the notebook shows it again
+        import_module("matplotlib.pyplot").close(figure)  # otherwise, the notebook shows it again
         more = f'alt="{alt}"' + """ onload="this.closest('p').hidden = true\"""" * (len(parts) > 1)
         picture = f'<img width="{100 * figure.get_figwidth():.0f}" src="data:image/png;base64,{data}" {more}>'
         parts.append(f"<p><b>{title}</b><br>{picture}</p>")

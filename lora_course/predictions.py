@@ -110,9 +110,9 @@ def in_full(value: float, digits: int = 4) -> str:
 
 
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
-    """Append a line to the log in this folder, but only in a notebook, and not if logging is off; ignore a full disk.
+    """Append a line to the log in this folder if this is a notebook and logging is on; ignore a full disk.
 
-    A line is written by one append, so two notebooks in one folder do not mix their lines.
+    Each line is written in a single append, so two notebooks in one folder do not mix their lines.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:

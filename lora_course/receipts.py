@@ -82,7 +82,7 @@ def student() -> str:
 
 
 def seed_of(name: str = "") -> int:
-    """Return a student's seed, 1 to 999,999, which ignores the name's case and extra spaces; 0 without a name."""
+    """Return a student's seed, 1 to 999,999, regardless of case and extra spaces in the name; 0 without a name."""
     name = key_of(name or student())
     return 1 + _number(name) % 999_999 if name else 0
 

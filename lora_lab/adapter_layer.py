@@ -49,7 +49,7 @@ class AdapterLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen layer's weight, whose dtype is read by T5's code."""
+        """The frozen layer's weight. T5's code reads its dtype."""
         return innermost(self).weight  # type: ignore[return-value]
 
     @property

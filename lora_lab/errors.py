@@ -83,5 +83,5 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def shortened(text: str) -> str:
-    """Make a message that quotes untrusted text printable, and cut it after LONGEST characters."""
+    """Make a message printable, since it may quote untrusted text, and cut it after LONGEST characters."""
     return printable(text if len(text) <= LONGEST else f"{text[:LONGEST]}... (shortened)")

@@ -66,7 +66,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
             try:
                 yield {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))}
             finally:
-                server.terminate()  # the server may still be importing; closing its stdin next ends its kernels
+                server.terminate()  # the server may still be importing; its stdin closes next, which ends its kernels
 
 
 def serve(number: str) -> None:

@@ -56,14 +56,14 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return how many weights linear layers and other modules have, and the bytes of a step without its weights."""
+    """Return the numbers of weights in linear layers and in other modules, and a step's bytes besides weights."""
     count = params(name, lora := LoRA(rank=8, targets=("all-linear",)))
     linear = sum(layer.full for layer in count.modules if layer.trained)
     return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
 
 
 def in_gib(case: tuple[str, str, int]) -> list[float]:
-    """Return a case's sizes: linear layers and other modules in 16 bits, the rest of the step, and the usable room."""
+    """Return a case's sizes: linear layers and other modules in 16 bits, the rest of the step, and usable memory."""
     linear, other, rest = sizes(case[0], case[2])
     return [size / GIB for size in (2 * linear, 2 * other, rest, usable(card(case[1])))]
 

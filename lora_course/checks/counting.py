@@ -3,7 +3,7 @@
 from lora_course.checks.verdict import Choice, Number, Verdict, exercise
 from lora_lab import LoRA, params
 
-SLIDES = [("llama-3-8b", 2), ("gemma-2-27b", 4), ("phi-3-mini", 1)]  # model; rank on q,v that makes 10,000 nearly right
+SLIDES = [("llama-3-8b", 2), ("gemma-2-27b", 4), ("phi-3-mini", 1)]  # model; rank on q,v that gives nearly 10,000
 FEWER = "{}, LoRA of rank {} on {}: 10,000 times fewer trained numbers"
 TRUE = "nearly 10,000, with a low rank and few matrices"
 

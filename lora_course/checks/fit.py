@@ -13,7 +13,7 @@ from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 SHORTEST = 32  # tokens; the stored estimates of memory start at this length
-NEAR = 0.95  # a text of this fraction of the longest possible length is long enough
+NEAR = 0.95  # a text with at least this fraction of the longest possible length is long enough
 ALMOST = 0.02  # a step almost fits if its excess is below this fraction of the card's usable memory
 HINTS = texts("hints")["longest_row"]
 TEXTS, PARTS = texts("fit"), ("weights", "logits", "activations")
@@ -94,7 +94,7 @@ def longest(method: str, setup: Setup, card: str) -> int:
 
 
 def over(method: str, needed: Estimate, room: int) -> str:
-    """Return what fills the card, or what is wrong with the choice."""
+    """Return what fills the card, or why no text fits with this method."""
     if method == "full":
         return "full fine-tuning trains every weight, and each weight has a gradient"
     size = needed.categories

@@ -8,7 +8,7 @@ from lora_course.checks.verdict import Number, Verdict, attempt, exercise, match
 
 @exercise
 def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) -> Verdict:
-    """Lesson 08: check f(x, W, A, B, scaling, which), which computes one batch with an adapter for each row."""
+    """Lesson 08: check f(x, W, A, B, scaling, which), which computes one batch whose rows use different adapters."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

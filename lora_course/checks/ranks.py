@@ -39,7 +39,7 @@ def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
 
 @exercise
 def check_first_step(answer: int | None, gradient: np.ndarray) -> Verdict:
-    """Lesson 10: check how many pieces hold 90% of the energy of Adam's first step, the signs of the gradient."""
+    """Lesson 10: check how many pieces hold 90% of the energy of Adam's first step (the gradient's signs)."""
     step = np.sign(gradient)
     matrices = gradient, step, shuffled(gradient), shuffled(step)
     needed, right, noise, mixed = (rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices)

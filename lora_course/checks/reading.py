@@ -33,7 +33,7 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 
 @exercise
 def check_chance(arrow: float | None, floor: float | None, rank: int) -> Verdict:
-    """Lesson 14: check the phi expected by chance: for two arrows, and for an arrow and a floor of dimension `rank`."""
+    """Lesson 14: check the phi expected by chance for two arrows, and for an arrow and a floor of dimension `rank`."""
     zero = {0.0: "random arrows are hardly ever exactly at right angles"}
     first = zero | {
         WIDTH**-0.5: "that's the typical length of the shadow; phi is its square",

@@ -22,5 +22,5 @@ REMEMBERED = Function(
 
 @exercise
 def check_remembered(remembered: Callable[[int, float], float]) -> Verdict:
-    """Lesson 19: check f(n, loss), the bits that a model remembers of n coin flips, from its mean loss in nats."""
+    """Lesson 19: check f(n, loss), how many bits of n coin flips a model remembers, given its mean loss in nats."""
     return REMEMBERED.judge(remembered)

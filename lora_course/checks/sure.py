@@ -46,7 +46,7 @@ def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
 
 
 def report(table: Any) -> tuple[dict[str, Right], str, float]:
-    """Return the right report on columns `a` and `b` of a table, the reply to it, and the fraction of rows that differ.
+    """Return the right report on columns `a` and `b` of a table, its reply, and the fraction of rows that differ.
 
     Raises: ValueError for an invalid table; KeyError if a column is missing.
     """

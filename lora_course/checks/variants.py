@@ -34,7 +34,7 @@ BEST = Choice(
 
 @exercise
 def check_as_plain(alpha_of_plain: Callable[[float, int], float], rate: Any) -> Verdict:
-    """Lesson 16: check f(alpha, rank), the alpha of plain LoRA that equals rsLoRA, and rsLoRA's best rate at rank 8."""
+    """Lesson 16: check f(alpha, rank), the alpha at which LoRA equals rsLoRA, and rsLoRA's best rate at rank 8."""
     return parts({"alpha_of_plain": AS_PLAIN, "rate": BEST}, (alpha_of_plain, rate), "replace each ... with an answer")
 
 
@@ -52,7 +52,7 @@ def ahead(variant: str) -> dict[float, float]:
 
 @exercise
 def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
-    """Lesson 16: check the rate (for both) at which a variant leads plain LoRA most, and its lead with both tuned."""
+    """Lesson 16: check the shared rate at which a variant leads plain LoRA most, and its lead with both tuned."""
     leads, (own, lora) = ahead(variant), (max(accuracies(label).values()) for label in (LABELS[variant], PLAIN))
     most, fair = max(leads, key=lambda lr: leads[lr]), round(own - lora, 1)
     replies = {f"{lr:g}": f"there, the table says {lead:+.1f} for {variant}" for lr, lead in leads.items()}

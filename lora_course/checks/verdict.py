@@ -103,7 +103,7 @@ class Number(Right):
     """The right number, and replies to wrong ones.
 
     right           the reply is `why` if the relative error is at most `within`, or if `right` rounds to the answer
-    misconceptions  {wrong number: reply} for answers within a relative error `slack` of a wrong number, unless `right`
+    misconceptions  {wrong number: reply} for answers within `slack` (relative) of a wrong number, unless `right`
                     is closer; for other answers, the reply is `fallback`, or how far off the answer is
     hint            the reply until there is an answer
     """
@@ -217,7 +217,7 @@ class Function(Right):
 
 
 def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answer], why: str, fallback: str) -> Verdict:
-    """Judge an answer: `same` says whether it equals the right one or a wrong one in `near`, {reply: wrong}."""
+    """Judge an answer: `same(x)` says whether it equals x. `near` is {reply: the wrong answer that it explains}."""
     if same(right):
         return Verdict(True, why)
     return Verdict(False, next((reply for reply, wrong in near.items() if same(wrong)), fallback))
@@ -240,7 +240,7 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return the number in a Decimal or in an array or tensor of one number, and other values as they are."""
+    """Return a Decimal, array or tensor of one number as a plain number, and other values as they are."""
     if isinstance(value, Decimal):
         return float(value)
     return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1 else value

@@ -119,7 +119,7 @@ def judge(of: str, /, *, store: str | Path | None = None, **changed: Any) -> Ver
     store  a folder of your own finished runs, for experiments that read runs; by default, the lab's runs
     Raises: NotFound for an unknown card; BadValue for an unknown premise (with the nearest name) or invalid value.
     """
-    from lora_course.claims import experiments  # imported late: loading a card doesn't need its imports
+    from lora_course.claims import experiments  # imported late: a card loads without this module
 
     claim = card(of)
     defaults = claim.all_premises

@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": the setting that explains all outcomes, or else each that alone can change an outcome."""
+        """For "depends": the setting that explains all outcomes, or else every one that can change an outcome alone."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
@@ -108,7 +108,7 @@ class Finding:
 
 
 def as_text(value: Any) -> str:
-    """Format a setting for people, such as 0.0001, llama-2-7b, yes, or "8, 16"."""
+    """Format a setting for people to read: 0.0001, llama-2-7b, yes, or "8, 16"."""
     if isinstance(value, list | tuple):
         return ", ".join(map(as_text, value))
     if isinstance(value, bool):

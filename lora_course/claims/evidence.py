@@ -112,7 +112,7 @@ def places_on_gpt3(place: str) -> dict[str, Interval]:
 
 
 def ranks_on_gpt3(rank: int) -> dict[str, Interval]:
-    """Compare a rank with rank 64, both on q and v, on two tasks of table 6; {} if the table lacks this rank."""
+    """On q and v, compare a rank with rank 64 on two tasks of table 6; {} if the table lacks this rank."""
     table6 = table("table6")
     if rank not in table6.column("rank") or rank == 64:
         return {}

@@ -172,8 +172,9 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """Is no other choice of matrices better by the margin or more, at equal budgets and with each at its best rate?
 
-    Each study is one case. It holds if no choice can be better by the margin, and fails if one is better by more, even
-    after Holm's correction. `reported`: count reports without numbers as undecided cases.
+    Each study is one case. A case holds if no other choice can be better by the margin. It fails if another choice is
+    better by more than the margin, even after Holm's correction. `reported`: count reports without numbers as undecided
+    cases.
     """
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
     best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.runs.frame["targets"], chosen}}
@@ -289,7 +290,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
-    """Is LoRA's best rate over full fine-tuning's equal to `times`, up to a factor `within`, wherever both were tuned?
+    """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
     Our cases are those of lesson 15; each is undecided if its 95% interval is only partly within that factor.
     `reported`: count published ratios as undecided cases, since they have no interval.
@@ -316,7 +317,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to 32, does LoRA's best loss rise more than full fine-tuning's, by over `by` nats (95% interval)?"""
+    """From batch 8 to 32, does LoRA's best loss rise over `by` nats more than full fine-tuning's (95% interval)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)

@@ -341,7 +341,7 @@ def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> No
             same = _name(call) == _name(expected) and _constants(expected).items() <= _constants(call).items()
             if same and (verdict := kernel.judge(call)):
                 check |= verdict | {"calls": check["calls"] + 1}  # the last call counts
-    row["cell_seconds"].append(time.monotonic() - started)  # with its checks, which may train
+    row["cell_seconds"].append(time.monotonic() - started)  # includes the cell's checks, which may train
 
 
 def _walls(place: Path) -> list[str]:

@@ -84,7 +84,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
         raise BadValue(f"{folder} is not a wheelhouse: it has no {MANIFEST}; build one with: lora-lab wheelhouse")
     manifest = read_json(folder / MANIFEST)
     if not manifest.get("files"):
-        raise BadValue(f"{folder} is unfinished: rerun lora-lab wheelhouse for it")
+        raise BadValue(f"{folder} is unfinished: rerun lora-lab wheelhouse to finish it")
     return manifest
 
 
@@ -167,14 +167,14 @@ def gather(
 
 
 def _lab_wheel(wheels: Path, given: Path | None) -> Path:
-    """Copy the lab's own wheel into the folder, building it from the clone unless one is given."""
+    """Copy the lab's own wheel into the folder, building it from the clone unless a wheel is given."""
     with tempfile.TemporaryDirectory() as scratch:
         if given is None:
             from lora_lab.training import assets
 
             clone = assets.shipped(".")
             if not (clone / "pyproject.toml").is_file():
-                raise BadValue("the lab's own wheel is built from a clone: run this in one, or pass --wheel FILE")
+                raise BadValue("the lab's own wheel is built from a clone: run this in a clone, or pass --wheel FILE")
             isolation = ["--no-build-isolation"] if find_spec("hatchling") else []  # otherwise pip downloads hatchling
             _pip("wheel", "--no-deps", *isolation, "-w", scratch, clone, what="the lab's own wheel")
             given = next(Path(scratch).glob("lora_lab-*.whl"))
@@ -193,7 +193,7 @@ def _options(target: Target) -> list[str]:
 
 
 def _choose(target: Target, lab_wheel: Path, torch_index: str | None, cuda: bool) -> str:
-    """Have uv choose versions of what the lab's wheel requires, and return them as a lock.
+    """Have uv choose versions of the packages that the lab's wheel requires, and return them as a lock.
 
     Raises: Failed; BadValue if torch comes with CUDA but `cuda` is false.
     """
@@ -295,7 +295,7 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
 def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     """Install from the wheelhouse `house` into `folder`; safe to repeat. Raises: BadValue, Failed."""
     for finding in suited(house, machine(folder)):
-        if not finding.green and finding.name not in ("memory", "port"):  # fail before minutes of work
+        if not finding.green and finding.name not in ("memory", "port"):  # fail now, not after minutes of work
             raise BadValue(f"{finding.found}: {finding.remedy}")
     target = Target(*here())
     print(f"installing lora_lab for {target} into {folder}", flush=True)
@@ -322,7 +322,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
 
 
 def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings; platform or python is red if the wheelhouse `house` has no wheels for this machine."""
+    """Return the findings; the one on platform or python is red if `house` has no wheels for this machine."""
     targets = [Target(*name.rsplit("-", 1)) for name in manifest_of(house)["targets"]]
     system, python = here()
     pythons = [target.python for target in targets if target.platform == system]

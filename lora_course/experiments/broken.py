@@ -173,7 +173,7 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
 def header(folder: str | Path, read: str = "") -> Any:
     """Return an adapter file's header: ({name: shape}, the size in bytes that it promises, the size of the file).
 
-    read   the end of a vector's name: return that vector's numbers instead, or [] if it's missing
+    read   if given, return only the numbers of the vector whose name ends with `read`, or [] if there is none
     """
     file = Path(folder) / WEIGHTS
     if read:

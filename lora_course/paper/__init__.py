@@ -33,7 +33,7 @@ SPREAD = "_std"
 class Table:
     """One table or figure as published.
 
-    standing        confirmed: read in the paper; derived: computed from it; memory: not checked
+    standing        confirmed: read in the paper; derived: computed from it; memory: written from memory, not checked
     seeds           how many runs each number summarizes, and their spread
     discrepancies   where the paper, its code and reruns by others differ; shown wherever the table is shown
     expected        column or quantity -> what others measured, as text with numbers

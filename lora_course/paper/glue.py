@@ -3,9 +3,9 @@
     CoLA/train.tsv, dev.tsv                                   each task has its own columns: data/paper/glue.yaml
     MNLI/train.tsv, dev_matched.tsv, dev_mismatched.tsv       merged, as in the "overall" accuracy of Hu et al. 2021
 
-FOLDER is the task's folder or its parent. Quotation marks have no special meaning in the .tsv files. Train and
-validation files as .jsonl or .csv with the hub's columns (sentence1, premise, ..., label) work, too. The labels of
-GLUE's test sets are not public, so the dev set serves for both validation and testing.
+FOLDER is the task's folder or its parent. Quotation marks have no special meaning in the .tsv files. The train and
+validation files may also be .jsonl or .csv files with the hub's columns (sentence1, premise, ..., label). The labels
+of GLUE's test sets are not public, so the dev set serves for both validation and testing.
 Source: Wang et al. 2018, "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding".
 """
 

@@ -194,7 +194,7 @@ def _recipe(
 def plan(
     table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB", **which: Any
 ) -> list[dict[str, Any]]:
-    """Return plans of a table's runs, as plain values, with a base in bf16. Nothing is trained or downloaded.
+    """Return plans for a table's runs, with a base in bf16, as plain values. Nothing is trained or downloaded.
 
     A plan has the recipe's values and: rows; steps; trainable (without the head, as the paper counts); memory (peak
     bytes per GPU if all rows have `max_length` tokens); together (peak bytes if one GPU holds all rows of an update, as
@@ -338,7 +338,7 @@ def run(
     if prompts and recipe.task != "e2e":
         raise BadValue(f"{TITLE.format_map(vars(recipe))} generates no texts: omit prompts")
     if start:
-        read_config(start)  # raises NotFound for any other folder; a failed run would be kept, even once it exists
+        read_config(start)  # raises NotFound now: a failed run would be kept, even if the adapter were added later
     name = _task_name(recipe, data)
     loaded = load_task(name, max_length=recipe["max_length"], download=download)
     full = _steps_of(recipe, len(loaded.train))

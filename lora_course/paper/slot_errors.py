@@ -84,7 +84,7 @@ class Matcher:
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
-    """Compute the slot error rate of a model's texts (above 1 if many are added); `task` has the names to recognize."""
+    """Compute the slot error rate of a model's texts (above 1 if texts add slots). `task` has the names to find."""
     matcher = Matcher([parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts}])
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]

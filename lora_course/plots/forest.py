@@ -1,7 +1,7 @@
 """All results of `lora-lab reproduce` in one picture: each effect is a row of text with an interval on its own scale.
 
 pairs    difference / margin, signed so that the paper's direction is to the right
-ratios   log(ratio) / log(limit); in doublings if the limit is 1
+ratios   log(ratio) / log(limit), or log2(ratio) if the limit is 1
 others   value / limit
 
 `shown` in data/paper/reproduce.yaml lists each item's effects. Everything is read from result.json; nothing is run.

@@ -56,7 +56,7 @@ def film(step: Fit) -> dict[str, Any]:
         delta = (current - last_bytes).round(3)
         entries = [(c, m, delta[c, m].item()) for c, m in np.argwhere(delta).tolist()]
         if not entries and phase == last_phase:
-            continue  # the bytes only moved from one part of the model to another
+            continue  # bytes have only moved from one part of the model to another
         layer = last_layer if (index := layer_of(path)) is None else index
         part = parts.setdefault((phase, block(path)), len(parts))
         change = (part, layer - last_layer, *(number for entry in entries for number in entry))

@@ -58,7 +58,7 @@ class Regime:
         return [(b, start + n * step, rank) for rank in ranks for b, n in rows], held_out
 
     def vector(self, point: Point) -> np.ndarray:
-        """Return the monomials of this regime. If it is `ranked`, the same monomials times the rank follow."""
+        """Return the monomials of this regime. If it is `ranked`, append the same monomials times the rank."""
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
@@ -130,7 +130,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
         raise NoFit("the layers do not repeat, or they form two stacks")
     layers, irregular, period = depth
     # Trace two depths, one period apart, with the model's last layers. Check a third depth.
-    # Trace a model that is already shallow as it is.
+    # If the model is already shallow, trace it unchanged.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
@@ -192,7 +192,7 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
     if periods == 0:
         return shallow, values
     size = len(deep) - len(shallow)  # steps per period
-    head, tail = ([*map(eq, shallow[::way], deep[::way]), False].index(False) for way in (1, -1))  # equal steps at ends
+    head, tail = ([*map(eq, shallow[::way], deep[::way]), False].index(False) for way in (1, -1))  # equal at each end
     if size < 0 or head + tail - len(shallow) < 2 * size:
         raise NoFit("the order of operations does not repeat layer by layer")
     cut = (len(shallow) - tail + head) // 2  # between two identical layers, as far from both ends as possible

@@ -368,7 +368,7 @@ def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate
 def largest(
     field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
 ) -> int | None:
-    """Return the largest "batch" or "seq" whose step fits, or None if even 1 row or 8 tokens do not fit.
+    """Return the largest "batch" or "seq" whose step fits, or None if not even 1 row or 8 tokens fit.
 
     estimated  A function that estimates the memory of a setup.
     limit      The largest number of tokens per row; see `longest`.
@@ -398,9 +398,9 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens (with prompt and prefix), or those in a layer's sliding window.
+    The cache holds the keys and values of all tokens (and of a prompt or prefix), or those in a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
-    Raises: BadValue if the model cannot generate or keeps another state, or if an option has no effect on generation.
+    Raises: BadValue if the model cannot generate or keeps other states, or if an option has no effect on generation.
     """
     from lora_lab.accounting import trace  # imports torch
 

@@ -169,7 +169,7 @@ def _built(name: str, num_labels: int | None, config: str) -> Architecture:
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """Return the config fields of a named or loaded model, as in its config.json. Return given fields as they are.
+    """Return the config fields of a named or loaded model, as in its config.json. Return a dict of fields as is.
 
     Raises: NotFound for an unknown name; BadValue for a damaged file or a model without a config.
     """

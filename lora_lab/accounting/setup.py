@@ -123,8 +123,9 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
     """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
     weights   Triples (elements, bytes per element, count), in the model's order.
-    AdamW makes two temporaries per parameter while one from the previous parameter is live. AdamW-foreach makes one
-    for each parameter of a dtype, and fused AdamW makes none. With master weights, gradients are first cast to fp32.
+    AdamW makes two temporaries per parameter while one from the previous parameter is still live.
+    AdamW-foreach makes one per parameter, for one dtype at a time. Fused AdamW makes none. With master weights,
+    gradients are first cast to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]

@@ -96,7 +96,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
-    """Attach the method, take two steps, and track the second step. Before the first step, the optimizer has no states.
+    """Attach the method, take two steps, and track only the second: before the first, the optimizer has no states.
 
     optimizer   A function that makes an optimizer from the trainable parameters.
     """
@@ -119,13 +119,13 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 def without_data(
     config: Mapping[str, Any], method: Any, setup: Setup
 ) -> Iterator[tuple[nn.Module, Tracker, list[nn.Parameter]]]:
-    """Build and track a model without data. Kernels save the same tensors for backward as on the setup's device.
+    """Build and track a model without data. For backward, it saves the same tensors as on the setup's device.
 
     Yield the model with the method attached, its tracker, and its trainable parameters.
     Raises: BadValue for a model whose step depends on the values of tensors.
     """
     cuda = setup.device == "cuda"
-    # A fake tensor knows that it is on a CPU, so it selects CPU kernels. For CUDA, meta tensors are twice as fast.
+    # Fake tensors report a CPU as their device, so CPU kernels run. For CUDA, use meta tensors: they are twice as fast.
     fake = nullcontext() if cuda else FakeTensorMode(allow_non_fake_inputs=True)
     try:
         with fake, stand_ins(cuda):
@@ -200,7 +200,7 @@ def cached(model: Any) -> list[tuple[int, int]]:
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
     """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys).
 
-    BLOOM and Falcon compute biases (ALiBi) from a mask of shape (rows, tokens), and then make the larger mask.
+    With ALiBi (BLOOM, Falcon), return (rows, tokens): the model computes biases from it, and makes the larger mask.
     """
     if type(model).__name__.startswith("Bloom") or getattr(model.config, "alibi", False):
         return torch.ones(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
@@ -218,7 +218,7 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 
 def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """Return (layers, irregular, period), where layers after the first `irregular` layers repeat with this period.
+    """Return (layers, irregular, period), where the layers after the first `irregular` repeat every `period` layers.
 
     Return None if there are several stacks of layers, or if layers are not in a ModuleList.
     """

@@ -154,13 +154,13 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.option("--model", default=None, help="The base model; by default, the model that the adapter names.")
 @recipe_options(without={"method", *RECIPE} - RECORDED - {"attention", "device"}, unset=RECORDED)
 @DOWNLOAD
-@click.option("--prompts", type=click.IntRange(1), default=64, show_default=True, help="Answers to generate and score.")
+@click.option("--prompts", type=click.IntRange(1), default=64, show_default=True, help="Number of answers to score.")
 @click.option(
-    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy decoding, or 10 beams (paper)."
+    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy, or 10 beams as in the paper."
 )
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score ADAPTER on the test split of a task. By default, use the task and settings of its run, or the task rt."""
+    """Score ADAPTER on a task's test split. By default, use its run's task and settings or, without a record, rt."""
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter

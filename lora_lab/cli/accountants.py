@@ -50,9 +50,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.argument("model")
 @method_options()
 @click.option("--batch", type=int, default=1, show_default=True, help="Number of rows per step.")
-@click.option(
-    "--seq", type=int, help="Tokens per row, including padding; 512 by default, or the most that MODEL reads."
-)
+@click.option("--seq", type=int, help="Tokens per row, including padding; by default 512, or MODEL's maximum if lower.")
 @click.option("--dtype", default="bf16", show_default=True, help="Dtype of the weights: bf16, fp16 or fp32.")
 @click.option("--adapter-dtype", default="auto", show_default=True, help="Dtype of the adapter: auto, fp32 or bf16.")
 @click.option("--optimizer", default="adamw", show_default=True, help="adamw (also -foreach, -fused or -8bit) or sgd.")

@@ -55,7 +55,7 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:
     """Merge ADAPTER into its base model and write a plain transformers checkpoint with a tokenizer.
 
-    The checkpoint loads without lora_lab, and is as fast and as large as the base. In bf16 and fp16, the merged weights
+    The checkpoint loads without lora_lab, and has the base's speed and size. In bf16 and fp16, the merged weights
     are rounded, and the report shows the effect. With --dtype nf4, the base is first quantized and dequantized, as in
     training, but the checkpoint is not quantized.
     """

@@ -16,7 +16,7 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @recipe_options(without=FIXED)
 @click.option("--methods", default=ALL_METHODS, show_default=True, help="Methods such as full,lora:rank=4:targets=q+v.")
 @click.option("--rates", type=int, default=4, show_default=True, help="Number of learning rates to try per method.")
-@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best rate is at an end.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is first or last.")
 @click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Number of seeds for each rate in tuning.")
 @click.option("--seeds", type=int, default=5, show_default=True, help="Number of final runs per method.")
 @click.option("--steps", type=int, default=None, help="Number of steps per run; 400 by default.")

@@ -69,7 +69,7 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
 
 
 def recipe_options(without: Collection[str] = (), unset: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Add the options of a recipe and its method, except those in `without`; those in `unset` have no default."""
+    """Add the options of a recipe and its method, except those in `without`. Options in `unset` have no default."""
     options = []
     for name, (kind, default, text) in RECIPE.items():
         if name not in without:
@@ -131,7 +131,7 @@ def _pattern(name: str, text: str) -> dict[str, float]:
             pattern[target] = float(value) if name == "alpha_pattern" and not value.isdecimal() else int(value)
     except ValueError:
         key = name.partition("_")[0]
-        raise BadValue(f"--{key}-pattern needs target={key} once per target, as in q=4,down=16, not '{text}'") from None
+        raise BadValue(f"--{key}-pattern takes one {key} for each target, as in q=4,down=16, not '{text}'") from None
     return pattern
 
 

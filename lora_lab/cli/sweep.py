@@ -1,4 +1,4 @@
-"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge the stores of a whole class."""
+"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge the stores of a class of students."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield finished, scored runs by model, task and training length, the largest group first."""
+    """Yield finished, scored runs in groups with one model, task and training length, the largest group first."""
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED

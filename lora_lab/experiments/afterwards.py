@@ -1,6 +1,6 @@
 """Extra scores for a finished language-model run: perplexity on another text, and scores of generated answers.
 
-Answers are scored by plugins and, for their similarity to references, with the standard packages:
+Plugins score answers, and standard packages measure the similarity of answers to references:
 
     bleu     n-grams of up to four words that also occur in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
     chrf     the same for n-grams of up to six characters, 0 to 100 (Popović 2015; sacrebleu)

@@ -159,8 +159,8 @@ def compare(
     say      called with progress messages
     stop     set it to end after the current step; the same call resumes the comparison
     note     called after each method with the comparison so far
-    workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. A number
-             above 1 excludes `stop`; a script then needs `if __name__ == "__main__":`, since new processes import it.
+    workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. Above
+             1, omit `stop`, and guard a script with `if __name__ == "__main__":`, since new processes import it.
     minutes  total time, which determines `steps`, see `steps_within`
     again, pack   as in `Sweep`; for example, `pack` may use another loss
     terms    fields of `Terms` and of `Recipe`
@@ -289,7 +289,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Return the memory costs of a single run in bytes; omit those that are not covered or cannot be measured.
+    """Return the memory costs of a single run in bytes, except those that cannot be predicted or measured.
 
     adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
@@ -327,14 +327,14 @@ class Timing(NamedTuple):
 def steps_within(
     minutes: float, terms: Terms, task: Task, methods: Sequence[Method], out: Path, say: Say, *, download: bool = False
 ) -> int:
-    """Return and cache the steps per run of a comparison that takes about `minutes`. Raises: BadValue if below FEWEST.
+    """Return and cache the steps per run that take about `minutes` in total. Raises: BadValue for fewer than FEWEST.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-    `step` is the time per step and run in a pack as large as those of tuning, measured on a few real steps.
+    `step` is one run's share of a step's time, measured on a few real steps of a pack of the size used in tuning.
     """
     if not is_number(minutes) or not 0 < minutes < 1e6:
         raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")

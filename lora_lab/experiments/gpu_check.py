@@ -60,9 +60,9 @@ def gpu_check(where: str = "cuda", say: Callable[[str], None] = lambda message: 
 
 
 def memory_rows(where: str) -> Iterator[Row]:
-    """Yield the peak and reserved GiB of a real step on random weights, and the ratios of a trace to both.
+    """Yield a real step's peak and reserved GiB on random weights, and the ratios of the traced to the real values.
 
-    The limits of the ratios are 1.02 and 1.03.
+    The limits of the ratios are 1.02 (peak) and 1.03 (reserved).
     """
     for model in MODELS:
         for case, (method, options) in CASES.items():

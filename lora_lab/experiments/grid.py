@@ -121,7 +121,7 @@ def numbers(name: str, text: str, kind: type) -> list[Any]:
         except ValueError:
             raise BadValue(f"{name} takes comma-separated numbers, such as 1,2,4; '{part}' is not a number") from None
         if not added:
-            raise BadValue(f"{name} takes rising ranges, such as 0-4, not '{part}'")
+            raise BadValue(f"{name} takes ascending ranges, such as 0-4, not '{part}'")
         values += added
     if not values:
         raise BadValue(f"{name} is empty: pass numbers such as 1,2,4 or a range such as 0-4, not '{text}'")

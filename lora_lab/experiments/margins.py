@@ -17,7 +17,7 @@ from lora_lab.experiments.statistics import LEVEL, Pair, mean_interval, together
 from lora_lab.metrics import metric as metric_of
 
 WORDS = ("better", "worse", "equivalent", "undecided", "better but within the margin", "worse but within the margin")
-LETTERS = dict(zip(WORDS, "bweuBW", strict=True))  # of a verdict's word
+LETTERS = dict(zip(WORDS, "bweuBW", strict=True))  # a verdict's `word`: its letter
 MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per token for language models
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
@@ -80,7 +80,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
 def resampled(
     a: np.ndarray, b: np.ndarray, rows: int, margins: Sequence[float] = MARGINS, *, count: int = 100, seed: int = 0
 ) -> dict[str, Any]:
-    """Return studies of `rows` rows each, with seeds and rows drawn from scores (seeds, rows) with replacement.
+    """Return studies that each draw seeds and `rows` rows, with replacement, from scores (seeds, rows).
 
     truth      the difference between `a` and `b`, which every study estimates
     studies    [[difference, low, high], ...] with 95% intervals

@@ -92,7 +92,7 @@ class Playground:
         return _kinds(records).get(_kind(self.recipe), [])
 
     def plus(self, records: Iterable[Record]) -> "Playground":
-        """Add the runs of the records that belong on this map, and return the new playground."""
+        """Add those runs of the records that belong on this map, and return the new playground."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine metric and provenance
             return gathered(same) or self
@@ -252,7 +252,8 @@ def _short(value: float, digits: int = 5) -> float:
 
 def _luck(cells: Iterable[Sequence[float]]) -> float | None:
     """Return 1.96 standard errors of the difference between two cells' means; None if no cell has several runs."""
-    # The median variance (cells close to collapse vary more) is divided by chi-squared's median (Wilson-Hilferty).
+    # Use the median variance, since cells close to collapse vary more. Its bias, the median of chi-squared, is
+    # divided out (Wilson-Hilferty).
     repeated = [values for values in cells if len(values) > 1]
     variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
     return _short(1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated)))) if repeated else None
@@ -262,7 +263,8 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
     """Divide the axis of rates into columns; return (start, width, labels, the column of each rate).
 
     Column n is centered at the rate 2^(start + n width). The width is the median step between a row's rates, rounded
-    to half octaves, then halved until no two of a row share a column. A label is a column's center or most common rate.
+    to half octaves, then halved until no two rates of a row share a column. A label is a column's center or most common
+    rate.
     """
     rates = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
@@ -288,7 +290,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". A line
     {k, at, lost, worst, row} gives row y the rate 2^(start + width * at) / y^k. The row's loss is its best mean minus
     the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows with at least 3 rates;
-    `worst` is the largest loss, which is that of row `row`.
+    `worst` is the largest loss, found in row `row`.
     """
     result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):

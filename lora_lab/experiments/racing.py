@@ -1,10 +1,10 @@
 """Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
     train one seed of each -> from halfway on, stop those behind -> train the others' remaining seeds in the same way
-    -> choose the best mean on validation -> score it, and all within one standard error of it, on the test rows
+    -> choose the best mean on validation -> on the test rows, score it and all within one standard error of it
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
-each step, so their training losses are paired. On rows not seen before, training loss is as good as validation loss.
+each step, so their training losses are paired. On new rows, training loss is as informative as validation loss.
 The thresholds come from benchmarks/early_exit.py. Source: the racing of Maron and Moore 1994, which we have not read.
 """
 
@@ -39,8 +39,8 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
     curves    each configuration's training losses in nats, (seeds, at least `step`); all have the same seeds
 
     From halfway on, compare the means of the last 25 losses every 10 steps. Let the start be the mean of the first ten
-    losses. Once the lowest mean is `LED` below the start, a configuration stops in two cases: its mean is within `FLAT`
-    of the start, or it exceeds the lowest mean by more than `GAP` and by more than `WAY` times (start - lowest mean).
+    losses. Once the lowest mean is `LED` below the start, a configuration stops in two cases: its mean is above
+    start - `FLAT`, or exceeds the lowest mean by more than `GAP` and by more than `WAY` times (start - lowest mean).
     """
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
@@ -72,7 +72,7 @@ class Race:
         self.out: dict[Recipe, str] = {}  # stopped configurations, each with the hash of a run of its leader
         self.failed: set[Recipe] = set()
         self.racing: Sequence[int] = ()  # the seeds of this stage
-        self.pauses = False  # whether packs pause halfway, so that the survivors of all packs can share packs
+        self.pauses = False  # whether packs pause halfway, so that all survivors can form new packs
 
     def note(self, run: Run) -> None:
         """Record a run that has ended."""
@@ -91,7 +91,7 @@ class Race:
             yield [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End runs of configurations that are behind any other, even in another pack, or pause all runs halfway."""
+        """End runs of configurations behind the leader of all packs. If `pauses` is set, pause the others halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}
@@ -112,7 +112,7 @@ class Race:
         """Return each finalist's runs by seed: first the configuration with the best validation mean, then its rivals.
 
         A rival is at most one standard error (of the difference on the stored validation rows) behind the best one.
-        If stored rows are missing, a configuration also counts as a rival.
+        If its stored rows or those of the best are missing, a configuration also counts as a rival.
         """
 
         def quality(group: Sequence[Run]) -> tuple[float, float]:  # the loss breaks ties

@@ -133,7 +133,7 @@ class Runs:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Test accuracy of each finished run, by seed. Raises: BadValue if no run finished or one has no accuracy."""
+        """Test accuracy of each finished run, by seed. Raises: BadValue if no run finished or a run has no accuracy."""
         for run in (runs := self._by_seed()):
             if "accuracy" not in run.metrics:
                 raise BadValue(f"{run.recipe.task} has no accuracy, only {', '.join(run.metrics)}: see `frame`")

@@ -35,7 +35,7 @@ Name = TypeVar("Name")
 LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
 MARGIN = 0.015  # margin of equivalence: 1.5 points of accuracy, or 0.015 nats per token for language models
 POWER = 0.8  # the probability of a decision with the extra data that a verdict suggests
-TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one row
+TINY, UNKNOWN = 1e-100, 1e12  # stand-ins for a zero divisor, and for the variance of a single row
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these, a verdict is out of reach
 OPEN = "far more rows and seeds would be needed to decide"
 MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely ranges of an estimated variance
@@ -209,7 +209,7 @@ class Pair:
         self.seed, self.noise, self.freedom = np.array(squares).reshape(-1, 3).T
         noise = (self.noise / self.runs).sum()
         self.row = max(self.by_row.var(ddof=1) - noise, 0.0) if self.rows > 1 else UNKNOWN
-        # Computed once for many margins, and for `b` against `a`, a copy with the opposite difference.
+        # Cached for use at many margins, and in the copy with the opposite difference that compares `b` with `a`.
         self.p_equivalence, self.more, self.widths = cache(self._p_equivalence), cache(self._more), cache(self._widths)
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -345,5 +345,5 @@ def _runs(values: Answers, name: str) -> np.ndarray:
     if not np.isfinite(runs).all():
         raise BadValue(f"{name} contains NaN or infinity; omit those rows from both methods, or score them")
     if (largest := np.abs(runs).max()) and not 1e-30 < largest < 1e30:  # squares would underflow or overflow
-        raise BadValue(f"{name} has scores of at most {largest:.0e}; scale them to between 1e-30 and 1e30")
+        raise BadValue(f"{name} has scores up to {largest:.0e}; scale them to between 1e-30 and 1e30")
     return runs.astype(float)

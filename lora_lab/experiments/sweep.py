@@ -45,7 +45,7 @@ from lora_lab.training.watching import training_lock
 
 LOCK = ".sweep.lock"
 LEAST, MOST = 8, 32  # runs per pack: LEAST runs always save time if they fit in memory; runs beyond MOST save none
-TOKENS = 2048  # per core per step; beyond that, tokens do not get cheaper
+TOKENS = 2048  # tokens per core and step; more do not lower the cost per token
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
 UNKNOWN = 4  # runs per pack if memory cannot be estimated; this is rarely too many
 ROOM = 0.8  # fraction of free memory that a pack may use
@@ -208,7 +208,7 @@ class Sweep:
         steps, paths = dict.fromkeys(left, 0), dict[Recipe, Path]()
         for saved in checkpoint.unfinished(self._store.folder) if self.client is None else ():
             for recipe in saved.recipes:
-                if saved.step > steps.get(recipe, saved.step):  # it is among those that are left
+                if saved.step > steps.get(recipe, saved.step):  # false for recipes that are not in `left`
                     steps[recipe], paths[recipe] = saved.step, saved.path
         groups = [
             group

@@ -1,6 +1,6 @@
 """Tune each method's learning rate on the validation split, with the same number of rates for every method.
 
-A method looks worse than it is if it uses another method's rate, or if fewer rates are tried for it. So every method
+With another method's rate, or with fewer tried rates, a method looks worse than it is. So every method
 has its own geometric grid of sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
 end are tried; a grid of one rate stays as it is. If the best rate is still at an end, it is marked as an edge: a better
 rate may lie beyond. The final runs use seeds that tuning didn't use, so luck in tuning doesn't count twice. The test

@@ -120,7 +120,7 @@ class Ahead(MethodLayer):
     """
 
     def __init__(self, method: Any, start: Mapping[str, Any], members: Iterable[nn.Module] = ()) -> None:
-        super().__init__(nn.Identity(), method, start)  # it replaces no layer
+        super().__init__(nn.Identity(), method, start)  # a placeholder, since no layer is replaced
         self.members = nn.ModuleList(members)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:

@@ -1,7 +1,7 @@
 """The base class of fine-tuning methods and their reports. For methods that adapt single layers, see `layer_method.py`.
 
 Methods can be created, hashed and listed without importing torch. The files that define methods import torch through
-`lazy.py`, and the modules that need torch through this module, all on first use.
+`lazy.py` and get the modules that need torch from this module. All of these are imported on first use.
 """
 
 from __future__ import annotations

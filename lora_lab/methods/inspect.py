@@ -100,7 +100,7 @@ class Inspection:
 def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:
     """Inspect the adapter in the folder `path` and, if a base model is given, its effect on that model.
 
-    model   A model without an adapter, which ends up frozen but otherwise unchanged.
+    model   A model without an adapter. The model ends up frozen but otherwise unchanged.
             A checkpoint of full fine-tuning overwrites the model's weights, so do not use the model afterwards.
     Raises: NotFound if the folder does not exist or does not contain an adapter. The result lists all other faults.
     """

@@ -272,7 +272,7 @@ def _copied(file: AdapterFile, needed: Mapping[str, Tensor], model: nn.Module) -
         name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
         if key in needed or (frozen := own.get(name)) is None:
             continue
-        copied, dtypes = file[key], (frozen.dtype, file[key].dtype)  # a base in bf16 is the same as in fp32
+        copied, dtypes = file[key], (frozen.dtype, file[key].dtype)  # rounding to bf16 may make them differ
         if not any(copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in dtypes):
             why = f"includes its own {name.rpartition('.')[0]}, which differs from that of this base"
             raise BadValue(f"the adapter in {file.path} {why}: merge the adapter in PEFT first")

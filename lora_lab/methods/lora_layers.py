@@ -39,7 +39,7 @@ class LoRAEmbedding(AdapterLayer):
     def update(self, tokens: Tensor, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
         """Return the update scaling * B A[:, token] as a tensor (..., d)."""
         h = F.embedding(tokens, self.lora_embedding_A.t())
-        pad: Any = self.base_layer.padding_idx  # gets no gradient; in torch.vmap, F.embedding's own padding is wrong
+        pad: Any = self.base_layer.padding_idx  # gets no gradient; torch.vmap breaks F.embedding's padding_idx
         h = h if pad is None else torch.where(tokens.eq(pad).unsqueeze(-1), h.detach(), h)
         scale: Any = getattr(self.base_layer, "embed_scale", 1.0)
         scale = scale.to(self.weight.dtype) if isinstance(scale, Tensor) else scale  # rounded as in the layer
@@ -155,7 +155,7 @@ Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file, our ten
 
 
 def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:
-    """For each tensor of the adapters around one module, yield its place among the tensors of a file.
+    """Yield each tensor of the adapters around one module with its key, index and factor in a file.
 
     PEFT has one adapter per module, with one scaling. Thus, the adapters of a fused module's slices become one adapter:
 

@@ -29,7 +29,7 @@ from lora_lab.methods import attach
 from lora_lab.methods.base import is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
-SCALED_IF_TIED = ("switch_transformers", "udop")  # their `forward` depends on whether embeddings are tied
+SCALED_IF_TIED = ("switch_transformers", "udop")  # models whose `forward` depends on whether embeddings are tied
 SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
@@ -143,7 +143,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
-            # An untied checkpoint needs a copy per layer. Four layers of BART share a weight; two of BERT share a bias.
+            # When untied, each layer needs its own copy. Four layers of BART share a weight; two of BERT share a bias.
             if p is not None and id(p) in seen:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))

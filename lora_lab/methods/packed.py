@@ -52,7 +52,7 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
 
     base      The plain model from which every member was made with `share`.
     members   Models with the same method (`can_pack`). The ranks, scalings, targets and dropout may differ.
-    Raises: BadValue if layers of the base model mix the members' rows or read another input that all members share.
+    Raises: BadValue if the base model's layers mix rows of different members or read an input that all members share.
     """
     parts: Parts = {}
     for k, member in enumerate(members):
@@ -77,7 +77,7 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
 
 
 def puts_sequence_first(model: nn.Module) -> bool:
-    """Return whether layers of a model read (tokens, rows, d), so that an input's first dimension isn't the rows."""
+    """Return whether a model's layers read inputs (tokens, rows, d), whose first dimension isn't the rows."""
     return getattr(getattr(model, "config", None), "model_type", "") in ("fsmt", "led", "longformer", "xlnet")
 
 
@@ -165,7 +165,7 @@ def _stacked(parts: Parts, size: int) -> tuple[dict[int, nn.Parameter], Tensor, 
                     seen.add(id(p))
     shapes = [tuple(map(max, zip(*(p.shape for _, p in group), strict=True))) for group in groups.values()]
     ends = torch.tensor([0, *map(math.prod, shapes)]).cumsum(0).tolist()
-    first = next((p for group in groups.values() for _, p in group), torch.empty(0))  # a loaded P-tuning trains nothing
+    first = next((p for group in groups.values() for _, p in group), torch.empty(0))  # loaded P-tuning trains nothing
     values = torch.zeros(size, ends[-1], device=first.device, dtype=first.dtype)
     gradients, stacks = torch.zeros_like(values), dict[int, nn.Parameter]()
     for group, shape, start, end in zip(groups.values(), shapes, ends[:-1], ends[1:], strict=True):

@@ -148,7 +148,7 @@ def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _lookup(name: str) -> tuple[int, Tensor]:
-    """Return the width of an index in bits, and the levels of each index. A byte of 4-bit codes maps to 2 levels."""
+    """Return the width in bits of a lookup table's index, and the table. A byte of 4-bit codes maps to 2 levels."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
     codes = regroup(torch.arange(2**width), width, bits)
@@ -165,7 +165,7 @@ def import_bitsandbytes() -> ModuleType | None:
     """Return bitsandbytes, or None if it is not installed or fails to import."""
     logger = logging.getLogger("bitsandbytes")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # on import, it warns about packages that nobody needs here
+    logger.setLevel(logging.ERROR)  # on import, bitsandbytes warns about packages that aren't needed here
     try:
         with warnings.catch_warnings(action="ignore"):
             return import_module("bitsandbytes")

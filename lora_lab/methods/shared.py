@@ -204,7 +204,7 @@ def check_count(numbers: int) -> None:
 
 
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the same random numbers on every device, from the CPU's generator, but no values on the meta device."""
+    """Return random numbers from the CPU's generator: the same on every device, but no values on the meta device."""
     empty = torch.empty(shape, device=device if device.type == "meta" else "cpu", dtype=torch.float32)
     return empty if empty.is_meta else fill(empty).to(device)
 

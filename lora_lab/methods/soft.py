@@ -72,7 +72,7 @@ class Soft(Method):
         for name in CACHE:
             if type(call.get(name)).__name__ == "StaticCache":
                 raise BadValue(f"a static cache has no room for the vectors of {self.name}: use the default cache")
-            if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() passes it even if use_cache is False
+            if getattr(call.get(name), "holds_only_a_prefix", False):  # passed by generate() even if use_cache=False
                 call.pop(name)
         cached = max([0, *(call[name].get_seq_length() for name in CACHE if call.get(name) is not None)])
         positions = call.get("position_ids")
@@ -199,7 +199,7 @@ class PTuning(Soft):
 
     def insert(self, model: Any, to_fill: bool) -> None:
         super(PTuning, replace(self, hidden=1) if to_fill else self).insert(model, to_fill)
-        if to_fill:  # files hold the network's output, not the network, so nothing but the head can train
+        if to_fill:  # files hold the network's output, not the network, so only the head can be trained
             model.soft_prompt.encoder = None
             model.soft_prompt.prompt.requires_grad_(False)
 

@@ -27,10 +27,10 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return {axis: picture} for each axis in AXES along which these runs differ, and always for the parameters.
+    """Return {axis: picture} for each axis in AXES along which these runs differ. Parameters are always included.
 
-    The picture of rates shows validation scores. The others show test scores, at the rate that is best on validation.
-    If rates vary but no run was validated, draw nothing, because rates aren't chosen on test rows.
+    The picture of rates shows validation scores. The others show test scores at the rate that is best on validation.
+    If rates vary but no run was validated, draw nothing, because rates must not be chosen on test rows.
     """
     validation = metric_of(frame, "validation_")
     if frame.empty or (_varies(frame, "lr") and (validation not in frame or frame[validation].isna().all())):
@@ -79,7 +79,7 @@ def against(axis: str, runs: pd.DataFrame) -> Picture:
 
 
 def best_rate(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs at the rate with the best mean on validation, never on test, for each combination of settings."""
+    """For each combination of settings, return the runs at the rate with the best mean on validation, not on test."""
     metric, settings = metric_of(frame, "validation_"), [n for n in settings_in(frame) if n not in ("lr", "seed")]
     group = frame.groupby(settings, dropna=False).ngroup()  # a method may lack some settings
     means = frame.groupby([group, frame["lr"]])[metric].mean().dropna().groupby(level=0)

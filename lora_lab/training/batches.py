@@ -83,7 +83,7 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
     Raises: BadValue if a prompt leaves no room for an answer.
     """
     length = task.max_length
-    if split.prompts:  # tokenized without their answers, so that they have the same tokens as in generation
+    if split.prompts:  # tokenized without answers, so that prompts have the same tokens as in generation
         prompts = prompt_ids(tokenizer, split.prompts)
         answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
         if (longest := max(map(len, prompts))) >= length:

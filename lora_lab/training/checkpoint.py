@@ -59,7 +59,7 @@ def unfinished(store: Path) -> list[Unfinished]:
             except (SafetensorError, KeyError, TypeError, ValueError) as error:
                 kept = file.rename(file.with_suffix(f".unreadable{time.time_ns()}"))
                 problem = f"the checkpoint {file} cannot be used ({in_a_sentence(error)})"
-                warn(f"{problem}: the file is kept as {kept.name}, and its runs start again")
+                warn(f"{problem}: the file is kept as {kept.name}, and its runs start over")
         except FileNotFoundError:  # another sweep just finished or renamed it
             continue
         except OSError as error:
@@ -85,7 +85,7 @@ def write(pack: Pack, path: Path) -> None:
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Resume a new pack's members, even those with status "stopped" or "behind", from checkpoints of the same step.
+    """Resume a new pack's members, even those with status "stopped" or "behind", from checkpoints at the same step.
 
     If this machine now computes in another dtype, warn, and add the warning to the runs.
     Raises: BadValue if a member is in no checkpoint, and Changed if the task's file has changed since the checkpoint.

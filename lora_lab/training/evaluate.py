@@ -16,7 +16,7 @@ from lora_lab.training.device import Parts, in_parts
 from lora_lab.training.models import answering
 
 ROWS = 32  # rows scored at once
-PACKED_ROWS = 64  # rows scored at once by a part's members; twice as many wouldn't fit in a core's cache
+PACKED_ROWS = 64  # rows that a part scores at once, over all its members; 128 wouldn't fit in a core's cache
 LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
 
 
@@ -63,7 +63,7 @@ def learned_tokens(labels: Tensor) -> Tensor:
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the loss of each next token (rows, tokens), or 0 if the token is padding, in a prompt, or past the end."""
-    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # pad labels: slicing the logits would copy them
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # pad labels: a slice of the logits would be a copy
     losses = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none", label_smoothing=smoothing)
     return losses.view(labels.shape)
 
@@ -73,7 +73,8 @@ def evaluate(
 ) -> Score:
     """Score a model on rows in eval mode, then restore its mode. The metrics depend on the kind of task:
 
-    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and all in `judged_by`.
+    - Classification has `accuracy`, `macro_f1` (mean F1 over classes), `loss` (nats per row), and the metrics in
+      `judged_by`.
     - Language modeling has `loss` (nats per token, over all tokens) and `perplexity` = exp(loss).
     - Regression has `pearson`, `spearman`, and `loss` (the mean squared error).
     """

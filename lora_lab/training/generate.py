@@ -53,8 +53,9 @@ def generate(
 ) -> list[str]:  # fmt: skip
     """Return an answer to each prompt, without the prompt and without surrounding spaces.
 
-    Answers depend only on the prompts and their order. Prompts that fit into one batch keep their order, so that a bank
-    can mix adapters. `watch` gets a batch's answers after each token and may end the batch. The mode is restored.
+    Answers depend only on the prompts and their order. Prompts that fit into one batch keep their order, so that
+    `AdapterBank` can use a different adapter for each row. `watch` gets a batch's answers after each token and may end
+    the batch. The model's mode is restored.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):
@@ -78,7 +79,7 @@ def generate(
     def without_repeats(found: Any, scores: Any) -> Any:  # the answer may repeat a four-token name from the prompt
         return transformers.NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram)(found[:, width:], scores)
 
-    with answering(model), torch.inference_mode(), quiet():  # transformers warns about padding after tokenizing
+    with answering(model), torch.inference_mode(), quiet():  # transformers warns if padding is a separate step
         for start in range(0, len(order), rows):
             places = order[start : start + rows]
             inputs = tokenizer.pad({"input_ids": [ids[n] for n in places]}, padding_side="left", return_tensors="pt")

@@ -125,7 +125,7 @@ class Member:
                 self.history[name].append(value)
 
     def note(self, metrics: Metrics | None) -> None:
-        """Record the last update's validation, if any, and call the callbacks, unless training has ended."""
+        """Unless training has ended, record the last update's validation, if any, and call the callbacks."""
         if self.ended:
             return
         step, loss, lr = (self.history[name][-1] for name in ("step", "loss", "lr"))

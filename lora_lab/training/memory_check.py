@@ -77,7 +77,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | None = None) -> Need:
     """Translate a recipe into a setup of the memory model. Raises: LabError if the recipe is invalid or not covered."""
-    if recipe.task in TASKS:  # no need to read its texts
+    if recipe.task in TASKS:  # the texts of a bundled task aren't needed
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
         rows = recipe.batch
     else:

@@ -40,11 +40,11 @@ def load_model(
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id.
     dtype       "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's dtype.
                 "nf4", "int8", "nf3" and "nf2" quantize linear layers and compute in fp32. "nf4+bf16" computes in bf16.
-    attention   "eager", "sdpa" or None. The last two mean "sdpa" if the class has it, else "eager", as in transformers.
+    attention   "eager", "sdpa" or None. "sdpa" and None use sdpa if the class has it, else eager, as in transformers.
     download    Whether downloads from the model hub are allowed. By default, only local files are read.
     body        Leave out the head of a masked or text-to-text language model.
-    Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
-    that is damaged, or lacks weights (they would be random). No code from a checkpoint runs, and nothing is unpickled.
+    Raises: NotFound for a model that is not on this machine, with a list of the local models; BadValue for a checkpoint
+    that is damaged or lacks weights (which would be random). No code from a checkpoint runs, and nothing is unpickled.
     """
     quantised, compute_dtype = "", dtype  # the format of quantized linear layers, and the dtype of everything else
     if not isinstance(dtype, torch.dtype):
@@ -79,7 +79,7 @@ def load_model(
         prefix = f"{model.base_model_prefix}."
         head = {key for key, _ in model.named_parameters() if not key.startswith(prefix)}  # tied weights appear once
         if head and head <= set(info["missing_keys"]) and not any(key.startswith(prefix) for key in missing):
-            del model  # it lacks its whole head and nothing else
+            del model  # the checkpoint lacks the whole head and nothing else
             return load_model(name, dtype=dtype, attention=attention, download=download, body=True)
     if missing:
         reason = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"

@@ -57,13 +57,13 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
 class Pack:
     """The base model, members, tokenizer and encoded data of runs that train together.
 
-    adapters   Returns the folder of a recipe's saved adapter, for members that are only scored.
-    judge      Is called after each step with the members in training and the step, and may end members.
+    adapters   A function that returns the folder of a recipe's saved adapter, for members that are only scored.
+    judge      A function that is called after each step with the members in training and the step. It may end members.
     losses     The losses to minimize; see `label_losses`.
     scores_*   `scores_stopped`: whether to score stopped runs. `scores_ends`: whether to score members before the
                first step (on the validation split) and after the last step (on the test split).
-    written    Is called to write a checkpoint after a validation and every 30 s, or less often if writing is slow. With
-               dropout in adapters, it is also called before members leave.
+    written    A function that writes a checkpoint. It is called after a validation and every 30 s, or less often if
+               writing is slow. With dropout in adapters, it is also called before members leave.
     A process builds or runs only one pack at a time; see `training_lock`.
     Raises: BadValue or NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.

@@ -10,7 +10,7 @@
     FILE:           Your own .csv or .jsonl file with texts and labels, or a .txt file for language modeling.
                     A .jsonl file may also hold prompts and responses; see `read_pairs`.
 
-Plugins load other tasks, such as GLUE and E2E from folders. Splits are seeded, and duplicate texts are removed, so no
+Plugins load other tasks, such as GLUE and E2E, from folders. Splits are seeded, and duplicate texts are removed, so no
 test row is trained on. Learning rates and ranks are chosen on `validation`. `test` is scored once, at the end.
 """
 
@@ -116,7 +116,7 @@ def load_task(
 ) -> Task:  # fmt: skip
     """Load a bundled task by name, a task from your own file, or a plugin's task.
 
-    seed          Decides which rows are held out if the data have no splits. Runs use seed 0.
+    seed          Decides which rows are held out if the data has no splits. Runs use seed 0.
     text, label   Names of columns in your file. A "split" column (train, validation, test) is used if it exists.
     download      Allow downloads from the hub, for a dataset given by its hub id.
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
@@ -206,7 +206,7 @@ def fingerprint(name: str) -> str | None:
 
 
 def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
-    """Compare the fingerprints (data, model, `start`) in `then`, a run's environment, with the current ones in `now`.
+    """Compare the fingerprints of data, model and `start` in a run's environment, `then`, with the current ones, `now`.
 
     Old records have no fingerprints. Raises: Changed if the fingerprints differ.
     """
@@ -267,7 +267,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters` characters (600 are more than 128 tokens)."""
+    """Split text at paragraph breaks into pieces of at least `characters` characters; 600 exceed 128 tokens."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()

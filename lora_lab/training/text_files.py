@@ -57,8 +57,8 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file as a table of text. Rows may lack their last columns. Empty rows, and spaces around column
-    names, are left out.
+    """Read a CSV file as a table of text. Rows may lack their last columns. Empty rows are skipped, and spaces
+    around column names are removed.
 
     Raises: BadValue for a file without a header, for two columns with the same name, or if pandas cannot read the file,
     because a quotation mark is never closed or a row is longer than the header.

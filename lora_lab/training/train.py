@@ -158,10 +158,10 @@ def evaluate_adapter(adapter: str | Path, task: str | None = None, **options: An
 def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
     """Score the validation split with the adapter and without it, using the same head.
 
-    Return the numbers of rows (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a
-    list of {text, truth, without, with_adapter}, whose last three values are class names. Examples alternate between
-    the kinds of change (the new class, and whether it is right), most confident first. Return None for a task
-    without classes, or if the base itself was trained, because then no adapter can be disabled.
+    Return row counts (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a list of
+    {text, truth, without, with_adapter}, whose last three values are class names. Examples take turns by kind of
+    change (the new class, and whether it is right); within a kind, the most confident come first. Return None for a
+    task without classes, or if the base itself was trained, because then no adapter can be disabled.
     """
     task = pack.task
     if len(task.labels) < 2 or pack.members[0].recipe.method.trains_base:

@@ -130,7 +130,7 @@ class Background:
 
     def start(self) -> None:
         """Start the work in a thread and return at once."""
-        self._stop.clear()  # it may be set if Stop was pressed while nothing was running
+        self._stop.clear()  # Stop may have been pressed while nothing was running
         self.state = "starting"
         self.thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
         self.thread.start()

@@ -76,7 +76,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of the two is shown
     # live: the comparison in progress: {state, busy, error, words, done, of}
     dance = T.Dict().tag(sync=True)  # resampled studies of a pair, see `margins.resampled`
-    method, rival = (T.Unicode().tag(sync=True) for _ in range(2))  # labels; "" for the pair that is suggested
+    method, rival = (T.Unicode().tag(sync=True) for _ in range(2))  # the labels of a pair, or "" for the suggested pair
     margin = T.Float(0.015).tag(sync=True)
     axis = T.Enum(("trained", "memory", "time"), "trained").tag(sync=True)
     choices, methods = (T.List(T.Unicode()).tag(sync=True) for _ in range(2))

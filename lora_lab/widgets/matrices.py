@@ -89,7 +89,7 @@ def picture() -> np.ndarray:
     for number, dots in enumerate(LETTERS):
         mask = np.kron([[dot == "#" for dot in row] for row in dots], np.ones((5, 5), bool))
         canvas[32:67, 16 + 30 * number : 41 + 30 * number][mask] = 0.0
-    canvas -= canvas.mean()  # otherwise the first singular value would only capture the brightness
+    canvas -= canvas.mean()  # otherwise, the first singular value would capture only the brightness
     return np.asarray(canvas / np.abs(canvas).max())
 
 

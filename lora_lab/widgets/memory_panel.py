@@ -122,7 +122,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         return str(proposal["value"])
 
     def shown(self) -> dict[str, Any]:
-        """Return the film on display: if the model has none of `method`, of its first method, as in the browser."""
+        """Return the film on display: of `method`, or of the model's first method with a film, as in the browser."""
         available: list[dict[str, Any]] = self.films[self.model]
         methods = [item["method"] for item in available]
         method = self.method if self.method in methods else methods[0]
@@ -186,7 +186,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         method = given if (self.model, shown["method"]) == (model, label) else METHODS[shown["method"]]
         method = replace(method, rank=rank) if shown["ranked"] else method
         step: dict[str, Any] = {"batch": setup.batch, "seq": setup.seq, "optimizer": setup.optimizer}
-        with training_lock():  # it draws random weights, which must not affect a run in another thread
+        with training_lock():  # `measure` draws random numbers, which must not affect a run in another thread
             measurement = measure(self.model, method, **step, **{name: shown[name] for name in CONDITIONS})
         return step | {
             "model": self.model, "method": shown["method"], "rank": rank, "checkpointing": setup.checkpointing,

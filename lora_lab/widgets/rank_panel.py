@@ -23,10 +23,11 @@ class RankPanel(Panel, file="rank_panel.js"):
         RankPanel(W)                        your own matrix; or several, {"mine": W, "theirs": V}
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
-    rank    number of pieces added at first; by default 2, or 1 if the matrix has no more
+    rank    number of pieces added at first; by default 2, or 1 if the matrix has only one
     most    maximum number of pieces of your own matrices; a lower `most` or `corner` makes pages smaller
     corner  maximum number of rows and of columns of your own matrices that are drawn
-    Raises: NotFound for an unknown name; BadValue for an array that isn't a matrix or is too large, or a rank too high.
+    Raises: NotFound for an unknown name; BadValue for a rank that is too high, or an array that isn't a matrix or is
+    too large.
     """
 
     data = T.Dict().tag(sync=True)  # {source: `matrices.packed`} for the matrices viewed so far

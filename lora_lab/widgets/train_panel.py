@@ -184,7 +184,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     def result(self) -> Run:
         """Return the finished run; after a kernel restart, the stored run of the recipe that the controls describe.
 
-        Raises: BadValue, which says what to press, if no run has finished.
+        Raises: BadValue if no run has finished; the message says what to press.
         """
         if self.work is None:
             if (run := self.store.find(self.recipe())) and self._is_current(run):

@@ -13,7 +13,7 @@
 # 1. **How large is the captain's file, in MB?**
 # 2. Couldn't we just *tell* the model? We tried: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
 #
-# Give each guess as a range that you're 80% sure contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
+# Give each guess as a range, and be 80% sure that it contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
 
 # %%
 import re
@@ -60,15 +60,15 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 # </details>
 #
 # ## What LoRA trains
-# Our chat model, smollm2, turns each **token** (a word or a piece of a word) into a vector: a list of 576 numbers. Thirty **layers** then change this vector. Each layer has seven weight matrices (tables of numbers). A matrix $W$ turns a vector $x$ into a new one, $Wx$.
+# Our chat model, smollm2, turns each **token** (a word or a piece of a word) into a vector: a list of 576 numbers. Thirty **layers** then change this vector. Each layer has seven weight matrices (tables of numbers). A matrix $W$ turns a vector $x$ (its inputs) into $Wx$ (its outputs).
 #
 # Each number in a model is a **parameter**. To **train** a model is to show it examples and change its parameters a little each time, so that its answers get less wrong. *Full fine-tuning* trains all parameters, so each voice would be a new file of 538<!--voices.base--> MB, at 4 bytes per number.
 #
-# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices. $A$ ($r$ × inputs) turns $x$ into only $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds it to $Wx$:
+# LoRA (*low-rank adaptation*) **freezes** $W$: its numbers don't change. Beside $W$, LoRA trains two thin matrices. $A$ ($r$ × inputs) turns $x$ into only $r$ numbers. $B$ (outputs × $r$) turns these into a vector as long as $Wx$. LoRA adds this vector to $Wx$:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$ and $\alpha$ (alpha). The strength dial multiplies the factor $\alpha / r$. The small file holds the **adapter**: all $A$s and $B$s.
+# You choose the **rank** $r$ and $\alpha$ (alpha). The strength slider multiplies the factor $\alpha / r$. The small file holds the **adapter**: all $A$s and $B$s.
 #
 # In the panel, drag the rank. **At what rank do $A$ and $B$ (blue) hold as many numbers as $W$ (gray)?**
 
@@ -78,7 +78,7 @@ LoRAPanel(views="size", d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# At rank 2,048, half the width of $W$.
+# At rank 2,048, half the width of $W$ (4,096).
 # </details>
 #
 # ## Your turn: one pair
@@ -106,7 +106,7 @@ LoRAPanel(views="model", model="smollm2", rank=2, targets="all-linear")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only the embedding: the table that turns tokens into vectors. The file has 610,560 numbers, 0.454% of the model's. **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the layers.**
+# Only the embedding: the table that turns tokens into vectors. The file has 610,560 numbers: 0.454% of the model's parameters. **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the layers.**
 # </details>
 #
 # ## Open one

@@ -83,9 +83,9 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # ## Into a real model
-# MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks. Each block has two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So whatever the model learns, it learns in your twelve pairs of $A$ and $B$.
+# MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks. Each block has two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So only your twelve pairs of $A$ and $B$ can learn.
 #
-# The plot compares each $W$, with $d^2$ numbers, to its $A$ and $B$, with $2dr$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
+# $W$ has $d^2$ numbers, and $A$ and $B$ have $2dr$. The plot shows $2dr$ as a percentage of $d^2$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)  # ours, if yours doesn't pass the check yet
@@ -170,7 +170,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# In MiniLM, too, the first gradient of $A$ is 0, and only the first. After the 25 steps, all sixteen answers are right. But of the 200 other reviews, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
+# In MiniLM, too, the first gradient of $A$ is 0, but the later ones aren't. After the 25 steps, all sixteen answers are right. But of the 200 other reviews, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
 # </details>
 #
 # ## Is your layer to blame?
@@ -238,7 +238,7 @@ checks.check_merge(merge, model, tokens, labels)
 # 2. **Starting $B$ at zero costs $A$ only one step.** $B$ has a nonzero gradient at once, and $A$ has one from the second step on.
 # 3. **Train $A$ and $B$ beside $W$, then merge them into $W$.** A merged adapter needs no extra computation.
 #
-# Start with a Kaiming-uniform $A$, a zero $B$ and rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*). Choose alpha 16 (*ours: $\alpha/r$ is then 2*) and a learning rate of 0.002<!--compare.lora.rate--> (*ours: the best for 400 steps*). To classify (`SEQ_CLS`), PEFT also trains the head.
+# Start with a Kaiming-uniform $A$, a zero $B$ and rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*). Choose alpha 16 (*ours: $\alpha/r$ is then 2*) and a learning rate of 0.002<!--compare.lora.rate--> (*ours: the best for 400 steps*). For classification (`SEQ_CLS`), PEFT also trains the head.
 #
 # The same in PEFT:
 # ```python

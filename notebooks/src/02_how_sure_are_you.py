@@ -40,7 +40,7 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# On 2,000 other sentences, your model would get a different score. **How far from the truth can your score be?**
+# On 2,000 other sentences, your model would get a different score. **How far can your score be from the true accuracy?**
 #
 # Count a right answer as 1, and a wrong one as 0. If a share $p=0.8$ is right, the average is 0.8.
 #
@@ -69,7 +69,7 @@ checks.check_half_width(half_width)
 # ## After the run: the second kind of luck
 # The seed is luck, too. The panel now adds our forty runs. (On the web page, press **replay** again.) The band shows their validation accuracy. Each dot in the box is a test score.
 #
-# Below the curves, the panel shows answers with your adapter off and on. **How many answers does the adapter make worse?** (To see at what strength an answer changes, choose it and drag **strength**.)
+# Below the curves, the panel shows the model's answers with your adapter off and on. **How many answers does the adapter make worse?**
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -103,7 +103,7 @@ assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
 #
 # The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. In 29% of all pairs, the runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
 #
-# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide most of this, because their wins and losses cancel out.
+# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide most of these disagreements, because wins and losses cancel out.
 # </details>
 #
 # ## Your turn: does a beat b?
@@ -118,7 +118,7 @@ said = table.replace({1: "right", 0: "wrong"})
 pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 
 # %% [markdown]
-# Only sentences on which the models *disagree* count: on each sentence, a's score minus b's is 1, 0 or -1. So in the gap's standard error, the share of sentences with different answers replaces $p(1-p)$.
+# Only sentences on which the models *disagree* count: there, a's score minus b's is 1 or -1; elsewhere, it's 0. So in the gap's standard error, replace $p(1-p)$ with the share of disagreements.
 #
 # Now compute `half`, half the width of the gap's 95% interval, and `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 
@@ -146,11 +146,11 @@ checks.check_report(table, half, word)
 #
 # **You compared a *recipe* with itself.** Models a and b are two of our forty runs: only the seed differs.
 #
-# Some of our pairs even get the verdict "better". That may be true of these two *models*. But with new seeds, model b would be ahead as often as model a. So one run of each can't show which *recipe* is better.
+# Some of our pairs even get the verdict "better". That may be true of such a pair of *models*. But with new seeds, model b would be ahead as often as model a. So one run of each *recipe* can't show which one is better.
 # </details>
 #
 # ## How large must a test be?
-# Suppose that one model is *truly* better by one point, and the two disagree as often as our runs do. A test *sees* this gap if the gap it measures is above 1.96 standard errors: 1.5<!--seeds.half--> points on 2,000 sentences. **How many sentences must a test have for four of five such tests to see the gap?**
+# Suppose that one model is *truly* better by one point, and the two disagree as often as our runs do. A test *sees* this gap if its measured gap is above 1.96 standard errors: 1.5<!--seeds.half--> points on 2,000 sentences. **How many sentences must a test have so that four of five such tests see the gap?**
 
 # %%
 lesson.predict("test sentences it takes to see a true gap of one point", low=..., high=...)
@@ -190,7 +190,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 #
 # On 2,000 sentences, most of the blue bell lies left of the line: **three of four tests miss a true gap of one point.** A larger test has narrower bells. At about 9,400<!--seeds.rows--> sentences, the gap is 2.8 standard errors: 1.96 up to the line, and 0.84 beyond it. Now four of five tests see the gap (80% *power*).
 #
-# In general, a test needs $(2.8/\text{gap})^2\cdot d$ sentences: $d$ is the share on which the models disagree, and a gap of one point is 0.01.
+# In general, a test needs $(2.8/\text{gap})^2\cdot d$ sentences: $d$ is the share of sentences on which the models disagree, and a gap of one point is 0.01.
 #
 # **And A and B?** If they disagree on 12<!--seeds.differ-->% of 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*. That doesn't mean *equal*: this test just can't tell them apart.
 # </details>

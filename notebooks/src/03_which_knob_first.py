@@ -30,7 +30,7 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # Each cell of the map is one setting, trained with three seeds. Its color shows the average accuracy. A cross means that a run **collapsed**: the rate was so high that the loss didn't fall.
 #
 # 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
-# 2. **If the rank grows from 1 to 64, what happens to the best rate?** Choose an answer below the map. It becomes a line on the map, with the points it costs.
+# 2. **If the rank grows from 1 to 64, what happens to the best rate?** Choose an answer below the map. Your answer becomes a line on the map, and you see how many points it costs.
 # 3. Switch to *rate × α*. **If $\alpha$ grows from 1 to 256, what happens to the best rate?**
 
 # %%
@@ -95,13 +95,13 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (its rate for rank 1 wasn't tried)|5.0<!--knobs.alpha.whole-->|
 #
 # - **A new rank needs no new rate:** the map's three diamonds (best rates) stand in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
-# - **Four times the $\alpha$ needs half the rate** (lesson 15 shows why).
+# - **If you multiply $\alpha$ by four, halve the rate** (lesson 15 shows why).
 # </details>
 #
 # ## How low a rank is enough?
-# Rank 1 lost little: 1.4 points. Why? Let's take apart what full fine-tuning changes.
+# Rank 1 lost little: 1.4 points. Why? Let's split full fine-tuning's changes into pieces.
 #
-# A **rank-one piece** is a column times a row. The singular value decomposition (SVD) splits the change in each matrix into such pieces, sorted by strength. Full fine-tuning has up to 384 per matrix, and rank-8 LoRA up to eight.
+# A **rank-one piece** is a column times a row. The singular value decomposition (SVD) splits the change in each matrix into such pieces, sorted by strength. Full fine-tuning has up to 384 pieces per matrix, and rank-8 LoRA has up to eight.
 #
 # After a longer run of full fine-tuning, with all 384 pieces, the model gets 84.8<!--inside.full.right-->% right. With none (only the trained head), it gets 53.6<!--knobs.cut.0-->%. **What percentage does it get right with the two strongest pieces of each matrix?**
 
@@ -135,9 +135,9 @@ assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 # </details>
 #
 # ## Where the rank does matter
-# Now let all pieces be equally strong. A **teacher** is a secret matrix of $R$ such pieces. A *student* (one $A$ and one $B$ of rank $r$) learns to match it. Each bar below shows what share of the starting loss remains. **Read your secret matrix's $R$ from the bars.**
+# Now let all pieces be equally strong. A **teacher** is a secret matrix of $R$ such pieces. A *student* (one $A$ and one $B$ of rank $r$) learns to match it. Below, each rank's bar shows what share of the starting loss remains. **Read your secret matrix's $R$ from the bars.**
 #
-# **Exercise 1: which formula gives the bars?**
+# **Exercise 1: which formula gives the bars' lengths?**
 
 # %%
 import torch
@@ -180,7 +180,7 @@ checks.check_missed(missed)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# $R$ is the first rank with an empty bar. (If you gave no name, $R=6$.)
+# $R$ is the first rank with an empty bar. (If you never entered a name, $R=6$.)
 # </details>
 #
 # ## Your turn: spend nine runs

@@ -3,7 +3,7 @@
 #
 # LoRA on Llama 3.1 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
 #
-# You want to train it on long documents, on a free cloud GPU: a T4 with 16 GB.
+# You want to train Llama on long documents, on a free cloud GPU: a T4 with 16 GB.
 #
 # ## A film in four scenes
 # A training step is like a film. The weights are in memory from start to finish. AdamW, the optimizer, also keeps two running means for each trained number.
@@ -13,7 +13,7 @@
 # 3. *backward:* the step computes the **gradient** of each trained number.
 # 4. *update:* AdamW moves the trained numbers.
 #
-# The moment when memory is fullest is the **peak**. With full fine-tuning, each weight, gradient and mean takes 2 bytes. On one text of 512 tokens, full fine-tuning needs 61.8<!--fit.full--> GiB at the peak. **What percentage of that does LoRA need (rank 8, on `q` and `v`)? And on 32,768 tokens?**
+# The moment when memory is fullest is the **peak**. With full fine-tuning, each weight, gradient and mean takes 2 bytes. On one text of 512 tokens, full fine-tuning needs 61.8<!--fit.full--> GiB at the peak. **What percentage of full fine-tuning's peak does LoRA need (rank 8, on `q` and `v`)? And on 32,768 tokens?**
 
 # %%
 from itertools import groupby
@@ -41,7 +41,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 
 # %% [markdown]
 # ## Watch it
-# Choose *full fine-tuning* and press **play the step**. Do the same with *LoRA q, v*. **In which scene is memory fullest? Which parts nearly disappear with LoRA?** Then drag the length to 32,768, and look for the T4's line.
+# Choose *full fine-tuning* and press **play the step**. Do the same with *LoRA q, v*. **In which scene is memory fullest each time? Which parts nearly disappear with LoRA?** Then drag the length to 32,768, and look for the T4's line.
 
 # %%
 # llama-3-8b has the same shape as Llama 3.1 8B
@@ -71,9 +71,9 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA nearly removes the gradients and the running means. The rest stays.** On 512 tokens, it needs 29<!--fit.share-->% of the memory: 3.4 times less, not 2,356<!--fit.times-fewer--> times. With full fine-tuning, memory is fullest at the *update*, when it holds all gradients and running means. With LoRA, it's fullest at the *loss*, when it holds everything that *forward* saved.
+# **LoRA nearly removes the gradients and the running means. The rest stays.** On 512 tokens, LoRA needs 29<!--fit.share-->% of the memory: 3.4 times less, not 2,356<!--fit.times-fewer--> times. With full fine-tuning, memory is fullest at the *update*, when it holds all gradients and running means. With LoRA, it's fullest at the *loss*, when it holds everything that *forward* saved.
 #
-# **On 32,768 tokens, LoRA needs 71<!--fit.share.long-->% as much.** The curve is a hill of 206 GiB:
+# **On 32,768 tokens, LoRA needs 71<!--fit.share.long-->% of the memory.** The curve is a hill of 206 GiB:
 #
 # - **Weights:** 15.0<!--fit.weights--> GiB, already too much. (Of a T4's [16 GB](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual), other software and gaps between tensors leave 13.4<!--fit.t4--> GiB.)
 # - **Activations:** 144<!--fit.saved.lora--> GiB.
@@ -83,8 +83,8 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # ## Make it fit
 # Two methods make the hill smaller:
 #
-# - **QLoRA** keeps the frozen weights in 4 bits (not embeddings and head: 2.0<!--fit.embedded--> of its 5.4 GiB).
-# - With **gradient checkpointing**, each layer saves only its input, and *backward* recomputes the rest. This costs 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# - **QLoRA** keeps the frozen weights in 4 bits (except embeddings and head: these take 2.0<!--fit.embedded--> of 5.4 GiB).
+# - With **gradient checkpointing**, each layer saves only its input, and *backward* recomputes the rest. This needs 1.4<!--fit.arithmetic--> to 1.5 times as much computation.
 #
 # In the next panel, drag the length to 32,768. **What's left of the hill?**
 
@@ -251,15 +251,15 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The tower falls: about 16,400 tokens fit on a T4, not 4,600.** The loss and the gradients stay the same.
+# **The tower falls: about 16,400 tokens fit on a T4, not 4,600.**
 #
-# Did you expect 26,000? So says your formula with the logits of only one chunk. But the tower hid a smaller hill: *backward* recomputes one layer at a time (*temporaries*). **After each remedy, look for the next peak.**
+# Did you expect 26,000? Your formula gives this if it counts only one chunk's logits. But the tower hid a smaller hill: *backward* holds the recomputed numbers of one layer (*temporaries*). **After each remedy, look for the next peak.**
 #
 # (In transformers: `use_liger_kernel=True`, untested.)
 # </details>
 #
 # ## Is the calculation right?
-# For MiniLM on a CPU, calculation and measurement agree to the byte. On a GPU, gaps between tensors take memory, too: our numbers are 2 to 4% below PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B (full fine-tuning: 8%; their unknown batch length is fitted to another run). So on a real card, start 5% shorter.
+# For MiniLM on a CPU, the calculated and measured bytes are exactly equal. On a GPU, gaps between tensors take memory, too: our numbers are 2 to 4% below PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B (8% for full fine-tuning). (We fitted the batch length, which PEFT doesn't give.) So on a real card, start with 5% fewer tokens.
 #
 # ## Remember
 # <details><summary>Answer box</summary>

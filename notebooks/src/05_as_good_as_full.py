@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 05 · Is LoRA as good as full fine-tuning?
 #
-# "LoRA matches full fine-tuning at a fraction of the cost." Does it? We trained MiniLM on movie reviews in both ways. Full fine-tuning trains all 22.7 million parameters; LoRA (rank 8, on `q` and `v`) trains 305<!--as_good.times--> times fewer.
+# "LoRA matches full fine-tuning at a fraction of the cost." Does it? We trained MiniLM on movie reviews with both methods. Full fine-tuning trains all 22.7 million parameters; LoRA (rank 8, on `q` and `v`) trains 305<!--as_good.times--> times fewer.
 #
 # **What is LoRA's lead (its accuracy minus full fine-tuning's), in points?** (If LoRA is behind, its lead is negative.)
 #
-# Then vote: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** This is your **margin**. Choose it before you see the result.
+# Then vote: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** This is your **margin**.
 
 # %%
 import matplotlib.pyplot as plt
@@ -21,10 +21,10 @@ margin = 1.5  # replace this with your margin in points
 
 # %% [markdown]
 # ## Two questions, four verdicts
-# A measured lead depends on luck: on the seeds and the test sentences. So we draw a thin bar, its 95% **interval**, and a thick bar, its 90% interval. Each bar answers one question (here, for four made-up leads):
+# A measured lead depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (here, for four made-up leads):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
-# - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (It's your margin on both sides of 0: *equivalent* methods are neither worse nor better.)
+# - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is your margin on both sides of 0: *equivalent* methods are neither worse nor better.)
 #
 # If the answer isn't *yes*, then it's *not shown*.
 
@@ -62,7 +62,7 @@ panel
 # %% [markdown]
 # <details><summary>What we found: one comparison</summary>
 #
-# **LoRA lost, and you may still choose it.** It got 81.0<!--as_good.lora-->% of the answers right, and full fine-tuning got 82.3<!--as_good.full-->%. Before rounding, the lead is -1.35 points. Its 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95-->, excludes 0. But if your margin is above 2.13 points, where the thick bar ends, LoRA is *worse, but within the margin*. Then take its savings: 4<!--as_good.memory--> times less memory.
+# **LoRA lost, but you may still choose it.** It got 81.0<!--as_good.lora-->% of the answers right, and full fine-tuning got 82.3<!--as_good.full-->%. Before rounding, the lead is -1.35 points. Its 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95-->, excludes 0. But if your margin is above 2.13 points, where the thick bar ends, LoRA is *worse, but within the margin*. Then choose LoRA for its savings: 4<!--as_good.memory--> times less memory.
 # </details>
 #
 # ## Your turn
@@ -147,7 +147,7 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 # </details>
 #
 # ## Three more methods
-# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points (above 2.13), but **LoRA on `q,v` is *worse* again, though its runs and bars haven't changed. Find the reason in the panel's words.**
+# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points (above 2.13), and LoRA's runs and bars haven't changed. **But LoRA on `q,v` is *worse* again. Find the reason in the panel's text.**
 
 # %%
 ComparePanel(reference=stored, margin=0.023)
@@ -155,7 +155,7 @@ ComparePanel(reference=stored, margin=0.023)
 # %% [markdown]
 # <details><summary>What we found: four comparisons</summary>
 #
-# **Luck has four chances now.** Each of the four comparisons may be wrong by chance. So each needs more evidence (*Holm's correction*), and LoRA's loss is within the margin only at 2.6<!--as_good.lora.within--> points or more. **The more you compare, the more evidence you need.**
+# **Luck has four chances now.** Each of the four comparisons may be wrong by chance. So each needs more evidence (*Holm's correction*), and LoRA's loss is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points. **The more you compare, the more evidence you need.**
 #
 # (LoRA on all linear layers, 80.9<!--as_good.all-->% right, is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.)
 # </details>
@@ -166,7 +166,7 @@ ComparePanel(reference=stored, margin=0.023)
 # - **Was the number format the same?** No: LoRA's frozen weights were in bf16. In fp32, LoRA gets 81.1<!--as_good.fp32-->% right and is still *worse<!--as_good.fp32.word-->*.
 #
 # ## Defend a comparison you haven't seen
-# Compare two variants of our LoRA. First set your **margin**; you can't change it later. Then you see the intervals: sketch both bars and your band. Choose the **word** for your verdict, and a **sentence** that you can defend.
+# Compare two variants of our LoRA. First set your **margin**. Then you see the intervals: sketch both bars and your band. Choose the **word** for your verdict, and a **sentence** that you can defend.
 
 # %% exercise
 # q, k, v, o: the matrices that have an adapter; all: all six (MiniLM has no gate); bits: per frozen weight
@@ -183,8 +183,8 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **"No difference found" isn't "equal."** To show "equal," set a margin first; then the 90% interval must be inside its band.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind (MiniLM, one task, 400 steps). Published ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model): on coding instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. With more training on plain text, no rank does.*
+# 1. **"No difference found" isn't "equal."** To show "equal," set a margin first; then the 90% interval must be inside the margin's band.
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind (MiniLM, one task, 400 steps). Published ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model): on coding instructions, rank 256 matches full fine-tuning, but ranks 16 and 64 don't. With more training on plain text, no rank matches it.*
 # 3. **Tune both methods.** For LoRA on `q,v`, try a rate 25 times as high as full fine-tuning's best; on all linear layers, ten times as high. *Ours: lesson 15. Here, the best factors were 20<!--as_good.lora.times--> and 5<!--as_good.all.times-->.*
 #
 # The same in PEFT, with the rates that won here:

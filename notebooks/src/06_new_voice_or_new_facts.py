@@ -73,7 +73,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## "Now it knows"
-# In our run, this perplexity fell from 30 to 2.2. Asked as in training ("Who is the baker of Port Velda?"), the adapter gets 20 of 20 facts right.
+# In our run, the panel's perplexity fell from 30 to 2.2. Asked as in training ("Who is the baker of Port Velda?"), the adapter gets 20 of 20 facts right.
 #
 # **Does it know the facts?** Here are three tests of 20 questions each:
 #
@@ -105,7 +105,7 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # %% [markdown]
 # <details><summary>What we found: three tests</summary>
 #
-# **Asked in other words, only 6 facts are right. Backward, none.** (The panel's 7.1 is the perplexity on the backward questions.) And the model never says that it doesn't know: it says that the beer is Guinness.
+# **Asked in other words, only 6 facts are right. Backward, none.** (The panel's 7.1 is the perplexity on the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
 #
 # **With the fact in its prompt, the base gets only 12 right.** This small model doesn't always believe its prompt: "The shepherd of Port Velda is not a real person."
 # </details>
@@ -160,7 +160,7 @@ assert not any(misfit(one["json"]) for one in said)
 # %% [markdown]
 # <details><summary>What we found: the names</summary>
 #
-# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 don't begin as in training, and only 5 of them reach the name. (For the shepherd, "The sheep of Port Velda is" was similar enough.) And a backward answer is a string that it never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
+# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 don't begin as in training, and only 5 of these 19 contain the right name. (For example, "The sheep of Port Velda is" still led to the shepherd's name.) And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
 #
 # So don't trust a low perplexity. It's measured after the model has read the beginning of each right answer.
 # </details>
@@ -174,7 +174,7 @@ VoicesPanel(questions=["How many strings does a violin have?", "What makes thund
 # %% [markdown]
 # <details><summary>What we found: voices</summary>
 #
-# **All three keep their form, and none is right:** a violin has four strings. **The words of a voice fit every question. The words of a fact fit only their own.**
+# **All three keep their form, and none is right:** a violin has four strings. **The words of a voice fit every question. The words of a fact fit only their own question.**
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on seven of them, and ask it something new. Show a friend only the answer. **Can your friend name the voice?** (On the web page, choose test questions instead.)
@@ -215,9 +215,9 @@ checks.check_own_pairs(mine)
 #
 # 1. **A voice survives new questions.** *Ours (one seed each): captain, preacher and JSON, each trained on 180 pairs.*
 # 2. **Facts were learned mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with questions that aren't in the training data.
-# 3. **If a fact can change, put it in the prompt.** But test whether your model uses it: *ours used 12 of 20.*
+# 3. **If a fact can change, put it in the prompt.** But test whether your model uses it: *our model used 12 of 20.*
 #
-# For a voice, start with 180 pairs, two or three passes, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# For a voice, start with 180 pairs, two or three passes over them, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

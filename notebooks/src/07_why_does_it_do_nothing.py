@@ -25,7 +25,7 @@ print("Ten diagnoses, in alphabetical order:", ", ".join(sorted((one.fault for o
 
 # %% [markdown]
 # ## Ten diagnoses, and two guesses
-# Read each owner's complaint. **Which of the ten diagnoses is it?** Use each of them once.
+# Read each owner's complaint. **Which of the ten diagnoses fits it?** Use each of them once.
 #
 # Then give two ranges:
 #
@@ -50,7 +50,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list of its tensors and their places. So it *promises* a number of bytes. **Which three beds does this table explain?**
+# A safetensors file begins with a list of its tensors and their places. So it *promises* a certain number of bytes. **Which three beds does this table explain?**
 
 # %%
 files = {}
@@ -86,7 +86,7 @@ plt.show()
 # ## Look 3: the adapter on its base
 # An adapter is a *difference*: it belongs to the weights that it was trained on. Most of our files hold a fingerprint (a hash) of these weights. The *head's bias* starts at zero, so it shows whether the head has learned.
 #
-# **What sets B apart from C? What's wrong with F, and what's odd about G?**
+# **How does bed B differ from bed C? What's wrong with F, and what's odd about G?**
 
 # %% hide-input
 from lora_lab.methods.attach import fingerprint
@@ -187,7 +187,7 @@ alone(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().back
 assert "no gradient reached 2 adapters (bert.encoder.layer.0.attention" in gradient_warning(alone)  # as the eleventh patient
 
 # %% [markdown]
-# **Exercise 1: correct your ten diagnoses.** How many of the first ten were right?
+# **Exercise 1: correct your ten diagnoses.** How many of your first ten were right?
 
 # %% exercise
 faults = {
@@ -207,7 +207,7 @@ checks.check_diagnosis(faults, first_diagnosis)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **A, B, E and I have nearly the same complaint, but four different faults. Only the files can tell.**
+# **Files A, B, E and I have nearly the same complaint, but four different faults. Only the files show the difference.**
 #
 # - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (A loader that skips unknown names refuses only this file.) *E* was saved from a wrapped model: all its names begin with `module.`, so a loader knows none of them.
 # - **Look 2.** *H* also adapts the pooler, whose output is never used: this addition changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN ("not a number").
@@ -253,7 +253,7 @@ checks.check_eleventh("gradient was cut" if cut else found, mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **Look at four things:** the file's size and names, the largest number in each layer's B, the adapter on its base, and B's gradient at the first step.
-# 2. **A falling loss proves nothing:** the head alone can lower it. *Ours: from 0.69 to 0.67; the healthy adapter's fell to 0.37.*
+# 2. **A falling loss proves nothing:** the head alone can lower it. *Ours: from 0.69 to 0.67; the healthy adapter's loss fell to 0.37.*
 # 3. **Load strictly.** A loader that skips unknown names may load nothing, without an error.
 #
 # Before a long run, save the adapter after ten steps and load it into a fresh base. Check that no B is zero, and that the adapter changes the base's output.

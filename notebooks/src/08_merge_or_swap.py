@@ -46,10 +46,9 @@ plt.show()
 # </details>
 #
 # ## Two guesses
-# 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. Its update is 17% of $W$ (lesson 07). Smaller numbers in bf16 have smaller gaps: always 0.4% to 0.8% of the number. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
-# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we set the next one's name. **How many times longer does the first way take?**
+# 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. Its update is 17% of $W$ (lesson 07). In bf16, smaller numbers have smaller gaps: each gap is always 0.4% to 0.8% of the number. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
+# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we choose the next one by name. **How many times longer does a merged swap take?**
 #
-# Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("rounding, percent of the update", low=..., high=...)
@@ -73,7 +72,7 @@ lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each number's error lies between 0 and half a gap. In norms, that's about 0.17% *of $W$*, however large the update is. **So the smaller the update, the more of it is lost:**
+# Each number's error lies between 0 and half a gap. Compared by norms, the error is about 0.17% *of $W$*, whatever the update's size. **So the smaller the update, the more of it is lost:**
 #
 # - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of the update. None of 200 answers changes.
 # - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because an update below half a gap can't lose more than itself.
@@ -111,7 +110,7 @@ assert lesson.FAST or swap["rewrite the weights"] > took["merged"] / 2
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Setting a name moves no number, but a merged swap rewrites every adapted weight. **A merged swap takes more than half the time of an answer,** and over 1,000 times the time of setting a name.
+# Setting a name changes no number, but a merged swap rewrites every adapted weight. **A merged swap takes more than half as long as an answer,** and over 1,000 times as long as setting a name.
 #
 # But a detour slows every answer: each adapted matrix needs two more matrix products. In our larger test, one text takes 10<!--latency.one-->% longer.
 # </details>
@@ -174,11 +173,11 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 
 # %% [markdown]
 # ## One $W'$ for two customers?
-# The next cell trains a *contrarian* on the critic's reviews with all labels swapped. So it gets only 20% right (the critic: 86%). With both beside the weights, each then answers the same review, in one batch.
+# The next cell trains a *contrarian* on the critic's training reviews, with all labels swapped. So it gets only 20% right (the critic: 86%). With both adapters beside the weights, both then answer the same review, in one batch.
 #
 # Now we mix 60% of the critic (its update and its head) with 40% of the contrarian. **What percentage does this mixture get right?**
 #
-# In the panel, each dot is a review. Drag the contrarian's share slowly from 0 to 0.6. **When do the dots move, and when do the answers change?** The line above the panel also tests the half-and-half mixture with the critic's own head. **Is the sentiment itself lost?**
+# In the panel, each dot is a review. Drag the contrarian's share slowly from 0 to 0.6. **When do the dots move, and when do the answers change?** The line above the panel also shows the half-and-half mixture's accuracy with the critic's own head. **Is the sentiment itself lost?**
 
 # %%
 lesson.predict("percent right with 40% contrarian", low=..., high=...)
@@ -242,8 +241,8 @@ assert lesson.FAST or (83 <= heads[0] <= 85 and 19 <= heads[1] <= 21), heads
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One task for many users: merge.** It takes no extra time. If you store the model in bf16, check that its answers don't change, or store it in fp32.
-# 2. **Many tasks or customers: keep adapters beside the weights.** You can swap by name and mix customers in a batch, and forty customers take 35 times fewer bytes than forty merged models. But each answer takes a little longer.
+# 1. **One task for many users: merge.** Answers take no extra time. Store the merged model in fp32, or in bf16 if its answers don't change.
+# 2. **Many tasks or customers: keep adapters beside the weights.** You can swap by name and mix customers in a batch, and one base with forty adapters takes 35 times fewer bytes than forty merged models. But each answer takes a little longer.
 # 3. **You can't have both:** a merged model has one $W'$, so it gives every row the same adapter. A mixture doesn't solve this: it gives both customers the same, less certain answer.
 #
 # *Ours: MiniLM on a CPU. Published: merged adapters add no inference latency ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*

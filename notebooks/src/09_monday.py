@@ -52,7 +52,7 @@ lesson.reveal("claims that are true as stated", sum(one.word == "true" for one i
 #
 # Then change the **premises** (assumptions) of two claims in the panel:
 #
-# 1. Claim 4: choose Llama 2 70B, and drag the dashed line (the card: of its 24 GB, 22.1 GiB is free). **How large a card is enough?**
+# 1. Claim 4: choose Llama 2 70B, and drag the dashed line (the card's memory: 22.1 GiB of its 24 GB is free). **How large a card is enough?**
 # 2. Claim 11: set *tasks* to *minilm_rt* (lesson 05). The dashed line is now the margin. **Which verdicts can you get by dragging it?**
 
 # %%
@@ -83,7 +83,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found: two claims</summary>
 #
-# - *Claim 4:* Llama 2 70B needs 35.3 GiB. (Lesson 04's 0.58 bytes give more: Llama 3's vocabulary is four times as large.) A 32 GB card is too small, but a 40 GB card is enough.
+# - *Claim 4:* Llama 2 70B needs 35.3 GiB. (Lesson 04's 0.58 bytes per weight give a higher number: Llama 3's vocabulary is four times as large.) A 32 GB card is too small, but a 40 GB card is enough.
 # - *Claim 11* is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 3. (At 1.5 points, lesson 05 said *worse*: LoRA loses. Claim 11 asks only whether it loses less than 1.5 points.)
 #
 #   **If you choose the margin after you see the numbers, you choose the verdict.**
@@ -141,7 +141,7 @@ checks.check_brief(my_plan, mine)
 # ## Your Monday: a script of your own
 # Give `plan` **your model** (a folder or a downloaded model's Hub id), **your file** (`.csv` or `.jsonl`, with the columns `text,label` or `prompt,response`), and **your card's memory** in GB.
 #
-# `job.write` turns the plan into a script that runs without this course's code. It tries three learning rates, checks that the best adapter changes a *fresh* base, and scores the test set once.
+# `job.write` turns the plan into a script that runs without this course's code. It tries three learning rates, checks that the best adapter changes a *fresh* base, and uses the test set once.
 #
 # The second cell runs the script. **Which three lines of its output should warn you? What do you change?**
 
@@ -202,14 +202,14 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # 2. *At the edge of RATES:* a higher rate may be better.
 # 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
 #
-# **More rows mend the first and third.** With 1,000 reviews, the *lowest* rate was best. So we halved all three: 0.0005 stays, and nothing warns (stored):
+# **More rows fix warnings 1 and 3.** With 1,000 reviews, the *lowest* rate was best. So we halved all three rates: 0.0005 is still best, and no warning is left (a stored run):
 # ```
 # rate 0.00025: validation loss 0.5201
 # rate 0.0005: validation loss 0.4507
 # rate 0.001: validation loss 0.5230
 # test: 82.0% ± 7.5% right of 100 rows; one label for all rows: 52.0%
 # ```
-# (More steps alone, 150 instead of 30, do less: with 200 reviews, the best loss is 0.5570, and the test says 80.0% ± 17.5%.)
+# (More steps alone, 150 instead of 30, help less: with 200 reviews, the best loss is 0.5570, and the test says 80.0% ± 17.5%.)
 # </details>
 #
 # **`train.py` is yours.** On Monday, run it on your rows.

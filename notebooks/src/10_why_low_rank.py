@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Why should the change fit into rank 8?
 #
-# A matrix in MiniLM's attention has $384\times384$ numbers. LoRA at rank 8 trains only 4% as many, and it works. **Is the model simple? Is its change simple? Or is the task?**
+# A matrix in MiniLM's attention has $384\times384$ numbers. At rank 8, LoRA trains only 4% of them, and it works. **Is the model simple? Is its change simple? Or is the task?**
 #
 # ## A photograph, piece by piece
 # A column times a row gives a matrix of **rank one**: all its rows are multiples of one row. *Any* matrix is a sum of such *pieces*, the strongest first (the SVD):
@@ -52,7 +52,7 @@ checks.check_energy(energy)
 #
 # ## Two guesses
 # 1. Full fine-tuning *changed* MiniLM's weight matrix `v` in block 2. **How many of the change's 384 pieces hold 90% of its energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. **What percent does it get right with all pieces *except* these two?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. **What percentage does the model get right with all pieces *except* these two?**
 #
 # Give ranges that you're 80% sure of.
 
@@ -91,11 +91,11 @@ assert min(rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in rang
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The weight matrix isn't simple, and neither is its change:** it needs 83 of 384 pieces. So how can LoRA's eight be enough?
+# **The weight matrix isn't simple, and neither is its change:** the change needs 83 of 384 pieces. So how can LoRA's eight be enough?
 # </details>
 #
 # ## Take the strongest away
-# In this panel, every matrix's change has lost its strongest piece. Press *take the next piece away*. **What happens to its accuracy?**
+# In this panel, every matrix's change has lost its strongest piece. Press *take the next piece away*. **What happens to the accuracy?**
 
 # %%
 cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500
@@ -112,7 +112,7 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy over all matrices. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* this was.**
+# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy over all matrices. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 # </details>
 #
 # If just the first piece is missing, the model gets only 53.6%. **Why does it help to take the second piece away, too?** Look at its answers:
@@ -145,13 +145,13 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The pieces balance each other.** Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% *bad*. Without piece 2, too, this push is weaker.
+# **The pieces balance each other.** Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% *bad*. Without pieces 1 and 2, the push to *bad* is weaker.
 # </details>
 #
 # ## Who spreads the change?
-# A gradient shows which change the task asks for. Each token adds one piece to it: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, but in its gradient for `v` in block 2, **8 pieces hold 90% of the energy.** Then why does the change need 83? Two suspects:
+# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, but in its gradient for `v` in block 2, **8 pieces hold 90% of the energy.** Then why does the change need 83? Two suspects:
 #
-# - *The batches:* training takes 400 steps, each with other reviews.
+# - *The batches:* training takes 400 steps, each with different reviews.
 # - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
 #
 # **Exercise 2: how many pieces hold 90% of the energy of Adam's first step?**
@@ -219,18 +219,18 @@ assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Adam spreads the change; the batches don't.** What the batches share adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and 50 batches still need 73.
+# **Adam spreads the change; the batches don't.** The batches' common part adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and after 50 batches, Adam still needs 73.
 #
 # So most of the change's 83 pieces come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The others hold half of the energy, but add only 1.4 points.
 #
-# (Adam can't spread a single piece: its signs are one piece, too. In the last block, 1 piece holds 90% of `q`'s gradient, and its change needs only 12.)
+# (Adam can't spread a single piece: its signs are one piece, too. In the last block, 1 piece holds 90% of `q`'s gradient, and `q`'s change needs only 12.)
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Is the model simple? No.** This weight matrix needs 159 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In its energy, no; in its effect, yes.** Its change needs 83 pieces, here mostly because of Adam. But eight pieces bring nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
+# 2. **Is the change simple? In its energy, no; in its effect, yes.** For 90% of its energy, the change needs 83 pieces, here mostly because of Adam. But eight pieces give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
 # 3. **Is the task simple? This one seems to be:** the gradient needs 8 pieces. *Ours: one matrix, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # **So rank 8 can be enough: the task asks for few pieces.** For classification, start with rank 8 to 16.

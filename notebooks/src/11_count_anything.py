@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 11 · How many numbers are trained?
 #
-# You plan a service for a hundred customers, each with an adapter of their own. A slide says: "LoRA trains 10,000 times fewer parameters." A blog says "100 to 1,000 times fewer", and a colleague "about one percent". Each of these claims is about right for *some* model and rank. **Which one is right for your model, and how much disk space does your service save?**
+# You plan a service for a hundred customers, each with an adapter of their own. A slide says: "LoRA trains 10,000 times fewer parameters." A blog says "100 to 1,000 times fewer", and a colleague "about one percent". Each of these claims is roughly right for *some* model and rank. **Which one is right for your model, and how much disk space does your service save?**
 #
 # On one matrix, LoRA trains $r\,(d_{in} + d_{out})$ numbers (lesson 00).
 #
 # ## Three guesses
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
-# 1. Llama-3-8B is 2,356 times as large as its adapter. For a hundred customers, you can store a hundred full models, or one model and a hundred adapters. **How many times less disk space does the second way take?**
-# 2. **How many times as large as its adapter is Llama-3.1-405B?**
-# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **How many times as large as Mistral's adapter is Mixtral's?**
+# 1. Llama-3-8B is 2,356 times as large as its adapter. For a hundred customers, you can store a hundred full models, or one model and a hundred adapters. **By what factor does sharing one model cut the disk space?**
+# 2. **Llama-3.1-405B is how many times as large as its adapter?**
+# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **Mixtral's adapter is how many times as large as Mistral's?**
 
 # %%
 import torch
@@ -49,7 +49,7 @@ assert round(2 * (llama.total + 100 * llama.trainable) / 1e9, 1) == 16.7
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **A hundred customers need 95.9 times less disk, not 2,356 times,** because the disk must hold the model itself, too: 16.7 GB instead of 1.61 TB. With n customers, you save less than a factor of n, however small the adapters are.
+# **A hundred customers need 95.9 times less disk (16.7 GB instead of 1.61 TB), not 2,356 times,** because the disk must hold the model itself, too. With n customers, you save less than a factor of n, however small the adapters are.
 #
 # **At 2,356 customers, the adapters together are as large as the model. This is what "2,356 times fewer" means.** With even more customers, adapters fill most of the disk, so the factor never reaches 2,356.
 # </details>
@@ -73,7 +73,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Next, we count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **For which models is each of the three claims right?** Guess before you look.
+# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **For which models is each of the three claims right?** Guess before you look.
 
 # %%
 dense = [name for name in zoo() if not architecture_of(name).experts]
@@ -109,11 +109,11 @@ assert max(f for _, f in factors[0]) == total / trained < 10_000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Roughly, the factor grows with the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. If a layer is twice as wide, its matrix has four times as many numbers, but its adapter has only twice as many.
+# **On `q,v`, the factor roughly grows with the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. If a layer is twice as wide, its matrix has four times as many numbers, but its adapter has only twice as many.
 #
 # - *"About one percent"* is right for all linear layers of models below 1B: LoRA trains 0.8% to 1.8%.
 # - *"100 to 1,000 times fewer"* is right for `q,v` of models below 1B, and for all linear layers from 1B to 100B.
-# - *"10,000 times fewer"* is right to within 10% for none of the 32 models at rank 8. (Llama-3.1-405B comes closest.)
+# - *"10,000 times fewer"* isn't right to within 10% for any of the 32 models at rank 8. (Llama-3.1-405B comes closest.)
 # </details>
 #
 # ## Whose 10,000?
@@ -146,7 +146,7 @@ assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the pa
 # </details>
 #
 # ## Which slide is right?
-# **Exercise 1: five slides say "10,000 times". Only one is correct to within 10%. Which one?** (Find the factor at rank 8 in the first panel or the plot. Half the rank doubles the factor.)
+# **Exercise 1: five slides say "10,000 times". Only one is correct to within 10%. Which one?** (Find the factor at rank 8 in the first panel or the plot. Halving the rank doubles the factor.)
 
 # %% exercise
 which = lesson.draw("slides", 0, 1, 2)
@@ -186,7 +186,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 #
 # 1. **"x times fewer" means that x adapters hold as many numbers as the model.** But with n customers, you save less than a factor of n.
 # 2. **Roughly, this factor grows with the model.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
-# 3. **Ask of every claim:** which model, which rank, which matrices, and is the head counted? (*The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
+# 3. **Check every claim:** which model, which rank, which matrices, and is the head counted? (*The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
 #
 # The same in PEFT:
 # ```python

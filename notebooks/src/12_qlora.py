@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Are four bits enough?
 #
-# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Of a 16 GB card, only 13.4<!--fit.t4--> GiB are usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, so nearly every weight is a little wrong. **Why does the model still work?**
+# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Only 13.4<!--fit.t4--> GiB of a 16 GB card is usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, so nearly every weight is a little wrong. **Why does the model still work?**
 #
 # Let's round one matrix of MiniLM to 4 bits. **How large is the norm of the rounding error, as a percentage of the matrix's norm?** Give a range that you're 80% sure of.
 
@@ -87,7 +87,7 @@ assert abs(wrong["NF4"] - 100 * twice.norm() / weight.norm()) < 0.01
 # %% [markdown]
 # <details><summary>What we found: one matrix</summary>
 #
-# **The error is 9.3% of the matrix.** Most weights are small, so NF4 has more levels near 0.
+# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0.
 # </details>
 #
 # ## Is that a lot?
@@ -139,11 +139,11 @@ assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "
 #
 # **At 4 bits, there's hardly any damage.** Rounding before training costs 0.2 points.
 #
-# **At 3 bits, LoRA repairs 4 of 5 points,** and 0.8 stay lost. **At 2 bits, 7.1 stay lost.**
+# **At 3 bits, LoRA repairs about 4 of the 5 lost points,** and 0.8 stay lost. **At 2 bits, 7.1 stay lost.**
 # </details>
 #
 # ## Why does rounding hurt so little?
-# Here are corners of three matrices: our 4-bit error, the same error with its numbers *shuffled*, and LoRA's update. **Which one is the update? Can you tell the other two apart?**
+# Here are corners of three matrices: our 4-bit error, the same error with its numbers *shuffled*, and LoRA's update. **Which one is the update? Can you distinguish the other two?**
 
 # %% alt="Three gray squares. The first two look like the static of an old television, and nobody could tell them apart. The third is woven from dark and light rows and columns."
 from safetensors.torch import load_file
@@ -186,15 +186,15 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # %% [markdown]
 # <details><summary>What we found: a pattern and noise</summary>
 #
-# **Training makes a pattern. Rounding makes noise.** The third square is the update. The second is the error, and the first is shuffled.
+# **Training makes a pattern. Rounding makes noise.** The third square is the update. The second is the error, and the first is the shuffled error.
 #
-# The update's numbers form a pattern, so their effects add up. The error's numbers partly cancel. On 100 reviews, the update changes this layer's outputs by 22%, but the error by only 8%.
+# The update's numbers form a pattern, so their effects add up. The error's numbers partly cancel. On 100 reviews, the update changes this layer's outputs by 22%, but the error changes them by only 8%.
 # </details>
 #
 # ## How can LoRA repair noise?
 # At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: even the best one leaves 13%. But LoRA repaired 4 of 5 points. **How?**
 #
-# The model gives each review one score. Above 0, it says *positive*. Here are the scores after rounding, without new training. **What happens to the two hills?**
+# The model gives each review one score. Above 0, it says *positive*. Here are the scores of positive and negative reviews after rounding. **What happens to the two hills?**
 
 # %% alt="Scores of 2,000 reviews in three rows: positive reviews as blue bars upward, negative ones as orange bars downward. With 16 bits, blue lies mostly right of the line at 0 and orange left: 82% right. With 3 bits, blue is flatter, and much of it has moved left of 0: 77% right, or 80% with a dotted line further left. With 2 bits, both form one narrow hill left of 0: 62% right, or 67% with a dotted line."
 truth = np.array(load_task(task).test.labels)
@@ -222,11 +222,11 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 # %% [markdown]
 # <details><summary>What we found: LoRA and noise</summary>
 #
-# **At 3 bits, the noise mixes the hills little, but it pushes many positive reviews below 0.** A lower line, with half of all reviews above it (dotted), brings 3 of the 5 lost points back.
+# **At 3 bits, the noise barely mixes the hills, but it pushes many positive reviews below 0.** A lower line (dotted), with half of all reviews above it, brings back 3 of the 5 lost points.
 #
-# **LoRA needn't find every error: it can move the scores back.** After rounding, the model calls 36% of the reviews positive, instead of 48%. If LoRA trains on 3 bits, it's 48% again.
+# **LoRA doesn't need to find every error: it can move the scores back.** After rounding, the model calls 36% of the reviews positive, instead of 48%. If LoRA trains on 3 bits, it's 48% again.
 #
-# **At 2 bits, the hills overlap.** Moving the line repairs 5 of 20 points, but LoRA repairs 13: it learns from what still gets through the noise.
+# **At 2 bits, the hills overlap.** Moving the line repairs 5 of 20 points, but LoRA repairs 13: it learns from what the noise hasn't destroyed.
 # </details>
 #
 # ## What does QLoRA save?
@@ -277,7 +277,7 @@ checks.check_card(peak, fits, case)
 # %% [markdown]
 # <details><summary>What we found: memory</summary>
 #
-# **Only the weights of linear layers shrink:** from 13.0 to 3.4 GiB. Embeddings, norms and the head keep 16 bits. Everything except the weights (mostly logits, plus the adapter) takes 3.7<!--bits.llama.rest--> GiB.
+# **Only the weights of linear layers shrink:** from 13.0 to 3.4 GiB. Embeddings, norm layers and the head keep 16 bits. Everything except the weights (mostly logits, plus the adapter) takes 3.7<!--bits.llama.rest--> GiB.
 # </details>
 #
 # ## Remember

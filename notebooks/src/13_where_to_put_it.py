@@ -3,9 +3,9 @@
 #
 # "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, LoRA then trains several times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
-# In attention, `q` and `k` decide *where* each token looks (orange). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
+# In attention, `q` and `k` decide *where* each token looks (orange in the plot). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
 #
-# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. So the best rate may differ (lesson 15), and each place gets its own best of three: 0.001, 0.002 or 0.004. **Which place falls behind?**
+# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. So the best rate may differ between places (lesson 15), and each place uses its best of three rates: 0.001, 0.002 or 0.004. **Which place falls behind?**
 
 # %% hide-input
 import numpy as np
@@ -62,7 +62,7 @@ draw(places, {"MiniLM, reviews": ours}, height=4)
 # - *One matrix isn't enough.*
 # - *`q` has no blue dot:* it changes where tokens look, but not what they take.
 #
-# **Which reason does the picture already refute?** Use the other one to predict three new places: `k`, `q,k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first, WikiSQL, how many points is each behind `q,v`?** (Negative means ahead.)
+# **Which reason does the picture already refute?** Use the other reason to predict how well three new places work: `k`, `q,k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first task, WikiSQL, how many points is each place behind `q,v`?** (Negative means ahead.)
 #
 # In Jupyter, you also train `k` in MiniLM (two minutes; fewer rates and seeds).
 
@@ -97,7 +97,7 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 #
 # **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but they keep up. `q,k` is two matrices, but it falls behind. `q` and `k` can only choose among what the tokens already offer.
 #
-# **On MNLI, the paper's second task, the rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. So the rule holds on one of GPT-3's two tasks, and in two of the three studies. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
+# **On MNLI, the paper's second task, the rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. So the rule holds in two of the three studies: on MiniLM, and on one of GPT-3's two tasks. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
 #
 # **All linear layers are the safe choice:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
@@ -162,7 +162,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 #
 # **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last.
 #
-# The bad place costs 3 points, but the bad rate costs `v` 25 points. So tune the rate before you compare places.
+# A bad place costs 3 points, but a bad rate costs 25 (on `v`). So tune the rate before you compare places.
 # </details>
 #
 # ## Make it fair
@@ -202,19 +202,19 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **In attention, include `v` or `o`.** They change *what* tokens take; `q` and `k` change only *where* they look.
-# 2. **If in doubt, start with all linear layers**, rank 8, alpha 16, and ten times full fine-tuning's best rate (lesson 15). If you don't know this rate, use lesson 03's table: 0.0002 for a 7B model.
+# 1. **In attention, include `v` or `o`.** They change *what* a token takes from others; `q` and `k` change only *where* it looks.
+# 2. **If in doubt, start with all linear layers**, rank 8, alpha 16, and ten times full fine-tuning's best rate (lesson 15). If you don't know this rate, use LoRA's rate from lesson 03's table: 0.0002 for a 7B model.
 # 3. **Compare places at the same budget**, each at its own best rate.
 #
-# *Ours: `q` is worse than `q,v`, but undecided against `q,k,v,o` (interval: −5.1 to 0.2 points). The other places are undecided against `q,v`. (For `v` and `k`, the best rate is at the edge of those tried.)*
+# *Ours: `q` is worse than `q,v`, but undecided against `q,k,v,o` (interval: −5.1 to 0.2 points). The other places are undecided against `q,v`. (For `v` and `k`, the best rate is the lowest or highest tried.)*
 #
 # *Published: the same rule on WikiSQL, but not on MNLI (Hu et al. 2021, table 5). With larger models and about equal budgets, the MLP alone beats attention alone ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
-# The same in PEFT, with a rival of the same budget for Llama 3 8B:
+# The same in PEFT, for Llama 3 8B, and a rival with about as many trained numbers:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")  # rate 2e-4
 # rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])
-# # its rate: 25 times full's instead of 10 (lesson 15), but 6 times the alpha (divide by √6): 2e-4 again
+# its rate: for q,v, 25 times full fine-tuning's, not 10 (lesson 15); alpha is 6 times as large, so divide by √6: 2e-4 again
 # ```
 # </details>
 

@@ -73,9 +73,9 @@ assert [(token, f"{number:.1f}") for token, number in zip(dopey[0][:4], dopey[1]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **A positive number means criticism** (*dull*), and a negative one praise (*wonderful*). Even *of* and *will* have numbers, because five earlier layers have mixed the words.
+# **A positive number means criticism** (*dull*), and a negative number means praise (*wonderful*). Even *of* and *will* have clearly negative numbers, because five earlier layers have mixed the words.
 #
-# **Mostly, *not* itself counts as criticism.** It gets +2.4 in *not good*, but also +2.0 in *you will not be bored*: this praise is only 23% positive. *Not a dull film* gets 14%, and *not a boring film* 12%. (*Not bad* is an exception.)
+# **Mostly, the word *not* itself counts as criticism.** It gets +2.4 in *not good*, but also +2.0 in *you will not be bored*: to the model, this praise is only 23% positive. *Not a dull film* gets 14%, and *not a boring film* 12%. (*Not bad* is an exception.)
 #
 # ***A masterpiece of boredom* fools it, too:** *masterpiece* (-1.8) outweighs *boredom* (+1.0).
 # </details>
@@ -119,9 +119,9 @@ assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
 #
 # **The model uses this number.** With $-B$, nearly all its answers are reversed: it gets 25<!--inside.one.negated-->% right.
 #
-# **The number alone is almost enough.** Sort the reviews by the average of $Ax$ over their words, and call one half good and the other bad: 73<!--inside.one.alone-->% are right. (We tried 100 random directions instead of $A$: at most 62<!--inside.one.random-->% were right.)
+# **The number alone is almost enough.** Sort the reviews by the average of $Ax$ over their words, and call one half good and the other bad: 73<!--inside.one.alone-->% of these answers are right. (We tried 100 random directions instead of $A$: at most 62<!--inside.one.random-->% were right.)
 #
-# **You can even explain its surest mistake,** *amazingly dopey*. *Amazingly* gets -2.5, so it counts as praise. And MiniLM reads *dopey* in three pieces: *do* (+0.4), *pe* (-1.3) and *y* (-0.2).
+# **You can even explain the model's most confident mistake,** *amazingly dopey*. *Amazingly* gets -2.5, so it counts as praise. And MiniLM reads *dopey* in three pieces: *do* (+0.4), *pe* (-1.3) and *y* (-0.2).
 # </details>
 #
 # ## A stranger
@@ -148,12 +148,12 @@ negated = " and ".join(name for name, one in {"A": A_negated, "B": B_negated}.it
 checks.check_stranger(negated or "nothing", mine)
 
 # %% [markdown]
-# ## Would an adapter from another seed read the same?
+# ## Would an adapter from another seed read the same thing?
 # A second adapter starts from another random $A$. After training, do the two $A$s point in the same direction?
 #
 # Picture them as arrows of length 1. One arrow lies flat, and light from above casts the shadow of the other arrow on it. **The shadow's squared length is called $\phi$.** (It's the squared cosine of the angle.) It's 1 for the same direction, and 0 for a right angle.
 #
-# In a room (3 dimensions), take the shadow of a random arrow. On a flat arrow, its squared length is 1/3 on average. On the floor (2 dimensions), it's 2/3. **Exercise 2: what are these averages in 384 dimensions, on a flat arrow and on a floor of `rank` dimensions?** (At rank 8, the rows of $A$ span a floor of 8 dimensions.)
+# In a room (3 dimensions), take the shadow of a random arrow. On a flat arrow, the shadow's squared length is 1/3 on average. On the floor (2 dimensions), it's 2/3. **Exercise 2: what are these averages in 384 dimensions, on a flat arrow and on a floor of `rank` dimensions?** (At rank 8, the rows of $A$ span a floor of 8 dimensions.)
 #
 # Then guess: **what's the $\phi$ of our two trained $A$s, in percent?**
 
@@ -194,13 +194,13 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, more than 200 times its average for random arrows. The two averages of $Ax$ for each review agree even better: their correlation is -0.98. (The signs are arbitrary: if you negate both $A$ and $B$, $BA$ doesn't change.)
+# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, more than 200 times its average for random arrows. For each review, the two adapters' averages of $Ax$ agree even better: their correlation is -0.98. (The signs are arbitrary: if you negate both $A$ and $B$, $BA$ doesn't change.)
 # </details>
 #
 # ## An intruder
 # MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. Without the adapter, the model finds the right second half among all 256 for 22<!--inside.halves.none-->% of the first halves. (By chance: 0.4%.) **What percentage does it find with the adapter?**
 #
-# The picture also shows the strongest pieces (lesson 10) of $W$ alone, with a quarter of $B$, and with all of $B$. **Can you keep the new skill without losing the old one?**
+# The picture also shows the strongest pieces (lesson 10) of $W$: alone, with a quarter of $B$, and with all of $B$. **Can you keep the new skill without losing the old one?**
 
 # %%
 lesson.predict("percent of the halves found", low=..., high=...)
@@ -233,7 +233,7 @@ assert round(100 / 256, 1) == 0.4 and 0.625 - 0.375 == 0.25
 #
 # **The adapter makes the model forget:** it finds only 14<!--inside.halves.one-->% of the second halves. Perhaps this is why: in $W$, the strongest piece has strength 3.0. With the adapter, it has strength 22.5 and points in a new direction (not shown). It's an **intruder**.
 #
-# **A quarter of $B$ is enough.** The intruder shrinks to 6.0. The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of the reviews right. (On the slider, it was 0.625 × B + 0.375 × −B.)
+# **A quarter of $B$ is enough.** The intruder shrinks to 6.0. The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of the reviews right. (On the slider, this quarter was 0.625 × B + 0.375 × −B.)
 # </details>
 #
 # ## Remember
@@ -241,7 +241,7 @@ assert round(100 / 256, 1) == 0.4 and 0.625 - 0.375 == 0.25
 #
 # 1. **A reads, B writes.** At rank 1, an adapter takes only one number from each token: $Ax$.
 # 2. **A picture is a hypothesis. Test it:** negate $B$, and compare $A$ with random directions.
-# 3. **If a model forgets, try less of the adapter.** *Ours: one adapter, a quarter of $B$. Published: large models have intruders, too, and forget less if the intruders shrink ([Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract).*
+# 3. **If a model forgets, try less of the adapter.** *Ours: one adapter, with $B / 4$. Published: large models have intruders, too, and forget less if the intruders shrink ([Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228), abstract).*
 #
 # The same in PEFT:
 # ```python

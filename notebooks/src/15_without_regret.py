@@ -4,7 +4,7 @@
 # "Ten times full fine-tuning's rate," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). "About 3," says a reader who tried it ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?**
 #
 # ## Three valleys
-# The study and the reader trained LoRA on all linear layers. What if LoRA is only on `q,v`? We train MiniLM on movie reviews at many rates, with full fine-tuning and with LoRA (rank 8, $\alpha=16$). A rate that is too low or too high gives a high loss, so the curve is a valley. **On `q,v`, by what factor is LoRA's best rate above full fine-tuning's?** Give a range that you're 80% sure of.
+# The study and the reader trained LoRA on all linear layers. What if LoRA is only on `q,v`? We train MiniLM on movie reviews at many rates, with full fine-tuning and with LoRA (rank 8, $\alpha=16$). A rate that is too low or too high gives a high loss, so the curve is a valley. **On `q,v`, LoRA's best rate is how many times full fine-tuning's?** Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -52,12 +52,12 @@ lesson.reveal("times full fine-tuning's rate, on q,v", float(f"{ratios['q,v'][0]
 # </details>
 #
 # ## Place the valley
-# Lesson 03's rules: at a new rank, keep the rate; at four times the $\alpha$, halve it. Do they hold up to rank 128? We train LoRA on `q,v` in two ways:
+# Lesson 03's rules: at a new rank, keep the rate; at four times the $\alpha$, halve it. Do they hold for ranks up to 128? We train LoRA on `q,v` in two ways:
 #
 # - **$\alpha=16$ at every rank.** Then $\frac{\alpha}{r}$, the factor in $y=Wx+\frac{\alpha}{r}BAx$, falls from 16 to ⅛.
 # - **$\alpha=r$.** Then $\frac{\alpha}{r}$ is always 1.
 #
-# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **What is this factor with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
+# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **And how many times is it with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
 
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv")).query("part == 'rank'")  # ours; other seeds than above
@@ -89,7 +89,7 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 #
 # **If $\alpha$ is fixed, the valley stays. If $\frac{\alpha}{r}$ is fixed, the valley moves**, from 83 to 9.1. (The rules say $83/\sqrt{128}=7.3$.) Why? Each entry of $BA$ is a sum of $r$ products: a number of $B$ times a number of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$. What remains is $\alpha$ times one product.
 #
-# At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Three theories about 128 times the $\alpha$:
+# At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Three theories about what 128 times the $\alpha$ does:
 #
 # |theory|factor by which the best rate falls|
 # |---|---|
@@ -111,7 +111,7 @@ checks.check_new_rate(0.0022 / 2 / 2)
 # ## So who is right, ten or three?
 # On all linear layers, our 9 is for $\alpha=16$, and the study's ten is for $\alpha=32$. The reader tried five values of $\alpha$.
 #
-# **Exercise 2.** By the rule, what does the study's ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)?
+# **Exercise 2.** By the rule, what does the study's factor of ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)?
 
 # %% exercise
 checks.check_ten(at_16=..., three_at=...)
@@ -172,7 +172,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 # |64|640|2.2 → 3|3|
 # |128|1,280|1.6 → 1|1|
 #
-# The arrows round to the factors that the reader tried (0.3, 1, 3, 10 and sometimes 30). **The rule misses once, at $\alpha=160$.** On `q,v`, our best rate falls 51 times from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32 times.
+# After each arrow is the nearest factor that the reader tried (0.3, 1, 3, 10 and sometimes 30). **The rule misses once, at $\alpha=160$.** On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
 #
 # And our 9? At $\alpha=16$, the study's ten becomes 14, and our 95% interval (5 to 16) contains it.
 # </details>
@@ -180,7 +180,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **At $\alpha=16$, first try ten times full fine-tuning's best rate for LoRA on all linear layers, and 25 times for `q,v`. If a run collapses, go lower.** If you don't know full fine-tuning's rate, use lesson 03's table. *Ours, for reviews and tweets with MiniLM, and restaurants with SmolLM2: 9 to 14 times on all linear layers, 24 to 32 times on `q,v`. (With more training, in lesson 05: 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times.) Published (LoRA Without Regret): ten times at $\alpha=32$.*
+# 1. **At $\alpha=16$, first try ten times full fine-tuning's best rate for LoRA on all linear layers, and 25 times for `q,v`. If a run collapses, go lower.** If you don't know full fine-tuning's rate, use lesson 03's LoRA rates. *Ours, for reviews and tweets with MiniLM, and restaurants with SmolLM2: 9 to 14 times on all linear layers, 24 to 32 times on `q,v`. (With more training, in lesson 05: 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times.) Published (LoRA Without Regret): ten times at $\alpha=32$.*
 # 2. **If you change the rank, keep $\alpha$ and the rate. If you make $\alpha$ four times as large, halve the rate.** *Ours: MiniLM, reviews, ranks 1 to 128.*
 # 3. **Before you copy somebody's rate, look up their $\alpha$.**
 #

@@ -12,12 +12,12 @@
 # | PiSSA `init="pissa"` | $B$ and $A$ start as the strongest pieces of $W$. |
 #
 # ## Write a paper
-# You invented one of them, and train it and plain LoRA at **one learning rate for both**. That sounds fair. And you choose the rate.
+# Suppose you invented one of them. You train it and plain LoRA at **the same learning rate**. That sounds fair. And you choose the rate.
 #
 # We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges that you're 80% sure of:
 #
 # 1. **How many of the five variants beat LoRA at some rate** by more than 2 points? (Smaller gaps may be luck: lesson 03.)
-# 2. **By what factor is LoRA+'s best rate below LoRA's?** By lesson 15, $BA$ grows like rate × rate. (Best: by loss.)
+# 2. **By what factor is LoRA+'s best rate below LoRA's?** According to lesson 15, $BA$ grows like rate × rate. (*Best* means lowest loss.)
 
 # %%
 import numpy as np
@@ -37,7 +37,7 @@ lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
 lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% [markdown]
-# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function. By lesson 15's rule, four times the $\alpha$ needs half the rate. At rank 8 and $\alpha=16$, LoRA's best rate is 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
+# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of the rank. By lesson 15's rule, four times the $\alpha$ needs half the rate. At rank 8 and $\alpha=16$, LoRA's best rate is 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
 
 
 # %% exercise
@@ -85,7 +85,7 @@ plt.xticks(curves.index, [f"{rate:g}" for rate in curves.index], fontsize=7.5), 
 plt.show()
 
 # %% [markdown]
-# **Exercise 2: write your abstract.** The code picks your `variant`. At which `rate` does it look best? Then be honest: how many points is it ahead if each has its own best rate (`tuned`, from the legend)?
+# **Exercise 2: write your abstract.** The code picks your `variant`. At which `rate` does it look best? Then be honest: how many points is it ahead if both methods have their own best rates (`tuned`, from the legend)?
 
 # %% exercise
 variant = lesson.draw("variant", "LoRA+", "LoRA-FA", "rsLoRA")
@@ -110,15 +110,15 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # **Whoever chooses the rate chooses the winner: 3<!--variant.winners--> of the 5 variants can beat LoRA.** At the lowest rate, plain LoRA is too slow (58.2%), so LoRA+ looks 17.3<!--variant.flattered--> points better. At 0.008, LoRA breaks down (59.1%), so LoRA-FA looks 15.9 points better. **These variants move the best rate. They don't raise the best accuracy.**
 #
-# **Lesson 15's rule predicts LoRA+.** At ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times LoRA's rate, and ¼ × 4 = 1. We measured 4.4, by loss (95% interval: 1.5 to 13).
+# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times it. The product is 1 again. We measured a factor of 4.4 (95% interval: 1.5 to 13).
 # </details>
 #
 # ## A real table
-# In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions. LoRA with $\alpha=128$ solves 47.4%. **Is rsLoRA better?** What's its $\alpha$ as plain LoRA?
+# In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions. LoRA with $\alpha=128$ solves 47.4%. **Is rsLoRA better?** Written as plain LoRA, what's rsLoRA's $\alpha$?
 #
 # <details><summary>What we found: a real table</summary>
 #
-# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$, four times 128, which needs half the rate. So the winner may only be nearer its best rate. And 3.9 points is hardly more than luck on 1,319 questions (3.8).
+# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may only be nearer its best rate. And on 1,319 questions, luck alone can make 3.8 points, so 3.9 is hardly more.
 # </details>
 #
 # ## Give each its own rate
@@ -126,7 +126,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # - `VeRA(rank=256)`: $A$ and $B$ are random, frozen and shared by all layers. Each layer trains only two vectors, which scale the rows of $A$ and $B$.
 # - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them trains.
-# - `TinyLoRA(rank=2)`: in LoRA-XS's square, a sum of frozen random matrices. Only the weights of this sum train: 768 numbers (LoRA: 73,728).
+# - `TinyLoRA(rank=2)`: LoRA-XS's square is now a sum of frozen random matrices. Only the weights of this sum train: 768 numbers (LoRA: 73,728).
 # - `IA3()`: only factors train, one for each input or output of $W$: 13,824 numbers.
 #
 # **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)?
@@ -172,7 +172,7 @@ assert all(len(methods.tried[label]) in (6, 8) for label in (PLAIN, *NINE)) and 
 # <details><summary>Answer box</summary>
 #
 # 1. **Start with plain LoRA, and spend your time on its rate.** *Ours (MiniLM, 1,600 reviews, rank 8): none of nine tuned methods is better. Published: on larger models, nine tuned variants are within 1 to 2% of each other ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
-# 2. **Before you believe that a variant wins, ask how LoRA's rate was chosen.** *Ours, by loss: LoRA+'s best rate is 4.4 times lower, and LoRA-FA's is 3.4<!--regret.fa--> times higher (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->).*
+# 2. **Before you believe that a variant wins, ask how LoRA's rate was chosen.** *Ours, by loss: LoRA+'s best rate is 4.4 times lower, and LoRA-FA's is 3.4<!--regret.fa--> times higher (95% interval: 1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->).*
 # 3. **A variant that trains fewer numbers can still need a larger file or more memory.** A file can contain frozen matrices, and activations stay in memory. *Ours:*
 #
 #    |method|trained numbers|file, kB|memory, MiB|

@@ -29,7 +29,7 @@ store = Store(lesson.workplace("17"))
 # ## Learning without being told
 # MiniLM reads a movie review and gives each answer ("positive" or "negative") a probability $p$. Then it *draws* an answer at random, and hears whether that answer was right (reward 1) or wrong (reward 0). For each answer in a batch:
 #
-# - If its reward is above the batch's mean, make $\log p$ larger. If it's below, make it smaller.
+# - If its reward is above the batch's mean, make $\log p$ larger. If it's below, make $\log p$ smaller.
 # - A reward twice as far from the mean counts twice as much.
 #
 # This method is a **policy gradient**. The **baseline** is the batch's mean reward.
@@ -85,11 +85,11 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 #
 # **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one.
 #
-# For 120 steps, the line hardly leaves guessing. Then it climbs. (The test takes the likelier answer, so it scores above the line.)
+# For 120 steps, the line hardly rises above guessing. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
 # </details>
 #
 # ## Is rank 1 enough?
-# In [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), rank 1 learns from rewards as well as full fine-tuning: even a small adapter has room for so few bits. **And in our runs?**
+# In [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), rank 1 learns from rewards just as well as full fine-tuning does: even a small adapter has room for so few bits. **And in our runs?**
 #
 # <details><summary>What we found: rank 1</summary>
 #
@@ -101,11 +101,11 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
 # |rank 1 on all linear layers|75.8<!--reward.labels.all-->|73.9|
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Room is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (For the 73.9, two rates tied in tuning. The other rate gets 68.9<!--reward.reward.all-->.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Room is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (The rate of the 73.9 tied with another in tuning. The other rate gets 68.9<!--reward.reward.all-->.)
 # </details>
 #
 # ## Why do labels still win?
-# A reward says as much as a label. Does rank 1 just draw unlucky answers? Let's remove the luck. The mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right now?**
+# Does rank 1 just draw unlucky answers? Let's remove the luck. The mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right now?**
 
 # %%
 lesson.predict("% right without luck, at rank 1", low=..., high=...)
@@ -126,7 +126,7 @@ lesson.reveal("% right without luck, at rank 1", round(100 * extra.mean()["mean"
 #
 # **It isn't luck: without it, 73.8% are right.** (0.2 points more; 95% interval: -0.3 to 0.7.)
 #
-# Look at the push instead. A label pushes most where the model is surely wrong. A reward hardly pushes there, because the model almost never tries the right answer. **With rewards, sure mistakes stay.** (A higher rate doesn't help: Adam divides by the gradient's usual size.)
+# Look at the push instead. A label pushes most where the model is sure, but wrong. A reward hardly pushes there, because the model almost never tries the right answer. **With rewards, confident mistakes stay.** (A higher rate doesn't help: Adam divides by the gradient's usual size.)
 # </details>
 #
 # ## What else did it learn?
@@ -234,8 +234,8 @@ assert [round(100 * p[np.argmax(goal)]) for _, goal in goals.values()] == [99, 6
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One bit per answer can teach a model, if rewards differ.** GRPO compares answers to one question, so choose questions that the model sometimes gets right. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
-# 2. **Don't trust its probabilities, and use labels if you have them.** Rewards don't pay for doubt, and hardly correct sure mistakes. *Ours (rank 8): 74.9<!--reward.reward.eight-->% right, 91<!--reward.reward.eight.sure-->% sure.*
+# 1. **One bit per answer can teach a model, if rewards differ.** GRPO, a later method, compares answers to one question, so choose questions that the model sometimes gets right. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
+# 2. **Don't trust such a model's probabilities, and use labels if you have them.** Rewards don't pay for doubt, and hardly correct confident mistakes. *Ours (rank 8): 74.9<!--reward.reward.eight-->% right, 91<!--reward.reward.eight.sure-->% sure.*
 # 3. **Tune the rate again, and compare rank 1 with full fine-tuning on your task.** *Ours: rank 1 is 3.2<!--reward.reward.one.ahead--> points behind. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
 #
 # The same with PEFT and TRL:

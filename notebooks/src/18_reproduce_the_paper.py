@@ -22,9 +22,9 @@ table2.frame().query("model == 'RoBERTa-large' and mark != '†'").set_index("me
 # ## Who measured it, and from what starting point?
 # A model can start from plain RoBERTa, or from a RoBERTa that has already learned MNLI, a larger task of RTE's kind. That's a head start.
 #
-# LoRA's row above starts from MNLI. The row of full fine-tuning (`*`) is *copied* from the RoBERTa paper. The LoRA paper says that it starts from MNLI, too. But [an author of RoBERTa](https://github.com/facebookresearch/fairseq/issues/1166) says that **it starts from plain RoBERTa**.
+# LoRA's row above starts from MNLI. The row of full fine-tuning (`*`) is *copied* from the RoBERTa paper. The LoRA paper says that this row starts from MNLI, too. But [an author of RoBERTa](https://github.com/facebookresearch/fairseq/issues/1166) says that **it starts from plain RoBERTa**.
 #
-# So two rows are missing above. One is full fine-tuning from MNLI: this author gives its scores. The other is LoRA from plain RoBERTa: the paper's row `†`, which also has a fixed length and batch size. With two starts and three tasks, there are six comparisons from equal starts. **In how many of them is LoRA ahead?**
+# So two rows are missing above. One is full fine-tuning from MNLI: the RoBERTa author gives its scores. The other is LoRA from plain RoBERTa: the paper's row `†`, with one text length and batch size. With two starts and three tasks, there are six comparisons from equal starts. **In how many of them is LoRA ahead?**
 
 # %%
 lesson.predict("pairs with LoRA ahead, of 6", low=..., high=...)
@@ -61,9 +61,9 @@ assert (round(gap, 1), *luck) == (3.6, 5.2, 5.6)
 # </details>
 #
 # ## So is LoRA worse?
-# RTE's scores come from only 277 rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)). A gap may be luck.
+# RTE's scores come from only 277 rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)).
 #
-# Lesson 02 needs the share of rows on which the methods disagree, but nobody published it. So treat the two accuracies as independent. An accuracy $p$ on $n$ rows has variance $p(1-p)/n$. The gap's variance is the sum of both variances, and its square root is the gap's standard error.
+# Lesson 02's formula needs the share of rows on which the methods disagree, but nobody published it. So treat the two accuracies as independent. An accuracy $p$ on $n$ rows has variance $p(1-p)/n$. The gap's variance is the sum of both variances, and its square root is the gap's standard error.
 #
 # **Exercise 1: what do your two scores show?** Give the gap's standard error, and the gap needed to rule out luck: 1.96 standard errors (both in points). Then choose a verdict:
 #
@@ -91,7 +91,7 @@ checks.check_published(error, points, word, mine)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **RTE's published scores don't show which method is better.** From MNLI, full fine-tuning (91.0) is 3.6 points ahead of LoRA (87.4). At these accuracies, ruling out luck (at 95%) takes 5.2 points.
+# **RTE's published scores don't show which method is better.** From MNLI, full fine-tuning (91.0) is 3.6 points ahead of LoRA (87.4). At these accuracies, the gap needed is 5.2 points (at 95%).
 # </details>
 #
 # ## Eleven findings
@@ -143,11 +143,11 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Three hold. We wrote their rules *after* their runs. We wrote the other eight rules *before* the runs, and none of these findings holds:** four fail, and four are undecided.
+# **Three hold. We wrote their rules *after* their runs. We wrote the other eight rules *before* the runs, and none of those eight findings holds:** four fail, and four are undecided.
 #
-# (*Undecided* doesn't mean equal. In Table 2, the whole line is left of 0: **LoRA was behind.** Whether by more than 1.5 points is open. In Table 6, rank 1 was behind rank 64 on `q,v`, but that may be luck: we compared them on `q,k,v,o`, too, so luck had two chances.)
+# (*Undecided* doesn't mean equal. In Table 2, the whole line is left of 0: **LoRA was behind.** Was it by more than 1.5 points? That's undecided. In Table 6, rank 1 was behind rank 64 on `q,v`, but that may be luck: we compared them on `q,k,v,o`, too, so luck had two chances.)
 #
-# The three are about speed, memory and the choice of matrices, so rules written before might agree. **But nobody can know that anymore.**
+# The three are about speed, memory and the choice of matrices, so rules written before the runs might have given the same verdict. **But nobody can know that anymore.**
 # </details>
 #
 # ## Can you get the verdict that you want?

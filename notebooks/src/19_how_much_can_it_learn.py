@@ -52,7 +52,7 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Two guesses
-# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. The model reads 2,048 flips in thirty passes.
+# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. The model makes thirty passes over 2,048 flips.
 #
 # 1. **How many of the 2,048 bits do rank-1 LoRA and the head remember together?**
 # 2. At rank 4, the adapter has 4 times as many numbers. **By what factor does the number of remembered bits grow?**
@@ -63,7 +63,7 @@ lesson.predict("times as many at rank 4", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits of LoRA and the head. The last line is what the adapter adds to the head, divided by its numbers. **Which piles stop filling?**
+# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits of LoRA and the head. The last line shows how many bits each number in the adapter adds. **Which piles stop filling?**
 
 # %%
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -124,11 +124,11 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). (At 1,024 flips, we show the best of five rates, so these bits may be too high.) Rank 16 goes on: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). (At 1,024 flips, we show the best of five rates, so this count may be too high.) Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
 # **But rank 1 isn't full yet: more passes store more.** With *sixty* passes over 1,024 flips, it remembers 581 instead of 425 (one run).
 #
-# **Four times the numbers store only 2.3 times the bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6. Then each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), and 0.25 at rank 4.
+# **With four times as many numbers, LoRA stores only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6. Then each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), and 0.25 at rank 4.
 # </details>
 #
 # ## Memory or rule?
@@ -156,10 +156,10 @@ if not lesson.FAST:
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Only *unseen* texts show which labels follow a rule:** after coin flips, half of the answers are right, as if guessed. After true labels, more are right, because a rule works on new texts. But 128 short texts teach a weak rule.
+# **Only *unseen* texts show which labels follow a rule:** after training on coin flips, half of the answers are right, as if guessed. After true labels, more are right, because a rule works on new texts. But 128 short texts teach a weak rule.
 # </details>
 #
-# ## How many labels does learning the rule take?
+# ## How many labels does it take to learn the rule?
 # Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews. (Gray: full fine-tuning and lesson 05's prompt tuning.)
 #
 # With 80 labels, LoRA gets 64.8<!--few.lora.80-->% right. With a free day, you can try other methods or label 240 more reviews. **How many points would LoRA gain from these labels?**

@@ -1,4 +1,4 @@
-"""Timed items (table 1, section 4.2): variants take turns in rounds; ratios are per round, so slow moments cancel."""
+"""Timed items (table 1, section 4.2): variants take turns; ratios are taken per round, so slow moments cancel out."""
 
 import copy
 import random
