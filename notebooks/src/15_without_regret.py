@@ -165,7 +165,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 #
 # **Both can be right, each at its own $\alpha$.** At $\alpha=32$, [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten, too. Then the reader set $\alpha=10r$, and the best rate fell:
 #
-# |rank|$\alpha$|our rule says|the reader found|
+# |rank|α|our rule says|the reader found|
 # |---|---|---|---|
 # |16|160|4.5 → 3|10|
 # |32|320|3.2 → 3|3|
