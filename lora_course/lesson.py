@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -173,9 +174,9 @@ def slider(name: str, figures: Mapping[str, tuple[Any, str]]) -> display.HTML:
     for title, (figure, alt) in figures.items():
         data = print_figure(figure, dpi=200, bbox_inches=None, base64=True)
         import_module("matplotlib.pyplot").close(figure)  # otherwise, the notebook shows it again
-        more = f'alt="{alt}"' + """ onload="this.closest('p').hidden = true\"""" * (len(parts) > 1)
+        more = f'alt="{escape(alt)}"' + """ onload="this.closest('p').hidden = true\"""" * (len(parts) > 1)
         picture = f'<img width="{100 * figure.get_figwidth():.0f}" src="data:image/png;base64,{data}" {more}>'
-        parts.append(f"<p><b>{title}</b><br>{picture}</p>")
+        parts.append(f"<p><b>{escape(title)}</b><br>{picture}</p>")
     return display.HTML(f"<div>{''.join(parts)}</div>")
 
 

@@ -361,6 +361,6 @@ def data(attributes: str, content: Any) -> dict[str, Any]:
 
 def cell(name: str) -> dict[str, Any]:
     """Return the cell that `answer.js` turns into the form of a check."""
-    hints = getattr(checks, f"check_{name.replace('first_diag', 'diag')}").hints
+    hints = getattr(getattr(checks, f"check_{name}", None), "hints", [])  # first guesses have no check
     content = {"check": name, "judge": "fields", "hints": hints, **forms()[name]}
     return data("data-answer" + " data-seal" * content.pop("sealed", False), content)

@@ -77,7 +77,7 @@ def effects(result: Mapping[str, Any], short: bool = False) -> list[Effect]:
     for label, spec in described()[result["item"]]["shown"].items():
         with suppress(KeyError, StopIteration):
             rows.append((_pair_effect if "pair" in spec else _rows_effect)(result, label, spec))
-    return [row._replace(paper=()) for row in rows if row.inside == (row.standing == "holds")][:1] if short else rows
+    return [row for row in rows if row.inside == (row.standing == "holds")][:1] if short else rows
 
 
 def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:

@@ -160,7 +160,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 )
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score ADAPTER on a task's test split. By default, use its run's task and settings or, without a record, rt."""
+    """Score ADAPTER on the test split of a task: by default, that of its run, or rt if the run is not recorded."""
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter

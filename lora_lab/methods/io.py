@@ -204,9 +204,9 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         modules = dict(model.named_modules())
         for key in (key for key in file if ".lora_" in key):
             layer = modules.get(key.removeprefix(PREFIX).partition(".lora_")[0])
-            if key.startswith(heads) or (layer is not None and not attach.site_kind(layer)):
-                kind = "the task's head" if key.startswith(heads) else f"a {type(layer).__name__}"
-                message = f"the adapter has LoRA in {kind} ({key}), where lora_lab adds none"
+            where = f"a {type(layer).__name__}" if layer is not None and not attach.site_kind(layer) else ""
+            if where := "the task's head" if key.startswith(heads) else where:
+                message = f"the adapter has LoRA in {where} ({key}), where lora_lab adds none"
                 raise BadValue(f"{message}: merge the adapter in PEFT first")
         if others := [name for name in config.get("modules_to_save") or () if known.isdisjoint(name.split("."))]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"

@@ -18,7 +18,7 @@ from lora_lab.machine import BUILDING, quiet
 from lora_lab.methods.base import Method, plain, whole
 from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
-from lora_lab.methods.targets import HEADS, QUANTISED_BITS
+from lora_lab.methods.targets import QUANTISED_BITS
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import AUTO, DTYPES, split_dtype
 
@@ -68,12 +68,12 @@ def load_model(
             attn_implementation=None if attention == "sdpa" else attention,  # the default: "sdpa" if the class has it
             use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
-    for key, there, here in info["mismatched_keys"]:
-        if key.split(".")[0] not in HEADS:
-            raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but the config says {tuple(here)}")
-        warn(f"'{name}' has a head with {there[0]} classes; a new head with {here[0]} classes replaces it")
     # A classifier's checkpoint may lack everything outside the base model, and the base model's pooler
     head_of = re.compile(rf"((?!{model.base_model_prefix or '.*'}\.)\w+|(?:\w+\.)?pooler)\.").match
+    for key, there, here in info["mismatched_keys"]:
+        if num_labels is None or not head_of(key) or "pooler" in key:
+            raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but the config says {tuple(here)}")
+        warn(f"'{name}' has a head with {there[0]} classes; a new head with {here[0]} classes replaces it")
     missing = [key for key in info["missing_keys"] if num_labels is None or not head_of(key)]
     if missing and not body and auto_class(type(model).__name__, config) in HEADED:
         prefix = f"{model.base_model_prefix}."

@@ -149,6 +149,13 @@ def test_every_layer_outside_the_base_model_that_a_checkpoint_lacks_is_trained_a
     assert [path for path, _ in report.heads] == heads
 
 
+def test_head_of_another_size_outside_the_base_model_is_replaced(tmp_path):
+    make_model("XLMModel", pad_token_id=0).save_pretrained(tmp_path / "base")
+    load_model(str(tmp_path / "base"), 3).save_pretrained(tmp_path / "three")
+    with pytest.warns(LabWarning, match="a head with 3 classes"):
+        assert load_model(str(tmp_path / "three"), 2).sequence_summary.summary.out_features == 2
+
+
 def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asks whether to run it"))
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")

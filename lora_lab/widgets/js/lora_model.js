@@ -5,7 +5,7 @@ import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
 import { group, rect, text } from "./svg.js";
 
-const BF16 = 2; // bytes per number in most models' files
+export const BF16 = 2; // bytes per number in most models' files
 const MIN_WIDTH = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
 const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
   least ${MIN_WIDTH} pixels wide; the patch is to scale.`;

@@ -3,7 +3,7 @@
 import LORA_CSS from "./lora_panel.css";
 import { button, drawn, folded, letter, menu, nearest, octaves, segments, slider, switches } from "./controls.js";
 import { about, bytes, clamp, count, percent } from "./format.js";
-import { drawModel, modelCounts, modelTable, maxRank, describeModel, describeRow } from "./lora_model.js";
+import { BF16, drawModel, modelCounts, modelTable, maxRank, describeModel, describeRow } from "./lora_model.js";
 import { drawCurve, drawSize, sizes, describeSize } from "./lora_size.js";
 import { drawToy, describeToy, toyTable } from "./lora_toy.js";
 import { panel } from "./panel.js";
@@ -134,11 +134,11 @@ function start(p) {
     drawControls(ranks, counts.rank, counts.share, "the model", [], name);
     p.fill({ ".caption": describeRow(counts.rows[ui.over]) });
     p.check("targets", targets, roles.map((role) => [role, role]));
-    const [n, m] = [p.get("customers") || 1, 2 * counts.trained]; // customers; bytes of an adapter in bf16
-    p.slide("customers", { values: CUSTOMERS, value: n, words: count(n) });
-    const growth = { m, n: 0, r: n, full: 2 * counts.total, strips: n * m, even: 1 / counts.share };
-    if (m) p.picture(drawCurve(p.width("disk"), growth, CUSTOMERS, ...DISK), `The adapters take ${bytes(n * m)}.`, "disk");
-    shown = drawModel(p.width(), model, counts, ui, n);
+    const [n, m] = [p.get("customers"), BF16 * counts.trained]; // customers; bytes of an adapter
+    p.slide("customers", { values: CUSTOMERS, value: n || 1, words: count(n || 1) });
+    const growth = { m, n: 0, r: n, full: BF16 * counts.total, strips: n * m, even: 1 / counts.share };
+    if (n && m) p.picture(drawCurve(p.width("disk"), growth, CUSTOMERS, ...DISK), `The adapters take ${bytes(n * m)}.`, "disk");
+    shown = drawModel(p.width(), model, counts, ui, n || 1);
     p.picture(shown, `${name} as a map in which area is numbers. Adapters on ${targets.join(", ")} of rank
       ${count(counts.rank)} take ${percent(counts.share)} of it.`);
     p.numbers(() => modelTable(counts));

@@ -83,7 +83,7 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 and 2dr against the rank, or what `names` names. The slider below is the axis: a rank is where its thumb would be. */
+/** d^2 and 2dr against the rank, or another constant and line. The slider below is the axis: a rank is where its thumb would be. */
 export function drawCurve(width, size, ranks, names, unit = "numbers", format = count, marks = [1, 8, 64, 512, 4096]) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
