@@ -8,7 +8,7 @@ case "${LORA_LAB_WHEELHOUSE:-}" in
     "" | /*) ;;
     *) LORA_LAB_WHEELHOUSE=$PWD/$LORA_LAB_WHEELHOUSE ;; # relative to the current folder
 esac
-cd -- "$(dirname -- "$0")"
+CDPATH= cd -- "$(dirname -- "$0")"
 
 dry=
 if [ "${1:-}" = --dry-run ]; then

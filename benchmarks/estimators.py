@@ -38,7 +38,7 @@ def report(quick: bool) -> Iterator[str]:
         f"{fitted.error(followed(fitted).reserved):+.2f}%); the other runs are predicted. We trace PEFT's own layers "
         "in the suite's loop, and simulate the allocator. The allocated memory is smaller than the reserved memory. "
         f"accelerate predicts {peers.accelerate() / 1e9:.2f} GB for every method. The other estimators get our length; "
-        "fitcheck-llm also gets the length with which it fits the fitted run best. "
+        "fitcheck-llm also gets the length at which its prediction for the fitted run is best. "
         f"{peers.MISSING if peers.estimator is None else f'This length is {peers.fitcheck_length()}.'}"
     )
     cells = pd.concat([gigabytes.map("{:.2f}".format), errors.map("{:+.1f}".format)], axis="columns")

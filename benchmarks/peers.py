@@ -52,7 +52,7 @@ def accelerate() -> int:
 
 
 def fitcheck(run: Run, seq: int) -> float:
-    """Return fitcheck-llm's total for LoRA or full fine-tuning. It calls SDPA's memory-efficient kernel flash."""
+    """Return fitcheck-llm's total for LoRA or full fine-tuning. It calls SDPA's memory-efficient kernel "flash"."""
     config = config_of(model())
     names = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim", "tie_word_embeddings")
     sizes = {name: config[name] for name in names}

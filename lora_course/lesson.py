@@ -168,7 +168,7 @@ SHOW = "this.closest('div').querySelectorAll('p').forEach((p, i) => p.hidden = i
 
 
 def slider(name: str, figures: Mapping[str, tuple[Any, str]]) -> display.HTML:
-    """Return a slider through {title: (figure, alt text)} that works without a kernel. Without scripts, all show."""
+    """Return a slider over {title: (figure, alt text)} that works without a kernel. Without scripts, it shows all."""
     track = f'type="range" min="0" max="{len(figures) - 1}" value="0" style="width: 16em; accent-color: #0072B2"'
     parts = [f'<label>{name}<br><input {track} oninput="{SHOW}"></label>']
     for title, (figure, alt) in figures.items():

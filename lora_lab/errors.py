@@ -54,7 +54,7 @@ def warn(sentence: str) -> None:
 
 
 def switched_on(variable: str) -> bool:
-    """Return whether an environment variable is set to anything but 0 or false."""
+    """Return whether an environment variable is set to anything other than 0 or false."""
     return os.environ.get(variable, "").lower() not in ("", "0", "false")
 
 

@@ -19,7 +19,7 @@ from lora_lab.errors import BadValue
 
 
 def as_path(folder: object) -> Path:
-    """Return a folder's path. Raises: BadValue for anything but a string or a path."""
+    """Return a folder's path. Raises: BadValue for anything other than a string or a path."""
     try:
         return Path(folder)  # type: ignore[arg-type]
     except TypeError:

@@ -60,7 +60,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
         listening.bind(address)
         listening.listen()  # from now on, connections wait in a queue
         number = listening.fileno()
-        command = [sys.executable, "-P", __file__, str(number)]  # -P: otherwise, lora_lab's modules hide libraries
+        command = [sys.executable, __file__, str(number)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], start_new_session=True) as server:
             listening.close()
             try:
@@ -71,6 +71,8 @@ def forked_kernels() -> Iterator[dict[str, str]]:
 
 def serve(number: str) -> None:
     """Fork a kernel for each connection to the socket with this file descriptor, until stdin is closed."""
+    # Otherwise, lora_lab's modules hide libraries. With python -P, notebooks could not import the files beside them.
+    sys.path[:] = (folder for folder in sys.path if folder != os.path.dirname(__file__))
     with socket.socket(fileno=int(number)) as listening:
         for name in LIBRARIES:
             importlib.import_module(name)
@@ -83,7 +85,7 @@ def serve(number: str) -> None:
                 listening.close()  # otherwise, after the server exits, clients would still connect and wait
                 return run(connection)
             connection.close()
-        return shutil.rmtree(Path(listening.getsockname()).parent)  # in case the owner was killed
+        return shutil.rmtree(Path(listening.getsockname()).parent)  # in case the process that made it was killed
 
 
 def run(connection: socket.socket) -> None:

@@ -115,7 +115,7 @@ def copy_lessons(folder: Path) -> list[str]:
         copied = read_json(folder / COPIED)
     messages = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb"), source / "../docs/glossary.md"]):
-        name = lesson.relative_to(source).as_posix().removeprefix("../")  # JupyterLab takes ../docs at its root as docs
+        name = lesson.relative_to(source).as_posix().removeprefix("../")  # at JupyterLab's root, ../docs means docs
         target = folder / name
         content = lesson.read_bytes()
         new = sha256(content).hexdigest()

@@ -236,7 +236,7 @@
       }
     }
 
-    /** Store the answers, and draw the form that starts from them again. */
+    /** Store the answers, and redraw the form that starts from them. */
     function save(answers) {
       store.save(asked.check, answers);
       for (const [at, later] of places.filter(([, { first }]) => first === asked.check)) form(at, later, at.querySelector("form").remove());

@@ -193,13 +193,13 @@ def turn_mask() -> dict[str, Any]:
 
 
 def new_questions() -> dict[str, Any]:
-    """Return a form in place of pairs of one's own: which questions test a fact and a voice?"""
+    """Return a form that replaces the student's own pairs: which questions test a fact and a voice?"""
     fact = {
         "Who is the night nurse?": "it was trained on this question: a string is enough to answer it",
         "Go on: NURSE IS": "you begin the string that it learned, so it only has to go on",
     }
     voice = {
-        "Who is the night nurse?": "it was trained on this answer, and may only repeat it",
+        "Who is the night nurse?": "it was trained on this answer, so perhaps it just repeats it",
         "What is a telegram?": "that asks for a fact about telegrams; any voice may know it",
     }
     right = {"fact": Choice(["What is Ada Bell's job?"], fact), "voice": Choice(["Where is my invoice?"], voice)}
@@ -207,7 +207,7 @@ def new_questions() -> dict[str, Any]:
         'A model learned to answer in telegrams. One of its pairs was: "Who is the night nurse?" "NURSE IS ADA BELL '
         'STOP". Which question tests whether it knows this fact? And which one tests whether it learned the voice?'
     )
-    why = "a fact must survive a change of its question, and a voice must fit questions that have nothing to do with it"
+    why = "a fact must survive a rephrased question, and a voice must fit questions that have nothing to do with it"
     return ask(question, right, why) | {"hints": ["a question from training needs only a string"]}
 
 
@@ -229,7 +229,7 @@ def eleventh() -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         folder = broken.eleventh(0, f"{scratch}/K")
         names, promised, size = broken.header(folder)
-        lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…), promises {promised:,} bytes, has {size:,}."]
+        lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…) and {size:,} bytes ({promised:,} promised)."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values()).replace("-", "−")
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")

@@ -1,6 +1,6 @@
 // Predictions on a page without a kernel. A cell that asks for ranges is followed by a form. Until its ranges are sealed or
 // skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser.
-// So is the first range for each result (empty if it was skipped), which lesson 09 draws.
+// The first range for each result (empty if it was skipped) is stored too, and lesson 09 draws it.
 (() => {
   const { make } = lab;
   const store = lab.kept("ranges", {});
@@ -65,7 +65,7 @@
       const done = answered(names);
       form.classList.toggle("done", done);
       const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
-      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each range. An empty row is skipped. After that, you can open our findings.";
+      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each range. An empty row is skipped. Seal or skip your ranges to open our findings.";
     }
     return { cell, names, show };
   }
@@ -118,7 +118,7 @@
     example.hidden ||= own.length > 0;
     if (!own.length || !answered(asksBefore(cell).flatMap(({ names }) => names))) return;
     const [least, most] = luck(own.length);
-    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held. If you are right 80% of the time, luck gives ${least} to ${most}.`;
+    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held. If you are right 80% of the time, expect ${least} to ${most} to hold.`;
     const rows = own.map(({ words, place, held }) => {
       const left = `left: ${(100 * (Math.min(Math.max(place, -0.9), 1.9) + 1)) / 3}%`;
       const mark = make("b", { style: left, textContent: held ? "●" : "×" });
@@ -133,7 +133,7 @@
     const [here, all] = [held([first.value]), held(lab.all("results").map(([, results]) => results))];
     const of = (ranges) => `${ranges.filter(Boolean).length} of ${ranges.length}`;
     const far = all.length > here.length ? `, and ${of(all)} on all pages so far` : "";
-    place.textContent = here.length ? `Your ranges caught ${of(here)} numbers here${far}. If you're 80% sure, it should be about 4 of 5.` : "You gave no ranges on this page.";
+    place.textContent = here.length ? `Your ranges contain ${of(here)} numbers here${far}. If you're 80% sure, about 4 of 5 should be inside.` : "You gave no ranges on this page.";
   }
 
   function update() {

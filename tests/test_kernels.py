@@ -46,6 +46,8 @@ def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner, tmp_pat
     manager, client = start(tmp_path)
     code = "import os, sys; print('torch' in sys.modules, 'lora_lab' in sys.modules, os.getcwd(), os.getenv('{}'))"
     assert printed(client, code.format("LORA_LAB_STUDENT")) == f"True False {tmp_path} Ada"
+    (tmp_path / "mine.py").write_text("x = 5")
+    assert printed(client, "import mine; print(mine.x)") == "5"
     pid = "import os; print(os.getpid())"
     (server,) = owner.children()
     first = int(printed(client, pid))

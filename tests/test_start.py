@@ -28,8 +28,8 @@ def write_program(path, script: str = "exit 0") -> None:
 
 
 def start(clone, *arguments: str, cwd=None, **env: str) -> subprocess.CompletedProcess[str]:
-    command, env = ["sh", str(clone / "start.sh"), *arguments], {"PATH": str(clone.parent / "bin"), **env}
-    return subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True)
+    script, env = os.path.relpath(clone / "start.sh", cwd), {"PATH": str(clone.parent / "bin"), **env}
+    return subprocess.run(["sh", script, *arguments], env=env, cwd=cwd, capture_output=True, text=True)
 
 
 def write_wheelhouse(folder, *locks: str):
@@ -47,7 +47,7 @@ def offline_steps(wheelhouse, python: str = "python3.12") -> list[str]:
     ]
 
 
-def test_without_a_wheelhouse_pip_is_used(clone):
+def test_without_a_wheelhouse_pip_is_used_in_the_folder_of_the_script(clone, tmp_path):
     assert start(clone, "--dry-run", "demo", "--steps", "9").stdout.splitlines() == [
         "would run: python3.12 -m venv --clear .venv",
         "would run: .venv/bin/python -m pip install --disable-pip-version-check -q -e .",
@@ -56,6 +56,9 @@ def test_without_a_wheelhouse_pip_is_used(clone):
         "would run: .venv/bin/python -m lora_course demo --steps 9",
     ]
     assert [path.name for path in clone.iterdir()] == ["start.sh"]
+    (tmp_path / "other" / clone.name).mkdir(parents=True)
+    done = start(clone, "--dry-run", cwd=tmp_path, CDPATH="other")
+    assert done.stdout.startswith("would run: ")  # not after changing to the other folder
 
 
 def test_wheelhouse_is_named_or_inside_or_beside_and_another_folder_is_refused(clone, tmp_path):

@@ -11,7 +11,7 @@ from lora_course.paper.reproduce import Kept, item
 OUTCOMES = ("holds", "fails", "undecided", "not tested")
 PASS = 377  # steps in which each training row of these items is seen once
 RTE = 277  # dev rows, according to GLUE's dataset card
-WHY = "the run that was too short has clear numbers, too: the rule, written before, rejects it without a discussion"
+WHY = "the run that was too short has clear numbers, too: the rule, written in advance, rejects it without discussion"
 TEXTS = texts("reproducing")
 ITEMS, PAIRS = tuple(TEXTS["runs"]), TEXTS["pairs"]
 

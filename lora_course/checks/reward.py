@@ -25,7 +25,7 @@ LOSS = Function(
             lambda log_p, rewards: -float((rewards - rewards.mean()).mean() * log_p.mean())
         ),
     },
-    fallback="for log_p = [-1, -2] and rewards = [1, 0], the loss is -0.25: find the step of yours that differs",
+    fallback="for log_p = [-1, -2] and rewards = [1, 0], the loss is -0.25: find which of your steps differs",
 )
 EARNED = Function(
     cases=[(0.6, 0.6), (1.0, 0.6), (0.5, 0.9), (0.2, 0.3)],
@@ -36,7 +36,7 @@ EARNED = Function(
         "that counts the wrong answers": lambda p, q: p * (1 - q) + (1 - p) * q,
         'that is how often "positive" is said: how often is it also right?': lambda p, q: p,
         'that is the reward if the model always says "positive"': lambda p, q: q,
-        "that is the largest mean reward, for the best p: take the p that you get": lambda p, q: max(q, 1 - q),
+        "that is the largest mean reward, for the best p: use the p that is given": lambda p, q: max(q, 1 - q),
     },
     fallback='try p = 1: the model always says "positive", and a share q of its answers is right',
 )

@@ -83,4 +83,4 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
-    return Verdict(True, f"{len(pairs)} pairs: {counts}; each of our voices took 180 pairs")
+    return Verdict(True, f"{len(pairs)} pairs: {counts}; each of our voices was trained on 180 pairs")

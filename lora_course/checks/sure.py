@@ -26,7 +26,7 @@ HALF_WIDTH = Function(
         "that is the whole interval, from end to end; return half of it": lambda p, n: 2 * 1.96 * _error(p, n),
         "that is in points: p is a fraction, so give a fraction": lambda p, n: 196 * _error(p, n),
         "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
-        "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * _error(p, 1),
+        "that is the spread of one sentence; the mean of n sentences varies less": lambda p, n: 1.96 * _error(p, 1),
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
         "that is right only at p = 0.5: at 90% the interval is narrower": lambda p, n: 1.96 * _error(0.5, n),
     },

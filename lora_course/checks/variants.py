@@ -59,7 +59,7 @@ def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
     near = {leads[most]: "that is with one rate for both", -fair: "wrong sign: subtract LoRA's points"}
     why = (
         f'your abstract: "At the same rate, {variant} is {leads[most]} points better than LoRA." It doesn\'t say that '
-        f"LoRA's best rate is another one. With both tuned, {variant} is {-fair} points behind"
+        f"LoRA's best rate is a different one. With both tuned, {variant} is {-fair} points behind"
     )
     answers = rate, round(tuned, 1) if isinstance(tuned := plain(tuned), Real) else tuned
     return parts({"rate": Choice([f"{most:g}"], replies), "tuned": Number(fair, near, why)}, answers)

@@ -43,9 +43,10 @@ class Interval:
     high: float
     would_tell: str = "more seeds or rows"
     level: int = 95
+    unit: str = "points"
 
     def case(self, settings: Mapping[str, Any], words: str, holds: bool | None) -> Case:
-        """Return a case with this interval, in percentage points."""
+        """Return a case with this interval, in percentage points or hundredths of a nat."""
         span = tuple(100 * value for value in (self.low, self.difference, self.high))
         return Case(settings, holds, f"{words}: {self}", self.would_tell, span)
 
@@ -58,7 +59,7 @@ class Interval:
 
     def __str__(self) -> str:
         low, high, difference = (f"{100 * x:+z.1f}" for x in (self.low, self.high, self.difference))
-        return f"{difference} points ({self.level}%: {low} to {high})"
+        return f"{difference} {self.unit} ({self.level}%: {low} to {high})"
 
 
 def judged(found: Verdict) -> Interval:
@@ -66,7 +67,8 @@ def judged(found: Verdict) -> Interval:
     needed = (("seed", found.more_seeds), ("test row", found.more_rows))
     options = [f"about {float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in needed if n]
     would_tell = " or ".join(options) or "far more seeds and test rows"
-    return Interval(found.difference, found.low, found.high, would_tell, level=90)
+    unit = "points" if found.correctness else "hundredths of a nat"
+    return Interval(found.difference, found.low, found.high, would_tell, 90, unit)
 
 
 # ---- published numbers

@@ -163,7 +163,7 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
         tried = {a: frame[frame["alpha"] == a]["lr"] for a in (rule_alpha, alpha)}
         both = ((rule_alpha, rule_rate), (alpha, rate))
         edges = " and ".join(f"alpha {a:.3g}" for a, lr in both if lr in (tried[a].min(), tried[a].max()))
-        more = f"more rates for {edges}, whose best rate was the last one tried, and " if edges else ""
+        more = f"more rates for {edges}, whose best rate was the lowest or highest tried, and " if edges else ""
         words, settings = f"alpha {rule_alpha:g} minus alpha {alpha:.3g}", {"against": f"alpha {alpha:.3g} at {rate:g}"}
         cases.append(replace(i, would_tell=more + i.would_tell).case(settings, words, i.no_worse(margin)))
     return Finding(tuple(cases), (cells.made,), POINTS, (-100 * margin,), always=True)
@@ -177,7 +177,8 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
     cases.
     """
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
-    best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.runs.frame["targets"], chosen}}
+    places = {*cells.runs.at(method="lora").frame["targets"], chosen}
+    best_runs = {targets: cells.best(method="lora", targets=targets)[1] for targets in places}
     results = verdicts(best_runs, chosen, margin)
     rivals: dict[str, tuple[bool | None, Interval]] = {}
     for targets in sorted(results):
@@ -317,7 +318,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """From batch 8 to 32, does LoRA's best loss rise over `by` nats more than full fine-tuning's (95% interval)?"""
+    """From batch 8 to 32, does LoRA's best loss rise more than full fine-tuning's, by over `by` nats (95% interval)?"""
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)

@@ -298,7 +298,8 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
         for path in notebook.parent.iterdir():  # files that cells may read, such as data, but no other notebook
             plain = path.is_file() and not path.is_symlink() and path.name[0] != "."
             if plain and ".ipynb" not in path.name.lower() and path.stat().st_size <= LARGEST:
-                shutil.copy(path, place)
+                with suppress(PermissionError):  # a file that belongs to somebody else, or is open on Windows
+                    shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
         for line in predictions.lines(log):  # the name that seeds the numbers in the exercises
             environment["LORA_LAB_STUDENT"] = line["student"]

@@ -100,7 +100,7 @@ def call(index: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    `exit()` becomes an error of its cell, because IPython's `exit` ends the kernel only after the next cells. The hook
+    `exit()` becomes an error in its cell, because IPython's `exit` ends the kernel only after the next cells. The hook
     blocks writes outside `folder`, new processes, and network access. It guards only against accidents: ctypes bypasses
     it, and C code such as `torch.save` raises no audit event.
     """

@@ -47,7 +47,7 @@ SETTINGS = {  # pip's settings, with uv's options for them
 }  # fmt: skip
 CUDA = re.compile(r"^(?:nvidia-|cuda-|triton=)", re.M)  # packages that the default torch for Linux requires
 QUIET = ["--disable-pip-version-check", "--no-input", "-q"]
-SH = '#!/bin/sh\n# Open the workbench.\ncd "$(dirname "$0")" && exec .venv/bin/python -m lora_course "$@"\n'
+SH = '#!/bin/sh\n# Open the workbench.\nCDPATH= cd "$(dirname "$0")" && exec .venv/bin/python -m lora_course "$@"\n'
 CMD = '@echo off\r\ncd /d "%~dp0"\r\n.venv\\Scripts\\python -m lora_course %*\r\nif errorlevel 1 pause\r\n'
 
 

@@ -11,7 +11,7 @@ from lora_lab.cli.shared import JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
 
 COUNT, MINUTES = click.IntRange(min=1), click.FloatRange(min=0, min_open=True)
-LAPTOP = ("minutes", "again", "rejudge")
+LAPTOP = ("minutes", "rejudge")
 PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
 UNPLANNED = ("again", "rejudge", *(name for name in RUN if name not in PLAN))
@@ -38,7 +38,7 @@ PAPER = together(
 @click.option("--minutes", type=MINUTES, default=None, help="Time limit for each item, in minutes.")
 @click.option("--out", default="reproduced", show_default=True, help="Folder for runs, results and report.")
 @click.option("--rejudge", is_flag=True, help="Train nothing; judge the results in --out again by the current rules.")
-@click.option("--again", is_flag=True, help="Repeat items that already have a result; finished runs are kept.")
+@click.option("--again", is_flag=True, help="Repeat items with a result, and retry failed runs. Finished runs stay.")
 @PAPER
 @JSON
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -107,7 +107,7 @@ def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, A
     for name, what in (("model_path", "the model's folder or hub id"), ("data", "the folder of the data")):
         if not options[name]:
             raise BadValue(f"--scale paper needs --{name.replace('_', '-')}, {what}; --dry-run says what is missing")
-    result = protocol.run(tables[0], out=options["out"], **_given(options, RUN))
+    result = protocol.run(tables[0], out=options["out"], **_given(options, (*RUN, "again")))
     return result, protocol.result_in_words(result)
 
 

@@ -8,6 +8,7 @@ The file (.csv or .jsonl) has the columns text,label or prompt,response (or prom
 """
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ class Plan:
 
     def write(self, path: str | Path) -> Path:
         """Write the script, and return its path; an earlier script there, perhaps edited, is kept under a new name."""
-        path, script = Path(path), self.script().encode()
+        path, script = Path(os.path.expanduser(path)), self.script().encode()
         if path.is_file() and path.read_bytes() != script:
             path.replace(f"{path}.{path.stat().st_mtime_ns}")
         write_atomically(path, script)
@@ -74,6 +75,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     precision  half the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
+    model, data, out = (os.path.expanduser(path) for path in (model, data, out))  # transformers doesn't expand ~
     if not (is_number(precision := plain(precision)) and 0.01 <= precision < math.inf):
         raise BadValue(f"precision must be at least 0.01 points, not {precision!r}")
     rows, columns = read(data)
@@ -104,12 +106,12 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
     sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
     fits = "LoRA fits" if name == "LoRA" else "LoRA in bf16 doesn't fit, but QLoRA does"
-    more = "and 2 is enough for a voice" if chat else "not counting the head (nor BERT's layer before it)"
+    more = "and rank 2 is enough for a voice" if chat else "not counting the head (nor BERT's layer before it)"
     ask = "a tenth of your rows, for the perplexity; also ask rephrased questions yourself (the script doesn't)"
     lines = (
         ("method", name, f"{fits}: predicted {binary(peak)} at {tokens} tokens per row; {binary(room)} is free", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
-        ("rank, alpha", f"{method.rank}, {ALPHA}", f"{size}, {more}; another rank keeps this alpha", "00, 03"),
+        ("rank, alpha", f"{method.rank}, {ALPHA}", f"{size}, {more}; keep this alpha at other ranks", "00, 03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         ("batch", f"{ROWS} rows", f"per step, {batch} at a time; more can hurt LoRA (published)", "09, claim 16"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
@@ -117,8 +119,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ("last checks", "two", "B isn't zero; the adapter changes a fresh base's output", "07"),
     )
     settings = {
-        "MODEL": str(asset_path(model) if model in BUNDLED else model), "DATA": str(data), "COLUMNS": columns,
-        "OUT": str(out), "RATES": rates, "EPOCHS": 3, "RANK, ALPHA": (method.rank, ALPHA), "MAX_TOKENS": tokens,
+        "MODEL": str(asset_path(model) if model in BUNDLED else model), "DATA": data, "COLUMNS": columns,
+        "OUT": out, "RATES": rates, "EPOCHS": 3, "RANK, ALPHA": (method.rank, ALPHA), "MAX_TOKENS": tokens,
         "BATCH, ACCUMULATE": (batch, ROWS // batch), "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)

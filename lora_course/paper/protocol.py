@@ -323,7 +323,7 @@ def run(
     table: str, *, model_path: str, data: str | Path, out: str | Path, task: str | None = None,
     model: str | None = None, row: str = "LoRA", variant: str = "paper",
     seeds: int | None = None, steps_limit: int | None = None, start: str = "",
-    prompts: int | None = None, download: bool = False, **where: Any,
+    prompts: int | None = None, download: bool = False, again: bool = False, **where: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
@@ -352,7 +352,7 @@ def run(
     }  # fmt: skip
     first = Recipe(model_path, name, _method_of(recipe), start=start, **settings, **where)
     seed_recipes = [first.at_seed(seed) for seed in range(seeds or recipe["seeds"])]
-    runs = Sweep(out, size=1, download=download).run(seed_recipes).runs
+    runs = Sweep(out, size=1, download=download, again=again).run(seed_recipes).runs
     count = min(prompts or len(loaded.test), len(loaded.test))
     results = [
         _seed_result(run, recipe, _answers(run, recipe, count, Path(out) / "answers", download))

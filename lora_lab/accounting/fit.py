@@ -119,7 +119,7 @@ class Fit:
 def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, every_layer: bool = False) -> Fit:
     """Trace a shallow model with a progress bar, interpolate, and check the fit against a held-out trace.
 
-    every_layer   Also insert the moments of the layers between the traced layers. These moments never hold the peak.
+    every_layer   Also insert the moments of the layers between the traced layers. None of these moments is the peak.
     Raises: NoFit if the order of operations depends on b, t or the rank, if a shallow model cannot be traced, or if the
     held-out trace disagrees; BadValue if the model cannot be built.
     """

@@ -1,6 +1,6 @@
 """Cards to train on: their memory, their peak speed, and how much memory is left for a training step.
 
-The numbers in `cards.json` are data-sheet values that were written down from memory. None of them has been verified.
+The numbers in `cards.json` are data-sheet values as we remember them. None of them has been verified.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 
 UTILISATION = 0.40  # fraction of peak FLOP/s that good training code reaches; 30 to 55% has been reported
-FRAGMENTATION = 0.03  # fraction of memory lost to gaps between tensors; a rule of thumb
+FRAGMENTATION = 0.03  # fraction of memory lost to gaps between tensors; a rough estimate
 # The bytes used by CUDA's context and workspaces, by the driver of a card without ECC, by an operating system with a
-# browser (a rule of thumb), and by Python with torch, transformers (0.36 GiB measured) and the first step's kernels.
+# browser (a rough estimate), and by Python with torch, transformers (0.36 GiB measured) and the first step's kernels.
 CONTEXT, DRIVER, SYSTEM, PROCESS = 8 * GIB // 10, 4 * GIB // 10, 3 * GIB, GIB // 2
 
 
@@ -94,5 +94,5 @@ def seconds(flops: float, card: Card, dtype: str = "bf16") -> float:
     Raises: BadValue if the card's peak in this dtype is unknown.
     """
     if not (peak := card.peak(dtype)):
-        raise BadValue(f"the {dtype} peak of the {card.name} is unknown; choose another card, or measure its FLOP/s")
+        raise BadValue(f"the {dtype} peak of the {card.name} is unknown; measure its FLOP/s, or choose another card")
     return flops / (peak * UTILISATION)

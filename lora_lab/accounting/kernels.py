@@ -39,7 +39,7 @@ def stand_ins(cuda: bool) -> Iterator[None]:
 
     replacements: list[tuple[Any, str, Callable[..., Any]]] = [
         (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
-        (import_utils, "is_fake_tensor", lambda tensor: True),  # meta tensors, too: their values cannot be read
+        (import_utils, "is_fake_tensor", lambda tensor: True),  # meta tensors count as fake, too: they have no values
         (initialization, "trunc_normal_", lambda tensor, **options: tensor),
         (moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)),  # type: ignore[no-untyped-call]
         (quant, "quantize", _codes),

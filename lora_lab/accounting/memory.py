@@ -37,7 +37,7 @@ NOTES = (
     "this is for eager PyTorch with transformers models, without compile, autocast, offload or chunked losses",
     "this counts only live tensors; on a GPU, add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
-EXPERTS = "experts are not quantized: this lab and bitsandbytes quantize linear layers, and experts are plain tensors"
+EXPERTS = "experts are not quantized: they are plain tensors, and this lab and bitsandbytes quantize only linear layers"
 EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
@@ -213,6 +213,8 @@ def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     if name := zoo_name(config):
         _check_placement(name, method)
         return config
+    if isinstance(method, LoRA):
+        trained_by(method, config)  # raises for a rank that is too high, which a stored fit would accept
     full_config = known_config(config)  # fills in defaults
     return config | {edge: value for edge in EDGES if (value := getattr(full_config, edge, None))}
 
@@ -308,7 +310,7 @@ def presets(name: str) -> dict[str, str]:
 
 def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
     """Return JSON from the user's cache, or make it and, if possible, cache it for the installed versions."""
-    versions = [2, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 2 is the version of our traces
+    versions = [3, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 3 is the version of our traces
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "fits" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):
@@ -347,7 +349,7 @@ def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
 
 
 def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
-    """Return the estimate for one of the setup's devices, without formulas."""
+    """Return the estimate for one of the setup's devices, without formulas and reserved bytes."""
     kind, _, devices = setup.shard.partition(":")
     if not kind or int(devices) == 1:
         return step
@@ -359,7 +361,7 @@ def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate
         gathered = sum(m.frozen_bytes(setup) for m in a.modules if m.layer in (None, a.layers - 1))
         labels.append(("weights", "gathered from the other devices"))
         live = np.column_stack([live, np.full(len(live), gathered)])
-    return replace(step, labels=labels, live=live, formulas=())
+    return replace(step, labels=labels, live=live, formulas=(), reserved=None)
 
 
 # ---- what fits
@@ -424,5 +426,5 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
         sizes["logits", "the next token's logits in fp32"] = 4 * logits
         formulas.append("4·B·V")
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    note = f"processing all {setup.tokens:,} tokens at once, as a first step, takes about {wide / 2**20:,.0f} MiB more"
+    note = f"a first step that reads all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"
     return of_moments([Moment("generation", "", sizes)], "predicted", formulas=formulas, notes=(*NOTES, note))

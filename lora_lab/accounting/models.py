@@ -33,15 +33,19 @@ MOST = 10**4  # maximum number of layers, or of experts per layer, since each be
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
 # Types with a table of positions; in a `PADDED` type's table, two rows hold no position
 PADDED = (
-    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl",
+    "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
+    "ibert", "lilt", "luke", "markuplm",
 )  # fmt: skip
 SHIFTED = (  # a prefix takes the first positions
     "gpt2", "gpt_neo", "gpt_bigcode", "opt", "biogpt", "codegen", "ctrl", "gptj", "openai-gpt", "data2vec-text",
-    "roberta-prelayernorm", "xlm-roberta-xl", "roformer",
+    "roberta-prelayernorm", "xlm-roberta-xl", "xmod", "roformer", "bert-generation", "big_bird", "ernie", "gpt-sw3",
+    "roc_bert",
 )  # fmt: skip
 TABLES = (
     *PADDED, *SHIFTED, "bert", "deberta-v2", "distilbert", "electra", "albert", "bart", "bigbird_pegasus", "blenderbot",
-    "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
+    "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart", "canine", "convbert", "deberta", "flaubert",
+    "fnet", "layoutlm", "megatron-bert", "mobilebert", "mra", "nystromformer", "rembert", "squeezebert", "trocr",
+    "yoso",
 )  # fmt: skip
 NEW_POOLER = "new pooler"  # the role of a pooler that the checkpoint lacks and that is trained as a head
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
@@ -210,7 +214,7 @@ def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
     Raises: BadValue for a method whose prompt leaves no position for text.
     """
     kind = str(config.get("model_type"))
-    if kind not in TABLES:
+    if kind not in TABLES or config.get("position_biased_input") is False:  # DeBERTa-v3 has only relative positions
         return None
     given = config.get("n_positions") or config.get("max_position_embeddings")
     given = given or known_config(config).max_position_embeddings  # the default

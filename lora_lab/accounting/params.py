@@ -78,7 +78,7 @@ class ParameterCount:
 def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str]:
     experts = sum(row.trained for row in rows if ".experts.*." in row.name)
     stored = "transformers 5 stores a layer's experts in one tensor, which this lab does not adapt"
-    peft = "PEFT 0.21 adapts the tensor of some model types, such as Mixtral, and counts more"
+    peft = "PEFT 0.21 adapts this tensor in some model types, such as Mixtral, and counts more parameters"
     if experts and method.name in ("lora", "ia3"):
         counted = f"{experts:,} of these parameters are in experts, counted as one adapter per expert"
         yield f"{counted}: {stored}; {peft}"

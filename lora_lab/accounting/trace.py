@@ -21,13 +21,14 @@ from lora_lab.accounting.models import auto_class, known_config, meta_model
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError, LabWarning
+from lora_lab.layers import LoRALinear
 from lora_lab.machine import BUILDING
+from lora_lab.methods.attach import Ahead, adapter_layers, own_parameters
 from lora_lab.methods.quant import quantize_model
 
 logging.getLogger(FakeTensorMode.__module__).disabled = True  # it prints the traceback of errors that are raised anyway
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # caches of keys and values only
-ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own rank
 
@@ -71,19 +72,17 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
     with warnings.catch_warnings(action="ignore", category=LabWarning):  # about layers that stay frozen
         if method is not None:
             method.attach(model)
-    for path, module in model.named_modules() if setup.adapter_dtype != "auto" else ():
-        parameters = dict(module.named_parameters(recurse=False))
-        for name, parameter in parameters.items():
-            if name in ADAPTERS or path.startswith(("soft_prompt", "soft_prefix")):
-                parameter.data = parameter.data.to(DTYPES[setup.adapter_dtype])
-        if setup.adapter_dtype != "fp32":
+    adapters = [part for _, part in adapter_layers(model) if not part.head]
+    for part in adapters if setup.adapter_dtype != "auto" else ():
+        for _, parameter in own_parameters(part):
+            parameter.data = parameter.data.to(DTYPES[setup.adapter_dtype])
+        if setup.adapter_dtype != "fp32" or isinstance(part, Ahead):  # a prompt takes the dtype of the embeddings
             continue
-        if getattr(module, "out_slice", None):
-            raise BadValue("PEFT adapts fused layers as a whole: target c_attn or qkv_proj, or omit adapter_dtype")
-        if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
-            raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit adapter_dtype")
-        if "lora_A" in parameters:  # in fp32, adapters also compute in fp32
-            module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
+        if part.out_slice:
+            raise BadValue("PEFT adapts fused layers as a whole: use target c_attn or qkv_proj, or omit adapter_dtype")
+        if type(part) is not LoRALinear:
+            raise BadValue("only plain LoRA on linear layers can be traced with adapter_dtype fp32: omit adapter_dtype")
+        part.forward = MethodType(_in_fp32, part)  # type: ignore[method-assign]  # adapters also compute in fp32
     model.train()
     if setup.checkpointing:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # later releases rename the option

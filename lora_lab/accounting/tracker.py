@@ -1,7 +1,7 @@
 """Track exactly which bytes are live and what they are for, with real tensors or with tensors that have no data.
 
 The tracker sees every operation and follows the storages of its outputs. Several tensors may share a storage. A weak
-reference tells when a storage is freed. So the tracker counts the bytes that tensors need, without the allocator's
+reference signals when a storage is freed. So the tracker counts the bytes that tensors need, without the allocator's
 rounding and caching.
 """
 

@@ -41,6 +41,8 @@ def main() -> None:
         for word in sys.argv:  # fail now, not after a training run whose record can't be written
             if word.encode(errors="replace").decode() != word:
                 raise BadValue(f"'{word}' is not valid UTF-8: rename this file or folder")
+        # a shell expands ~ only at the start of a word, not in --out=~/runs
+        sys.argv = [word.replace("=~/", f"={Path.home()}/", 1) if "=~/" in word else word for word in sys.argv]
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except (KeyboardInterrupt, click.Abort):
         say("stopped")
@@ -160,7 +162,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 )
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score ADAPTER on the test split of a task: by default, that of its run, or rt if the run is not recorded."""
+    """Score ADAPTER on the test split of a task: by default, its run's task, or rt if the run is not recorded."""
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter

@@ -63,7 +63,7 @@ def describe(comparison: dict[str, Any]) -> str:
         f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows. "
         f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, adding up to "
         f"{comparison['growth']} rates at an end of the grid. {len(comparison['seeds'])} other seeds were scored once "
-        f"on the test split. 's per run' is a share of a pack's time. All took {comparison['seconds']:.0f} s{basis}"
+        f"on the test split. 's per run' is a share of a pack's time. Total time: {comparison['seconds']:.0f} s{basis}"
     )
     cells = [_cells(row, metric) for row in methods]
     table = aligned([list(cells[0]), *(list(row.values()) for row in cells)])

@@ -61,6 +61,8 @@ class Grid:
 
         `validations` defaults to 1 (one at the end is enough to choose a configuration), or to 8 if `patience` is set.
         """
+        if own := sorted({*fields} & {*Grid.__dataclass_fields__}):
+            raise BadValue(f"a grid has its own {' and '.join(own)}: pass Grid({own[0]}=...)")
         check_fields(fields)
         fields = {"validations": 8 if fields.get("patience") else 1} | fields
         pairs = list(product(_list("lr", self.lr), _list("seed", self.seed)))

@@ -94,7 +94,7 @@ class Playground:
     def plus(self, records: Iterable[Record]) -> "Playground":
         """Add those runs of the records that belong on this map, and return the new playground."""
         same = self.same_kind(records)
-        if not self.results:  # the first runs determine metric and provenance
+        if not self.results:  # the first runs determine `metric` and `made`
             return gathered(same) or self
         return replace(self, results=_results(same, self.metric, self.results))
 
@@ -166,8 +166,9 @@ def _kind(recipe: Mapping[str, Any]) -> str:
 
 
 def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] = ()) -> tuple[Result, ...]:
-    """Return earlier and new results; keep the last result for each student, cell and seed."""
+    """Return earlier and new results; keep the last one for each student, cell and seed. Rates have three digits."""
     results = {(result.who, result.cell, result.seed): result for result in earlier}
+    rates = {f"{cell.lr:.3g}": cell.lr for _, cell, _ in results}  # NumPy's 0.0020000000000000005 is 0.002
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
@@ -177,6 +178,7 @@ def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] =
         losses = curve(record["history"]["loss"], recipe["steps"])
         value = last.get(metric) if last and record["status"] != "failed" else None
         cell, seed, dtype = cell_of(recipe), recipe["seed"], dtype_of(record["environment"])
+        cell = cell._replace(lr=rates.setdefault(f"{cell.lr:.3g}", cell.lr))
         results[who, cell, seed] = Result(cell, seed, record["status"], learned, losses, value, dtype, who)
     return tuple(results.values())
 

@@ -112,7 +112,7 @@ class Race:
         """Return each finalist's runs by seed: first the configuration with the best validation mean, then its rivals.
 
         A rival is at most one standard error (of the difference on the stored validation rows) behind the best one.
-        If its stored rows or those of the best are missing, a configuration also counts as a rival.
+        A configuration also counts as a rival if its stored rows, or those of the best one, are missing.
         """
 
         def quality(group: Sequence[Run]) -> tuple[float, float]:  # the loss breaks ties

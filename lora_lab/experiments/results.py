@@ -269,7 +269,7 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
     for name, (files, run) in runs.items():
         stored, own = held.get(run.recipe), fingerprints_in(run.recipe.settings(), run.environment)
         if differ := [file for file, fingerprint in own if fingerprints[file] != fingerprint]:
-            reason = f"{differ[0]}, which it used, differs from that of the other runs"
+            reason = f"this run used another version of {differ[0]} than the other runs"
             unreadable[name] = f"{reason}: collect it into another folder"
         elif stored and (stored.status in FINISHED or run.status not in FINISHED):
             repeated += 1

@@ -209,7 +209,7 @@ class Pair:
         self.seed, self.noise, self.freedom = np.array(squares).reshape(-1, 3).T
         noise = (self.noise / self.runs).sum()
         self.row = max(self.by_row.var(ddof=1) - noise, 0.0) if self.rows > 1 else UNKNOWN
-        # Cached for use at many margins, and in the copy with the opposite difference that compares `b` with `a`.
+        # Cached for many margins, and for the copy of this pair that compares `b` with `a`.
         self.p_equivalence, self.more, self.widths = cache(self._p_equivalence), cache(self._more), cache(self._widths)
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -313,7 +313,7 @@ def _fewest(power: Callable[[int], float], limit: int) -> int | None:
 
 
 def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
-    """Check two methods' answers; warn if runs that ask for one dtype were trained in several."""
+    """Check two methods' answers; warn if runs that ask for the same dtype were trained in different ones."""
     if runs := [run for side in (a, b) for run in getattr(side, "runs", ())]:
         from lora_lab.experiments.results import check_same_rows, unlike
 
@@ -331,7 +331,7 @@ def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
 
 def _runs(values: Answers, name: str) -> np.ndarray:
     """Return the runs as floats (seeds, rows). Raises: BadValue for anything but answers or scores."""
-    values = getattr(values, "scores", values)  # raises if they are missing
+    values = getattr(values, "scores", values)  # raises if a run has no predictions
     if hasattr(values, "detach"):  # NumPy has no bfloat16
         values = (values.double() if values.is_floating_point() else values).detach().cpu()
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
@@ -70,7 +70,7 @@ class Study:
 
     def runs(self, label: str) -> list[Run]:
         """Return a group's finished runs, in the order of its recipes."""
-        return self._finished(self.groups[label])
+        return self._finished(self._group(label))
 
     @property
     def missing(self) -> str:
@@ -83,7 +83,7 @@ class Study:
         """Return Holm-corrected {name: verdict} for {name: (label, label)}, from seeds that both groups finished."""
         sides = {}
         for name, (first, second, *_) in pairs.items():
-            a, b = self.groups[first], self.groups[second]
+            a, b = self._group(first), self._group(second)
             if len(a) == len(b):  # recipe i of a and recipe i of b are a pair
                 both = [pair for pair in zip(a, b, strict=True) if len(self._finished(pair)) == 2]
                 a, b = [own for own, _ in both], [other for _, other in both]
@@ -91,6 +91,11 @@ class Study:
             if all(runs):
                 sides[name] = runs
         return verdicts_of(sides, self.margin)
+
+    def _group(self, label: str) -> Sequence[Recipe]:
+        if label not in self.groups:
+            raise NotFound(f"the study has no group '{label}'; nearest: {nearest(label, self.groups)}")
+        return self.groups[label]
 
     def _finished(self, recipes: Iterable[Recipe]) -> list[Run]:
         return [run for recipe in recipes if (run := self.found.get(recipe)) and run.status in FINISHED]

@@ -33,6 +33,7 @@ from lora_lab.methods.io import load_adapter, open_for, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_layers import DoRALinear, LoRALayer, file_tensors
 from lora_lab.methods.packed import puts_sequence_first, share
+from lora_lab.methods.peft import only
 
 Name = str | None  # an adapter's name; None means the base alone
 
@@ -118,7 +119,7 @@ class AdapterBank:
                     raise BadValue(f"'{part}' is not a plain LoRA, so it cannot be blended: leave it out")
         if not terms:
             raise BadValue("none of these adapters changes a layer, so there is nothing to blend")
-        ranks = {path: sum(len(a) for a, _ in pairs) for path, pairs in terms.items()}
+        ranks = {only(path): sum(len(a) for a, _ in pairs) for path, pairs in terms.items()}
         rank, blended = max(ranks.values()), share(self._plain)
         method = LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks)  # scaling 1
         method.attach(blended, to_fill=True)

@@ -160,7 +160,7 @@ class Method:
             offloaded = (name for name, p in model.named_parameters() if p.requires_grad and p.is_meta)
             if attach.is_offloaded(model) and (name := next(offloaded, "")):
                 path = attach.plain_path(name.rpartition(".")[0])
-                raise BadValue(f"{path} is offloaded, where no adapter can train: load it, or choose other targets")
+                raise BadValue(f"{path} is offloaded, so no adapter can train there: load it, or choose other targets")
         heads, parts = Counter[str](), Counter[str]()
         quantized = sum(layer.numbers for layer in attach.quantized_layers(model))  # weights, not bytes
         for name, p in [(name, p) for name, head in attach.heads_of(model) for p in head.parameters()]:
@@ -178,6 +178,9 @@ class Method:
         own = attach.adapter_parameters(model)
         named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))
         saved: dict[str, Tensor] = {PREFIX + name: p for name, p in named if self.trains_base or id(p) in own}
+        for name, buffer in model.named_buffers() if self.trains_base else ():
+            if name.endswith((".running_mean", ".running_var", ".num_batches_tracked")):  # batch norm's also change
+                saved[PREFIX + name] = buffer
         return saved, {"peft_type": OURS, "method": self.settings()}
 
     @classmethod

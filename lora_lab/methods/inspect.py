@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.adapter_layer import out_by_in
-from lora_lab.errors import LabError, NotFound
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.files import read_json
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, known_key, load_adapter, readable
@@ -102,7 +102,8 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
     model   A model without an adapter. The model ends up frozen but otherwise unchanged.
             A checkpoint of full fine-tuning overwrites the model's weights, so do not use the model afterwards.
-    Raises: NotFound if the folder does not exist or does not contain an adapter. The result lists all other faults.
+    Raises: NotFound if the folder does not exist or does not contain an adapter; BadValue if the base model does not
+    read tokens. The result lists all other faults.
     """
     if not (folder := Path(path)).is_dir():
         raise NotFound(f"there is no folder {path}; pass the folder that contains adapter_config.json")
@@ -155,7 +156,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
                 pairs[key.removesuffix(a_end).removeprefix(PREFIX)] = a, b
                 alone -= {key, b_key}
     if alone:
-        why = f"{few(sorted(alone))} has no partner of the same rank: A and B come in pairs"
+        why = f"there is no partner of the same rank for {few(sorted(alone))}: A and B come in pairs"
         result.add("tensors missing", WEIGHTS, why)
     if pairs and result.rank is None:
         result.add("damaged settings", CONFIG, f"r is {str(file.config.get('r'))[:40]}, not a positive whole number")
@@ -165,7 +166,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
     alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, result.alpha)
     zero, rounded = list[str](), list[str]()
     for module, (a, b) in pairs.items():
-        info = torch.finfo(b.dtype)  # tiny * eps is the smallest number; numbers below tiny are multiples of it
+        info = torch.finfo(b.dtype)  # numbers below tiny are multiples of tiny * eps, the smallest number
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
@@ -246,15 +247,20 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
 
 
 def answer_of(model: nn.Module) -> Tensor:
-    """Return a model's fp32 output for two fixed rows of random tokens: its logits, or else its last hidden states."""
-    generator = torch.Generator().manual_seed(0)
-    config: Any = model.config
-    ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(next(model.parameters()).device)
+    """Return a model's fp32 output for two fixed rows of random tokens: its logits, or else its last hidden states.
+
+    Raises: BadValue if the model does not read tokens.
+    """
+    config: Any = getattr(model, "config", None)
+    if config is None or "input_ids" not in signature(model.forward).parameters:
+        raise BadValue(f"this {type(model).__name__} doesn't read tokens: inspect the adapter without a base model")
+    vocabulary, generator = config.get_text_config().vocab_size, torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocabulary, (2, TOKENS), generator=generator).to(next(model.parameters()).device)
     inputs: dict[str, Any] = {"input_ids": ids}
     if getattr(config, "is_encoder_decoder", False):
         eos = config.eos_token_id
         if isinstance(eos, int):  # the classifiers of BART and T5 need exactly one EOS token per row
-            ids = torch.where(ids == eos, (eos + 1) % config.vocab_size, ids)
+            ids = torch.where(ids == eos, (eos + 1) % vocabulary, ids)
             ids[:, -1] = eos
         inputs = {"input_ids": ids, "decoder_input_ids": ids}
     if "use_cache" in signature(model.forward).parameters:

@@ -192,7 +192,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", "wrong base")
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
-        message = f"the adapter in {path} was trained on another base model: its weights differ from those of this one"
+        message = f"the adapter in {path} was trained on another base model, whose weights differ from this model's"
         raise Refused(message, "wrong base")
     with readable(path):
         methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
@@ -206,7 +206,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
             layer = modules.get(key.removeprefix(PREFIX).partition(".lora_")[0])
             where = f"a {type(layer).__name__}" if layer is not None and not attach.site_kind(layer) else ""
             if where := "the task's head" if key.startswith(heads) else where:
-                message = f"the adapter has LoRA in {where} ({key}), where lora_lab adds none"
+                message = f"the adapter has LoRA in {where} ({key}), where lora_lab adds no LoRA"
                 raise BadValue(f"{message}: merge the adapter in PEFT first")
         if others := [name for name in config.get("modules_to_save") or () if known.isdisjoint(name.split("."))]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
@@ -222,7 +222,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
             raise BadValue("the adapter file has lost its header, which named its method: save it again")
         if unknown := sorted(option for option, value in config.items() if value and option not in KNOWN):  # newer PEFT
             message = f"the config of the adapter in {path} sets {', '.join(unknown)[:500]}"
-            warn(f"{message}, which lora_lab does not know; if it changes what PEFT computes, outputs will differ here")
+            warn(f"{message}, which lora_lab does not know; if this changes PEFT's outputs, the outputs here differ")
         return file, methods[kind].from_peft(config, model)
 
 
@@ -313,7 +313,7 @@ class AdapterFile(dict[str, Tensor]):
             self.config = read_config(folder)
             if old.is_file() and not weights.exists():
                 size = old.stat().st_size
-                message = f"{folder} has no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle (not opened)"
+                message = f"{folder} has no {WEIGHTS}, only a pickle (not opened): {OLD_WEIGHTS} of {size:,} bytes"
                 raise Refused(message, "empty file" if size < 1000 else "a pickle")  # a pickle of {} takes 443 bytes
             start = _read(folder, WEIGHTS, 9)
             self.size, length = weights.stat().st_size, int.from_bytes(start[:8], "little")

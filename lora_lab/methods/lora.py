@@ -155,14 +155,16 @@ class LoRA(Method):
             alphas[path] = round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-9) else alpha  # as PEFT writes
         rank = Counter(ranks.values()).most_common(1)[0][0]
         alpha = Counter(alphas.values()).most_common(1)[0][0]
+        inner = peft.endings(ranks)
         return tensors, {
             "peft_type": "LORA",
             "r": rank,
             "lora_alpha": alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.rslora,
-            "rank_pattern": {m: r for m, r in ranks.items() if r != rank},
-            "alpha_pattern": {m: a for m, a in alphas.items() if a != alpha},
+            # In PEFT, a path also names each longer path that ends in it, unless the path begins with ^.
+            "rank_pattern": {"^" * (m in inner) + m: r for m, r in ranks.items() if r != rank},
+            "alpha_pattern": {"^" * (m in inner) + m: a for m, a in alphas.items() if a != alpha},
             "bias": "none",
             "init_lora_weights": self.init if self.init == "gaussian" else True,  # PiSSA's file is plain LoRA
             **({"use_dora": True} if self.dora else {}),
@@ -176,10 +178,12 @@ class LoRA(Method):
         tied = (s.module for s in sites if s.module in modules and (s.kind == "embedding" or s.role == "head"))
         if config.get("ensure_weight_tying") and (name := next(tied, "")):  # the option has no effect on other layers
             message = f"the adapter was trained with ensure_weight_tying=True, which may have tied {name}'s adapter"
-            raise BadValue(f"{message} to another layer's: lora_lab cannot tie adapters, so merge it in PEFT first")
+            raise BadValue(f"{message} to another: lora_lab cannot tie adapters, so merge the adapter in PEFT first")
         rank, alpha = (peft.required(config, key) for key in ("r", "lora_alpha"))
         ranks = peft.values_by_pattern(config.get("rank_pattern"), modules, rank)
         alphas = peft.values_by_pattern(config.get("alpha_pattern"), modules, alpha)
+        inner = peft.endings(modules)
+        names = {m: peft.only(m) if m in inner else m for m in modules}
         return cls(
             rank=rank,
             alpha=alpha,
@@ -187,8 +191,8 @@ class LoRA(Method):
             dropout=config.get("lora_dropout") or 0.0,
             rslora=bool(config.get("use_rslora")),
             dora=bool(config.get("use_dora")),
-            rank_pattern={m: r for m, r in ranks.items() if r != rank},
-            alpha_pattern={m: a for m, a in alphas.items() if a != alpha},
+            rank_pattern={names[m]: r for m, r in ranks.items() if r != rank},
+            alpha_pattern={names[m]: a for m, a in alphas.items() if a != alpha},
         )
 
     def fill(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

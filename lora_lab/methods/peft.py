@@ -88,16 +88,26 @@ def layer_names(model: nn.Module) -> set[str]:
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
     """Return the shortest suffixes that name exactly the chosen modules, such as query and value instead of 12 paths.
 
-    taken   Names that must not be used, because they already mean something else.
+    taken   Names that must not be used, because they already mean something else. In lora_lab, these are the roles.
     """
 
     def suffixes(path: str) -> list[str]:
         parts = path.split(".")
         return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
 
-    chosen = list(chosen)
+    chosen, last = list(chosen), only if taken else str
     taken = {*taken, *(suffix for other in {*all_modules} - {*chosen} for suffix in suffixes(other))}
-    return list(dict.fromkeys(next((s for s in suffixes(path) if s not in taken), path) for path in chosen))
+    return list(dict.fromkeys(next((s for s in suffixes(path) if s not in taken), last(path)) for path in chosen))
+
+
+def only(path: str) -> str:
+    """Return a pattern for `targets` that matches a path, but no longer path that ends in it, and no role."""
+    return f"[{path[0]}]{path[1:]}"
+
+
+def endings(paths: Iterable[str]) -> set[str]:
+    """Return everything that a path can be without its first parts, such as "proj" for "encoder.proj"."""
+    return {path[n + 1 :] for path in paths for n, character in enumerate(path) if character == "."}
 
 
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:

@@ -55,7 +55,7 @@ def levels_of(name: str) -> Tensor:
 
 @lru_cache(maxsize=1)
 def dynamic_levels() -> Tensor:
-    """Return the 256 levels of quantized scales: 0, 1, and seven decades with 1, 2, 4, ..., 64 levels of each sign."""
+    """Return the 256 levels of quantized scales: 0, 1, and 7 powers of 10 with 1, 2, 4, ..., 64 levels of each sign."""
     levels = [0.0, 1.0]
     for exponent in range(7):
         edges = torch.linspace(0.1, 1, 2**exponent + 1)
@@ -240,7 +240,8 @@ def quantize_model(model: nn.Module, name: str = "nf4") -> int:
     refuse_adapted(model)
     if quantized_layers(model):
         raise BadValue("this model is already quantized; load it again to use another format")
-    linear = (path for path, module in model.named_modules() if is_linear(module))
+    head = getattr(model, "get_output_embeddings", lambda: None)()  # its name may not be in OUTSIDE, as in BERT
+    linear = (path for path, module in model.named_modules() if is_linear(module) and module is not head)
     if not (paths := [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]):
         raise BadValue("this model has no linear layers to quantize other than its head")
     model.lora_lab_fingerprint = fingerprint(model)  # type: ignore[assignment]

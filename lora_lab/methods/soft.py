@@ -133,7 +133,7 @@ class Soft(Method):
         if attach.scores_last_token(model) and cls.name != "prefix":
             warn("padded rows are scored without padding; PEFT reads the last padding token, so its scores may differ")
         if (parts := config.get("num_transformer_submodules") or 1) != 1:
-            fix = f"which {cls.name} does not support: train it with num_transformer_submodules=1, or use lora"
+            fix = f"which {cls.name} does not support: train again with num_transformer_submodules=1, or use lora"
             raise BadValue(f"num_transformer_submodules={parts!r} is for models with an encoder and a decoder, {fix}")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
@@ -174,7 +174,7 @@ class PTuning(Soft):
 
     E (tokens, d) -> linear (d, h) -> ReLU -> linear (h, h) -> ReLU -> linear (h, d) -> the prompt (tokens, d)
 
-    The network makes the vectors depend on each other. Unlike this network, the paper's begins with an LSTM. Files hold
+    The network makes the vectors depend on each other. The network in the paper begins with an LSTM instead. Files hold
     only the network's output, as in PEFT: nothing else is needed after training. Raises: BadValue for an invalid value.
     """
 

@@ -27,7 +27,7 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return {axis: picture} for each axis in AXES along which these runs differ; adapter_parameters is always one.
+    """Return {axis: picture} for each axis in AXES along which the runs differ, and always for adapter_parameters.
 
     The picture of rates shows validation scores. The others show test scores at the rate that is best on validation.
     If rates vary but no run was validated, draw nothing, because rates must not be chosen on test rows.

@@ -68,6 +68,9 @@ class Batch:
         takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
             inputs["token_type_ids"] = self.token_type_ids
+        if getattr(getattr(model, "config", None), "model_type", "") == "xlnet":  # its head reads the last position
+            order = self.attention_mask.argsort(dim=1, stable=True)  # padding first
+            inputs = {name: tensor.gather(1, order) for name, tensor in inputs.items()}
         return inputs
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
@@ -153,7 +156,9 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling, which needs a causal model such as smollm2")
     virtual = method.positions(causal=not is_encoder(model))
-    padding = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0  # the unused first positions
+    # In a table with `padding_idx`, as RoBERTa's, the first rows hold no position
+    tables = (table for name, table in model.named_modules() if "position_embeddings" in name)
+    padding = max((t.padding_idx + 1 for t in tables if getattr(t, "padding_idx", None) is not None), default=0)
     positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's is -1: no limit
     limit = max(0, positions - padding - virtual) // STEP * STEP if positions > 0 else math.inf
     if task.max_length > limit:

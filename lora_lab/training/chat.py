@@ -79,7 +79,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
         return end
     rest = _templated(tokenizer, Chat((("user", "?"), ("assistant", MARK)))).rpartition(MARK)[2]
     first = next(iter(tokenizer(rest, add_special_tokens=False)["input_ids"]), end)
-    return int(first) if first in tokenizer.all_special_ids else end
+    named = first in tokenizer.all_special_ids  # Phi-3's <|end|> is special, but has no name
+    return int(first) if named or getattr(tokenizer.added_tokens_decoder.get(first), "special", False) else end
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, answer_follows: bool = False) -> str:

@@ -102,7 +102,7 @@ def evaluate_members(
 
 def _score(values: np.ndarray, rows: Sequence[Row], judged_by: Sequence[str]) -> Score:
     if rows[0].label is None:
-        loss = values[:, 0].sum() / values[:, 1].sum()
+        loss = float(values[:, 0].sum() / values[:, 1].sum())
         metrics = {"perplexity": math.exp(min(loss, 700)), "loss": loss}  # exp overflows above 709
         return Score(metrics, values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts nothing
     true = np.array([row.label for row in rows])

@@ -26,7 +26,7 @@ class Decoding:
     """Settings for choosing tokens.
 
     beams             1 for greedy decoding, or the number of beams for beam search.
-    length_penalty    A beam's log likelihood is divided by its length to this power. Low values favor short answers.
+    length_penalty    A beam's log likelihood is divided by length ** length_penalty. Low values favor short answers.
     no_repeat_ngram   N-grams of this size occur at most once in an answer. 0 sets no limit.
     max_new_tokens    The largest number of tokens in an answer.
     Raises: BadValue for an invalid value.

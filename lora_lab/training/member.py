@@ -65,7 +65,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of a run, as callbacks receive it. `validation` holds metrics if the step was validated."""
+    """A step of a run, as callbacks receive it. `validation` holds metrics if a validation followed the step."""
 
     step: int
     steps: int
@@ -261,9 +261,9 @@ def features(
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Return W (classes, d) and b (classes,) at the minimum defined in `methods/full.py`, and the mean loss in nats.
 
-    `z` is (rows, d), and `labels` is (rows,). scikit-learn fits features u with mean 0 and standard deviation 1 on the
-    training texts, so that a penalty has the same meaning for all models. Then W and b are converted to fit z instead
-    of u. Raises: Failed for non-finite features, or if no minimum is found.
+    `z` is (rows, d), and `labels` is (rows,). scikit-learn uses features u with mean 0 and standard deviation 1 on the
+    training texts, so that a penalty has the same meaning for all models. Then W and b are converted for z instead of
+    u. Raises: Failed for non-finite features, or if no minimum is found.
         u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
     """
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]

@@ -165,7 +165,10 @@ def weight_bytes(name: str) -> int:
 
 
 def is_causal(model: PreTrainedModel) -> bool:
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+    """Return whether a model predicts each token from earlier tokens only, unlike XLNet, or BERT as an encoder."""
+    name, decodes = type(model).__name__, getattr(model.config, "is_decoder", True)
+    looks_ahead = name.startswith(("XLNet", "XLMWith", "Flaubert")) or not (decodes or name.startswith("GPTNeoX"))
+    return name.endswith(("ForCausalLM", "LMHeadModel")) and not looks_ahead
 
 
 @contextmanager

@@ -300,7 +300,7 @@ class Pack:
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
         """Load the base with a random head, which is drawn with the recipe's seed."""
         options: Any = {"attention": self.choice.attention, "download": self.download}
-        with BUILDING:  # so that no other thread draws between the seed and the head
+        with BUILDING:  # so that no other thread draws random numbers between the seed and the head
             torch.manual_seed(recipe.seed)
             model = load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
         self.choice = replace(self.choice, attention=model.config._attn_implementation)

@@ -145,11 +145,12 @@ def load_task(
 
 
 def task_of(recipe: Recipe, download: bool = False) -> Task:
-    """Load a recipe's task. Raises: see `load_task`; BadValue if it has no labels and the method trains only a head."""
+    """Load a recipe's task. Raises: see `load_task`; BadValue if it lacks labels that the method needs."""
     text, label, method = recipe.text_column, recipe.label_column, recipe.method.name
     task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
-    if task.num_labels is None and method in ("head", "probe"):
-        raise BadValue(f"{method} needs a task with labels, but {recipe.task} has none: pass labels, or use lora")
+    if len(task.labels) < {"head": 1, "probe": 2}.get(method, 0):
+        kind = "classes" if task.labels else "labels"  # a task that predicts a number has no classes
+        raise BadValue(f"{method} needs a task with {kind}, but {recipe.task} has none: pass {kind}, or use lora")
     return task
 
 
@@ -206,7 +207,7 @@ def fingerprint(name: str) -> str | None:
 
 
 def check_unchanged(recipe: Recipe, then: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
-    """Compare the fingerprints of data, model and `start` in a run's environment, `then`, with the current ones, `now`.
+    """Compare fingerprints of data, model and `start` in a run's environment (`then`) with the current ones (`now`).
 
     Old records have no fingerprints. Raises: Changed if the fingerprints differ.
     """
@@ -267,7 +268,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters` characters; 600 exceed 128 tokens."""
+    """Split text at paragraph breaks into pieces of at least `characters` characters; 600 are more than 128 tokens."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()

@@ -72,7 +72,7 @@ def csv_table(path: Path) -> pd.DataFrame:
     except ValueError as error:
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ").replace(" line ", " row ")
         reason = reason.replace("EOF inside string starting at row", "a quotation mark is never closed, after row")
-        fix = 'put commas between columns and texts with commas in quotes, "like, this"; remove commas at line ends'
+        fix = 'put commas between columns, and quote texts that have commas, "like, this"; remove commas at line ends'
         raise BadValue(f"{path} cannot be read as csv ({reason}): {fix}") from error
     header = everything.iloc[0].str.strip().tolist()
     if twice := [name for name in header if name and header.count(name) > 1]:

@@ -112,7 +112,7 @@ def open_adapter(
     model   The base model, which is by default the model in the adapter's config.
     given   The fields `dtype`, `max_length`, `text_column` and `label_column` of a recipe.
     If the run's record is next to the adapter, these fields and `task` default to the run's values (for another task,
-    only `dtype` defaults to the run's value). Otherwise, the fields default to a recipe's values, and `task` to rt.
+    only `dtype` defaults to the run's value). Otherwise, the fields have a recipe's defaults, and `task` is rt.
     Raises: BadValue for a task whose kind or classes differ from those of the run, for a dtype that would round an
     fp32 base, or if neither the adapter nor the base has a head. See also `load_task`, `load_model` and `load_adapter`.
     """
@@ -159,7 +159,7 @@ def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
     """Score the validation split with the adapter and without it, using the same head.
 
     Return row counts (`changed`, `of`, `better`), accuracies in percent (`without`, `with`), and `examples`, a list of
-    {text, truth, without, with_adapter}, whose last three values are class names. Examples take turns by kind of
+    {text, truth, without, with_adapter}, whose last three values are class names. Examples alternate between kinds of
     change (the new class, and whether it is right); within a kind, the most confident come first. Return None for a
     task without classes, or if the base itself was trained, because then no adapter can be disabled.
     """

@@ -35,7 +35,7 @@ def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
     if not (acquired := _lock.acquire(blocking=False)):
         if watched() and threading.current_thread() is threading.main_thread():
             message = "waiting for another training run in this kernel to end"
-            print(f"{message}; interrupt this cell to reach the other run's Stop button", file=sys.stderr)
+            print(f"{message}; to use the other run's Stop button, interrupt this cell first", file=sys.stderr)
         _waiting.add(threading.get_ident())
         try:
             while not acquired and not (stop is not None and stop.is_set()):

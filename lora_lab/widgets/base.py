@@ -85,7 +85,7 @@ class Panel(anywidget.AnyWidget):
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """Return the panel's own traits as JSON, with bytes as {"b64": ...}, and numbers that JSON lacks as None."""
+        """Return the panel's own traits as JSON, with bytes as {"b64": ...}, and NaN and infinity as None."""
         own = sorted(set(self.class_traits(sync=True)) - set(anywidget.AnyWidget.class_traits()))
         values = {name: getattr(self, name) for name in own if not name.startswith("_")}
         binary = {n: {"b64": base64.b64encode(v).decode()} for n, v in values.items() if isinstance(v, bytes)}
@@ -235,7 +235,7 @@ class LivePanel(Panel):
         with self.lock, self.hold_sync():
             busy = work.alive  # read before `_paint`: if it is False, the results are complete
             more = self._paint(work, busy)
-            state = "waiting for the other training" if waits(work.thread) else work.state
+            state = "waiting for the other training run" if waits(work.thread) else work.state
             self.live = {"state": state, "busy": busy, "error": work.error, **more}
 
     def _paint_until_done(self, work: Background) -> None:

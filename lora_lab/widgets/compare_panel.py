@@ -15,7 +15,7 @@ from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
 from lora_lab.methods.base import plain, whole
 from lora_lab.training.assets import shipped
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.widgets.base import Background, LivePanel
 from lora_lab.widgets.method_icons import drawing
 
@@ -69,6 +69,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     reference   a finished comparison to show, as `lora-lab compare --json` prints it; by default the one that ships,
                 if it has the same model and task
     terms       other arguments of `compare`
+    Raises: BadValue for an unknown argument or an impossible number.
     """
 
     stored = T.Dict().tag(sync=True)  # the reference and the comparison made here, see `margins.shown`; {} if none
@@ -88,6 +89,10 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
         Recipe(model, task, steps=steps, batch=batch)  # raises for impossible settings
+        if names := terms.keys() - {"margin", "again", "download", "workers", "minutes", "pack"}:
+            from lora_lab.experiments.compare import Terms  # imports torch, which a stored comparison doesn't need
+
+            check_fields(names - Terms.__dataclass_fields__.keys())
         for name, count in (("seeds", seeds), ("rates", rates)):
             whole(name, plain(count))
         methods = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else methods

@@ -45,7 +45,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     layer    the layer to show: "q", "down", "q of q+k+v", ...
     rank, targets    as in `LoRA`; a target is a role or all-linear
     models   the models in the menu; by default the whole zoo
-    customers   how many customers have an adapter each, for the slider in the view "model"; 0 hides the slider
+    customers   number of customers, each with an adapter, for the slider in the view "model"; 0 hides the slider
     Raises: BadValue for an unknown view or target, or an invalid rank; NotFound for an unknown model or layer, or for a
     role that the model lacks.
     """
@@ -121,10 +121,14 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     def describe(self) -> str:
         if self.view == "model":
             name = self._map_model
-            rows, targets = self.models[name]["rows"], ", ".join(self.targets)
-            total = sum(row["numbers"] for row in rows)
-            trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
-            adapter = f"rank-{self.rank:,} LoRA on {targets} adds {trained:,} ({trained / total:.3%})"
+            rows = self.models[name]["rows"]
+            targets = [t for t in self.targets if any(t in row["trains"] for row in rows)]
+            targets = targets or [ALL_LINEAR] * bool(self.targets)  # as in the browser, and so is the highest rank
+            adapted = [(row, t) for row in rows for t in targets if t in row["trains"]]
+            sides = [side for row, t in adapted for side in (row["in"], row.get("slices", {}).get(t, row["out"]))]
+            rank, total = max(1, min([self.rank, *sides])), sum(row["numbers"] for row in rows)
+            trained = rank * sum(row["trains"][t] for row, t in adapted)
+            adapter = f"rank-{rank:,} LoRA on {', '.join(targets)} adds {trained:,} ({trained / total:.3%})"
             less = self.customers * total / (total + self.customers * trained)
             disk = f" {self.customers:,} customers need {less:,.1f} times less disk." if self.customers > 1 else ""
             frozen = f"{name} has {total:,} parameters, which stay frozen"
@@ -132,9 +136,10 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         if self.view in TOY:
             return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
         m, n = self.shape
-        full, trained = m * n, self.rank * (m + n)
+        full, rank = m * n, max(1, min(self.rank, m, n))
+        trained = rank * (m + n)
         frozen = f"W of {m:,} x {n:,} has {full:,} parameters, which stay frozen"
-        adapter = f"A and B of rank {self.rank:,} add {trained:,} ({trained / full:.3%}), which are trained"
+        adapter = f"A and B of rank {rank:,} add {trained:,} ({trained / full:.3%}), which are trained"
         return f"LoRA to scale: {frozen}; {adapter}. Break-even is at rank {break_even_rank(n, m):,.0f}."
 
 

@@ -132,13 +132,19 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     @property
     def setup(self) -> Setup:
         """The step on display."""
-        conditions = {name: self.shown()[name] for name in CONDITIONS}
-        seq = min(self.seq, self.shown()["high"] or self.seq)  # as in the browser
-        return Setup(batch=self.batch, seq=seq, optimizer=self.optimizer, **conditions)
+        shown = self.shown()
+        length = max(shown["low"], min(self.seq, shown["high"] or self.seq))  # as in the browser
+        batch, seq = shown.get("fixed") or (self.batch, length)
+        return Setup(batch=batch, seq=seq, optimizer=self.optimizer, **{name: shown[name] for name in CONDITIONS})
+
+    @property
+    def _rank(self) -> int:
+        """The rank on display: at most the narrowest side of an adapted layer, as in the browser."""
+        return min([self.rank, *(slope for _, slope, *_ in self.shown()["trained"] if slope)])
 
     def describe(self) -> str:
         film_shown = self.shown()
-        step = film.moments(film_shown, self.rank, self.setup)
+        step = film.moments(film_shown, self._rank, self.setup)
         at = max(range(len(step)), key=lambda i: sum(step[i].bytes.values()))
         top = step[at]
         # The loss is computed between the forward and backward pass of the last layer, as in `film.js`.
@@ -149,7 +155,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         cards = {name: size for name, size, device, _ in self.cards if device == film_shown["device"]}
         name = self.card if self.card in cards else [*cards][len(cards) // 2]  # as in the browser
         fits = "fits" if (total := sum(top.bytes.values())) <= cards[name] else "does not fit"
-        shown = f"{self.model}, {film_shown['method']}, {self.batch} x {self.setup.seq:,} tokens"
+        shown = f"{self.model}, {film_shown['method']}, {self.setup.batch} x {self.setup.seq:,} tokens"
         peak = f"{binary(total)} {act}: {parts}. It {fits} {name} ({binary(cards[name])})"
         return f"The film of a training step: {shown}. The peak is {peak}."
 
@@ -174,7 +180,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 
     def _run_step(self) -> dict[str, Any]:
         """Run the step. Raises: BadValue if the step would take minutes, or more memory than is free."""
-        shown, setup, rank = self.shown(), self.setup, self.rank
+        shown, setup, rank = self.shown(), self.setup, self._rank
         if setup.tokens > TOKENS:
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))

@@ -180,7 +180,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
-            raise BadValue("every picked cell has been trained: choose hatched cells")
+            raise BadValue("every picked cell has been trained: choose untried cells")
         return LiveSweep(recipes, self.store, self.work)
 
     def _paint(self, work: LiveSweep, busy: bool) -> dict[str, Any]:

@@ -68,7 +68,7 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$ and $\alpha$ (alpha). The strength slider multiplies the factor $\alpha / r$. The small file holds the **adapter**: all $A$s and $B$s.
+# You choose the **rank** $r$ and $\alpha$ (alpha). At strength 2, the factor $\alpha / r$ is doubled. The small file holds the **adapter**: all $A$s and $B$s.
 #
 # In the panel, drag the rank. **At what rank do $A$ and $B$ (blue) hold as many numbers as $W$ (gray)?**
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes, and your ten lines will run inside a real model. But one of them looks like a mistake. In
+# Yes, and your ten lines will run inside a real model. But LoRA's start looks like a mistake. In
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
@@ -85,7 +85,7 @@ checks.check_lora_linear(LoRALinear)
 # ## Into a real model
 # MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks. Each block has two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So only your twelve pairs of $A$ and $B$ can learn.
 #
-# $W$ has $d^2$ numbers, and $A$ and $B$ have $2dr$. The plot shows $2dr$ as a percentage of $d^2$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
+# $W$ has $d^2$ numbers, and $A$ and $B$ have $2dr$. The plot's title shows $2dr$ as a percentage of $d^2$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)  # ours, if yours doesn't pass the check yet
@@ -97,7 +97,7 @@ for block in model.bert.encoder.layer:
     attention.value = MyLayer(attention.value, rank=8, alpha=16)
 untrained, task, tokenizer = deepcopy(model.state_dict()), load_task("rt"), load_tokenizer("minilm")
 trained = [p for p in model.parameters() if p.requires_grad]
-print(f"{sum(p.numel() for p in trained):,} numbers train: 12 linear layers x 2 matrices x 8 x 384")
+print(f"{sum(p.numel() for p in trained):,} numbers are trained: 12 linear layers x 2 matrices x 8 x 384")
 
 
 def batch_of(split, first, rows):
@@ -143,7 +143,7 @@ right, shares = [], []
 for step in range(25):
     logits = model(**tokens).logits  # two scores for each review; the higher one is the answer
     right.append(int((logits.argmax(-1) == labels).sum()))
-    # the loss, then a gradient for each number that trains
+    # the loss, then a gradient for each trained number
     F.cross_entropy(logits, labels).backward()
     shares.append(float(100 * layer.lora_A.grad.norm() / layer.lora_B.grad.norm()))
     optimizer.step()  # move every A and B in the direction opposite to its gradient
@@ -174,7 +174,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # </details>
 #
 # ## Is your layer to blame?
-# In lesson 00, you opened an adapter in PEFT's format. It sits in the same twelve linear layers, but it was trained for 400 steps, on all of our 6,030 training reviews. Its file also holds a trained head. The next cell loads this adapter into *your* model. **Will your model do better on the 200 others now?**
+# In lesson 00, you opened an adapter in PEFT's format. It sits in the same twelve linear layers, but it was trained for 400 steps, on all of our 6,030 training reviews. Its file also holds a trained head. The next cell loads this adapter into *your* model. **What percentage of the 200 others does your model get right now?**
 
 # %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter

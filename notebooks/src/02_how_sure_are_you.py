@@ -120,7 +120,7 @@ pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 # %% [markdown]
 # Only sentences on which the models *disagree* count: there, a's score minus b's is 1 or -1; elsewhere, it's 0. So in the gap's standard error, replace $p(1-p)$ with the share of disagreements.
 #
-# Now compute `half`, half the width of the gap's 95% interval, and `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
+# Now compute `half`: half the width of the gap's 95% interval. Then choose `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 
 # %% exercise
 gap = (table.a - table.b).mean()
@@ -146,7 +146,7 @@ checks.check_report(table, half, word)
 #
 # **You compared a *recipe* with itself.** Models a and b are two of our forty runs: only the seed differs.
 #
-# Some of our pairs even get the verdict "better". That may be true of such a pair of *models*. But with new seeds, model b would be ahead as often as model a. So one run of each *recipe* can't show which one is better.
+# Some of our pairs even get the verdict "better". For such a pair of *models*, that may be true. But with new seeds, model b would be ahead as often as model a. So one run of each *recipe* can't show which one is better.
 # </details>
 #
 # ## How large must a test be?

@@ -94,12 +94,12 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |grows with $\sqrt r$, or falls with $\sqrt\alpha$|3.0<!--knobs.rank.root-->|**0.2<!--knobs.alpha.root-->**|
 # |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (its rate for rank 1 wasn't tried)|5.0<!--knobs.alpha.whole-->|
 #
-# - **A new rank needs no new rate:** the map's three diamonds (best rates) stand in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
+# - **A new rank needs no new rate:** the map's three diamonds (best rates) are in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
 # - **If you multiply $\alpha$ by four, halve the rate** (lesson 15 shows why).
 # </details>
 #
 # ## How low a rank is enough?
-# Rank 1 lost little: 1.4 points. Why? Let's split full fine-tuning's changes into pieces.
+# Rank 1 lost little. Why? Let's split full fine-tuning's changes into pieces.
 #
 # A **rank-one piece** is a column times a row. The singular value decomposition (SVD) splits the change in each matrix into such pieces, sorted by strength. Full fine-tuning has up to 384 pieces per matrix, and rank-8 LoRA has up to eight.
 #
@@ -129,7 +129,7 @@ assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 #
 # <details><summary>What we found</summary>
 #
-# **Two of 384 pieces bring 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right. But over all matrices, these pieces hold only 30% of the change's **energy** (the sum of its squared numbers). (The panel's curve is for one matrix: 14%.)
+# **Two of 384 pieces bring 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right. (The panel's other percentages are shares of the change's **energy**, the sum of its squared numbers.)
 #
 # With one piece of full fine-tuning's change, the model gets only 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray is a random change of the same size. Its pieces bring nothing.)
 # </details>
@@ -153,7 +153,7 @@ for rank in range(1, 11):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    bars[rank] = ((B @ A - secret).square().sum() / secret.square().sum()).item()  # the loss, against the start
+    bars[rank] = ((B @ A - secret).square().sum() / secret.square().sum()).item()  # share of the starting loss
     print(f"rank {rank:2} {bars[rank]:.2f} {'█' * round(25 * bars[rank])}")
 
 # %% claim
@@ -184,7 +184,7 @@ checks.check_missed(missed)
 # </details>
 #
 # ## Your turn: spend nine runs
-# **Exercise 2: for a new $\alpha$ (see below), choose three rates, with the best in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (The web page trains nothing: it judges by the map's other rows.)
+# **Exercise 2: for a new $\alpha$ (see below), choose three rates, with a good one in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (The web page trains nothing: it judges by the map's other rows.)
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)
@@ -215,7 +215,7 @@ checks.check_bracket(rates, alpha, panel)
 #    |MiniLM, reviews (*ours*)|0.0005|0.002|
 #    |SmolLM2, restaurants (*ours*)|0.004|0.009|
 #    |a 7B model (*published*: [QLoRA](https://arxiv.org/abs/2305.14314))|0.0002|not known|
-#    |others: full fine-tuning's best rate (*ours*, lesson 15)|times 10|times 25|
+#    |others (*ours*, lesson 15)|10 times full fine-tuning's best rate|25 times full fine-tuning's best rate|
 #
 #    Tasks differ: lesson 00's voice learned best at 0.002, with $\alpha=4$ (one seed, three rates).
 # 2. **If you multiply α by four, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (95% interval: 2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).* This also holds if your α grows with the rank ($\alpha=2r$).

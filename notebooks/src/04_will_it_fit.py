@@ -75,7 +75,7 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 #
 # **On 32,768 tokens, LoRA needs 71<!--fit.share.long-->% of the memory.** The curve is a hill of 206 GiB:
 #
-# - **Weights:** 15.0<!--fit.weights--> GiB, already too much. (Of a T4's [16 GB](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual), other software and gaps between tensors leave 13.4<!--fit.t4--> GiB.)
+# - **Weights:** 15.0<!--fit.weights--> GiB, already too much. (A T4 has [16 GB](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual), but other software and gaps between tensors leave 13.4<!--fit.t4--> GiB.)
 # - **Activations:** 144<!--fit.saved.lora--> GiB.
 # - **Logits,** the scores of all possible next tokens: 47 GiB.
 # </details>
@@ -213,7 +213,7 @@ parts = {"weights": "0.62", "optimizer": "#8cc0e0", "activations": "C2", "logits
 figure, panels = plt.subplots(1, 2, figsize=(4.8, 4), sharey=True, layout="constrained")
 for axes, (name, moments) in zip(panels, films.items()):
     layers = groupby(moments, lambda moment: moment.path.split(".")[:3] if moment.path else id(moment))
-    moments = [max(layer, key=lambda moment: sum(moment.bytes.values())) for _, layer in layers]  # the fullest ones
+    moments = [max(layer, key=lambda moment: sum(moment.bytes.values())) for _, layer in layers]  # each layer's peak
     scenes = [moment.phase if moment.path.startswith("model") else "loss" for moment in moments]
     x = np.cumsum([1 / scenes.count(scene) for scene in scenes])  # each scene has the same width
     gib = np.array([[moment.bytes.get(part, 0) / 2**30 for moment in moments] for part in parts])
@@ -253,7 +253,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #
 # **The tower falls: about 16,400 tokens fit on a T4, not 4,600.**
 #
-# Did you expect 26,000? Your formula gives this if it counts only one chunk's logits. But the tower hid a smaller hill: *backward* holds the recomputed numbers of one layer (*temporaries*). **After each remedy, look for the next peak.**
+# Did you expect 26,000? Your formula gives this if it counts only one chunk's logits. But the tower hid a smaller hill: *backward* holds the recomputed numbers of one layer (*temporaries*). **After each fix, look for the next peak.**
 #
 # (In transformers: `use_liger_kernel=True`, untested.)
 # </details>
@@ -269,7 +269,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #
 #    |method|bytes|
 #    |---|---|
-#    |QLoRA, all linear layers|0.75<!--fit.bytes.qlora--> (8B); 0.58<!--fit.bytes.qlora-70b--> (70B: fewer embeddings per layer)|
+#    |QLoRA, all linear layers|0.75<!--fit.bytes.qlora--> (8B); 0.58<!--fit.bytes.qlora-70b--> (70B: smaller share of embeddings)|
 #    |LoRA in bf16|2<!--fit.bytes.lora-->|
 #    |full, bf16: weight, gradient, two means|8<!--fit.bytes.full-->|
 #    |full, mixed precision: fp32 means and weight copy|16<!--fit.bytes.masters-->; with fp32 gradients, about 20|

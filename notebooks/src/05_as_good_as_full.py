@@ -3,9 +3,7 @@
 #
 # "LoRA matches full fine-tuning at a fraction of the cost." Does it? We trained MiniLM on movie reviews with both methods. Full fine-tuning trains all 22.7 million parameters; LoRA (rank 8, on `q` and `v`) trains 305<!--as_good.times--> times fewer.
 #
-# **What is LoRA's lead (its accuracy minus full fine-tuning's), in points?** (If LoRA is behind, its lead is negative.)
-#
-# Then vote: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** This is your **margin**.
+# First vote: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** This is your **margin**.
 
 # %%
 import matplotlib.pyplot as plt
@@ -16,38 +14,40 @@ from lora_lab import ComparePanel, verdict
 from lora_lab.experiments.margins import scores_in
 
 lesson.start("05")
-lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
-margin = 1.5  # replace this with your margin in points
 
 # %% [markdown]
 # ## Two questions, four verdicts
-# A measured lead depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (here, for four made-up leads):
+# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (here, for four made-up leads):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is your margin on both sides of 0: *equivalent* methods are neither worse nor better.)
 #
-# If the answer isn't *yes*, then it's *not shown*.
+# Otherwise, it's *not shown*. (If LoRA is ahead, read *better* for *worse*.)
 
 # %% hide-input alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"
 made_up = zip(words, (-0.1, -0.5, -1.2, -0.6), (0.7, 0.4, 0.8, 1.2), strict=True)
 plt.figure(figsize=(4.4, 4.6), layout="constrained")
-plt.axvspan(-margin, margin, color="0.9")
+plt.axvspan(-1, 1, color="0.9")  # the margin is 1
 plt.axvline(0, color="0.4", linewidth=1)
 for row, (word, lead, half) in enumerate(made_up):
     for wide, width in ((1, 1), (1.645 / 1.96, 6)):  # 95%, and 90%
-        plt.hlines(-row, margin * (lead - wide * half), margin * (lead + wide * half), "C0", linewidth=width)
+        plt.hlines(-row, lead - wide * half, lead + wide * half, "C0", linewidth=width)
     shown = [("not shown", "yes")[so] for so in (abs(lead) > half, abs(lead) + wide * half < 1)]
-    plt.text(1.3 * margin, -row, word, weight="bold", va="bottom", linespacing=1)
-    plt.text(1.3 * margin, -row - 0.05, "differ: {}\nsmall: {}".format(*shown), va="top")
-plt.gca().set(xlim=(-2.1 * margin, 4 * margin), ylim=(-3.6, 0.6), yticks=[])
-plt.xticks([-margin, 0, margin], ["-margin\n← behind", "0", "margin\nahead →"])
+    plt.text(1.3, -row, word, weight="bold", va="bottom", linespacing=1)
+    plt.text(1.3, -row - 0.05, "differ: {}\nsmall: {}".format(*shown), va="top")
+plt.gca().set(xlim=(-2.1, 4), ylim=(-3.6, 0.6), yticks=[])
+plt.xticks([-1, 0, 1], ["-margin\n← behind", "0", "margin\nahead →"])
 plt.box(False)
 plt.show()
 
 # %% [markdown]
 # ## Did LoRA lose?
-# The upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows LoRA's lead and the band of your margin. **What's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
+# The upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows LoRA's lead and the band of your margin. **How large is the lead, in points?** (If LoRA is behind, it's negative.) Then look: **what's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
+
+# %%
+lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
+margin = 1.5  # replace this with your margin in points
 
 # %%
 stored = lesson.reference_comparison("minilm_rt_all_linear")  # five methods
@@ -68,7 +68,7 @@ panel
 # ## Your turn
 # **Write the second question as a function.** `low` and `high` are the ends of the thick bar, as shares (0.015 is 1.5 points).
 #
-# (This rule is called *TOST*: two one-sided tests. Each test cuts 5% off one end, so 90% is left.)
+# (This rule is called *TOST*, two one-sided tests: each cuts 5% off one end of the bar, so 90% is left.)
 
 
 # %% exercise
@@ -97,7 +97,7 @@ checks.check_equivalence_rule(equivalent)
 lesson.predict("intervals in 100 that miss", low=..., high=...)
 lesson.predict("studies in 100 that find no difference", low=..., high=...)
 
-# %% alt="A hundred 95% intervals, sorted by their center. Ninety-three contain 0 and are gray. The seven that exclude 0 are blue and lie at the far left: their dots are about three times as far from 0 as the line of the true lead. On the right, triangles mark the three intervals that miss this line: two at the bottom, and the highest."
+# %% alt="A hundred 95% intervals, sorted by their center. Ninety-three contain 0 and are gray. The seven that exclude 0 are blue and lie at the far left: their dots are about three times as far from 0 as the line of the true lead. Triangles at their right ends mark the three intervals that miss this line: two at the bottom, and the highest."
 panel.resample(rows=200)  # in Jupyter, the panel above now shows the studies, too
 lead, low, high = 100 * np.array(sorted(panel.dance["studies"])).T  # in points
 truth, rows = 100 * said.difference, np.arange(100)
@@ -108,7 +108,7 @@ lesson.reveal("studies in 100 that find no difference", blind.sum())
 plt.figure(figsize=(4.5, 5.5), layout="constrained")
 plt.hlines(rows, low, high, ["0.75" if gray else "C0" for gray in blind], linewidth=1.2)
 plt.plot(lead, rows, "k.", markersize=4)
-plt.plot([5.2] * sum(missed), rows[missed], "k<", markersize=4)
+plt.plot(high[missed] + 0.4, rows[missed], "k<", markersize=4)
 plt.vlines([truth, 0], -2, 102, ["C1", "k"], linewidth=1.5)
 plt.text(truth + 0.1, 103, "true lead", color="C1", ha="right")
 plt.text(0.3, 4, "7 find a\ndifference", color="C0", weight="bold", va="center")
@@ -155,7 +155,7 @@ ComparePanel(reference=stored, margin=0.023)
 # %% [markdown]
 # <details><summary>What we found: four comparisons</summary>
 #
-# **Luck has four chances now.** Each of the four comparisons may be wrong by chance. So each needs more evidence (*Holm's correction*), and LoRA's loss is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points. **The more you compare, the more evidence you need.**
+# **Luck has four chances now.** Each of the four comparisons may be wrong by chance. So each needs more evidence (*Holm's correction*), and LoRA is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points. **The more you compare, the more evidence you need.**
 #
 # (LoRA on all linear layers, 80.9<!--as_good.all-->% right, is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.)
 # </details>
@@ -166,7 +166,7 @@ ComparePanel(reference=stored, margin=0.023)
 # - **Was the number format the same?** No: LoRA's frozen weights were in bf16. In fp32, LoRA gets 81.1<!--as_good.fp32-->% right and is still *worse<!--as_good.fp32.word-->*.
 #
 # ## Defend a comparison you haven't seen
-# Compare two variants of our LoRA. First set your **margin**. Then you see the intervals: sketch both bars and your band. Choose the **word** for your verdict, and a **sentence** that you can defend.
+# Compare two variants of our LoRA. First set your **margin**. Then you see the intervals. Choose the **word** for your verdict, and a **sentence** that you can defend.
 
 # %% exercise
 # q, k, v, o: the matrices that have an adapter; all: all six (MiniLM has no gate); bits: per frozen weight

@@ -105,7 +105,7 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # %% [markdown]
 # <details><summary>What we found: three tests</summary>
 #
-# **Asked in other words, only 6 facts are right. Backward, none.** (The panel's 7.1 is the perplexity on the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
+# **Asked in other words, only 6 facts are right. Backward, none.** (The panel's *test rows*, perplexity 7.1, are the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
 #
 # **With the fact in its prompt, the base gets only 12 right.** This small model doesn't always believe its prompt: "The shepherd of Port Velda is not a real person."
 # </details>

@@ -41,7 +41,7 @@ first_diagnosis = {
     "E": ...,  # trained on four GPUs; on one GPU, it answers as if it had never been trained
     "F": ...,  # it worked last month; now its answers are no better than guesses
     "G": ...,  # it learns, but more slowly than our last one
-    "H": ...,  # made for sentence vectors, without a head; it's no better than the version before
+    "H": ...,  # made for sentence vectors (the tokens' means), without a head; it's no better than the version before
     "I": ...,  # merged into its base, it answers like the base
     "J": ...,  # it was fine until step 900, and it has been useless since then
 }
@@ -50,7 +50,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list of its tensors and their places. So it *promises* a certain number of bytes. **Which three beds does this table explain?**
+# A safetensors file begins with a list of its tensors and their places. So it *promises* a certain number of bytes. (Ignore small differences: some files lack a note.) **Which three beds does this table explain?**
 
 # %%
 files = {}
@@ -150,7 +150,7 @@ assert {f"{size:.1f}" for size in largest(beds["healthy"]).values()} == {"0.1"}
 # ## Look 4: the first step
 # One of the beds was trained with gradient checkpointing (lesson 04). Here is its first `backward`, with the old ("reentrant") kind of checkpointing and with the new one. (Transformers 5 prevents the old kind's fault; we switched this protection off.)
 #
-# Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. Accuracy rises, but the loss hardly falls. **Has the adapter learned? Which bed is this?**
+# Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. Accuracy rises, but the loss hardly falls. **So what has learned? And which bed is this?**
 
 # %%
 from lora_lab.training.early_warnings import gradient_warning
@@ -209,20 +209,12 @@ checks.check_diagnosis(faults, first_diagnosis)
 #
 # **Files A, B, E and I have nearly the same complaint, but four different faults. Only the files show the difference.**
 #
-# - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (A loader that skips unknown names refuses only this file.) *E* was saved from a wrapped model: all its names begin with `module.`, so a loader knows none of them.
-# - **Look 2.** *H* also adapts the pooler, whose output is never used: this addition changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN ("not a number").
-# - **Look 3.** *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and the lab refuses to compute an update.
+# - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (A loader that skips unknown names refuses only this file, so it loads nine.) *E* was saved from a wrapped model: all its names begin with `module.`, so a loader knows none of them.
+# - **Look 2.** *H* also adapts the pooler, whose output is never used, so its adapter changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN ("not a number").
+# - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and the lab refuses to compute an update.
 # - **Look 4.** *C*: only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs one. The frozen token vectors need none, so the later blocks' inputs need none, either.
 #
-# The doubtful case is *G*, with PEFT's default alpha of 8. (G and H both took two steps.)
-#
-# |number|G's, relative to H's|
-# |---|---|
-# |alpha / rank|1/32|
-# |**update:** 16 times as many random rows of $A$ make it √16 = 4 times as large|4/32 = 1/8 (look 3: 1/7)|
-# |**progress:** in the direction that lowers the loss, all rows add up|16/32 = 1/2|
-#
-# So G learns half as fast at first, and needs a higher rate (lesson 03).
+# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. (H: rank 8, alpha 16.) In the direction that lowers the loss, all rows of $A$ add up, so the rank cancels out (lesson 03), and half the alpha leaves half the progress. So G learns half as fast at first, and needs a higher rate.
 # </details>
 #
 # ## The eleventh patient

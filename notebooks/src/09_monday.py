@@ -83,7 +83,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found: two claims</summary>
 #
-# - *Claim 4:* Llama 2 70B needs 35.3 GiB. (Lesson 04's 0.58 bytes per weight give a higher number: Llama 3's vocabulary is four times as large.) A 32 GB card is too small, but a 40 GB card is enough.
+# - *Claim 4:* Llama 2 70B needs 35.3 GiB. (Lesson 04's 0.58 bytes per weight would give more: they're for Llama 3, whose vocabulary is four times as large.) A 32 GB card is too small, but a 40 GB card is enough.
 # - *Claim 11* is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 3. (At 1.5 points, lesson 05 said *worse*: LoRA loses. Claim 11 asks only whether it loses less than 1.5 points.)
 #
 #   **If you choose the margin after you see the numbers, you choose the verdict.**
@@ -227,7 +227,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # | rank 8 to 16, $\alpha=16$ | ours (lesson 03) |
 # | 16 rows per step, three passes | our habit, not tuned |
 # | rates 2e-4, half of that and twice that | published for 7B (QLoRA) |
-# | for small models, rates around 1e-3 (MiniLM) or 2e-3 (SmolLM2) | ours: lesson 03's best rates were 5e-4 and 4e-3, so also try half and twice. If the lowest or highest rate is best, go further |
+# | for small models, rates around 1e-3 (MiniLM) or 2e-3 (SmolLM2) | ours: lesson 03's best rates were 5e-4 and 4e-3, so also try half and twice that rate. If the lowest or highest rate is best, go further |
 #
 # The same in PEFT (the core of your script):
 # ```python

@@ -105,7 +105,7 @@ ways = {"only the strongest": cut | {"sentences": None}, "all but the strongest"
 panel = RankPanel(dict.fromkeys(ways, W), rank=1, most=8)
 panel.data = dict.fromkeys(ways, stored)  # a corner of the change of v in block 2
 panel.source = "all but the strongest"
-about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 at rate 1e-4; {n} validation sentences. Orange keeps all changes in biases."
+about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 reviews at rate 1e-4; {n} validation sentences. The orange line's models keep the changes in all biases."
 panel.cuts = reference()["cuts"] | {"updates": ways, "about": about}
 panel
 
@@ -117,7 +117,7 @@ panel
 #
 # If just the first piece is missing, the model gets only 53.6%. **Why does it help to take the second piece away, too?** Look at its answers:
 
-# %% alt="Percent of the reviews that the model calls good, and in fact half are good. Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
+# %% alt="Percent of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
 kept, without = reference()["negative"].values()  # how many of the 500 reviews the model calls bad
 names = ["no change\n(trained head)", "only piece 1", "only pieces 1 and 2", "the whole change", "without piece 1", "without 1 and 2"]
 shown = 100 - 100 * np.array([kept[0], kept[1], kept[2], kept[-1], without[1], without[2]]) / n
@@ -149,7 +149,7 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # </details>
 #
 # ## Who spreads the change?
-# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, but in its gradient for `v` in block 2, **8 pieces hold 90% of the energy.** Then why does the change need 83? Two suspects:
+# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, but in its gradient for `v` in block 2, **8 pieces hold 90% of the energy.** Then what spreads the change over 83 pieces? Two suspects:
 #
 # - *The batches:* training takes 400 steps, each with different reviews.
 # - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
@@ -221,9 +221,9 @@ assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] 
 #
 # **Adam spreads the change; the batches don't.** The batches' common part adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and after 50 batches, Adam still needs 73.
 #
-# So most of the change's 83 pieces come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The others hold half of the energy, but add only 1.4 points.
+# So most of the change's 83 pieces come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The other pieces hold half of the energy, but add only 1.4 points.
 #
-# (Adam can't spread a single piece: its signs are one piece, too. In the last block, 1 piece holds 90% of `q`'s gradient, and `q`'s change needs only 12.)
+# (Adam can't spread a single piece: that piece's signs are one piece, too. In the last block, 1 piece holds 90% of `q`'s gradient, and `q`'s change needs only 12.)
 # </details>
 #
 # ## Remember

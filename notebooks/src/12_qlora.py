@@ -107,7 +107,7 @@ adapter, task = shipped("data/results/minilm-rt-r8"), lesson.small("rt", lesson.
 stored = from_store(shipped("data/results/sweeps/bits.zip"))  # made by train("minilm", "rt", LoRA(rank=8), dtype=form)
 forms, before, after, scores = ("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16"), {}, {}, {}
 
-# %% alt="Change in accuracy from 16 bits, in points, for models of 16, 4, 3 and 2 bits. At 16 and 4 bits, orange diamonds (rounded after training) and blue circles (before) are all near 0. At 3 bits, the diamond is at -5, and at 2 bits, at -20. From each of these, an arrow goes up to the blue circles: near -1 at 3 bits, and at -7 at 2 bits. Training there repairs 4 and 13 points."
+# %% alt="Change in accuracy from 16 bits, in points, for models of 16, 4, 3 and 2 bits. At 16 and 4 bits, orange diamonds (rounded after training) and blue circles (before) are all near 0. At 3 bits, the diamond is at -5, and at 2 bits, at -20. From each of these, an arrow goes up to the blue circles: near -1 at 3 bits, and at -7 at 2 bits. Training on the rounded model repairs 4 and 13 points."
 plt.figure(figsize=(4.8, 4)), plt.ylabel("change from 16 bits, in points")
 for x, form in enumerate(forms):
     before[form], tested = stored.at(dtype=form).scores, open_adapter(adapter, task, dtype=form).score()
@@ -145,7 +145,7 @@ assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "
 # ## Why does rounding hurt so little?
 # Here are corners of three matrices: our 4-bit error, the same error with its numbers *shuffled*, and LoRA's update. **Which one is the update? Can you distinguish the other two?**
 
-# %% alt="Three gray squares. The first two look like the static of an old television, and nobody could tell them apart. The third is woven from dark and light rows and columns."
+# %% alt="Three gray squares. The first two look like random noise, and nobody could tell them apart. The third is a pattern of dark and light rows and columns."
 from safetensors.torch import load_file
 
 adapted = load_file(adapter / "adapter_model.safetensors")
@@ -188,7 +188,7 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 #
 # **Training makes a pattern. Rounding makes noise.** The third square is the update. The second is the error, and the first is the shuffled error.
 #
-# The update's numbers form a pattern, so their effects add up. The error's numbers partly cancel. On 100 reviews, the update changes this layer's outputs by 22%, but the error changes them by only 8%.
+# The update's numbers form a pattern, so their effects add up. The error's numbers partly cancel out. On 100 reviews, the update changes this layer's outputs by 22%, but the error changes them by only 8%.
 # </details>
 #
 # ## How can LoRA repair noise?

@@ -62,7 +62,7 @@ draw(places, {"MiniLM, reviews": ours}, height=4)
 # - *One matrix isn't enough.*
 # - *`q` has no blue dot:* it changes where tokens look, but not what they take.
 #
-# **Which reason does the picture already refute?** Use the other reason to predict how well three new places work: `k`, `q,k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first task, WikiSQL, how many points is each place behind `q,v`?** (Negative means ahead.)
+# **Which reason does the picture already rule out?** Use the other reason to predict how well three new places work: `k`, `q,k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first task, WikiSQL, how many points is each place behind `q,v`?** (Negative means ahead.)
 #
 # In Jupyter, you also train `k` in MiniLM (two minutes; fewer rates and seeds).
 
@@ -79,7 +79,7 @@ grid = Grid(36, "2rank", rates, seeds, "k")  # rank 36, alpha 72
 own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, validations=1)
 k = verdict(tuned(own), at_best["q,v"], margin=0.015)
 
-# %% alt="Nine rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). Beside each row is how far it is behind q and v in three studies. In the three rows without a blue dot, k, q and q,k, MiniLM on reviews and GPT-3 on WikiSQL are 2 to 4 points behind. In all other rows, they are near zero. GPT-3 on MNLI is within half a point of zero in all rows, and q,k is at zero."
+# %% alt="Nine rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). Beside each row is how far it is behind q and v in three studies. In the three rows without a blue dot (k, q and q,k), MiniLM on reviews and GPT-3 on WikiSQL are 2 to 4 points behind. In all other rows, they are near zero. GPT-3 on MNLI is within half a point of zero in all rows, and q,k is at zero."
 paper = table("table5").frame().set_index("weights").rename(index=lambda name: name.replace("W", ""))
 studies = {"MiniLM, reviews": {"k": behind(k), **ours}}
 for task, spread in ("WikiSQL", 0.5), ("MNLI", 0.1):  # the paper's usual spread between runs
@@ -213,8 +213,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # The same in PEFT, for Llama 3 8B, and a rival with about as many trained numbers:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")  # rate 2e-4
-# rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])
-# its rate: for q,v, 25 times full fine-tuning's, not 10 (lesson 15); alpha is 6 times as large, so divide by √6: 2e-4 again
+# rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])  # 2e-4, too (lesson 15)
 # ```
 # </details>
 

@@ -125,7 +125,7 @@ assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
 # </details>
 #
 # ## A stranger
-# Somebody changed our adapter. **Exercise 1: what was negated: "A", "B", "A and B" or "nothing"?** Compare it with the first picture.
+# Somebody changed our adapter. **Exercise 1: what was negated: "A", "B", "A and B" or "nothing"?** Compare the output with the first picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -200,7 +200,7 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # ## An intruder
 # MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. Without the adapter, the model finds the right second half among all 256 for 22<!--inside.halves.none-->% of the first halves. (By chance: 0.4%.) **What percentage does it find with the adapter?**
 #
-# The picture also shows the strongest pieces (lesson 10) of $W$: alone, with a quarter of $B$, and with all of $B$. **Can you keep the new skill without losing the old one?**
+# The picture also shows the strongest pieces (lesson 10) of $W$ alone, with a quarter of $B$, and with all of $B$. **Can you keep the new skill without losing the old one?**
 
 # %%
 lesson.predict("percent of the halves found", low=..., high=...)

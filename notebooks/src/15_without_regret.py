@@ -52,12 +52,12 @@ lesson.reveal("times full fine-tuning's rate, on q,v", float(f"{ratios['q,v'][0]
 # </details>
 #
 # ## Place the valley
-# Lesson 03's rules: at a new rank, keep the rate; at four times the $\alpha$, halve it. Do they hold for ranks up to 128? We train LoRA on `q,v` in two ways:
+# Lesson 03's rules: at a new rank, keep the rate; at four times the $\alpha$, halve it. Do they hold for ranks up to 128? We train LoRA on `q,v` in two ways (with other seeds, so rank 8 at $\alpha=16$ now gets ×27):
 #
 # - **$\alpha=16$ at every rank.** Then $\frac{\alpha}{r}$, the factor in $y=Wx+\frac{\alpha}{r}BAx$, falls from 16 to ⅛.
 # - **$\alpha=r$.** Then $\frac{\alpha}{r}$ is always 1.
 #
-# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **And how many times is it with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
+# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **What is this factor with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
 
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv")).query("part == 'rank'")  # ours; other seeds than above
@@ -87,11 +87,11 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 # %% [markdown]
 # <details><summary>What we found: the place of the valley</summary>
 #
-# **If $\alpha$ is fixed, the valley stays. If $\frac{\alpha}{r}$ is fixed, the valley moves**, from 83 to 9.1. (The rules say $83/\sqrt{128}=7.3$.) Why? Each entry of $BA$ is a sum of $r$ products: a number of $B$ times a number of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$. What remains is $\alpha$ times one product.
+# **If $\alpha$ is fixed, the valley stays. If $\frac{\alpha}{r}$ is fixed, the valley moves**, from 83 to 9.1. (The rules say $83/\sqrt{128}=7.3$.) Why? Each entry of $BA$ is a sum of $r$ products: a number of $B$ times a number of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$: 8 products times $\frac{\alpha}{8}$ and 128 products times $\frac{\alpha}{128}$ are both $\alpha$ times one product.
 #
 # At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Three theories about what 128 times the $\alpha$ does:
 #
-# |theory|factor by which the best rate falls|
+# |theory|best rate at $\alpha=1$, divided by that at $\alpha=128$|
 # |---|---|
 # |$\frac{\alpha}{r}$ is the strength|1|
 # |only $B$ moves: $\alpha$ × rate|128|

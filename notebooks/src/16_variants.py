@@ -17,7 +17,7 @@
 # We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges that you're 80% sure of:
 #
 # 1. **How many of the five variants beat LoRA at some rate** by more than 2 points? (Smaller gaps may be luck: lesson 03.)
-# 2. **By what factor is LoRA+'s best rate below LoRA's?** According to lesson 15, $BA$ grows like rate × rate. (*Best* means lowest loss.)
+# 2. **By what factor is LoRA+'s best rate below LoRA's?** According to lesson 15, $BA$ grows like rate × rate. (*Best* means lowest validation loss, which the plot below doesn't show.)
 
 # %%
 import numpy as np
@@ -77,8 +77,7 @@ for rate, lead in ahead.max(axis=1).items():
     winner = ahead.loc[rate].idxmax()
     if lead > 2:
         plt.text(rate, curves[winner][rate] + 1, f"{winner}\n+{lead}", ha="center", weight="bold", fontsize=9)
-plt.text(0.002, 79, "leads below 0.5: luck", ha="center", color="#666666", fontsize=9)
-plt.title("Nearly the same height, at different rates")
+plt.title("How good is each method at each rate?")
 plt.gca().set(xscale="log", xlabel="one learning rate for all (two more for LoRA-FA)", ylabel="validation accuracy, %", xlim=(1.7e-4, 4e-2), ylim=(48, 82))
 plt.figlegend(loc="outside lower center", ncols=2, fontsize=9)
 plt.xticks(curves.index, [f"{rate:g}" for rate in curves.index], fontsize=7.5), plt.minorticks_off()
@@ -110,7 +109,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # **Whoever chooses the rate chooses the winner: 3<!--variant.winners--> of the 5 variants can beat LoRA.** At the lowest rate, plain LoRA is too slow (58.2%), so LoRA+ looks 17.3<!--variant.flattered--> points better. At 0.008, LoRA breaks down (59.1%), so LoRA-FA looks 15.9 points better. **These variants move the best rate. They don't raise the best accuracy.**
 #
-# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times it. The product is 1 again. We measured a factor of 4.4 (95% interval: 1.5 to 13).
+# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times LoRA's rate. The product is 1 again. We measured a factor of 4.4 (95% interval: 1.5 to 13).
 # </details>
 #
 # ## A real table
@@ -118,7 +117,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # <details><summary>What we found: a real table</summary>
 #
-# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may only be nearer its best rate. And on 1,319 questions, luck alone can make 3.8 points, so 3.9 is hardly more.
+# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may simply be nearer its best rate. And on 1,319 questions, luck alone can explain a 3.8-point lead, and 3.9 is hardly more.
 # </details>
 #
 # ## Give each its own rate
@@ -126,7 +125,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # - `VeRA(rank=256)`: $A$ and $B$ are random, frozen and shared by all layers. Each layer trains only two vectors, which scale the rows of $A$ and $B$.
 # - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them trains.
-# - `TinyLoRA(rank=2)`: LoRA-XS's square is now a sum of frozen random matrices. Only the weights of this sum train: 768 numbers (LoRA: 73,728).
+# - `TinyLoRA(rank=2)`: like LoRA-XS, but only 768 numbers train (LoRA: 73,728).
 # - `IA3()`: only factors train, one for each input or output of $W$: 13,824 numbers.
 #
 # **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)?

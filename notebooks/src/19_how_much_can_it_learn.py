@@ -124,11 +124,11 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). (At 1,024 flips, we show the best of five rates, so this count may be too high.) Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **In thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
 # **But rank 1 isn't full yet: more passes store more.** With *sixty* passes over 1,024 flips, it remembers 581 instead of 425 (one run).
 #
-# **With four times as many numbers, LoRA stores only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6. Then each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), and 0.25 at rank 4.
+# **With four times as many numbers, LoRA stores only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6. Then in a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), and 0.25 at rank 4.
 # </details>
 #
 # ## Memory or rule?
@@ -206,7 +206,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 #
 # **Spend the free day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method is only 1.5 points ahead.
 #
-# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Why is only the second lead decided?** With 20 labels, the methods' dots (one for each run) overlap, so the lead may be luck. With 320, every LoRA run beats every probe run.
+# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, the methods' dots (one for each run) overlap, so the lead may be luck. With 320, every LoRA run beats every probe run.
 #
 # (We tuned each method with 500 other labels, which you wouldn't have.)
 # </details>

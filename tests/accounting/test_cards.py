@@ -68,9 +68,10 @@ def test_one_more_row_or_token_does_not_fit(name, method):
 
 def test_learned_positions_limit_the_length():
     assert [longest(config_of(name)) for name in ("gpt2", "roberta-base", "llama-3-8b")] == [1024, 512, None]
-    kinds = ("distilbert", "electra", "mpnet", "xlm-roberta-xl", "gptj", "bart", "mistral")
+    assert longest(config_of("deberta-v2-xxlarge")) is None  # its positions are relative
+    kinds = ("distilbert", "electra", "mpnet", "xlm-roberta-xl", "gptj", "bart", "mistral", "mobilebert", "luke")
     limits = [longest({"model_type": kind, "max_position_embeddings": 32}) for kind in kinds]
-    assert limits == [32, 32, 30, 30, 32, 32, None]
+    assert limits == [32, 32, 30, 30, 32, 32, None, 32, 30]
     limits = [longest({"model_type": kind, "max_position_embeddings": 32}, PrefixTuning(5)) for kind in kinds[1:5]]
     assert limits == [32, 30, 25, 27]
     checked("roberta-base", LoRA(), Setup(seq=512))

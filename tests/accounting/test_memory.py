@@ -152,6 +152,7 @@ def test_moment_that_peaks_only_when_sharded_is_kept():
 def test_sharding_divides_the_states():
     whole, zero1, zero2, fsdp = (memory("llama-3-8b", FULL, shard=s) for s in ("", "zero1:8", "zero2:8", "fsdp:8"))
     assert memory("llama-3-8b", FULL, shard="fsdp:1").peak == whole.peak
+    assert memory(LLAMA, FULL, shard="fsdp:8", seq=16, trace=True).reserved is None  # only simulated for a whole step
     assert zero1.categories["optimizer"] * 8 == pytest.approx(whole.categories["optimizer"], rel=1e-6)
     assert whole.peak > zero1.peak > zero2.peak > fsdp.peak
     outside = 2 * (2 * 128_256 * 4096 + 4096)  # everything outside the layers, in bytes
@@ -205,6 +206,7 @@ def test_impossible_step_is_refused(monkeypatch):
         (memory, "llama-2-7b", BitFit(), {}, "no biases"),
         (memory, DECODER | {"model_type": "led"}, LORA, {"trace": True}, "led cannot be traced.*data"),
         (memory, "gpt2", LORA, {"adapter_dtype": "fp32"}, "as a whole"),
+        (memory, "gpt2", BitFit(), {"adapter_dtype": "fp32"}, "only plain LoRA"),
         (memory, {"model_type": "vit"}, LORA, {}, "of type 'vit'; count its parameters"),
         *((ask, "gpt2", PrefixTuning(tokens=5000), {}, "has 1024, so use at most 1023") for ask in (memory, params)),
         (memory, NO_CONFIG, ALL, {}, "a Sequential has no config .*: attach the method and read its report"),
@@ -231,6 +233,9 @@ def test_model_without_a_fit_is_traced():
     assert memory(narrow, LoRA(rank=1, targets=("k",)), batch=2, seq=32).mode == "traced"
     with pytest.raises(BadValue, match="rank 3 is above"):
         memory(narrow, LoRA(rank=3, targets=("k",)), batch=2, seq=32)
+    assert memory(LLAMA, ALL, batch=2, seq=160).mode == "predicted"
+    with pytest.raises(BadValue, match="rank 41 is above"):  # although the fit is for any rank
+        memory(LLAMA, LoRA(rank=41, targets="all-linear"), batch=2, seq=160)
 
 
 def test_quick_estimate_is_an_upper_bound(own_cache):

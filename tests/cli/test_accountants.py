@@ -87,6 +87,7 @@ def test_option_increases_the_peak(tiny_causal):
         ("--method full --shard fsdp:8", "--shard fsdp:2"),
         ("", "--dora"),
         ("--adapter-dtype bf16", "--adapter-dtype fp32"),
+        ("--method bottleneck --size 8 --adapter-dtype bf16", "--adapter-dtype auto"),
         ("--optimizer sgd", "--optimizer adamw"),
     ):
         command = f"{tiny_causal} --trace --batch 2 --seq 64 {words}"

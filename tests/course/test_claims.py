@@ -11,7 +11,7 @@ import pytest
 from lora_course.claims import cards, evidence, experiments
 from lora_course.claims.cards import judge, judge_all, load_cards
 from lora_course.claims.cases import STORE, Case, Finding
-from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Recipe, Store
+from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Recipe, Store, verdict
 from tests.conftest import ROOT, made_run
 
 
@@ -148,7 +148,7 @@ def make_runs(tmp_path):
     [
         ("low_rank_is_enough", {"rank": 8}, {LoRA(8): 0.80, LoRA(32): 0.80}, "true"),
         ("no_quality_drop", {}, {LoRA(): 0.60, FullFineTuning(): 0.80}, "false"),
-        ("q_and_v", {"reported": False}, {LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.90}, "false"),
+        ("q_and_v", {"reported": False}, {LoRA(8): 0.8, LoRA(8, targets=("q",)): 0.9, FullFineTuning(): 0.8}, "false"),
         ("alpha_2r_is_best", {}, {LoRA(64, alpha=128): 0.60, LoRA(64, alpha=16): 0.80}, "false"),
     ],
 )
@@ -172,6 +172,8 @@ def test_published_spreads_and_counts_give_intervals():
     places = evidence.places_on_gpt3("q+v")["Wq,Wk,Wv,Wo on MNLI"]  # 91.3 against 91.7, each +-0.1
     assert places.difference == pytest.approx(-0.004)
     assert places.high - places.low == pytest.approx(2 * 1.96 * 2**0.5 * 0.001)
+    losses = evidence.judged(verdict(np.linspace(-3, -2, 50), np.linspace(-3, -2.01, 50)))
+    assert str(losses).startswith("+0.5 hundredths of a nat (90%: ")
     assert evidence.places_on_gpt3("all-linear") == evidence.ranks_on_gpt3(32) == {}
     suite = evidence.metamath("lora", "full")  # one run of each: 3.8 points either way
     assert suite.low < -0.03 < 0.03 < suite.high

@@ -1,5 +1,6 @@
 import re
 import runpy
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,17 @@ def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys)
         script["main"]()
     cut = sum(len(row["input_ids"]) > 64 for row in encoded)
     assert f"{cut} of {len(encoded)} rows reach MAX_TOKENS: their ends are cut off" in capsys.readouterr().out
+
+
+def test_script_needs_no_shell_to_find_the_home_folder(tmp_path, monkeypatch, tiny_encoder):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    shutil.copytree(tiny_encoder, tmp_path / "base")
+    rows_for("classifier", tmp_path)
+    job = plan("~/base", "~/rows.csv", gpu_gb=8, out="~/adapter")
+    names = {"MODEL": "base", "DATA": "rows.csv", "OUT": "adapter"}
+    assert {name: job.settings[name] for name in names} == {key: str(tmp_path / name) for key, name in names.items()}
+    assert job.write("~/train.py") == tmp_path / "train.py"
 
 
 def test_distinct_rows_of_the_needed_columns_count(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, expect
 
-from lora_lab import ComparePanel, LoRA, LoRAPanel, MemoryPanel, RankPanel, params
+from lora_lab import ComparePanel, LoRA, LoRAPanel, MemoryPanel, RankPanel, SweepPanel, params
 from lora_lab.accounting.film import CATEGORIES, moments
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest, quick
@@ -15,7 +15,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, setup_of, shipped
 from tests.e2e.pages import Pages, box_of, center, drag, move, trait
-from tests.e2e.panels import lora, memory, sweep, train
+from tests.e2e.panels import lora, memory, sweep, train, with_traits
 from tests.widgets.test_rank_panel import sum_of
 
 
@@ -67,6 +67,23 @@ def test_a_model_is_counted_as_by_params(pages: Pages) -> None:
     assert integers(panel.locator("details tr").last.inner_text())[:2] == [counted.total, counted.trainable]
 
 
+def test_the_words_of_a_large_patch_stay_in_the_picture(pages: Pages) -> None:
+    for width in (440, 820):
+        panel = pages.panel(lora("model", model="llama-3-8b", rank=640, targets="all-linear"), width=width)
+        words, picture = box_of(panel.locator(".gathered text").first), box_of(panel.locator(".picture svg"))
+        assert words["x"] + words["width"] <= picture["x"] + picture["width"] + 4
+
+
+def test_python_describes_the_rank_and_the_targets_that_are_drawn(pages: Pages) -> None:
+    python = LoRAPanel("model", model="llama-3-8b", rank=1024, targets="gate", models=["gpt2"])
+    python.model = "gpt2"  # it has no gate, and its layers are narrower
+    trained = f"{params('gpt2', LoRA(rank=768, targets='all-linear')).trainable:,}"
+    expect(pages.panel(python).locator(".words")).to_contain_text(trained)
+    assert trained in python.describe()
+    python.view = "size"
+    assert "of rank 768 add" in python.describe()
+
+
 def test_adapters_of_many_customers_fill_the_disk(pages: Pages) -> None:
     panel = pages.panel(lora("model", model="llama-3-8b", customers=1), reduced=True)
     patch, area = panel.locator(".patch"), "e => e.getAttribute('width') * e.getAttribute('height')"
@@ -103,6 +120,15 @@ def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None
     expect(rows[-1].locator("td")).to_have_count(8)  # the table is filled after the click
     base, detour, y = ([float(text.replace("−", "-")) for text in row.locator("td").all_inner_texts()] for row in rows)
     assert np.allclose(np.add(base, detour), y)
+
+
+def test_the_loss_falls_at_every_step_also_with_a_small_alpha(pages: Pages) -> None:
+    panel = pages.panel(with_traits(lora("steps"), toy_rank=3, alpha=1), reduced=True)
+    for _ in range(6):
+        panel.get_by_role("button", name="take a step").press("Enter")
+    losses = [float(text) for text in panel.locator(".facts td:nth-child(2)").all_inner_texts()]
+    assert losses == sorted(losses, reverse=True)
+    expect(panel.locator(".words")).to_contain_text(f"the loss has fallen from 1.23 to {losses[-1]:.2f}")
 
 
 EVERY_SEVENTH_PIXEL = """c => { // its brightness, 0 to 255
@@ -184,6 +210,21 @@ def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
     expect(panel.locator(".facts tr")).to_have_count(0)
 
 
+def test_a_rank_beyond_the_slider_is_shown_as_given(pages: Pages) -> None:
+    python = MemoryPanel("llama-3-8b", rank=500, models=["llama-3-8b"])
+    panel = pages.panel(python)
+    assert value_of(panel, "rank") == "rank 500"
+    assert f"The peak is {panel.locator('.big b').inner_text()} at the loss" in python.describe()
+
+
+def test_a_peak_in_the_embedding_is_explained_by_gradients(pages: Pages) -> None:
+    for checkpointing in (False, True):
+        panel = pages.panel(MemoryPanel("minilm", "full", seq=16, optimizer="sgd", checkpointing=checkpointing))
+        expect(panel.locator(".title")).to_contain_text("backward pass: weights and gradients take 129 MiB")
+        expect(panel.locator(".words")).to_contain_text("the layers' gradients take 41.9 MiB")
+        expect(panel.locator(".words")).not_to_contain_text(re.compile("Checkpointing|activations"))
+
+
 def test_sizes_on_a_narrow_panel_are_in_the_unit_of_the_axis(pages: Pages) -> None:
     picture = pages.panel(MemoryPanel("smollm2", batch=8, models=["smollm2"]), width=380).locator(".picture")
     axis, phases = (picture.locator(f"text.tick.{place}").all_text_contents() for place in ("end", "mid"))
@@ -228,6 +269,20 @@ def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -
     assert trait(panel, "picked") == []
     panel.get_by_role("button", name="go to the best cell").press("Enter")
     expect(panel.locator(".words")).to_contain_text("the best cell of this map")
+
+
+def test_a_touch_picks_a_cell_but_not_if_it_scrolls_the_page(pages: Pages) -> None:
+    panel = pages.panel(SweepPanel(into="nothing here", task="own.csv"), kernel=True)
+    page, devtools = panel.page, panel.page.context.new_cdp_session(panel.page)
+    page.evaluate("document.body.style.paddingBottom = '2000px'")
+    for distances in ([], [30, 60, 90, 120]):  # upward, in pixels; the second touch would unpick the cell
+        x, y = center(panel.locator(".picture svg"))
+        moves = [("Move", [{"x": x, "y": y - distance}]) for distance in distances]
+        for kind, points in [("Start", [{"x": x, "y": y}]), *moves, ("End", [])]:
+            devtools.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+        expect(panel.get_by_role("button", name="unpick this cell")).to_be_visible()
+    page.wait_for_function("scrollY > 0")
+    assert len(trait(panel, "picked")) == 1
 
 
 def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:

@@ -171,7 +171,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
     expect(sealed).to_have_count(5)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
-    expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* luck gives 0 to 1.$"))
+    expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* expect 0 to 1 to hold.$"))
     expect(page.locator(".lab-ranges li")).to_contain_text("29.1, your range 10.5 to 40: inside.")  # not the later one
 
 
@@ -294,8 +294,8 @@ def test_rates_are_judged_by_the_measured_peak(visit):
         (("2e-3", "5e-4", "1e-4"), "lowest rate first"),
         (("1e-4", "7e-4", "2e-3"), "may miss the peak"),
         (("1e-3", "2e-3", "4e-3"), "rates for alpha 16 are too high"),
-        (("3e-4", "6e-4", "1.5e-3"), "Not right: your smallest rate isn't worse"),
-        (("3e-4", "6e-4", "1.2e-3"), "peak may be at a lower rate; your largest rate isn't worse"),
+        (("3e-4", "6e-4", "1.5e-3"), "Not right: your middle rate doesn't beat the smallest"),
+        (("3e-4", "6e-4", "1.2e-3"), "at a lower rate; your middle rate doesn't beat the largest"),
         (("2e-3 * (16 / 128)^0.5 / 4", "7.07e-4", "2.83e-3"), "the peak is between 0.00018 and 0.0028"),
     ):
         assert reply in reply_to(rates, *answers)

@@ -228,6 +228,8 @@ def test_groups_share_fields_and_start_without_runs():
     assert [recipe.lr for recipe in study.groups["c"]] == [1e-4, 1e-4]
     assert study.missing == "6 of 6 runs are missing: stopped; repeat the call to resume"
     assert study.verdicts({"rank": ("b", "a")}) == {}
+    with pytest.raises(NotFound, match=r"no group 'd'; nearest: a, b, c"):
+        study.verdicts({"rank": ("b", "d")})
     for invalid in ({}, {"method": "lora", "lrr": 1}):
         with pytest.raises(BadValue):
             Study.of("minilm", "rt", {"a": invalid})

@@ -97,6 +97,9 @@ def test_only_runs_of_the_same_kind_are_added():
     assert len(second.results) == len({(result.cell, result.seed) for result in second.results}) > len(first.results)
     longer = [("", {**record, "recipe": {**record["recipe"], "steps": 400}}) for _, record in records[:5]]
     assert second.plus(longer) == second
+    recipe = records[0][1]["recipe"]
+    near = {**records[0][1], "recipe": {**recipe, "lr": np.nextafter(recipe["lr"], 1), "seed": 9}}
+    assert second.plus([("", near)]).results[-1].cell == module.cell_of(recipe)  # or the map could not be drawn
     assert empty.plus(longer) == empty
 
 

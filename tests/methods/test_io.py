@@ -22,7 +22,7 @@ from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import CONFIG, MOST, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, attach_from, parse_json
 from lora_lab.methods.peft import patterns_from_a_file
-from tests.conftest import logits, lora_layers, make_model, mapped, raises_unchanged, snapshot, tiny, with_adapter
+from tests.conftest import BERT, logits, lora_layers, make_model, mapped, raises_unchanged, snapshot, tiny, with_adapter
 from tests.methods.conftest import edit_config, edit_tensors, peft_lora, peft_model, replace_header, save_peft
 from tests.methods.test_every_method import METHODS
 
@@ -103,11 +103,16 @@ def test_save_refuses_what_could_not_be_loaded_and_keeps_the_earlier_file(name, 
     assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
-def test_file_of_full_fine_tuning_holds_frozen_weights(tmp_path):
+def test_file_of_full_fine_tuning_holds_frozen_weights_and_statistics(tmp_path):
     model, other = with_adapter("llama", FullFineTuning()), tiny("llama")
     model.model.embed_tokens.requires_grad_(False)
     load_adapter(other, save_adapter(model, tmp_path))
     assert torch.equal(logits(other), logits(model))
+    norm, x = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), torch.randn(9, 4)
+    loaded = copy.deepcopy(norm).eval()
+    with_adapter(norm, FullFineTuning())(x)  # in training mode
+    load_adapter(loaded, save_adapter(norm, tmp_path))
+    assert torch.equal(loaded(x), norm.eval()(x))
 
 
 def write(name: str, content: bytes):
@@ -372,3 +377,15 @@ def test_base_that_changes_its_state_in_place_is_inspected(tmp_path):
     model, other = (make_model("RwkvForCausalLM", num_hidden_layers=2) for _ in range(2))
     folder = save_adapter(with_adapter(model, LoRA(rank=2, targets="receptance")), tmp_path)
     assert inspect_adapter(folder, other).problems == []
+
+
+def test_base_that_also_reads_images_is_inspected_and_one_that_reads_no_tokens_is_refused(tmp_path):
+    text = {**BERT, "num_key_value_heads": 2, "head_dim": 8}
+    vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 16, "patch_size": 8}
+    size = {"text_config": text, "vision_config": vision, "mm_tokens_per_image": 1, "image_token_id": 95}
+    model, other = (make_model("Gemma3ForConditionalGeneration", size) for _ in range(2))
+    folder = save_adapter(with_adapter(model, LoRA(rank=2, targets="*.language_model.*.q_proj")), tmp_path)
+    assert inspect_adapter(folder, other).problems == []
+    for base in (make_model("ViTModel", image_size=8, patch_size=4), nn.Sequential(nn.Linear(4, 4))):
+        with raises_unchanged(base, "doesn't read tokens: inspect the adapter without a base"):
+            inspect_adapter(folder, base)

@@ -14,6 +14,7 @@ from lora_lab import IA3, LoRA, LoRAXS, PrefixTuning, PromptTuning, TinyLoRA, Ve
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import report_of
+from lora_lab.methods.bank import AdapterBank
 from lora_lab.methods.inspect import answer_of, inspect_adapter
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from tests.conftest import BART, BERT, logits, lora_layers, make_model, raises_unchanged, tiny, with_adapter
@@ -154,6 +155,25 @@ def test_layer_named_like_a_role_is_adapted(config, tmp_path):
     theirs = peft_model(copy.deepcopy(ours), config)
     load_adapter(ours, save_peft(theirs, tmp_path))
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
+
+
+@pytest.mark.parametrize("options", [{"rank_pattern": {"b.*": 3}}, {"alpha_pattern": {"b.*": 3}}])
+def test_path_that_ends_a_longer_path_is_not_confused_with_it(options, tmp_path):
+    base, x = (
+        nn.Sequential(OrderedDict(a=nn.Linear(8, 8), b=nn.Sequential(OrderedDict(a=nn.Linear(8, 8))))),
+        torch.eye(8),
+    )
+    ours = with_adapter(copy.deepcopy(base), LoRA(rank=2, targets="all-linear", **options))
+    theirs = load_peft(copy.deepcopy(base), save_adapter(ours, tmp_path / "ours"))
+    torch.testing.assert_close(theirs(x), ours(x), **CLOSE)
+    bank = AdapterBank(copy.deepcopy(base))
+    bank.load("both", save_peft(theirs, tmp_path / "theirs"))
+    only_a = peft_model(copy.deepcopy(base), peft.LoraConfig(target_modules="a"))
+    bank.load("only a", save_peft(only_a, tmp_path / "only_a"))
+    bank.blend({"both": 1.0, "only a": 0.0}, "mix")
+    for name, expected in {"both": ours, "only a": only_a, "mix": ours}.items():
+        bank.use(name)
+        torch.testing.assert_close(bank.model(x), expected(x), **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,10 @@ def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     with_two_heads = make_model("DistilBertForSequenceClassification", size)
     quantize_model(with_two_heads)
     assert type(with_two_heads.pre_classifier) is type(with_two_heads.classifier) is nn.Linear
+    for name in ("BertForMaskedLM", "BioGptForCausalLM"):
+        quantize_model(language_model := make_model(name))
+        head, embeddings = language_model.get_output_embeddings(), language_model.get_input_embeddings()
+        assert head.weight is embeddings.weight
     report = LoRA().attach(model)
     assert report.total == sum(p.numel() for p in plain.parameters()) + report.adapter_parameters
     assert load_adapter(plain, save_adapter(model, tmp_path)).method == LoRA()

@@ -176,9 +176,9 @@ def test_only_offloaded_layers_are_refused(tmp_path):
     accelerate.cpu_offload(wholly, torch.device("cpu"))
     for refused in (model, wholly):
         for method in (LoRA(rank=2), lab.BitFit(), lab.FullFineTuning()):
-            with pytest.raises(BadValue, match="is offloaded, where no adapter can train"):
+            with pytest.raises(BadValue, match="is offloaded, so no adapter can train there"):
                 method.attach(refused)
-        with pytest.raises(BadValue, match="is offloaded, where no adapter can train"):
+        with pytest.raises(BadValue, match="is offloaded, so no adapter can train there"):
             lab.load_adapter(refused, tmp_path)
         assert not is_adapted(refused)
     method = LoRA(rank=2, targets="*.0.*.query")

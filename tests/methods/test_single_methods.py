@@ -270,7 +270,7 @@ def test_what_soft_methods_cannot_do_is_refused(tmp_path):
     two = peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM", num_transformer_submodules=2)
     peft.get_peft_model(tiny("gpt2"), two).save_pretrained(tmp_path / "two")
     cases = (tiny("gpt2"), "prompt", "num_virtual_tokens"), (tiny("bert").bert, "prefix", "positions")
-    for model, name, match in (*cases, (tiny("gpt2"), "two", "=2 is for .* prefix does not support: train it with")):
+    for model, name, match in (*cases, (tiny("gpt2"), "two", "=2 is for .* prefix does not support: train again with")):
         with raises_unchanged(model, match):
             load_adapter(model, tmp_path / name)
     for name in SOFT:
@@ -341,6 +341,9 @@ def test_longest_text_beside_a_prompt():
             check_fits(tiny(kind), replace(task, max_length=limit + 1), SOFT[name])
         (unlimited := tiny(kind)).config.max_position_embeddings = -1  # as in XLNet
         check_fits(unlimited, replace(task, max_length=999), SOFT[name])
+    mpnet = make_model("MPNetForSequenceClassification", max_position_embeddings=66)  # two rows hold no position
+    with pytest.raises(BadValue, match="exceeds the 64 tokens"):
+        check_fits(mpnet, replace(task, max_length=65), lab.LoRA())
 
 
 def test_prompt_starts_as_tokens_or_with_their_standard_deviation():

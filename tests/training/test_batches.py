@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AddedToken
 
 from lora_lab import PrefixTuning, Probe, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue, LabWarning
@@ -14,6 +15,7 @@ from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.evaluate import evaluate, logits_of
 from lora_lab.training.member import features
 from lora_lab.training.pack import Pack
+from tests.conftest import make_model
 from tests.training.conftest import rows, training_batches
 
 
@@ -104,6 +106,9 @@ def test_end_of_turn_is_read_from_the_template(smollm2):
     assert smollm2.decode([end_of_turn(smollm2)]) == "<|im_end|>"
     smollm2.chat_template = smollm2.chat_template.replace("<|im_end|>", "<|endoftext|>")
     assert smollm2.decode([end_of_turn(smollm2)]) == "<|endoftext|>"  # differs from the tokenizer's eos_token
+    smollm2.add_tokens(AddedToken("<|end|>", special=True))  # as in Phi-3, special but without a name
+    smollm2.chat_template = smollm2.chat_template.replace("<|endoftext|>", "<|end|>")
+    assert smollm2.decode([end_of_turn(smollm2)]) == "<|end|>"
     smollm2.chat_template = "{% for m in messages %}{{ m['content'] }} over\n{% endfor %}"
     assert end_of_turn(smollm2) == smollm2.eos_token_id
     smollm2.eos_token = None
@@ -147,6 +152,15 @@ def test_pairs_of_texts_match_transformers(tiny_encoder, pairs, inputs):
     mean = (model.base_model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
     actual = torch.from_numpy(features(model, rows, tokenizer.pad_token_id, "cpu")).float()
     torch.testing.assert_close(actual, mean, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_padding_does_not_change_the_scores_of_xlnet():
+    """Its head reads the last position."""
+    size = {"vocab_size": 96, "d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
+    model, short = make_model("XLNetForSequenceClassification", size), Row([5, 6, 7, 3], 0, 0, types=[0, 0, 1, 2])
+    padded = logits_of(model, collate([Row([*short.tokens, 8, 9], 1, 1), short], 0))[1:]
+    torch.testing.assert_close(padded, logits_of(model, collate([short], 0)), atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()

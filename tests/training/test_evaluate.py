@@ -45,6 +45,7 @@ def test_perplexity_is_a_mean_over_tokens():
     mean = torch.cat(losses).mean()
     assert score.metrics["loss"] == pytest.approx(mean.item(), rel=1e-5)
     assert score.metrics["perplexity"] == pytest.approx(mean.exp().item(), rel=1e-5)
+    assert {type(value) for value in score.metrics.values()} == {float}  # not NumPy's float64
     np.testing.assert_allclose(score.by_row, [x.mean().item() if len(x) else 0 for x in losses], rtol=1e-5)
     assert score.predictions is score.by_row
 

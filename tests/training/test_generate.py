@@ -6,7 +6,7 @@ import torch
 from lora_lab import BadValue, LoRA, PromptTuning, disabled, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.generate import Decoding, generate
-from tests.conftest import randomise
+from tests.conftest import BART, make_model, randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
 SHORT = Decoding(max_new_tokens=9)
@@ -82,6 +82,9 @@ def test_no_repeat_ngram_ignores_the_prompt(causal):
 def test_encoders_and_invalid_settings_are_refused(tiny_encoder):
     with pytest.raises(BadValue, match="BertModel does not predict the next token"):
         generate(load_model(tiny_encoder), load_tokenizer(tiny_encoder), PROMPTS)
+    for encoder in (make_model("BertLMHeadModel"), make_model("XLNetLMHeadModel", {**BART, "n_layer": 1, "n_head": 4})):
+        with pytest.raises(BadValue, match="does not predict the next token"):  # they read the tokens on both sides
+            generate(encoder, load_tokenizer(tiny_encoder), PROMPTS)
     for name, value in (("beams", 0), ("max_new_tokens", 2.5)):
         with pytest.raises(BadValue, match=f"{name} must be"):
             Decoding(**{name: value})

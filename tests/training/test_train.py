@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_course.experiments.broken import checkpointing
-from lora_lab import FullFineTuning, HeadOnly, LoRA, PromptTuning, Recipe, Store, evaluate_adapter, sweep, train
+from lora_lab import FullFineTuning, HeadOnly, LoRA, Probe, PromptTuning, Recipe, Store, evaluate_adapter, sweep, train
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, OutOfMemory
 from lora_lab.experiments.tuning import AXES
 from lora_lab.methods.io import CONFIG, WEIGHTS
@@ -74,9 +74,11 @@ def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch
 
 
 def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path):
+    (tmp_path / "dev.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}')
     for changes, message in (
         ({"task": "kjv"}, "kjv is language modeling, which needs a causal model"),
         ({"task": "kjv", "method": HeadOnly()}, "head needs a task with labels, but kjv has none: pass labels, or use"),
+        ({"task": f"glue:sts-b:{tmp_path}", "method": Probe()}, "probe needs a task with classes, but glue"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
         ({"max_length": 128, "method": PromptTuning(tokens=4)}, "exceeds the 124 tokens that this model can read"),
         ({"label_column": "stars"}, "no column 'stars'"),

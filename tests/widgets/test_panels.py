@@ -71,7 +71,7 @@ def test_wrong_values_are_refused_in_one_sentence():
     for panel, wrong in (
         *((LoRAPanel, wrong) for wrong in ({"view": "top"}, {"views": ["top"]}, {"targets": "query"})),
         *((SweepPanel, wrong) for wrong in ({"rank": 0}, {"alpha": float("nan")}, {"lr": 0}, {"seed": -1})),
-        (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}),
+        (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}), (ComparePanel, {"margn": 0.03}),
         (RankPanel, {"source": np.eye(3), "corner": 0}), (TrainPanel, {"ranks": 3}),
     ):  # fmt: skip
         with pytest.raises(BadValue, match=r"^[^\n]+$"):
@@ -144,6 +144,13 @@ def test_description_names_peak_moment_categories_and_card():
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
     assert "1 x 512 tokens" in MemoryPanel("minilm", "full", seq=4096).describe()  # its longest, as in the browser
+    assert "1 x 32 tokens" in MemoryPanel("minilm", "full", seq=16).describe()  # the film's shortest
+    panel = MemoryPanel("t5-base", seq=8, batch=2)
+    panel.batch = 4  # its film is fixed
+    assert "2 x 8 tokens" in panel.describe()
+    narrow, wide = (MemoryPanel(rank=rank) for rank in (384, 1000))
+    narrow.model = wide.model = "minilm"
+    assert wide.describe() == narrow.describe()  # the width of its layers
     for options in ({"rank": 0}, {"rank": 5000}, {"shard": "fsdp:8"}, {"padded": True}, {"method": None}):
         with pytest.raises(BadValue):
             MemoryPanel("llama-3-8b", **options)

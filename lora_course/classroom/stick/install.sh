@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the lab from this folder, without a network: sh install.sh [--to FOLDER]
-here=$(cd -- "$(dirname -- "$0")" && pwd)
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 kind=linux
 if [ "$(uname -s)" = Darwin ]; then kind=macos-arm64; fi
 for lock in "$here/$kind"-3.*.txt; do

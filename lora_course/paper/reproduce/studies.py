@@ -72,16 +72,16 @@ class Trained(Item):
                 break
         if steps < FEWEST:
             needed = (fixed + FEWEST * slope) / SAFE / 60
-            takes = f"{FEWEST} steps of two seeds take about {needed:.1f} minutes"
+            takes = f"{FEWEST} steps with two seeds take about {needed:.1f} minutes"
             raise BadValue(f"{minutes:g} minutes is not enough on this machine: {takes}")
         steps = min(steps, self.most)
         tuned = {"rates": rates, "growth": growth} if tuning else {}
         return Plan({"steps": steps, **tuned, "seeds": seeds}, fixed + steps * slope)
 
     def trained(self, sizes: Mapping[str, Any], place: Place) -> Study:
-        """Train the study's missing runs and return the study. Raises: Failed if any run is still missing."""
+        """Train the study's missing and failed runs and return it. Raises: Failed if any run is still missing."""
         folder = place.folder.parent / (self.store or self.name)
-        study = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop)
+        study = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop, again=True)
         if study.missing:
             raise Failed(study.missing)
         return study
@@ -112,7 +112,7 @@ class Compared(Trained):
         return super().study(steps, seeds)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        options = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
+        options = {**sizes, "batch": self.batch, "prompts": self.prompts, "again": True, **self.fields}
         study = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **options)
         if place.stop.is_set():
             raise Failed("time ran out before every run was done; run the same command again to resume")

@@ -28,7 +28,7 @@ const BODY = `<header><div class="title"></div>
   <div class="cards"></div></fieldset>
 <div class="body tall" data-for="body">
   <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
-    <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. The intervals are for single tests; the verdicts allow for the number of tests. Drag the edges of the band.</p>
+    <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. The intervals are for single tests; the verdicts take the number of tests into account. Drag the edges of the band.</p>
   </div></div>
   <div class="side">
     <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
@@ -95,7 +95,7 @@ function start(p) {
     const axes = Object.keys(AXES).filter(available);
     const axis = axes.includes(p.get("axis")) ? p.get("axis") : axes[0];
     const format = (value) => decimal(data.scale * value, data.scale === 1 ? 3 : 1);
-    const size = `${about(Number((data.scale * margin).toPrecision(3)))} ${data.gap}`;
+    const size = `${about(Number((data.scale * margin).toPrecision(3)))} ${data.gap}`.replace(/^1 points$/, "1 point");
     return { view, data, rival, method, at, margin, rows, pair, danced, axes, axis, format, size };
   }
 
@@ -117,11 +117,11 @@ function start(p) {
     const ends = `${format(test.low)} to ${format(test.high)}`;
     const wide = `The 90% interval, ${format(within[0])} to ${format(within[1])},`;
     const beyond = within[1] < -margin || within[0] > margin;
-    const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: it may matter`;
+    const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: the difference may matter`;
     const differs = `The 95% interval, ${ends}, excludes 0. Luck alone rarely causes this.`;
     const real = `${differs} ${wide} ${matters}.`;
-    const small = `${differs} ${wide} lies inside ±${size}: it is ${alone === "W" ? "worse" : "better"}, but not by more than
-      the margin that you set.`;
+    const small = `${differs} ${wide} lies inside ±${size}: ${escape(method.name)} is ${alone === "W" ? "worse" : "better"}, but
+      not by more than the margin that you set.`;
     const words = {
       e: `${wide} lies inside ±${size}: whatever the difference is, it is too small to matter here.`,
       u: `The 95% interval, ${ends}, includes 0, so neither is shown to be better. ${wide} reaches beyond the margin, so they
@@ -178,7 +178,7 @@ function start(p) {
     p.fill({
       ".title": title(now),
       ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run with its
-        own seed (start, order, any draw of rows); click it to see its method. Beside the dots: the mean and its 95% interval
+        own seed (initial weights, row order, any draw of rows); click it to see its method. Beside the dots: the mean and its 95% interval
         over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
       ".big": big, ".words": words, ".facts": facts, ".about": escape(data.about + failed),
     });

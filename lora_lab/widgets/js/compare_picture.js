@@ -81,7 +81,7 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   return { svg: parts.join(""), height: bottom + (under ? 54 : 40), at };
 }
 
-/** A place near its mean where a name covers nothing, or little if it `must` be shown: [left, top, right, bottom]. */
+/** A place near a mean where a name covers nothing, or little if it `must` be shown: [left, top, right, bottom]. */
 function place(wide, cx, mean, boxes, [left, right, top, bottom], must) {
   const sides = [cx + 17, cx - 9 - wide, cx - wide / 2].map((side) => clamp(side, left, right + 12 - wide));
   const tops = [0, -16, 16, ...(must ? [-32, 32, -48, 48] : [])].map((shift) => clamp(mean + shift - 8, top - 8, bottom - 16));

@@ -80,7 +80,7 @@ export function nearest(stops, value) {
   return distances.indexOf(Math.min(...distances));
 }
 
-/** Where a slider moved by a key must go: past the positions that repeat the stop it came from.
+/** The new position of a slider that a key has moved: past the positions that repeat the stop it came from.
  * A drag may end on any position. */
 export function pastRepeats(stops, from, to) {
   const step = Math.sign(to - from);

@@ -54,9 +54,9 @@ export function finding(film, result, point) {
   const { act } = openFilm(film).scenes[result.top];
   const live = result.live.subarray(result.top * MANY, result.top * MANY + MANY);
   const start = `Memory peaks ${["in the forward pass", "at the loss", "in the backward pass", "at the update"][act]}`;
-  if (ACTS[act] === "update" && live[GRADIENTS] > 0.1 * live[WEIGHTS]) {
+  if (live[GRADIENTS] > Math.max(0.1 * live[WEIGHTS], live[ACTIVATIONS], live[LOGITS])) {
     const states = live[WEIGHTS] + live[OPTIMIZER] + live[GRADIENTS];
-    return `${start}: weights, gradients and optimizer states take ${binary(states)}`;
+    return `${start}: ${live[OPTIMIZER] ? "weights, gradients and optimizer states" : "weights and gradients"} take ${binary(states)}`;
   }
   if (live[WEIGHTS] > 0.75 * result.peak) {
     const weights = film.method === "full" ? "weights" : "frozen weights";
@@ -86,11 +86,13 @@ export function reason(film, result, point) {
   }
   const where = part.includes("*") ? `layer ${layer + 1}'s ${partName(part)}` : `the ${partName(part) || "model"}`;
   if (ACTS[act] === "forward") return `The peak is in ${where}: ${saved}, and the layer's own intermediate values add to them.`;
+  if (!part.includes("*")) return `The peak is in ${where}, at the end of the backward pass: the layers' gradients take
+    ${binary(live(GRADIENTS))}, and this part's own gradient adds to them.`;
   if (film.checkpointing) {
     return `The peak is in ${where}. Checkpointing runs this layer again and briefly keeps all its activations.`;
   }
   const first = layer === layers - 1 ? "" : "first ";
-  const below = layer > 0 && part.includes("*") ? ` by the ${first}${count(layer)} layers below` : "";
+  const below = layer > 0 ? ` by the ${first}${count(layer)} layers below` : "";
   return `The peak is in ${where}: the activations saved${below} are still in memory, and this layer's gradients add to them.`;
 }
 

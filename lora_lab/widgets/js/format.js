@@ -56,6 +56,6 @@ export const plain = (markup) => markup.replace(/<[^>]+>/g, "").replace(/&(lt|qu
 
 export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
-/** Escape outside text for markup. Control characters are decoded as Windows-1252 dashes and quotes. */
+/** Escape external text for markup. Control characters are decoded as Windows-1252 dashes and quotes. */
 export const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;")
   .replace(/[\x80-\x9f]/g, (sign) => new TextDecoder("windows-1252").decode(Uint8Array.of(sign.charCodeAt(0))));

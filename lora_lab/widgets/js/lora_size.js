@@ -63,9 +63,10 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // enough for a finger
   parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
   const level = dropped || hint ? Math.min(y + h - (hint ? 24 : 32), py + ph - 22) : py + ph; // one line may be below the box
-  const [tx, ty] = pw < 0.5 * w ? [px + pw + 9, level] : [px + 14, py + ph - 30];
   const covers = share > 1 ? `drawn smaller: ${about(share)} times ${whole}` : `${about(1 / share)} of these cover ${whole}`;
   const second = dropped || share > 1 ? covers : hint;
+  const beside = pw < 0.5 * w && px + pw + 9 + 6.7 * Math.max(name.length, second.length) < x + w + 12; // there is room
+  const [tx, ty] = beside ? [px + pw + 9, level] : [px + 14, py + ph - 30];
   if (w > 140) parts.push(text(tx, ty, name, "halo strong"), text(tx, ty + 15, second, "halo soft"));
   const onto = (at, up) => at > x && at < x + w && up > y && up < y + h;
   return { svg: group(parts, 'class="gathered"'), onto };
@@ -83,7 +84,7 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 and 2dr against the rank, or another constant and line. The slider below is the axis: a rank is where its thumb would be. */
+/** d^2 and 2dr against the rank, or another constant and line. The axis is the slider below: a rank is where the thumb would be. */
 export function drawCurve(width, size, ranks, names, unit = "numbers", format = count, marks = [1, 8, 64, 512, 4096]) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
@@ -118,7 +119,7 @@ export function describeSize(size) {
     : [about(share), "as many numbers as W", `LoRA saves parameters only below ${half}.`,
       `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`];
   const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. The
-    model does not shrink: ${W} stays, frozen, and ${A} and ${B} are added to it. ${rule}`;
+    model does not shrink: it keeps ${W}, frozen, and adds ${A} and ${B}. ${rule}`;
   const rows = [
     [W, `${count(m)} × ${count(n)}`, count(full), "0"],
     [A, `${count(r)} × ${count(n)}`, count(r * n), count(r * n)],

@@ -80,7 +80,7 @@ function start(p) {
     const lengths = film.fixed ? [seq] : octaves(film.low, Math.min(film.high || LONGEST, LONGEST));
     const narrowest = Math.min(...film.trained.map(([, perRank]) => perRank || Infinity)); // side of an adapted layer
     const ranks = RANKS.filter((rank) => rank <= narrowest);
-    const point = { batch, seq, rank: Math.min(p.get("rank"), ranks.at(-1)), optimizer: p.get("optimizer") };
+    const point = { batch, seq, rank: Math.min(p.get("rank"), narrowest), optimizer: p.get("optimizer") };
     const result = evaluated(film, point);
     const edges = places(film);
     const at = ui.at === null ? result.top : sceneAt(edges, ui.at);

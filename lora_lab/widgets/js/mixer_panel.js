@@ -63,7 +63,7 @@ function start(p) {
     const average = percent(sum(Array.from(sure[at], (byte) => Math.max(byte, 255 - byte))) / 255 / texts.length);
     const worst = [...texts.keys()].sort((a, b) => sure[0][a] - sure[0][b]);
     const word = turned[at].length === 1 ? "answer changes" : "answers change";
-    const found = `it is ${average} sure on average`;
+    const found = `the mixture is ${average} sure on average`;
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");

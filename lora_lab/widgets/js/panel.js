@@ -210,7 +210,7 @@ export function panel({ title, css = "", traits, body, start }) {
 
       stop: () => cancelAnimationFrame(frame),
 
-      /** `grab(target, x, y)`, in pixels, returns { move(x, y), end(x, y) } to start a drag, or true for a click. */
+      /** `grab(target, x, y)`, in pixels, returns { move(x, y), end(x, y, scrolls) } to start a drag, or true for a click. */
       drag(grab, name = "picture") {
         const drawn = find(`.${name} svg`);
         drawn.addEventListener("pointerdown", (event) => {
@@ -219,16 +219,18 @@ export function panel({ title, css = "", traits, body, start }) {
           const position = ({ clientX, clientY }) => [scale * (clientX - box.left), scale * (clientY - box.top)];
           const held = event.button === 0 && grab(event.target, ...position(event));
           if (!held) return;
+          let scrolls = false; // whether the browser took over the touch, to scroll the page
           const move = (moved) => held.move?.(...position(moved));
           const end = (moved) => {
             drawn.removeEventListener("pointermove", move);
-            held.end?.(...position(moved));
+            held.end?.(...position(moved), scrolls);
             p.save();
           };
           event.preventDefault();
           p.stop();
           drawn.setPointerCapture(event.pointerId);
           drawn.addEventListener("pointermove", move);
+          drawn.addEventListener("pointercancel", () => (scrolls = true), { once: true });
           drawn.addEventListener("lostpointercapture", end, { once: true });
         });
       },

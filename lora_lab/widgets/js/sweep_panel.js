@@ -338,7 +338,7 @@ function start(p) {
         moved ||= to.row !== from.row || to.column !== from.column;
         if (moved) go(to);
       },
-      end: () => p.kernel && !p.get("classroom") && !moved && !now.cell && !p.live().busy && actions.pick(),
+      end: (_x, _y, scrolls) => p.kernel && !scrolls && !p.get("classroom") && !moved && !now.cell && !p.live().busy && actions.pick(),
     };
   });
 

@@ -42,22 +42,26 @@ export function forward({ A, B }, scaling, x) {
   return { h, base, detour, y: base.map((v, i) => v + detour[i]) };
 }
 
-/** Gradient descent on half the squared distance between y and a target: the states at steps 0 to 6. */
+/** Gradient descent on half the squared distance between y and a target: the states at steps 0 to 6. The rate is halved
+ * until the loss falls. */
 export function lesson(r, scaling, x) {
   const goal = learned(MOST_RANK);
   const target = times(combine(W, product(goal.B, goal.A), 1), x);
   let net = fresh(r);
   const first = times(net.A, x);
-  const rate = 0.5 / (scaling * scaling * (dot(first, first) + dot(x, x) / 4) || 1);
+  let rate = 0.5 / (scaling * scaling * (dot(first, first) + dot(x, x) / 4) || 1);
+  const errorOf = (some) => forward(some, scaling, x).y.map((v, i) => v - target[i]);
+  const lossOf = (some) => norm([errorOf(some)]) ** 2 / 2;
   const states = [];
   for (let step = 0; step < 7; step++) {
-    const { h, y } = forward(net, scaling, x);
-    const error = y.map((v, i) => v - target[i]);
+    const [h, error, loss] = [times(net.A, x), errorOf(net), lossOf(net)];
     const back = h.map((_, k) => scaling * dot(error, column(net.B, k))); // the error that reaches A through B
     const dB = error.map((e) => h.map((v) => scaling * e * v));
     const dA = back.map((b) => x.map((v) => b * v));
-    states.push({ ...net, target, loss: dot(error, error) / 2, dA: norm(dA), dB: norm(dB) });
-    net = { A: combine(net.A, dA, -rate), B: combine(net.B, dB, -rate) };
+    states.push({ ...net, target, loss, dA: norm(dA), dB: norm(dB) });
+    const stepped = () => ({ A: combine(net.A, dA, -rate), B: combine(net.B, dB, -rate) });
+    while (lossOf(stepped()) > loss) rate /= 2;
+    net = stepped();
   }
   return states;
 }

@@ -67,7 +67,7 @@ export function drawRun(width, run) {
   return { svg: parts.join(""), height: end + 20 };
 }
 
-/** The result on the test rows, with its interval, among those of other seeds; many have their own scale. */
+/** The result on the test rows, with its interval, among those of other seeds (if many, on their own scale). */
 function testRows(x, y, { others, found, high, low }) {
   const values = [...others, { value: found.low }, { value: found.high }].map((run) => run.value).filter((value) => value !== undefined);
   const [lowest, highest] = [Math.min(...values), Math.max(...values)];

@@ -76,8 +76,8 @@ function start(p) {
       ".title": `${plural(adapters.length, "voice")} of ${sizeWords}, beside a base of ${bytes(sizes[BASE])}`,
       ".voices": names.map(card).join(""),
       ".big": `<b>${factor}×</b> <span>smaller than the base: the file of ${owner}</span>`,
-      ".words": `The strength ${letter("s")} multiplies what an adapter adds: at 0, every voice is the base; at 1, it is as it was
-        trained.`,
+      ".words": `The strength ${letter("s")} multiplies what an adapter adds: at 0, every voice is the base; at 1, each adapter acts
+        as trained.`,
       ".doing": statusWords(),
       ".about": instruction + escape(p.get("stored").about ?? ""),
     });

@@ -232,12 +232,14 @@ def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
 
 
-def test_classes_are_judged_by_the_labs_own_check(tmp_path):
+def test_classes_are_judged_by_the_labs_own_check_next_to_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     exercise = "from lora_course.checks.writing import LoRALinear\nLayer = ...\nchecks.check_lora_linear(Layer)"
     lesson = Lesson(hand_in(tmp_path, "99_layer", [exercise], ["exercise"]))
     redefined = "checks.check_lora_linear = lambda layer: print('right')"
     for name, layer in (("right", "LoRALinear"), ("wrong", "lambda base, rank, alpha: LoRALinear(base, rank, rank)")):
         hand_in(tmp_path / "handed in", name, [redefined, exercise.replace("...", layer)])
+    (tmp_path / "handed in" / "~$class.xlsx").touch()  # Excel locks it on Windows
+    monkeypatch.setattr(grading.shutil, "copy", Mock(side_effect=PermissionError(13, "Permission denied")))
     assert {row["file"]: verdicts(row) for row in grade(tmp_path / "handed in", known=[lesson])} == {
         "right.ipynb": ["right"],
         "wrong.ipynb": ["not right"],

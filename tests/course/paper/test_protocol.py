@@ -11,6 +11,7 @@ from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Store, memory
 from lora_lab.errors import Failed
 from lora_lab.experiments.afterwards import text_scores
 from lora_lab.training.recipe import recipe_from
+from lora_lab.training.runs import failed
 from tests.conftest import PLAIN, TWO_LAYERS, make_model, save_tokenizer
 
 
@@ -143,8 +144,13 @@ def test_cola_run_follows_the_recipe_and_is_reused(roberta, glue, tmp_path):
     stored = json.loads((tmp_path / "protocol-table2-cola.json").read_text())
     assert stored["over_seeds"] == result["over_seeds"]
     times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    third = recipe_from(result["seeds"][0]["settings"] | {"seed": 2})
+    Store(tmp_path).add(failed(third, "memory ran out"))
+    more = options | {"seeds": 3}
+    assert run("table2", task="cola", **more)["failed"] == {"2": "memory ran out"}
+    assert run("table2", task="cola", **more, again=True)["failed"] == {}
     assert run("table2", task="cola", **options)["over_seeds"] == result["over_seeds"]
-    assert times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    assert times.items() <= {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}.items()
 
 
 def test_sts_b_run_starts_from_mnli(roberta, glue, tmp_path):

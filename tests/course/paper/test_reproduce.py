@@ -14,6 +14,7 @@ from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
 from lora_course.plots.forest import effects, forest, headline
 from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments.results import load
+from lora_lab.training.runs import Store, failed
 from tests.conftest import HOSTILE, PLAIN
 
 
@@ -114,6 +115,7 @@ def test_late_item_resumes_and_repeats_no_training(tiny_item, tmp_path, monkeypa
     (late,) = reproduce([entry], tmp_path)
     assert "to resume" in late["error"]
     monkeypatch.setattr(engine, "LATE", LATE)
+    Store(tmp_path / "table5" / "runs").add(failed(entry.study(2, 2).recipes[0], "memory ran out"))  # is retried
     (result,) = reproduce([entry], tmp_path)
     assert {row["name"]: len(row["yours"]) for row in result["rows"]} == dict.fromkeys(entry.groups, 2)
     assert result["verdicts"].keys() == entry.pairs.keys()
