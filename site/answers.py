@@ -220,8 +220,8 @@ def diagnosis() -> dict[str, Any]:
 
 def first_diagnosis() -> dict[str, Any]:
     """Return the same form for the first guesses, from which the other starts."""
-    why = "Sealed. After look 4, you'll see how many are right."
-    return diagnosis() | {"judge": "early", "why": why, "button": "Seal my first ten"}
+    sealed = {"why": "Sealed. After look 4, you'll see how many are right.", "button": "Seal my first ten"}
+    return diagnosis() | sealed | {"judge": "early", "told": "Your first ten: what is wrong in each bed?"}
 
 
 def eleventh() -> dict[str, Any]:
