@@ -232,8 +232,8 @@ ANSWERS += [
     ("bracket", ([2.1e-3, 7e-4, 2.4e-4], 128.0, FakePanel()), "lowest rate first"),
     ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, FakePanel()), "rates farther apart may miss the peak"),
     ("bracket", ([1e-3, 2e-3, 4e-3], 128.0, FakePanel()), "at a lower rate (rates for alpha 16 are too high here)"),
-    ("bracket", ([BEST / 1.6, 1.25 * BEST, 4 * BEST], 128.0, FakePanel()), "75.6, 76.4, 73.0% on validation; your mi"),
-    ("bracket", ([BEST / 4, BEST / 1.25, 1.6 * BEST], 128.0, FakePanel()), "73.0, 76.4, 75.6% on validation; your la"),
+    ("bracket", ([BEST / 1.6, 1.25 * BEST, 4 * BEST], 128.0, FakePanel()), "rate doesn't beat the smallest"),
+    ("bracket", ([BEST / 4, BEST / 1.25, 1.6 * BEST], 128.0, FakePanel()), "rate doesn't beat the largest"),
     ("bracket", ([0.5, 2.0, 8.0], 128.0, FakePanel()), "none of the three rates trains"),
 ]
 
