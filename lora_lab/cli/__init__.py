@@ -42,7 +42,7 @@ def main() -> None:
             if word.encode(errors="replace").decode() != word:
                 raise BadValue(f"'{word}' is not valid UTF-8: rename this file or folder")
         # a shell expands ~ only at the start of a word, not in --out=~/runs
-        sys.argv = [word.replace("=~/", f"={Path.home()}/", 1) if "=~/" in word else word for word in sys.argv]
+        sys.argv = [w.replace("=~/", f"={Path.home()}/", 1) if w[:2] == "--" and "=~/" in w else w for w in sys.argv]
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except (KeyboardInterrupt, click.Abort):
         say("stopped")
