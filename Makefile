@@ -20,7 +20,7 @@ test: .venv/.test fetch
 	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Run each lesson in a kernel that is ended if it uses more memory than an 8 GB machine has left (docs/install.md).
+# Run each lesson in a kernel that is stopped if it uses more memory than an 8 GB machine has left (docs/install.md).
 small: .venv/.test fetch
 	$(BIN)/python -m pytest -m memory
 
@@ -30,12 +30,12 @@ demo: fetch
 notebooks: .venv/.test fetch
 	$(BIN)/python notebooks/build.py
 
-# The other tools in .[bench] may be missing, as they are without a network; then their columns stay empty.
+# The other tools in .[bench] may be missing, for example without a network; then their columns stay empty.
 bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m benchmarks
 
-# Make the reference results of `lora-lab reproduce`: takes hours, but can resume. The runs themselves don't ship.
+# Make the reference results of `lora-lab reproduce`: takes hours, but can be resumed. The runs don't ship with the lab.
 reference: fetch
 	$(BIN)/python -m lora_course reproduce --out runs/reference
 	mkdir -p data/results/reproduce

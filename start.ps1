@@ -7,7 +7,7 @@ $Named = $env:LORA_LAB_WHEELHOUSE
 if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to the current folder
 Set-Location -LiteralPath $PSScriptRoot
 $env:PYTHONUTF8 = "1"
-[Console]::OutputEncoding = [Text.Encoding]::UTF8  # Python writes UTF-8: its path, read below, may have any letter
+[Console]::OutputEncoding = [Text.Encoding]::UTF8  # Python prints its path in UTF-8, so any character works
 $Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"
 $Stamp = Join-Path $PSScriptRoot ".venv\.lab"
 
@@ -55,7 +55,7 @@ $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
 if (-not (Test-Path -LiteralPath $Stamp)) {
     $Python = Find-Python
     if (-not $Python) {
-        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (your own user account is enough), then run this script again"
+        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (an installation for your own account is enough), then run this script again"
         exit 1
     }
     Say "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"

@@ -53,7 +53,7 @@ find_python() {
             return
         fi
     done
-    echo "start: the lab needs Python 3.11 to 3.14: install it (your own user account is enough), then run this script again" >&2
+    echo "start: the lab needs Python 3.11 to 3.14: install it (an installation for your own account is enough), then run this script again" >&2
     exit 1
 }
 

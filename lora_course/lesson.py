@@ -33,6 +33,7 @@ from lora_course.predictions import calibration, predict, reveal, skip  # noqa: 
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound, printable, switched_on
 from lora_lab.files import read_json, write_atomically
+from lora_lab.lazy import pd, torch
 from lora_lab.training.assets import shipped
 
 FAST = switched_on("FAST")  # whether lessons are shortened
@@ -74,8 +75,6 @@ def prepare_colab() -> None:
     """
     if "google.colab" not in sys.modules:
         return
-    import torch
-
     from lora_lab.training import assets
 
     import_module("google.colab.output").enable_custom_widget_manager()
@@ -125,7 +124,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the folder for a lesson's runs: runs/LESSON or, with FAST=1, one shared by a parent process's kernels."""
+    """Return a lesson's run folder: runs/LESSON or, with FAST=1, a folder that a parent process's kernels share."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())
@@ -136,8 +135,6 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
     """Return the task or, with FAST=1, a CSV of its first `rows` training texts, so that scoring takes less time."""
     if not FAST:
         return task
-    import pandas as pd
-
     from lora_lab.training.tasks import load_task
 
     full = load_task(task)

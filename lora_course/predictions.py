@@ -62,7 +62,7 @@ def _seal(what: str, low: float | None, high: float | None) -> str:
 def reveal(what: str, found: float, unit: str = "") -> None:
     """Print the result and the sealed range, and log both; without a range, show the result only in headless mode."""
     guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
-    found = float(f"{finite(found, what):.12g}")  # 76.8 - 73.6 is 3.2
+    found = float(f"{finite(found, what):.12g}")  # so that 76.8 - 73.6 gives exactly 3.2
     result = f"{what}: it is {in_full(found, 3)}{unit if unit == '%' else f' {unit}'.rstrip()}"
     if guess is None:
         sealed = f'"{what}" stays sealed: give your range above first, or call lesson.skip("{what}")'

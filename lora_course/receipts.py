@@ -129,7 +129,7 @@ def finite(value: Any, what: str) -> float:
 def handed_in(folder: Path, name: str) -> list[Path]:
     """Return the files below a folder that look like "guess.json", such as "Guess (1).json.txt"; skip hidden ones."""
     stem, _, suffix = name.rpartition(".")
-    paths = (path for path in folder.rglob("*") if re.search(rf"(?i){stem}.*\.{suffix}(\.txt)?$", path.name))
+    paths = (path for path in folder.rglob("*") if re.search(rf"(?i){stem}.*\.{suffix}(\.(txt|json))?$", path.name))
     hidden = re.compile(r"(^|/)\.")  # such as "._guess.json" of macOS, and all files in Jupyter's ".ipynb_checkpoints"
     return sorted(path for path in paths if not hidden.search(path.relative_to(folder).as_posix()))
 

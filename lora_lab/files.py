@@ -19,9 +19,9 @@ from lora_lab.errors import BadValue
 
 
 def as_path(folder: object) -> Path:
-    """Return a folder's path. Raises: BadValue for anything other than a string or a path."""
+    """Return a folder's path, with ~ expanded. Raises: BadValue for anything other than a string or a path."""
     try:
-        return Path(folder)  # type: ignore[arg-type]
+        return Path(os.path.expanduser(folder))  # type: ignore[call-overload]
     except TypeError:
         raise BadValue(f"a folder must be given as a string or a path, not {folder!r}") from None
 
@@ -92,7 +92,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
                     (folder / name).unlink(missing_ok=True)
             raise
         for name in new:  # also remove files that killed processes left behind
-            for path in folder.glob(f".{escape(name)}.*.earlier"):
+            for path in folder.glob(f".{escape(name)}.{'[0-9a-f]' * 8}*"):
                 with suppress(OSError):  # on Windows, the old file may be open, but the new files are in place
                     path.unlink()
 

@@ -71,7 +71,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
 
 def serve(number: str) -> None:
     """Fork a kernel for each connection to the socket with this file descriptor, until stdin is closed."""
-    # Otherwise, lora_lab's modules hide libraries. With python -P, notebooks could not import the files beside them.
+    # Remove this folder: its modules hide libraries. With python -P, notebooks could not import the files beside them.
     sys.path[:] = (folder for folder in sys.path if folder != os.path.dirname(__file__))
     with socket.socket(fileno=int(number)) as listening:
         for name in LIBRARIES:

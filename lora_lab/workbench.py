@@ -17,6 +17,7 @@ from typing import Any
 from lora_lab.errors import BadValue, Failed
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.kernels import forked_kernels
+from lora_lab.lazy import torch
 from lora_lab.machine import free_port, jupyter_app, memory
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
@@ -132,8 +133,6 @@ def copy_lessons(folder: Path) -> list[str]:
 
 def examine() -> dict[str, Any]:
     """Return what `lora-lab doctor --json` prints. Sizes are in bytes, and timings in seconds per layer and step."""
-    import torch
-
     from lora_lab.training import device
 
     choice, long = (device.choose(tokens=tokens) for tokens in device.LENGTHS)

@@ -7,8 +7,8 @@ python notebooks/memory.py --kernels 40    print the memory of 40 idle kernels w
 python notebooks/memory.py --kernels 40 panels    the same with two panels only
 
 Memory depends on the number of rows and runs per step, not on the number of steps. FAST=1 trains fewer runs side by
-side, so a lesson with a sweep needs less; --wide shows what it needs, in a minute instead of half an hour. Cells that
-rely on long training may fail with --wide: their errors are recorded, and the lesson continues.
+side, so a lesson with a sweep needs less; --wide shows what the full lesson needs, in a minute instead of half an hour.
+Cells that rely on long training may fail with --wide: their errors are recorded, and the lesson continues.
 
 The lessons state their memory from this file (lora_course/classroom/room.py).
 """

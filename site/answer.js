@@ -137,7 +137,7 @@
       if (seq >= near * best) return right(fill(words.fits, { ...facts, free: binary(room - peak) }));
       return wrong(fill(words.short, { ...facts, times: (best / seq).toFixed(1), why: match.short }), parts[match.part]);
     },
-    /** After each right answer, something is shown, and the next field. */
+    /** After each right answer, show a text and the next field. */
     rounds({ fields, next, shown, why }, values) {
       const all = [...fields, ...next].map((field, at) => ({ ...field, ...judges[field.judge](field, values[at]) }));
       const missed = all.slice(0, values.length).find(({ passed }) => !passed);
@@ -220,12 +220,15 @@
     }
 
     function check() {
-      const { passed, words, next, marks, hint: ownHint } = judges[asked.judge](asked, fields.map((field) => field.get()));
+      const judge = (answers) => judges[asked.judge](asked, answers);
+      const { passed, words, next, marks, hint: ownHint } = judge(fields.map((field) => field.get()));
       if (marks) for (const [at, { element: marked }] of fields.entries()) marked.dataset.mark = marks[at];
       if (passed === false && !kept) tries += 1;
       const hint = passed === false ? ownHint || asked.hints[Math.min(Math.max(tries, 1), asked.hints.length) - 1] : "";
       const mark = passed === undefined ? "" : passed ? "Right: " : "Not right: ";
-      const paragraphs = [...(mark + words).split("\n"), hint].filter(Boolean);
+      const early = given[asked.first]?.fields.map(([{ value }]) => value);
+      const first = early && `${judge(early).marks.filter((one) => one === "✓").length} of your first ${early.length} were right.`;
+      const paragraphs = [...(mark + words).split("\n"), first, hint].filter(Boolean);
       status.replaceChildren(...paragraphs.map((textContent) => make("p", { textContent })));
       element.classList.toggle("passed", passed === true);
       clear.hidden = false;
@@ -266,7 +269,7 @@
     });
     for (const field of asked.fields) add(field);
     place.append(element);
-    for (let at = asked.fields.length - 1; kept?.fields[at] && element.checkValidity(); at += 1) check();
+    for (let at = asked.fields.length - 1; given[asked.check]?.fields[at] && element.checkValidity(); at += 1) check();
     return element;
   }
 

@@ -57,7 +57,7 @@ def plain(name: str, options: Iterable[str] = (), **settings: Any) -> dict[str, 
 
 
 def field(name: str, right: Number | Choice, hint: str | None = None) -> dict[str, Any]:
-    """Return a field that is judged by itself: a number, a formula with its value, or one of several words."""
+    """Return a field that is judged by itself: a number, a formula (by its value), or one of several words."""
     settings = asdict(right) | {"hint": hint}
     if isinstance(right, Number):
         settings["misconceptions"] = [*right.misconceptions.items()]
@@ -137,13 +137,13 @@ def row() -> dict[str, Any]:
                 {"seq": seq, "peak": s.peak, "at": s.at} | {part: s.categories.get(part, 0) for part in fit.PARTS}
                 for seq, s in zip(LENGTHS, steps, strict=True)
             ]
-            over = fit.over(method, steps[0], room)
+            over, part = fit.over(method, steps[0], room), fit.wrong_part(method, setup)
             cases.append({
                 "options": [method, "on" if checkpointing else "off"],
                 "longest": fit.longest(method, setup, CARD),
                 "over": "" if over.startswith(fit.ROW["holds"].partition("{")[0]) else over,
-                "short": fit.short(method, setup),
-                "part": fit.wrong_part(method, setup),
+                "short": fit.TEXTS["short"][part].format(batch=setup.batch),
+                "part": part,
                 "sizes": sizes,
             })  # fmt: skip
     best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
@@ -220,7 +220,7 @@ def diagnosis() -> dict[str, Any]:
 
 def first_diagnosis() -> dict[str, Any]:
     """Return the same form for the first guesses, from which the other starts."""
-    sealed = {"why": "Sealed. After look 4, you'll see how many are right.", "button": "Seal my first ten"}
+    sealed = {"why": "Sealed. Exercise 1 says how many are right.", "button": "Seal my first ten"}
     return diagnosis() | sealed | {"judge": "early", "told": "Your first ten: what is wrong in each bed?"}
 
 

@@ -179,7 +179,7 @@ def front(src: Path, pages: list[Path]) -> str:
 
 
 def hung(match: re.Match[str]) -> str:
-    """Return code whose long lines continue below their comment, or four columns in; `site.css` wraps them."""
+    """Return code whose long lines continue below their comment, or indented by four columns; `site.css` wraps them."""
 
     def line(marked: str) -> str:
         plain = html.unescape(re.sub("<[^>]*>", "", marked))

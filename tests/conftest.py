@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -112,14 +111,13 @@ def with_adapter(base, method, seed: int = 2):
     return model
 
 
-@contextmanager
-def raises_unchanged(model, match, error=BadValue):
-    """Check that the block raises a one-line error and leaves the model as it was."""
-    before = snapshot(model)
+def assert_raises(match, function, *arguments, error=BadValue, unchanged=None, **options) -> None:
+    """Check that the call raises an error of one line that matches, and that the model `unchanged` stays as it was."""
+    before = unchanged is not None and snapshot(unchanged)
     with pytest.raises(error, match=match) as caught:
-        yield
+        function(*arguments, **options)
     assert "\n" not in str(caught.value)
-    assert snapshot(model) == before
+    assert unchanged is None or snapshot(unchanged) == before
 
 
 def lora_layers(model):

@@ -12,10 +12,10 @@ import pytest
 
 from lora_course.classroom.preflight import run_python
 from lora_lab import workbench
-from lora_lab.errors import BadValue, Failed
+from lora_lab.errors import Failed
 from lora_lab.machine import free_port, jupyter_app
 from lora_lab.training import assets
-from tests.conftest import ROOT
+from tests.conftest import ROOT, assert_raises
 
 
 def test_files_of_a_user_do_not_hide_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -66,8 +66,7 @@ def test_used_port_is_skipped(monkeypatch: pytest.MonkeyPatch):
         port = used.getsockname()[1]
         assert free_port(port) > port
     monkeypatch.setattr(socket.socket, "bind", Mock(side_effect=OSError))
-    with pytest.raises(BadValue, match="all in use"):
-        free_port(8888)
+    assert_raises("all in use", free_port, 8888)
 
 
 def test_server_is_local_and_needs_a_token(shipped, tmp_path, monkeypatch):

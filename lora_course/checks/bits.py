@@ -6,6 +6,7 @@ from typing import Any
 from lora_course.checks.verdict import Choice, Number, Verdict, exercise, matched, parts, texts, unsolved
 from lora_lab import LoRA, memory, params
 from lora_lab.accounting.gpus import card, usable
+from lora_lab.lazy import torch
 from lora_lab.methods.targets import bits_per_weight
 
 SMALL, T4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -22,8 +23,6 @@ PARTS = {name: Number(**PAGE[name]) for name in ("index", "weight read back")}  
 @exercise
 def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     """Lesson 12: check a block's absmax, each number's level index (64,), and the dequantized block (64,)."""
-    import torch
-
     from lora_lab.methods.quant import levels_of
 
     if any(map(unsolved, (absmax, index, back))):

@@ -63,9 +63,12 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
     """
     if unsolved(margin):
         return Verdict(None, asked(pair))
-    if error := no_margin(margin := plain(margin)):
-        return Verdict(False, error)
+    if not isinstance(margin := plain(margin), Real):
+        return Verdict(False, f"a margin is a number of points, not {type(margin).__name__}")
     margin = float(margin)
+    problem = "none" if not margin > 0 else "little" if margin < LEAST else "much" if margin > MOST else ""
+    if problem:
+        return Verdict(False, str(TEXTS["margins"][problem]).format(margin=f"{margin:g}"))
     # The grader judges many notebooks in one process, which has started no lesson and keeps no receipt.
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100) if CURRENT.lesson else margin / 100
     if margin / 100 != sealed:
@@ -115,10 +118,11 @@ def defense(pair: str, margin: float) -> Defense:
         f"95% interval {100 * result.low95:.2f} to {100 * result.high95:.2f}; "
         f"90% interval {100 * result.low:.2f} to {100 * result.high:.2f}"
     )
+    size = f"{margin:g} point{'s' * (margin != 1)}"
     claim = {
-        "equivalent": f"is equivalent to {b} within {margin:g} points",
-        "undecided": f"could not be told apart from {b} at a margin of {margin:g} points",
-    }.get(result.word, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in result.word))
+        "equivalent": f"is equivalent to {b} within {size}",
+        "undecided": f"could not be told apart from {b} at a margin of {size}",
+    }.get(result.word, f"did {side} than {b}" + f", by less than {size}" * (BUT in result.word))
     fitted = 100 * max(abs(result.low), abs(result.high)) + 0.1
     fitted += 0.3 * (abs(fitted - margin) < 0.2)
     p_claim = "differ significantly: a new study will agree" if differ else "don't differ significantly: they're equal"
@@ -135,15 +139,6 @@ def defense(pair: str, margin: float) -> Defense:
     first = PAIRS[pair]["first"]  # not drawn by name: the grader doesn't know the student's name
     order = [*replies][first:] + [*replies][:first]
     return Defense(seen, result.word, right, {sentence: replies[sentence] for sentence in order})
-
-
-def no_margin(margin: Any) -> str:
-    """Return why a value is not a margin in points, or "" if it is."""
-    if not isinstance(margin, Real):
-        return f"a margin is a number of points, not {type(margin).__name__}"
-    margin = float(margin)
-    problem = "none" if not margin > 0 else "little" if margin < LEAST else "much" if margin > MOST else ""
-    return str(TEXTS["margins"][problem]).format(margin=f"{margin:g}") if problem else ""
 
 
 def why_not(word: Any, right: str) -> str:

@@ -35,7 +35,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
     fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
-        "the loss works in fp32: a score takes 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
+        "the loss is computed in fp32: scores take 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
         "that is `fixed` and the logits: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
         "those are the logits alone: add the saved inputs, and `fixed`": lambda t: t * tables,
         "that is `fixed` and the saved inputs: the logits are missing": lambda t: fixed + t * inputs,
@@ -77,7 +77,7 @@ def check_longest_row(
         return Verdict(False, ROW["over"].format(**values, more=binary(-free), why=why), HINTS[part])
     if seq >= NEAR * (best := longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), card)):
         return Verdict(True, ROW["fits"].format(**values, seq=f"{seq:,}", free=binary(free)))
-    why = short(method, setup)
+    why = str(TEXTS["short"][part]).format(batch=setup.batch)
     return Verdict(False, ROW["short"].format(**values, times=f"{best / seq:.1f}", why=why), HINTS[part])
 
 
@@ -101,8 +101,3 @@ def over(method: str, needed: Estimate, room: int) -> str:
     if size["weights"] > room:
         return f"the frozen weights alone take {binary(size['weights'])}: no text is short enough"
     return ROW["holds"].format(parts=", ".join(f"{name} {binary(size[name])}" for name in PARTS if name in size))
-
-
-def short(method: str, setup: Setup) -> str:
-    """Return which setting prevents a longer text from fitting, and why."""
-    return str(TEXTS["short"][wrong_part(method, setup)]).format(batch=setup.batch)

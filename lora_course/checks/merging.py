@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched, texts
+from lora_lab.lazy import torch
 
 
 @exercise
 def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) -> Verdict:
     """Lesson 08: check f(x, W, A, B, scaling, which), which computes one batch whose rows use different adapters."""
-    import torch
-
     generator = torch.Generator().manual_seed(0)
     x, w, a, b = (torch.randn(*shape, generator=generator) for shape in ((6, 4), (5, 4), (3, 2, 4), (3, 5, 2)))
     which = torch.tensor([0, 2, 1, 0, 2, 2])

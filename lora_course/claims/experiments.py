@@ -212,7 +212,7 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
     """Is a method no worse than full fine-tuning, or worse by at most the margin?
 
-    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). A store's runs replace all others.
+    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). If given, `store` replaces them.
     """
     check_known(tasks, ("minilm_rt", "metamath", "gpt3"), "the tasks")
     intervals, evidence = dict[str, Interval](), []
@@ -283,7 +283,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
     if at_least_billions <= 0.02:
         cells = cells_of(None, SWEEP)
         rate = cells.best(method="lora", rank=8, **_usual_alpha(cells, 8))[0]
-        words = f"{as_text(rate)}, the best on validation of the rates tried"
+        words = f"{as_text(rate)}, the best of the tried rates on validation"
         settings = {"model": cells.first["model"], "task": cells.first["task"]}
         cases.append(Case(settings, low <= rate <= high, words, span=(rate,)))
         evidence.append(cells.made)

@@ -299,7 +299,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
             plain = path.is_file() and not path.is_symlink() and path.name[0] != "."
             if plain and ".ipynb" not in path.name.lower() and path.stat().st_size <= LARGEST:
                 with suppress(PermissionError):  # a file that belongs to somebody else, or is open on Windows
-                    shutil.copy(path, place)
+                    shutil.copyfile(path, place / path.name)  # writable, even if the original is not
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
         for line in predictions.lines(log):  # the name that seeds the numbers in the exercises
             environment["LORA_LAB_STUDENT"] = line["student"]
@@ -379,7 +379,7 @@ def in_words(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Format one CSV line per notebook, with a column for every check of the lessons."""
+    """Format one CSV line per notebook, with a column for every check in the lessons."""
     lines = []
     for row in rows:
         errors = [f"cell {error['cell'] + 1}: {error['type']}" for error in row["errors"]]

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from lora_lab.lazy import pd, torch
+
 FUNCTIONS: list[Callable[..., Any]] = []
 CHECKS: dict[str, Callable[..., Any]] = {}  # the lab's own, even if the notebook redefines them
 FILE_BYTES = 2**30  # per file
@@ -62,13 +64,9 @@ def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
         items = [unpack(item, function) for item in content]
         return np.array(items) if kind == "array" else tuple(items) if kind == "tuple" else items
     if kind == "tensor":
-        import torch
-
         dtype = getattr(torch, value["dtype"].removeprefix("torch."))
         return torch.tensor(content, dtype=dtype, requires_grad=value["grad"] is True)
     if kind == "frame":
-        import pandas as pd
-
         return pd.DataFrame(unpack(content))
     if kind == "function" and function:
         return function(int(content))
@@ -100,9 +98,9 @@ def call(index: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    `exit()` becomes an error in its cell, because IPython's `exit` ends the kernel only after the next cells. The hook
-    blocks writes outside `folder`, new processes, and network access. It guards only against accidents: ctypes bypasses
-    it, and C code such as `torch.save` raises no audit event.
+    `exit()` becomes an error in its cell, because IPython's `exit` ends the kernel only after the next cells have run.
+    The hook blocks writes outside `folder`, new processes, and network access. It guards only against accidents: ctypes
+    bypasses it, and C code such as `torch.save` raises no audit event.
     """
     from IPython import get_ipython
 

@@ -55,6 +55,6 @@ def room_for(lesson: str) -> str:
     peak, has, left = (f"{size / 1e9:.1f} GB" for size in (needed.bytes, total, free))
     return (
         f"memory: this lesson needed up to {peak} when measured ({needed.date}, {needed.hardware})\n"
-        f"this machine has {has}, of which only {left} is free for it: shut down other notebooks "
+        f"this machine has {has}, of which only {left} is free for the lesson: shut down other notebooks "
         "(File > Close and Shut Down Notebook), close browser tabs and other programs, and run this cell again"
     )

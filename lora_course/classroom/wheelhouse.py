@@ -80,9 +80,10 @@ def here() -> tuple[str, str]:
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """Read the manifest of a wheelhouse. Raises: BadValue if the folder is not a wheelhouse, or is unfinished."""
-    if not (folder / MANIFEST).is_file():
-        raise BadValue(f"{folder} is not a wheelhouse: it has no {MANIFEST}; build one with: lora-lab wheelhouse")
-    manifest = read_json(folder / MANIFEST)
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except BadValue as error:
+        raise BadValue(f"{folder} is not a wheelhouse or damaged: copy it again, or run lora-lab wheelhouse") from error
     if not manifest.get("files"):
         raise BadValue(f"{folder} is unfinished: rerun lora-lab wheelhouse to finish it")
     return manifest

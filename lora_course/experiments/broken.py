@@ -48,16 +48,12 @@ def patient(letter: str, place: str | Path = "patients") -> Path:
     return folder
 
 
-def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
-    """Return a function that saves the working adapter with changed tensors and without our metadata."""
-
-    def make(folder: Path) -> None:
-        shutil.copytree(SOUND, folder)
-        tensors = load((folder / WEIGHTS).read_bytes())  # load_file keeps a file open; Windows couldn't overwrite it
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-
-    return make
+def _changed(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Save the working adapter with changed tensors and without our metadata."""
+    shutil.copytree(SOUND, folder)
+    tensors = load((folder / WEIGHTS).read_bytes())  # load_file keeps a file open; Windows couldn't overwrite it
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
 
 
 def _fill(tensors: dict[str, Tensor], value: float, *names: str) -> None:
@@ -82,34 +78,29 @@ def _parity_loss(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def _trained(
-    method: LoRA = USUAL, lr: float = 2e-3, steps: int = 2, *,
+    folder: Path, *, method: LoRA = USUAL, lr: float = 2e-3, steps: int = 2,
     before: Callable[[Any], object] = lambda model: None, labels: int | None = 2,
     loss: Callable[[nn.Module, Tensor], Tensor] = _parity_loss,
-) -> Callable[[Path], object]:  # fmt: skip
-    """Return a function that changes minilm with `before`, trains an adapter on it, and saves the adapter."""
-
-    def make(folder: Path) -> None:
-        model = load_model("minilm", num_labels=labels)
-        before(model)
-        method.attach(model)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
-        model.train()
-        for _ in range(steps):
-            ids = torch.randint(1000, 20_000, (8, 12))
-            optimizer.zero_grad()
-            loss(model, ids).backward()
-            optimizer.step()
-        save_adapter(model, folder)
-
-    return make
+) -> None:  # fmt: skip
+    """Change minilm with `before`, train an adapter on it, and save the adapter."""
+    model = load_model("minilm", num_labels=labels)
+    before(model)
+    method.attach(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+    model.train()
+    for _ in range(steps):
+        ids = torch.randint(1000, 20_000, (8, 12))
+        optimizer.zero_grad()
+        loss(model, ids).backward()
+        optimizer.step()
+    save_adapter(model, folder)
 
 
 def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
     """Enable gradient checkpointing as training scripts did before transformers 5, which fixes the reentrant form by
     making the embeddings' output require a gradient. Direct calls to `torch.utils.checkpoint` are not fixed.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # transformers 5 has two names for the flag, and deprecates one
+    with warnings.catch_warnings(action="ignore"):  # transformers 5 has two names for the flag, and deprecates one
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})  # type: ignore[operator]
     if reentrant:
         model.disable_input_require_grads()  # type: ignore[operator]
@@ -139,16 +130,16 @@ def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
 
 WITH_POOLER = LoRA(rank=8, targets=("q", "v", "pooler.dense"))
 MADE: dict[str, tuple[Any, ...]] = {  # by letter: the fields of a Patient after the complaint
-    "A": ("empty file", _changed(dict.clear)),
-    "B": ("zero update", _changed(lambda tensors: _fill(tensors, 0, ".lora_B", "classifier.bias"))),
-    "C": ("gradient was cut", _trained(steps=4, before=lambda model: checkpointing(model, reentrant=True))),
+    "A": ("empty file", partial(_changed, change=dict.clear)),
+    "B": ("zero update", partial(_changed, change=lambda tensors: _fill(tensors, 0, ".lora_B", "classifier.bias"))),
+    "C": ("gradient was cut", partial(_trained, steps=4, before=lambda model: checkpointing(model, reentrant=True))),
     "D": ("truncated file", _truncate),
-    "E": ("keys renamed", _changed(lambda tensors: _add_prefix(tensors, "module."))),
-    "F": ("wrong base", _trained(before=_perturb)),
-    "G": ("default alpha at high rank", _trained(LoRA(rank=128, alpha=8))),
-    "H": ("layer never used", _trained(WITH_POOLER, labels=None, loss=_mean_spread)),
-    "I": ("update too small", _trained(lr=1e-6, steps=4), "bf16"),
-    "J": ("NaN or infinity", _changed(lambda tensors: _fill(tensors, torch.nan, ".lora_B"))),
+    "E": ("keys renamed", partial(_changed, change=lambda tensors: _add_prefix(tensors, "module."))),
+    "F": ("wrong base", partial(_trained, before=_perturb)),
+    "G": ("default alpha at high rank", partial(_trained, method=LoRA(rank=128, alpha=8))),
+    "H": ("layer never used", partial(_trained, method=WITH_POOLER, labels=None, loss=_mean_spread)),
+    "I": ("update too small", partial(_trained, lr=1e-6, steps=4), "bf16"),
+    "J": ("NaN or infinity", partial(_changed, change=lambda tensors: _fill(tensors, torch.nan, ".lora_B"))),
 }
 COMPLAINTS = yaml.safe_load(shipped("data/checks/debugging.yaml").read_text(encoding="utf-8"))["complaints"]
 PATIENTS = {letter: Patient(COMPLAINTS[letter], *made) for letter, made in MADE.items()}
@@ -166,7 +157,7 @@ ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
 def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
     """Make the eleventh patient, entry `number` of `ELEVENTH`, and return its folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    _changed(ELEVENTH[number][1])(Path(folder))
+    _changed(Path(folder), ELEVENTH[number][1])
     return Path(folder)
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lora_lab.experiments.statistics import mean_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lora_lab.lazy import pd
 
 Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 

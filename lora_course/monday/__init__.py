@@ -104,7 +104,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     size = f"{params(model, method).trainable:,} trainable parameters"
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
-    sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
+    sure = f"a tenth of your rows gives ±{half:.1f} points if 80% are right; for ±{precision:g}, you need {needed:,}"
     fits = "LoRA fits" if name == "LoRA" else "LoRA in bf16 doesn't fit, but QLoRA does"
     more = "and rank 2 is enough for a voice" if chat else "not counting the head (nor BERT's layer before it)"
     ask = "a tenth of your rows, for the perplexity; also ask rephrased questions yourself (the script doesn't)"
@@ -115,7 +115,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         ("batch", f"{ROWS} rows", f"per step, {batch} at a time; more can hurt LoRA (published)", "09, claim 16"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
-        ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),
+        ("test", f"{tenth:,} rows", *((ask, "06") if chat else (sure, "02"))),
         ("last checks", "two", "B isn't zero; the adapter changes a fresh base's output", "07"),
     )
     settings = {
@@ -138,7 +138,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:
         found = ", ".join(sorted(filled)) or "nothing"
-        raise BadValue(f"{data} has {found} in every row: each row needs text,label or prompt,response")
+        raise BadValue(f"{data}: columns filled in every row: {found}; each row needs text,label or prompt,response")
     rows = [{name: str(row[name]) for name in columns} for row in rows]
     rows = list({str(row): row for row in rows}.values())
     if len(rows) < 10:

@@ -123,7 +123,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
     arguments = transformers.TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
-        gradient_checkpointing_kwargs={"use_reentrant": False},  # reentrant ones cut the gradient of a frozen base
+        gradient_checkpointing_kwargs={"use_reentrant": False},  # True would cut the gradient of a frozen base
         bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
         disable_tqdm=not sys.stderr.isatty(), seed=SEED,
     )  # fmt: skip

@@ -47,7 +47,6 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         return judge(self.claim, **self.premises())
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         verdict = self.verdict()
         return f"A claim and its premises. “{verdict.card.statement}” {MARKS[verdict.word]} {verdict}"
 

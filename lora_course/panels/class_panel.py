@@ -74,7 +74,6 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
             self.live = {"state": "ready", "read": self.live.get("read", 0) + 1}  # the browser waits for a new `read`
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         measured, count = self.classroom["measured"], len(self.classroom["guesses"])
         result = "" if measured is None else f" Measured on test: {measured:.1f}{self.data['unit']}."
         return f"{super().describe()} {count} guess{'es' * (count != 1)}.{result} {self.classroom['left_out']}".strip()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import traitlets as T
 from transformers import PreTrainedTokenizerBase
@@ -71,14 +71,8 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             told=told if adapters else stored["told"], question=offered[0], strength=strength, live={"state": "ready"},
         )  # fmt: skip
 
-    def run(self) -> None:
-        """Answer the question if there are adapters. Raises: see `ask`."""
-        if self.asks:
-            super().run()
-
-    def ask(self) -> None:
-        """Start answering `question` at `strength`, unless busy. Raises: BadValue without a question or adapters."""
-        super().run()
+    def show(self) -> Self:
+        return super().show() if self.asks else self
 
     def _prepare(self) -> Background:
         if not self.question.strip():
@@ -90,7 +84,6 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         return self.work
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         files = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in self.sizes.items())
         asked, strength = self.question, f"{self.strength:g}"
         texts = self.said.get(asked, {}).get(strength) or said_at(self.stored, asked, self.strength)

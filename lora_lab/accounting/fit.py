@@ -102,7 +102,7 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """Convert the fit to plain values. Only the nonzero coefficients are kept."""
-        series = np.moveaxis(self.coefficients, 0, -1).ravel()  # over the moments, which compresses best
+        series = np.moveaxis(self.coefficients, 0, -1).ravel()  # moments last: this compresses best
         at = np.flatnonzero(series)
         kept = {name: getattr(self, name) for name in ("labels", "moments", "trained", "flops")}
         return kept | {"gaps": np.diff(at, prepend=0).tolist(), "values": series[at].tolist()}

@@ -374,7 +374,7 @@ def largest(
 
     estimated  A function that estimates the memory of a setup.
     limit      The largest number of tokens per row; see `longest`.
-    Raises: BadValue for "seq" if the model's steps cannot be interpolated, because tracing many lengths is slow.
+    Raises: BadValue for "seq" if the model's steps cannot be interpolated: tracing many lengths would be slow.
     """
 
     def fits(n: int) -> bool:
@@ -400,7 +400,7 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens (and of a prompt or prefix), or those in a layer's sliding window.
+    The cache holds the keys and values of all tokens (and of a prompt or prefix) or of a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
     Raises: BadValue if the model cannot generate or keeps other states, or if an option has no effect on generation.
     """

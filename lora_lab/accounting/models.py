@@ -16,17 +16,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
+from lora_lab.lazy import nn, torch
 from lora_lab.machine import BUILDING, quiet
 from lora_lab.methods.base import whole
 from lora_lab.methods.targets import CONSTANT, HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
-
-if TYPE_CHECKING:
-    from torch import nn
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # maximum number of layers, or of experts per layer, since each becomes an object
@@ -239,8 +237,6 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels`, build a sequence classifier. Otherwise, build a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
-    import torch
-
     name = name or _name(model)
     config = known_config(config_of(model), name)
     if num_labels is not None:

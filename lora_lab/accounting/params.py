@@ -16,17 +16,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lora_lab.accounting.models import LAYER, Architecture, Module, architecture_of, config_of, longest, meta_model
 from lora_lab.errors import BadValue, LabWarning
+from lora_lab.lazy import nn
 from lora_lab.methods.base import Method, Placement, check_method
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import ALL_LINEAR
-
-if TYPE_CHECKING:
-    from torch import nn
 
 FP32 = 4  # bytes per number in an adapter file, whatever the base's precision
 

@@ -95,7 +95,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
-    """Attach the method, take two steps, and track only the second: before the first, the optimizer has no states.
+    """Attach the method, take two steps, and track only the second, when the optimizer already has its states.
 
     optimizer   A function that makes an optimizer from the trainable parameters.
     """

@@ -36,7 +36,7 @@ def main() -> None:
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot encode every character
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers end with the command
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers stop when the command is stopped
     try:
         for word in sys.argv:  # fail now, not after a training run whose record can't be written
             if word.encode(errors="replace").decode() != word:
@@ -158,7 +158,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @DOWNLOAD
 @click.option("--prompts", type=click.IntRange(1), default=64, show_default=True, help="Number of answers to score.")
 @click.option(
-    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy, or 10 beams as in the paper."
+    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy, or the LoRA paper's 10 beams."
 )
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:

@@ -122,7 +122,7 @@ def memory(
         if estimate.flops and card.peak(setup.dtype):
             seconds = gpus.seconds(estimate.flops, card, dtype=setup.dtype)
             peak = f"{gpus.UTILISATION:.0%} of the card's published peak"
-            notes.append(f"the time assumes {peak}, a figure that was not verified")
+            notes.append(f"the time assumes {peak}; this peak was not verified")
     elif setup.device == "cpu":
         notes.append("add about 0.5 GiB for Python with torch")
     trained_for = f"{architecture.name} was trained for"

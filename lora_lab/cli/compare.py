@@ -61,8 +61,8 @@ def describe(comparison: dict[str, Any]) -> str:
     basis = ". Verdicts compare right and wrong answers, in points of accuracy" * (metric == "matthews")
     lines.append(
         f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows. "
-        f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, adding up to "
-        f"{comparison['growth']} rates at an end of the grid. {len(comparison['seeds'])} other seeds were scored once "
+        f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, with up to "
+        f"{comparison['growth']} more rates at a grid edge. {len(comparison['seeds'])} other seeds were scored once "
         f"on the test split. 's per run' is a share of a pack's time. Total time: {comparison['seconds']:.0f} s{basis}"
     )
     cells = [_cells(row, metric) for row in methods]

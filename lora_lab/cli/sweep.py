@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, say, tell
 from lora_lab.errors import BadValue, Failed, printable
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lora_lab.lazy import pd
 
 GRID = ("rank", "alpha", "targets", "lr", "seed", "validations")  # options that `sweep` defines itself
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
@@ -54,8 +52,8 @@ def sweep(
     if choose and (share or dask):
         raise BadValue(f"--choose needs the whole grid on one machine: omit {'--share' if share else '--dask'}")
     all_recipes = _recipes(options)
-    recipes = grid.share(all_recipes, share) if share else all_recipes
-    if not recipes:  # there are more laptops than runs, which is fine
+    recipes = all_recipes if share is None else grid.share(all_recipes, share)
+    if not recipes:  # there are more parts than runs, which is fine
         tell(Swept(()).to_json() if as_json else f"share {share} of {len(all_recipes)} runs is empty: nothing to do")
         return
     runner = Sweep(out, 1 if solo else side_by_side, again=again, client=dask or None, download=download)

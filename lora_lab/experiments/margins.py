@@ -50,7 +50,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     """Return {rival: {method: entry}} for scores (seeds, rows) by name, with results of `verdicts` against the rival.
 
     difference, low, high   the difference and its 95% interval
-    within                  90% intervals, [[index, low, high], ...], each valid from that index in `margins`
+    within                  90% intervals, [[index, low, high], ...], each valid from `margins[index]` on
     together, outcomes      a letter for each margin, with and without Holm's correction over this rival's methods
     more                    for each undecided letter in `together`, the [seeds, rows] that would decide it
     """

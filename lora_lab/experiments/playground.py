@@ -73,7 +73,7 @@ class Result(NamedTuple):
 class Playground:
     """Runs that differ only in rate, rank, alpha, targets and seed.
 
-    recipe   the settings of one run; all runs share them, except for those five
+    recipe   the settings of one run; all runs share them, except for the five above
     made     {date, lora_lab, hardware, dtype} with the most common values
     """
 
@@ -92,7 +92,7 @@ class Playground:
         return _kinds(records).get(_kind(self.recipe), [])
 
     def plus(self, records: Iterable[Record]) -> "Playground":
-        """Add those runs of the records that belong on this map, and return the new playground."""
+        """Add the runs in `records` that belong on this map, and return the new playground."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine `metric` and `made`
             return gathered(same) or self
@@ -219,12 +219,13 @@ def shown(
         enough = max((len(seeds[cell]) for cell in complete), default=0) / 2
         if candidates := [cell for cell in complete if len(seeds[cell]) > enough]:
             best[name] = max(candidates, key=lambda cell: quality[cell])
-    best_rates = {cell[:3]: cell.lr for cell in sorted(quality, key=lambda cell: quality[cell])}  # the last one wins
+    taught = [cell for cell in quality if any(results[index].learned for index in runs[cell])]
+    best_rates = {cell[:3]: cell.lr for cell in sorted(taught, key=lambda cell: quality[cell])}  # the last one wins
     described = list[dict[str, Any]]()
     for result in results:
-        too_high = result.cell.lr > best_rates.get(result.cell[:3], math.inf)
-        state = "done" if result.learned else "collapsed" if too_high else "flat"
-        state = "failed" if result.status == "failed" else state
+        lr, best_rate = result.cell.lr, best_rates.get(result.cell[:3], math.nan)  # NaN: no run of the row has learned
+        state = "collapsed" if lr > best_rate else "flat" if lr <= best_rate else "unlearned"
+        state = "failed" if result.status == "failed" else "done" if result.learned else state
         value = None if result.value is None else _short(metric.factor * result.value)
         described.append({"seed": result.seed, "who": result.who, "value": value, "state": state})
     cells = [
@@ -254,8 +255,8 @@ def _short(value: float, digits: int = 5) -> float:
 
 def _luck(cells: Iterable[Sequence[float]]) -> float | None:
     """Return 1.96 standard errors of the difference between two cells' means; None if no cell has several runs."""
-    # Use the median variance, since cells close to collapse vary more. Its bias, the median of chi-squared, is
-    # divided out (Wilson-Hilferty).
+    # Use the median variance, since cells close to collapse vary more. A variance's median is below its mean, so
+    # divide by the median of chi-squared per degree of freedom (Wilson-Hilferty).
     repeated = [values for values in cells if len(values) > 1]
     variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
     return _short(1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated)))) if repeated else None
@@ -265,8 +266,8 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
     """Divide the axis of rates into columns; return (start, width, labels, the column of each rate).
 
     Column n is centered at the rate 2^(start + n width). The width is the median step between a row's rates, rounded
-    to half octaves, then halved until no two rates of a row share a column. A label is a column's center or most common
-    rate.
+    to a multiple of 0.5, then halved until no two rates of a row share a column. A label is a column's center or most
+    common rate.
     """
     rates = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
@@ -346,7 +347,7 @@ def _about(playground: Playground) -> str:
     students = len({result.who for result in results} - {""})
     whose = f" by {students} student{'s' * (students != 1)}" if students else ""
     model, task = (Path(recipe[name]).name for name in ("model", "task"))
-    text = f"{len(results):,} runs{whose}: {model} on {task}, "
+    text = f"{len(results):,} run{'s' * (len(results) != 1)}{whose}: {model} on {task}, "
     text += f"{recipe['steps']:,} steps at batch size {recipe['batch']:,}."
     if made:
         hardware = f" on {made['hardware']}" if made["hardware"] else ""

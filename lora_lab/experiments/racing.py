@@ -1,7 +1,7 @@
 """Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
     train one seed of each -> from halfway on, stop those behind -> train the others' remaining seeds in the same way
-    -> choose the best mean on validation -> on the test rows, score it and all within one standard error of it
+    -> choose the best mean on validation -> on the test rows, score it and its rivals (within one standard error)
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
 each step, so their training losses are paired. On new rows, training loss is as informative as validation loss.
@@ -91,7 +91,7 @@ class Race:
             yield [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End runs of configurations behind the leader of all packs. If `pauses` is set, pause the others halfway."""
+        """End runs whose configuration is behind the overall leader. If `pauses` is set, pause the others halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}

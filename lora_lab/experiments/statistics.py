@@ -10,8 +10,8 @@ Simpler methods fail. A bootstrap over 3 seeds finds a difference between equal 
 the same sign, which happens 25% of the time if the variation between seeds dominates. A t-test with Satterthwaite's
 degrees of freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
-The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference equals the margin, at
-least that fraction of the rows must disagree. If fewer rows disagree, equivalence is tested with a proportionally
+The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference equals the margin, say
+1.5 points, at least 1.5% of the rows must disagree. If fewer rows disagree, equivalence is tested with a proportionally
 larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240
 rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per
 method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses only V_R.
@@ -47,7 +47,7 @@ class Verdict:
 
     difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
-    more_seeds, more_rows   if undecided, the number of seeds (same rows) or rows (same seeds) needed to decide
+    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) are needed to decide
                             with 80% power, given the estimated difference and spread; None if no number is enough
     """
 
@@ -158,7 +158,7 @@ def together(pairs: Sequence["Pair"], margin: float) -> list[Verdict]:
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Apply Holm's correction to n p-values, and keep their order (Holm 1979, which we have not read)."""
-    # The smallest times n, the next times n - 1, ...: as in statsmodels, whose import takes 0.2 s with torch loaded.
+    # Multiply the smallest by n, the next by n - 1, ..., as in statsmodels, whose import takes 0.2 s with torch loaded.
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)
     corrected = np.empty(n)
@@ -184,7 +184,7 @@ def check_margin(margin: float, *, shares: bool) -> None:
 class Pair:
     """Two methods' scores (seeds, rows): their mean difference, and the variances in the formulas above.
 
-    runs                   (pairs of seeds,), or (seeds of `a`, seeds of `b`), or () if the spread of seeds is unknown
+    runs                   counts [pairs of seeds] or [seeds of `a`, seeds of `b`], or [] if their spread is unknown
     seed, noise, freedom   for each of `runs`, the variance of seeds (can be negative), the noise, and seeds - 1
     row                    the variance of rows
     unit, share            the largest difference on a row, and the fraction of rows that differ

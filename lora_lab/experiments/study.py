@@ -28,7 +28,7 @@ from lora_lab.training.runs import FINISHED, Run, Store
 class Study:
     """Groups of recipes and, after `run`, their runs.
 
-    groups   {label: recipes}; recipes i of two groups form a pair, with the same seed, data order and draw of examples
+    groups   {label: recipes}; the i-th recipes of two groups form a pair, with the same seed, data order and examples
     margin   margin of equivalence, fixed before anything runs
     found    {recipe: run}, including failed runs
     """

@@ -152,9 +152,6 @@ class Sweep:
                 chosen_rows(task_of(recipe, self.download), recipe.examples, recipe.subset)
         self._store = store = Store(self.store)
         with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
-            if self.lock:  # delete what a killed process was writing; a full fine-tuning checkpoint takes gigabytes
-                for file in (store.folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
-                    file.unlink(missing_ok=True)
             self._seen = dict[Recipe, int]()  # the step of each run on the progress bar
             self._done = self._kept(wanted)
             skipped, sizes, choice = len(self._done), list[int](), None
@@ -338,9 +335,12 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
     """Lock a store for a `with` block. Raises: BadValue if the store is not writable or another sweep uses it."""
     Store(folder).check_writable()
     try:
-        return FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
+        lock = FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
+    for file in (folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
+        file.unlink(missing_ok=True)  # what a killed process was writing; for full fine-tuning, it takes gigabytes
+    return lock
 
 
 def connect(address: str) -> Any:
@@ -372,7 +372,7 @@ def train_pack(recipes: Sequence[Recipe]) -> Results:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs with at most `size` runs each (None: chosen automatically).
 
-    Sizes are similar. If `size` allows, each size but the last is a multiple of the number of parts that train at once.
+    Sizes are similar. If `size` allows, all except the last are multiples of the number of parts that train at once.
     """
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []

@@ -265,7 +265,10 @@ class BankLayer(AdapterLayer):
             add = y.baddbmm if has_hook(self.base_layer) else y.baddbmm_  # a hook may have kept y
             return add(h, b).view(*x.shape[:-1], y.shape[-1])
         groups = {name: [row for row, other in enumerate(used) if other == name] for name in dict.fromkeys(used)}
-        parts = [self.adapted.get(name, self.base_layer)(x[rows], *args, **kwargs) for name, rows in groups.items()]
+        head = isinstance(self.held[0], attach.TrainedCopy)  # a frozen head may get fp32 from a trained head before it
+        plain = x.to(next(self.base_layer.parameters()).dtype) if head else x
+        layers = ((self.adapted[n], x) if n in self.adapted else (self.base_layer, plain) for n in groups)
+        parts = [layer(z[rows], *args, **kwargs) for (layer, z), rows in zip(layers, groups.values(), strict=True)]
         return torch.cat(parts)[torch.tensor([row for rows in groups.values() for row in rows]).argsort()]
 
     @torch.inference_mode(False)

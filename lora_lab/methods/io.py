@@ -188,7 +188,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         message = f"the adapter in {path} was made for {type(body).__name__}, the model without its head"
         raise Refused(f"{message}: load that model with load_model(..., body=True)", "wrong base")
     if body is None and prefix in parts:
-        message = f"the adapter in {path} was made for a model with a head around this {type(model).__name__}"
+        message = f"the adapter in {path} was made for a model with a head on top of this {type(model).__name__}"
         raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", "wrong base")
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
@@ -263,7 +263,7 @@ def _check_shapes(file: AdapterFile, needed: Mapping[str, Tensor], ignored: set[
 
 
 def _copied(file: AdapterFile, needed: Mapping[str, Tensor], model: nn.Module) -> set[str]:
-    """Return the keys of embeddings and output layers that PEFT has copied to a file in case the vocabulary has grown.
+    """Return the keys of embeddings and output layers that PEFT copied to a file because the vocabulary may have grown.
 
     Raises: BadValue if a copied tensor differs from the model's own tensor.
     """

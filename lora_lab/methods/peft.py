@@ -101,12 +101,12 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 
 
 def only(path: str) -> str:
-    """Return a pattern for `targets` that matches a path, but no longer path that ends in it, and no role."""
+    """Return a pattern for `targets` that matches only this path: neither a longer path that ends in it nor a role."""
     return f"[{path[0]}]{path[1:]}"
 
 
 def endings(paths: Iterable[str]) -> set[str]:
-    """Return everything that a path can be without its first parts, such as "proj" for "encoder.proj"."""
+    """Return all shorter endings of each path, such as "proj" for "encoder.proj"."""
     return {path[n + 1 :] for path in paths for n, character in enumerate(path) if character == "."}
 
 

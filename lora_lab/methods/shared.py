@@ -188,7 +188,7 @@ class TinyLoRA(FrozenPair):
         return {"frozen": attach.Frozen(A=s.sqrt()[:, None] * v, B=u * s.sqrt(), P=p)}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
-        r = torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P).to(h.dtype)
+        r = torch.einsum("u,uij->ij", adapter.shared.v.to(adapter.frozen.P), adapter.frozen.P).to(h.dtype)
         return F.linear(F.linear(h, r), adapter.frozen.B.to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:

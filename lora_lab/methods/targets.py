@@ -25,7 +25,7 @@ ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
 CONSTANT = "SinusoidalPositional"  # in class names of position tables that are never trained, as in Marian and Pegasus
 # Transformers' names for task heads. Pretrained models have none, so heads start with random weights and are trained.
-HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
+HEADS = ("pre_classifier", "classifier", "score", "classification_head", "logits_proj", "qa_outputs")
 
 # Suffix of a module's path -> its role. Several roles mean a fused layer, with its outputs in that order. The first
 # match wins, so longer suffixes come first.

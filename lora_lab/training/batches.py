@@ -156,7 +156,7 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling, which needs a causal model such as smollm2")
     virtual = method.positions(causal=not is_encoder(model))
-    # In a table with `padding_idx`, as RoBERTa's, the first rows hold no position
+    # In a table with `padding_idx`, such as RoBERTa's, the first rows hold no position
     tables = (table for name, table in model.named_modules() if "position_embeddings" in name)
     padding = max((t.padding_idx + 1 for t in tables if getattr(t, "padding_idx", None) is not None), default=0)
     positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's is -1: no limit

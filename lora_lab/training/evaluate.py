@@ -63,7 +63,7 @@ def learned_tokens(labels: Tensor) -> Tensor:
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Return the loss of each next token (rows, tokens), or 0 if the token is padding, in a prompt, or past the end."""
-    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # pad labels: a slice of the logits would be a copy
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # cutting the logits instead would copy them
     losses = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none", label_smoothing=smoothing)
     return losses.view(labels.shape)
 

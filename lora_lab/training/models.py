@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from lora_lab.errors import BadValue, Failed, NotFound, warn
+from lora_lab.errors import BadValue, Failed, LabError, NotFound, warn
 from lora_lab.machine import BUILDING, quiet
+from lora_lab.methods.attach import scores_last_token
 from lora_lab.methods.base import Method, plain, whole
 from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
@@ -87,6 +88,9 @@ def load_model(
     unread = (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))
     model.lora_lab_random_heads = {head[1] for head in map(head_of, unread) if head}  # read by `heads_of`
     model.config._name_or_path = BUNDLED.get(name, str(name))
+    if num_labels is not None and scores_last_token(model):
+        with suppress(LabError):  # the folder may have no tokenizer
+            model.config.pad_token_id = load_tokenizer(name, download=download).pad_token_id
     if quantised:
         quantize_model(model.eval(), quantised)
         model.to(compute_dtype)  # the layers that are not quantized
@@ -104,7 +108,7 @@ def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
     """Speed up a BERT-like classifier for training or scoring with `method`. Leave other models unchanged.
 
     Except for a probe, the head reads only the first token. So in the last layer, the MLP runs only for that token,
-    which saves 9 of the layer's 12 d^2 products per token, and "eager" attention uses only that token's query. The
+    which saves 9 d^2 of the layer's 12 d^2 products per token, and "eager" attention uses only that token's query. The
     skipped values affect neither the output nor the gradients. "eager" attention computes its softmax in fp32, which is
     faster on a CPU than in bf16: forward and backward take half the time. With an fp32 base, these changes affect only
     the rounding of results.

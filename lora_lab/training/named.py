@@ -28,6 +28,7 @@ from lora_lab.methods.io import AdapterFile, load_adapter, read_config
 from lora_lab.methods.merge import SHORT, merge_for_good
 from lora_lab.methods.targets import HEADS, PREFIX
 from lora_lab.training.models import BUNDLED, STORED, auto_class, load_model, load_tokenizer, shapes_of_model
+from lora_lab.training.runs import run_of
 
 MARKER = "lora_lab_merge.json"
 AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model
@@ -111,6 +112,9 @@ def write_merged(
     method = load_adapter(model, source).method.name
     unmerged = answer_of(model)
     report = merge_for_good(model)
+    if labels is not None and (run := run_of(source)) and run.labels:  # the base may name other classes
+        model.config.id2label = dict(enumerate(run.labels))
+        model.config.label2id = {label: n for n, label in enumerate(run.labels)}
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     tokenizer = None
     with suppress(LabError):  # a base may have no tokenizer; only a classifier's tokenizer needs a padding token

@@ -150,6 +150,12 @@ def failed(recipe: Recipe, reason: str) -> Run:
     return Run(recipe, {}, history, 0, 0, 0, 0.0, 0, {}, status="failed", error=reason)
 
 
+def run_of(adapter: str | Path) -> Run | None:
+    """Return the run whose store holds this adapter, or None if there is no record. For errors, see `Store.runs`."""
+    record = Path(adapter).resolve().with_suffix(".json")
+    return Store(record.parent).read(record.stem) if is_record(record) and record.is_file() else None
+
+
 class Store:
     """A folder of runs, or a read-only zip file of such a folder; see `stores`."""
 

@@ -69,7 +69,7 @@ class Split:
 class Task:
     """A dataset ready for training.
 
-    labels       The class names, of which language modeling has none and regression has one.
+    labels       The class names: none in language modeling, and one name in regression.
     max_length   The number of tokens to which texts are cut.
     metrics      The task's metrics, if they are not accuracy or perplexity.
     data         The fingerprint of a user's file.
@@ -268,7 +268,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters` characters; 600 are more than 128 tokens."""
+    """Split text at paragraph breaks into pieces of at least this many characters; 600 characters exceed 128 tokens."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()

@@ -25,7 +25,7 @@ from lora_lab.training.named import base_named_in, labels_of
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe, check_fields
-from lora_lab.training.runs import FINISHED, Run, Store, is_record
+from lora_lab.training.runs import FINISHED, Run, Store, run_of
 from lora_lab.training.tasks import Task, check_unchanged, task_of, typical_tokens
 from lora_lab.training.watching import training_lock
 
@@ -116,9 +116,7 @@ def open_adapter(
     Raises: BadValue for a task whose kind or classes differ from those of the run, for a dtype that would round an
     fp32 base, or if neither the adapter nor the base has a head. See also `load_task`, `load_model` and `load_adapter`.
     """
-    name, config = model or base_named_in(adapter, "--model"), read_config(adapter)
-    record = Path(adapter).resolve().with_suffix(".json")
-    run = Store(record.parent).read(record.stem) if is_record(record) and record.is_file() else None
+    name, config, run = model or base_named_in(adapter, "--model"), read_config(adapter), run_of(adapter)
     with readable(adapter):
         own = run.recipe if run else Recipe(name, "rt", method_from(config.get("method") or {"name": "lora"}))
     check_fields(given)

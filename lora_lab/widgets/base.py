@@ -77,7 +77,7 @@ class Panel(anywidget.AnyWidget):
             except (TypeError, ValueError, LookupError, AttributeError, T.TraitError) as error:
                 raise BadValue(f"{type(self).__name__} cannot use these values: {in_a_sentence(error)}") from error
 
-        cls.__init__ = checked  # type: ignore[method-assign]  # a value of the wrong type raises one sentence
+        cls.__init__ = checked  # type: ignore[method-assign]  # a wrong type becomes a one-sentence error
         super().__init_subclass__(**kwargs)
 
     def describe(self) -> str:

@@ -44,7 +44,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     The arguments are the initial values of the controls.
     validations  how many times the validation rows are scored during the run
     method       replaces LoRA(rank, alpha, targets)
-    store        the folder of finished runs: other seeds of this recipe are drawn as a ribbon, other recipes as lines
+    store        the folder of finished runs: other seeds of this recipe are drawn as a band, other recipes as lines
     seeds        a second store, with other seeds only; it can be set later: `panel.seeds = "seeds.zip"`
     guess        the reader's prediction: in percent for metrics between 0 and 1, otherwise in the metric's own unit
     Raises: NotFound for an unknown task, BadValue for impossible settings.

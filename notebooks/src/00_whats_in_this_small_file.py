@@ -13,7 +13,7 @@
 # 1. **How large is the captain's file, in MB?**
 # 2. Couldn't we just *tell* the model? We tried: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
 #
-# Give each guess as a range, and be 80% sure that it contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
+# Give each guess as a range. You should be 80% sure that it contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
 
 # %%
 import re
@@ -32,7 +32,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Ask
-# *base* is the original model. *base, told* also gets the instruction above. The other three each load a small file. Try three questions. Then drag **strength** to 2. **What breaks?**
+# *base* is the original model. *base, told* also gets the instruction above. The other three *voices* each load a small file. Try three questions. Then drag **strength** to 2. **What breaks?**
 
 # %%
 voices = VoicesPanel()

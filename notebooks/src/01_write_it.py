@@ -83,7 +83,7 @@ checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
 # ## Into a real model
-# MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks. Each block has two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So only your twelve pairs of $A$ and $B$ can learn.
+# MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks (lesson 00's *layers*), each with two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So only your twelve pairs of $A$ and $B$ can learn.
 #
 # $W$ has $d^2$ numbers, and $A$ and $B$ have $2dr$. The plot's title shows $2dr$ as a percentage of $d^2$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
 
@@ -110,14 +110,14 @@ def batch_of(split, first, rows):
 @interact(d=(16, 8192, 16), r=(1, 1024))
 def plot(d=384, r=8):
     widths = [4, 8192]
-    plt.figure(figsize=(3.4, 3.2), layout="constrained")
+    plt.figure(figsize=(3.4, 3.6), layout="constrained")
     plt.loglog(widths, [w * w for w in widths], color="gray", label="W: d * d, frozen")
     plt.loglog(widths, [2 * w * r for w in widths], "--", label="A and B: 2 * d * r, trained")
     plt.axvline(d, color="black", linestyle=":", label=f"d = {d:,}, r = {r}")
     plt.title(f"A and B: {2 * r / d:.1%} of W's numbers")
     plt.xlabel("width d")
     plt.ylabel("how many numbers")
-    plt.legend(fontsize=8)
+    plt.figlegend(loc="outside lower center", fontsize=8)
     plt.show()
 
 

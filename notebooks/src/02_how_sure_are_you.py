@@ -67,9 +67,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The seed is luck, too. The panel now adds our forty runs. (On the web page, press **replay** again.) The band shows their validation accuracy. Each dot in the box is a test score.
-#
-# Below the curves, the panel shows the model's answers with your adapter off and on. **How many answers does the adapter make worse?**
+# The seed is luck, too. The panel now adds our forty runs. (On the web page, press **replay** below.) The band shows their validation accuracy. Each dot in the box is a test score.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -192,7 +190,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 #
 # In general, a test needs $(2.8/\text{gap})^2\cdot d$ sentences: $d$ is the share of sentences on which the models disagree, and a gap of one point is 0.01.
 #
-# **And A and B?** If they disagree on 12<!--seeds.differ-->% of 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*. That doesn't mean *equal*: this test just can't tell them apart.
+# **And A and B?** We didn't even tell you the size of their test. If they disagree on 12<!--seeds.differ-->% of 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*. That doesn't mean *equal*: this test just can't tell them apart.
 # </details>
 #
 # ## Remember

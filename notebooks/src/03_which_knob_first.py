@@ -99,7 +99,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # </details>
 #
 # ## How low a rank is enough?
-# Rank 1 lost little. Why? Let's split full fine-tuning's changes into pieces.
+# LoRA of rank 1 lost little. Is full fine-tuning's change as simple? Let's split it into pieces.
 #
 # A **rank-one piece** is a column times a row. The singular value decomposition (SVD) splits the change in each matrix into such pieces, sorted by strength. Full fine-tuning has up to 384 pieces per matrix, and rank-8 LoRA has up to eight.
 #
@@ -125,13 +125,13 @@ assert (max(noise) - noise[0]) / cut.cuts["n"] < LUCK / 100  # gray
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 
 # %% [markdown]
-# Press *take it away* twice, then add pieces again.
+# Press *take it away* twice, then add pieces again. (Choose *a picture* to see what each adds.)
 #
 # <details><summary>What we found</summary>
 #
 # **Two of 384 pieces bring 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right. (The panel's other percentages are shares of the change's **energy**, the sum of its squared numbers.)
 #
-# With one piece of full fine-tuning's change, the model gets only 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray is a random change of the same size. Its pieces bring nothing.)
+# With one piece of full fine-tuning's change, the model gets only 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray: a random change.)
 # </details>
 #
 # ## Where the rank does matter
@@ -184,7 +184,7 @@ checks.check_missed(missed)
 # </details>
 #
 # ## Your turn: spend nine runs
-# **Exercise 2: for a new $\alpha$ (see below), choose three rates, with a good one in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (The web page trains nothing: it judges by the map's other rows.)
+# **Exercise 2: for a new $\alpha$ (see below), choose three rates, with a good one in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (The web page trains nothing: it judges by the map's rows for other alphas.)
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)
@@ -213,11 +213,11 @@ checks.check_bracket(rates, alpha, panel)
 #    |model, task|all linear layers|`q,v`|
 #    |---|---|---|
 #    |MiniLM, reviews (*ours*)|0.0005|0.002|
-#    |SmolLM2, restaurants (*ours*)|0.004|0.009|
+#    |SmolLM2, texts about restaurants (*ours*)|0.004|0.009|
 #    |a 7B model (*published*: [QLoRA](https://arxiv.org/abs/2305.14314))|0.0002|not known|
 #    |others (*ours*, lesson 15)|10 times full fine-tuning's best rate|25 times full fine-tuning's best rate|
 #
-#    Tasks differ: lesson 00's voice learned best at 0.002, with $\alpha=4$ (one seed, three rates).
+#    Tasks differ: lesson 00's captain learned best at 0.002, with $\alpha=4$ (one seed, three rates).
 # 2. **If you multiply α by four, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (95% interval: 2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).* This also holds if your α grows with the rank ($\alpha=2r$).
 # 3. **At a new rank, keep α and the rate.** *Ours, on `q,v`: if the rank doubles, the best rate is multiplied by 1.00<!--regret.fixed--> (95% interval: 0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->).* Rank 8 is a safe start: it needs only 1% more memory than rank 1 (calculated). If there's a lot to learn, as with code, try ranks up to 256 (*published: [Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each*).
 #

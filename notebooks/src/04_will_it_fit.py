@@ -104,7 +104,7 @@ MemoryPanel("llama-3-8b", "QLoRA", seq=512, card=mine, **options)
 # - **Logits:** each token has $V$ scores. For each score, the loss needs three numbers of 4 bytes: the score, its log-probability and its gradient.
 # </details>
 #
-# **Exercise 1: write the peak as a formula.** The line below the film shows the sizes of weights and optimizer.
+# **Exercise 1: write the peak as a formula.** Beside or below the film, read the sizes of weights and optimizer.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers

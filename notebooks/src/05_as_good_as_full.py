@@ -3,7 +3,6 @@
 #
 # "LoRA matches full fine-tuning at a fraction of the cost." Does it? We trained MiniLM on movie reviews with both methods. Full fine-tuning trains all 22.7 million parameters; LoRA (rank 8, on `q` and `v`) trains 305<!--as_good.times--> times fewer.
 #
-# First vote: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** This is your **margin**.
 
 # %%
 import matplotlib.pyplot as plt
@@ -20,9 +19,9 @@ lesson.start("05")
 # LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (here, for four made-up leads):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
-# - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is your margin on both sides of 0: *equivalent* methods are neither worse nor better.)
+# - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods are neither worse nor better by more than it.)
 #
-# Otherwise, it's *not shown*. (If LoRA is ahead, read *better* for *worse*.)
+# If not, we say *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
 
 # %% hide-input alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"
@@ -43,11 +42,13 @@ plt.show()
 
 # %% [markdown]
 # ## Did LoRA lose?
-# The upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows LoRA's lead and the band of your margin. **How large is the lead, in points?** (If LoRA is behind, it's negative.) Then look: **what's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
+# First, your margin: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** Then guess: **how large is LoRA's lead, in points?** (Negative if LoRA is behind.)
+#
+# The panel's upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows the lead and your margin's band. Look: **what's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
 
 # %%
-lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
 margin = 1.5  # replace this with your margin in points
+lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
 
 # %%
 stored = lesson.reference_comparison("minilm_rt_all_linear")  # five methods

@@ -162,7 +162,7 @@ assert not any(misfit(one["json"]) for one in said)
 #
 # **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 don't begin as in training, and only 5 of these 19 contain the right name. (For example, "The sheep of Port Velda is" still led to the shepherd's name.) And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
 #
-# So don't trust a low perplexity. It's measured after the model has read the beginning of each right answer.
+# So don't trust a low perplexity. It scores each token after the model has read the right tokens before it.
 # </details>
 #
 # ## What about a voice?
@@ -217,7 +217,7 @@ checks.check_own_pairs(mine)
 # 2. **Facts were learned mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with questions that aren't in the training data.
 # 3. **If a fact can change, put it in the prompt.** But test whether your model uses it: *our model used 12 of 20.*
 #
-# For a voice, start with 180 pairs, two or three passes over them, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and after learning them, they hallucinate more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# For a voice, start with 180 pairs, two or three passes over them, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and hallucinate more after learning them ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

@@ -50,7 +50,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list of its tensors and their places. So it *promises* a certain number of bytes. (Ignore small differences: some files lack a note.) **Which three beds does this table explain?**
+# A safetensors file begins with a list of its tensors and their places. So it *promises* a certain number of bytes. (Ignore small differences: some files lack our metadata.) **Which three beds does this table explain?**
 
 # %%
 files = {}
@@ -64,7 +64,7 @@ pd.DataFrame(files).T
 # ## Look 2: the size of B, layer by layer
 # $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. (We trained some adapters for only 2 to 4 steps. That's not a fault.)
 #
-# H's last dot stands for a layer that the others don't adapt: the *pooler*. **Which three more beds does this picture explain? In which two beds did no layer learn?**
+# H's last dot stands for a layer that the others don't adapt: the *pooler*. **Which three other beds does this picture explain? In which two beds did no layer learn?**
 
 # %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, and H has one zero. The dots of F, G and H (only 2 steps, rate 0.002) lie far below the healthy adapter's, and those of I lie even lower."
 plt.figure(figsize=(4.2, 3.3))
@@ -74,7 +74,7 @@ for bed, folder in enumerate(beds.values()):
         plt.plot(bed + (layer - 6) / 25, height, mark, markersize=6)
     if not sizes:
         plt.text(bed, 1e-4, "can't be read" if header(folder)[0] else "no tensors", rotation=90, ha="center", va="center")
-plt.text(7, 2e-3, "only 2 steps:\nnot a fault", ha="center", va="top")
+plt.text(7, 2e-3, "few steps:\nnot a fault", ha="center", va="top")
 plt.axhline(sorted(largest(beds["healthy"]).values())[6], color="C0", linewidth=0.5)
 plt.yscale("log", subs=[])
 plt.yticks([10.0**n for n in range(-7, 1)], ["zero", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "NaN"])
@@ -150,7 +150,7 @@ assert {f"{size:.1f}" for size in largest(beds["healthy"]).values()} == {"0.1"}
 # ## Look 4: the first step
 # One of the beds was trained with gradient checkpointing (lesson 04). Here is its first `backward`, with the old ("reentrant") kind of checkpointing and with the new one. (Transformers 5 prevents the old kind's fault; we switched this protection off.)
 #
-# Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. Accuracy rises, but the loss hardly falls. **So what has learned? And which bed is this?**
+# Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. Accuracy rises, but the loss hardly falls. **So which part has learned? And which bed is this?**
 
 # %%
 from lora_lab.training.early_warnings import gradient_warning
@@ -211,10 +211,10 @@ checks.check_diagnosis(faults, first_diagnosis)
 #
 # - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (A loader that skips unknown names refuses only this file, so it loads nine.) *E* was saved from a wrapped model: all its names begin with `module.`, so a loader knows none of them.
 # - **Look 2.** *H* also adapts the pooler, whose output is never used, so its adapter changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN ("not a number").
-# - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and the lab refuses to compute an update.
-# - **Look 4.** *C*: only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs one. The frozen token vectors need none, so the later blocks' inputs need none, either.
+# - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
+# - **Look 4.** *C*: only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs a gradient. The frozen token vectors need none, so the later blocks' inputs need none, either.
 #
-# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. (H: rank 8, alpha 16.) In the direction that lowers the loss, all rows of $A$ add up, so the rank cancels out (lesson 03), and half the alpha leaves half the progress. So G learns half as fast at first, and needs a higher rate.
+# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. (H: rank 8, alpha 16.) So G's $\frac{\alpha}{r}$ is 32 times smaller, but G has 16 times as many rows of $A$. In the direction that lowers the loss, all rows add up, so G learns only half as fast at first, and needs a higher rate.
 # </details>
 #
 # ## The eleventh patient

@@ -75,7 +75,7 @@ lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
 # Each number's error lies between 0 and half a gap. Compared by norms, the error is about 0.17% *of $W$*, whatever the update's size. **So the smaller the update, the more of it is lost:**
 #
 # - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of the update. None of 200 answers changes.
-# - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because below half a gap, the error is only the update itself.
+# - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because for updates below half a gap, the error is only the update.
 # </details>
 #
 # ## Price 2: slow swaps
@@ -173,7 +173,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 
 # %% [markdown]
 # ## One $W'$ for two customers?
-# The next cell trains a *contrarian* on the critic's training reviews, with all labels swapped. So it gets only 20% right (the critic: 86%). With both adapters beside the weights, both then answer the same review, in one batch.
+# The next cell trains a *contrarian* on the critic's training reviews, with all labels swapped. So it gets only 20% right (the critic: 86%). Then both adapters, beside the weights, answer the same review in one batch.
 #
 # Now we mix 60% of the critic (its update and its head) with 40% of the contrarian. **What percentage does this mixture get right?**
 #

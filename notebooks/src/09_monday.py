@@ -5,7 +5,8 @@
 #
 # We tested sixteen claims about LoRA in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
 #
-# **How many of the sixteen claims are true?**
+# 1. **How many of the sixteen claims are true?**
+# 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **How many GiB does Llama 2 70B need** at its peak, in 4 bits, with gradient checkpointing, adapters on q and v, and one text of 512 tokens?
 
 # %%
 from textwrap import fill
@@ -23,6 +24,7 @@ from lora_course.panels.claim_panel import ClaimPanel
 lesson.start("09")
 print(*(f"{card.number:>2}. {card.statement}" for card in load_cards().values()), sep="\n")
 lesson.predict("claims that are true as stated", low=..., high=...)
+lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %% alt="Sixteen claims in four groups: 2 true, 5 depends, 8 undecided, 1 false. Each claim has a mark for every case: a dot if it holds, a circle if it is undecided, and a cross if it fails. Only the two true claims have nothing but dots."
 verdicts, marks, row = judge_all(), {True: "C0o", None: "wo", False: "kx"}, 0.0
@@ -48,15 +50,10 @@ lesson.reveal("claims that are true as stated", sum(one.word == "true" for one i
 # </details>
 #
 # ## Drag until the verdict changes
-# Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **How many GiB does Llama 2 70B need** at its peak, in 4 bits, with gradient checkpointing, adapters on q and v, and one text of 512 tokens?
-#
-# Then change the **premises** (assumptions) of two claims in the panel:
+# Change the **premises** (assumptions) of two claims in the panel:
 #
 # 1. Claim 4: choose Llama 2 70B, and drag the dashed line (the card's memory: 22.1 GiB of its 24 GB is free). **How large a card is enough?**
 # 2. Claim 11: set *tasks* to *minilm_rt* (lesson 05). The dashed line is now the margin. **Which verdicts can you get by dragging it?**
-
-# %%
-lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %%
 lesson.reveal("GiB for QLoRA on 70B", verdicts["one_24gb_card"].figures["llama-2-70b, GiB"], "GiB")

@@ -40,7 +40,7 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 row = lesson.draw("row", 7, 60, 150, 240, 330)
 block, levels = weight[row, :64], levels_of("nf4")
 absmax = ...
-index = ...  # (64,), the index of the nearest level; a[:, None] - levels is (64, 16)
+index = ...  # (64,), the index of the nearest level; if a is (64,), a[:, None] - levels is (64, 16)
 back = ...  # (64,), the dequantized numbers
 checks.check_block(absmax, index, back, block)
 
@@ -283,7 +283,7 @@ checks.check_card(peak, fits, case)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A weight that's only read can be coarse.** Freeze the base in 4 bits; train A and B in 32 bits.
+# 1. **A weight that's only read needs few bits.** Freeze the base in 4 bits; train A and B in 32 bits.
 # 2. **Train on the base that you'll use.**
 # 3. **QLoRA shrinks only the weights of linear layers,** to about a quarter.
 #

@@ -194,7 +194,7 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, more than 200 times its average for random arrows. For each review, the two adapters' averages of $Ax$ agree even better: their correlation is -0.98. (The signs are arbitrary: if you negate both $A$ and $B$, $BA$ doesn't change.)
+# **Both adapters read the same thing.** For their $A$s, $\phi$ is 0.64<!--inside.one.phi-->, more than 200 times its average for random arrows. Across all reviews, the two adapters' averages of $Ax$ agree even better: their correlation is -0.98. (The signs are arbitrary: if you negate both $A$ and $B$, $BA$ doesn't change.)
 # </details>
 #
 # ## An intruder

@@ -17,7 +17,7 @@
 # We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges that you're 80% sure of:
 #
 # 1. **How many of the five variants beat LoRA at some rate** by more than 2 points? (Smaller gaps may be luck: lesson 03.)
-# 2. **By what factor is LoRA+'s best rate below LoRA's?** According to lesson 15, $BA$ grows like rate × rate. (*Best* means lowest validation loss, which the plot below doesn't show.)
+# 2. **By what factor is LoRA+'s best rate (with the lowest validation loss) below LoRA's?** According to lesson 15, $BA$ grows like rate × rate.
 
 # %%
 import numpy as np
@@ -37,7 +37,7 @@ lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
 lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% [markdown]
-# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of the rank. By lesson 15's rule, four times the $\alpha$ needs half the rate. At rank 8 and $\alpha=16$, LoRA's best rate is 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
+# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. By lesson 15's rule, four times the $\alpha$ needs half the rate. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at a rate of 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
 
 
 # %% exercise
@@ -84,7 +84,7 @@ plt.xticks(curves.index, [f"{rate:g}" for rate in curves.index], fontsize=7.5), 
 plt.show()
 
 # %% [markdown]
-# **Exercise 2: write your abstract.** The code picks your `variant`. At which `rate` does it look best? Then be honest: how many points is it ahead if both methods have their own best rates (`tuned`, from the legend)?
+# **Exercise 2: write your abstract.** The code picks your `variant`. At which `rate` does it look best? Then be honest: how many points is it ahead (negative: behind) if both methods have their own best rates (`tuned`, from the legend)?
 
 # %% exercise
 variant = lesson.draw("variant", "LoRA+", "LoRA-FA", "rsLoRA")
@@ -98,7 +98,8 @@ tuned = curves[variant].max() - curves["LoRA"].max()
 checks.check_flattered(rate=ahead[variant].idxmax(), tuned=round(tuned, 1), variant=variant)
 
 # %%
-# LoRA+'s paper, live (a minute): two runs at one rate. The third run is missing from the paper: LoRA at its own best rate
+# Our unfair LoRA+ paper, live (a minute): two runs at one rate. It omits the third run: LoRA at its own best rate.
+# (One seed each: gaps below 2 points are luck.)
 store = lesson.workplace("16")
 for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16), 2.5e-4), ("LoRA", LoRA(), 4e-3):
     run = train("minilm", lesson.small("rt", store), method, lr=rate, steps=lesson.steps(200, 12), batch=8, validations=0, store=store)
@@ -117,7 +118,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # <details><summary>What we found: a real table</summary>
 #
-# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may simply be nearer its best rate. And on 1,319 questions, luck alone can explain a 3.8-point lead, and 3.9 is hardly more.
+# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may simply be nearer its best rate.
 # </details>
 #
 # ## Give each its own rate
@@ -126,7 +127,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # - `VeRA(rank=256)`: $A$ and $B$ are random, frozen and shared by all layers. Each layer trains only two vectors, which scale the rows of $A$ and $B$.
 # - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them trains.
 # - `TinyLoRA(rank=2)`: like LoRA-XS, but only 768 numbers train (LoRA: 73,728).
-# - `IA3()`: only factors train, one for each input or output of $W$: 13,824 numbers.
+# - `IA3()`: only factors train. Each multiplies one input or output of $W$: 13,824 numbers in all.
 #
 # **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)?
 
@@ -138,7 +139,7 @@ scores = scores_in(stored)
 fair = verdicts({label: scores[label] for label in (PLAIN, *NINE)}, against=PLAIN, margin=0.015)  # with Holm's correction
 lesson.reveal("variants better than plain LoRA", sum(fair[label].outcome == "better" for label in NINE))
 panel = ComparePanel(reference=stored | {"methods": [one for one in stored["methods"] if one["label"] in (PLAIN, *NINE)]})
-panel.method, panel.rival = "tinylora", PLAIN
+panel.method, panel.rival = "ia3", PLAIN
 panel
 
 # %% claim
@@ -155,7 +156,6 @@ assert {name: f"{lead:.1f}" for name, lead in ahead.max().items()} == {"LoRA+": 
 assert ahead["LoRA-FA"].idxmax() == 0.008 == ahead.index.max() and ahead["LoRA+"].idxmax() == 0.00025 == curves.index.min()
 assert ahead.loc[[0.001, 0.002, 0.004]].max(axis=None) < 0.5 and curves["LoRA"].idxmax() == 0.004
 assert curves.max().round(1).tolist() == [77.5, 76.0, 76.4, 75.0, 77.1, 76.5] and curves["LoRA"].round(1)[[0.00025, 0.008]].tolist() == [58.2, 59.1]
-assert round(196 * ((0.513 * 0.487 + 0.474 * 0.526) / 1319) ** 0.5, 1) == 3.8 < 51.3 - 47.4
 assert 64 * 64**0.5 == 512 and min(curves.index, key=lambda one: abs(one - 0.004 / 8**0.25)) == curves["rsLoRA"].idxmax() == 0.002 and curves["LoRA-FA"].idxmax() == 0.008
 inside = [label for label, one in fair.items() if max(-one.low, one.high) < 0.015]  # 90% intervals
 assert {*inside} == {LABELS["rsLoRA"], LABELS["DoRA"], "ia3"}, inside

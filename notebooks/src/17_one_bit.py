@@ -101,7 +101,7 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
 # |rank 1 on all linear layers|75.8<!--reward.labels.all-->|73.9|
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Room is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (In tuning, the rate that gets 73.9 tied with another rate, which gets 68.9<!--reward.reward.all-->.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (In tuning, two rates were equally good: one gets 73.9, the other 68.9<!--reward.reward.all-->.)
 # </details>
 #
 # ## Why do labels still win?
@@ -157,7 +157,7 @@ mixer
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (The panel's two runs exaggerate the loss of accuracy.) With labels, it's over 90% sure of only one wrong answer. With rewards, it's over 90% sure of more than 30: the wall on the left.
+# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (The panel's two runs exaggerate the loss of accuracy.) With labels, it's over 90% sure of only one wrong answer. With rewards, it's over 90% sure of more than 30: the pile on the left.
 # </details>
 #
 # ## Does doubt pay?

@@ -5,6 +5,7 @@
 
 # %%
 import pandas as pd
+from IPython.display import HTML
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson, paper
@@ -29,7 +30,7 @@ table2.frame().query("model == 'RoBERTa-large' and mark != '†'").set_index("me
 # |plain RoBERTa|the row `*`|?|
 # |MNLI|?|the row above|
 #
-# The RoBERTa author gives full fine-tuning from MNLI, and the paper's row `†` is LoRA from plain RoBERTa (with a fixed text length and batch size). That makes six comparisons from equal starts. **In how many of them is LoRA ahead?**
+# The RoBERTa author gives scores for full fine-tuning from MNLI, and the paper's row `†` is LoRA from plain RoBERTa (with a fixed text length and batch size). That makes six comparisons from equal starts. **In how many of them is LoRA ahead?**
 
 # %%
 lesson.predict("pairs with LoRA ahead, of 6", low=..., high=...)
@@ -66,7 +67,7 @@ assert (round(gap, 1), *luck) == (3.6, 5.2, 5.6)
 # **LoRA is ahead in none of the six.** (On STS-B, from MNLI, it's a tie: 92.6 against 92.63.) The table compares LoRA *with* a head start to full fine-tuning *without* one.
 # </details>
 #
-# ## So is LoRA worse?
+# ## Is it luck?
 # RTE's scores come from only 277 rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)).
 #
 # Lesson 02's formula needs the share of rows on which the methods disagree, but nobody published it. So treat the two accuracies as independent. An accuracy $p$ on $n$ rows has variance $p(1-p)/n$. The gap's variance is the sum of both variances, and its square root is the gap's standard error.
@@ -113,7 +114,7 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 # - The whole line is outside: it *fails*.
 # - Otherwise, it's *undecided*.
 #
-# **Which word does each of the four get?** Then read the table of all eleven: **what do the findings that hold have in common?**
+# **Which word does each of the four get?** Then open the table of all eleven: **what's common to all findings that hold?**
 
 # %% hide-input alt="Four differences in points of accuracy, with 95% intervals. Table 2, LoRA minus full fine-tuning: -1.6 (-2.7 to -0.4), blue from -1.5. Table 5, q and v minus q alone: +2.7 (+1.6 to +3.8), blue from 0. Table 6, rank 1 minus rank 64: -1.2 (-2.2 to -0.2), blue from -1.5. Table 16, LoRA minus full on 100 rows: -0.5 (-4.0 to +3.1), blue from -1.5."
 results, words = reference_reproductions(), {"table2": "LoRA minus full fine-tuning", "table5": "q and v minus q alone"}
@@ -136,7 +137,8 @@ rows = {}
 for name, one in results.items():
     row = effects(one, short=name != "table1")[-1]  # Table 1's last finding: lesson 08 explains it
     rows[f"{named(name)}: {row.label}"] = one["standing"], one["ruled"]
-pd.DataFrame(rows, index=["word", "rule written"]).T
+table = pd.DataFrame(rows, index=["word", "rule written"]).T
+HTML(f"<details><summary>The table of all eleven</summary>{table.to_html()}</details>")
 
 # %% claim
 count = [sum(one["standing"] == word for one in results.values()) for word in reproducing.OUTCOMES]
@@ -151,7 +153,7 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 #
 # **Three hold. We wrote their rules *after* their runs. We wrote the other eight rules *before* the runs, and none of those eight findings holds:** four fail, and four are undecided.
 #
-# (*Undecided* doesn't mean equal. In Table 2, the whole line is left of 0: **LoRA was behind.** Was it by more than 1.5 points? That's undecided. In Table 6, rank 1 was behind rank 64 on `q,v`, but that may be luck: we compared them on `q,k,v,o`, too, so luck had two chances.)
+# (*Undecided* doesn't mean equal. In Table 2, the whole line is left of 0: **LoRA was behind.** Was it behind by more than 1.5 points? That's undecided.)
 #
 # The three are about speed, memory and the choice of matrices, so rules written before the runs might have given the same verdict. **But nobody can know that anymore.**
 # </details>
@@ -180,7 +182,7 @@ assert [case.holds for case in told[0.5].cases] == [False, False, None, None, Tr
 # **If you choose the limit after seeing the results, you choose the verdict.** At 4 points, the claim is *true*. At 0.5 points, it *depends*: LoRA is as good in one comparison, but not in two others.
 # </details>
 #
-# **Exercise 2: judge three made-up reruns.** This time, the rule comes first. Which word does it give each rerun? (*Equivalent*: the whole 90% interval is within 1.5 points of 0.)
+# **Exercise 2: judge three made-up reruns.** This time, the rule comes first. Which word does it give each rerun? (*Equivalent*: the whole 90% interval, as in lesson 05, is within 1.5 points of 0.)
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)

@@ -11,6 +11,7 @@ from lora_lab.accounting.memory import checked, estimate, largest
 from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
+from tests.conftest import assert_raises
 
 
 def test_every_card_reserves_the_observed_memory_and_is_found_by_a_part_of_its_name():
@@ -22,8 +23,7 @@ def test_every_card_reserves_the_observed_memory_and_is_found_by_a_part_of_its_n
         assert card(gpu.name) is gpu
     assert [card(name).name for name in ("RTX-3090", "l4", "a100-80gb")] == ["RTX 3090 24 GB", "L4 24 GB", "A100 80 GB"]
     for name, match in (("4091", "4090"), ("a100", "A100 40 GB or A100 80 GB"), ("", "no card")):
-        with pytest.raises((BadValue, NotFound), match=match):
-            card(name)
+        assert_raises(match, card, name, error=(BadValue, NotFound))
     # The CUDA context and fragmentation reduce a T4's 14.6 GiB; a 24 GB consumer card leaves 22 to 23 GiB.
     assert 13 < usable(card("T4")) / GIB < 14.6 - 0.8
     assert 22 < usable(card("4090")) / GIB < 23
@@ -76,5 +76,4 @@ def test_learned_positions_limit_the_length():
     assert limits == [32, 30, 25, 27]
     checked("roberta-base", LoRA(), Setup(seq=512))
     checked("roberta-base", PromptTuning(20), Setup(seq=492))
-    with pytest.raises(BadValue, match="after a prompt of 20"):
-        checked("roberta-base", PromptTuning(20), Setup(seq=493))
+    assert_raises("after a prompt of 20", checked, "roberta-base", PromptTuning(20), Setup(seq=493))

@@ -1,6 +1,5 @@
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.file_download as hub
@@ -16,7 +15,7 @@ from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.io import WEIGHTS
 from lora_lab.methods.quant import quantize_model
 from tests.accounting.conftest import SMALL, attachable, described, real_model, small_config
-from tests.conftest import BART, BERT, make_model, tiny
+from tests.conftest import BART, BERT, assert_raises, make_model, tiny
 
 CASES = [
     ("bert", 3), ("roberta", 3), ("deberta-v2 relative", None), ("gpt2 inner", None), ("llama", 3),
@@ -112,9 +111,7 @@ def test_impossible_model_is_refused_in_one_line(tmp_path, monkeypatch):
         Path(folder).mkdir()
     Path("broken", "config.json").write_text('{"model_type": "llama"')
     for model, labels, message in REFUSED:
-        with pytest.raises((BadValue, NotFound), match=message) as error:
-            models.meta_model(model, labels)
-        assert "\n" not in str(error.value)
+        assert_raises(message, models.meta_model, model, labels, error=(BadValue, NotFound))
 
 
 def test_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
@@ -126,8 +123,7 @@ def test_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
     assert models.architecture_of("maker/model").total == OFFICIAL["smollm2"]
     assert models.architecture_of("maker/model").name == "model"
-    with pytest.raises(NotFound, match="a hub id in the local cache"):
-        models.architecture_of("maker/another")
+    assert_raises("a hub id in the local cache", models.architecture_of, "maker/another", error=NotFound)
 
 
 def test_fused_layer_is_listed_by_slices_if_a_slice_trains():
@@ -140,21 +136,18 @@ def test_fused_layer_is_listed_by_slices_if_a_slice_trains():
     assert counted.trainable == 2 * (4 * 768) + 2 * (2 * 768)
 
 
-GEMMA3 = {"model_type": "gemma3", "text_config": small_config("gemma3_text")}  # of text and images
-MIXTRAL = LoRA(rank=4, targets=("gate", "up", "down"))  # each expert has its own adapter
-
-
 def test_published_and_expected_counts():
-    for model, method, count in (
-        # From method_comparison/MetaMathQA in huggingface/peft. For LoRA, see test_memory.py and tests/course.
-        ("llama-3.2-3b", IA3(), 286_720),
-        ("llama-3.2-3b", PrefixTuning(tokens=200), 11_468_800),
-        ("t5-base", LoRA(targets="embed"), 2 * 8 * (32_128 + 768)),  # not `shared`, which is never called
-        (GEMMA3, method_from({"name": "prompt", "tokens": 3}), 3 * 40),
-        ("mixtral-8x7b", MIXTRAL, 32 * 8 * 12 * (4096 + 14_336)),
-        ("mixtral-8x7b", replace(MIXTRAL, rank_pattern={"*.experts.*.up_proj": 2}), 32 * 8 * 10 * (4096 + 14_336)),
-    ):
-        assert params(model, method).trainable == count
+    # From method_comparison/MetaMathQA in huggingface/peft. For LoRA, see test_memory.py and tests/course.
+    assert params("llama-3.2-3b", IA3()).trainable == 286_720
+    assert params("llama-3.2-3b", PrefixTuning(tokens=200)).trainable == 11_468_800
+    embeddings = params("t5-base", LoRA(targets="embed"))  # without `shared`, which is never called
+    assert embeddings.trainable == 2 * 8 * (32_128 + 768)
+    gemma3 = {"model_type": "gemma3", "text_config": small_config("gemma3_text")}  # of text and images
+    assert params(gemma3, method_from({"name": "prompt", "tokens": 3})).trainable == 3 * 40
+    # Each expert has its own adapter.
+    for patterns, ranks in (({}, 12), ({"*.experts.*.up_proj": 2}, 10)):
+        method = LoRA(rank=4, targets=("gate", "up", "down"), rank_pattern=patterns)
+        assert params("mixtral-8x7b", method).trainable == 32 * 8 * ranks * (4096 + 14_336)
 
 
 @pytest.mark.parametrize("name", ["LlamaModel", "BertForMaskedLM"])
@@ -162,8 +155,7 @@ def test_loaded_model_of_another_class_is_counted(name):
     model = make_model(name)
     counted = params(model, LoRA(rank=2))
     assert counted.total == sum(row.full for row in counted.modules) == sum(p.numel() for p in model.parameters())
-    with pytest.raises(BadValue, match=f"the memory of a {name} is unknown"):
-        memory(model, LoRA(rank=2))
+    assert_raises(f"the memory of a {name} is unknown", memory, model, LoRA(rank=2))
     assert counted.trainable == LoRA(rank=2).attach(model).adapter_parameters
 
 
@@ -224,8 +216,7 @@ def test_retired_option_is_accepted_only_at_its_default():
         settings = method_from({"name": name}).settings()
         assert option in settings  # keeps the hashes of older recipes
         assert method_from(settings).settings() == settings
-        with pytest.raises(BadValue, match=f"no option '{option}'"):
-            method_from({**settings, option: value})
+        assert_raises(f"no option '{option}'", method_from, {**settings, option: value})
 
 
 @pytest.mark.filterwarnings("ignore")

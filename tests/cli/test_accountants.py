@@ -99,10 +99,8 @@ def test_params_counts_modules(lora_lab):
     assert (counted["total"], counted["trainable"]) == (124_645_632, 294_912)
     assert counted["fraction"] == pytest.approx(294_912 / 124_645_632)
     rows = [row for row in counted["modules"] if row["trained"]]
-    assert [[row[key] for key in ("role", "count", "trained", "break_even_rank")] for row in rows] == [
-        ["q", 12, 147_456, 384],
-        ["v", 12, 147_456, 384],
-    ]
+    keys = ("role", "count", "trained", "break_even_rank")
+    assert [[row[key] for key in keys] for row in rows] == [[role, 12, 147_456, 384] for role in "qv"]
     assert "lora trains 294,912 parameters" in lora_lab("params", "roberta-base").stdout
     latent = lora_lab("params", "deepseek-v3", "--json")
     assert "q_b_proj,kv_b_proj" in latent.stderr
@@ -112,10 +110,8 @@ def test_params_counts_modules(lora_lab):
 
 def test_answers_take_less_than_a_second_without_torch():
     for words, loaded in ((["params", "deepseek-v3"], []), (["memory", "llama-3-8b", "--gpu", "h200"], ["numpy"])):
-        code = (
-            f"import sys; from lora_lab.cli import commands; commands({words}, standalone_mode=False);"
-            "print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
-        )
+        code = f"import sys; from lora_lab.cli import commands; commands({words}, standalone_mode=False);"
+        code += "print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
         before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == str(loaded)

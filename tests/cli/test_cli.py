@@ -51,6 +51,7 @@ BAD = {
     f"merge {SHIPPED}/minilm-rt-r8 --out x --dtype int5": "int5",
     "sweep --seed 0,3-1": "ascending ranges, such as 0-4, not '3-1'",
     "sweep --rank 1,x": "'x' is not a number",
+    "sweep --share ''": "such as 3/40, not ''",
     f"show --out {SHIPPED}/coins.csv": "is a file",
     f"doctor --preflight --dir {SHIPPED}/coins.csv": "is a file",
     "sweep --alpha 8 --alpha-rule rank": "not both",

@@ -13,7 +13,7 @@ from lora_course.receipts import Receipt
 from lora_lab import LoRA, NotFound, Recipe, Store, load_task, sweep
 from lora_lab.files import write_json
 from lora_lab.training import assets
-from tests.conftest import made_run
+from tests.conftest import assert_raises, made_run
 
 
 def test_start_prints_title_minutes_memory_and_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
@@ -40,8 +40,7 @@ def test_start_prints_title_minutes_memory_and_seed(monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().out.endswith(f"\n7, seed {lesson.seed_of('7')}\n")
     write_json(times, {})
     assert lesson.estimate(notebook)[1:] == (pytest.approx(13.02), None)
-    with pytest.raises(NotFound, match="there is no lesson '3'; available: 03"):
-        lesson.start("3")
+    assert_raises("there is no lesson '3'; available: 03", lesson.start, "3", error=NotFound)
 
 
 def test_fast_shortens_a_lesson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -92,7 +91,7 @@ def test_warning_says_what_a_lesson_needs_and_what_to_close(monkeypatch: pytest.
     monkeypatch.setattr(room, "memory", lambda: (8 * 10**9, 10**7))
     words, peak = room.room_for("05"), room.peaks()["05_as_good_as_full"]
     assert f"up to {peak.bytes / 1e9:.1f} GB when measured ({peak.date}, {peak.hardware})" in words
-    assert "this machine has 8.0 GB, of which only 0.1 GB is free for it: shut down other notebooks" in words
+    assert "this machine has 8.0 GB, of which only 0.1 GB is free for the lesson: shut down other notebooks" in words
     monkeypatch.setattr(room, "memory", lambda: (None, None))
     assert room.room_for("05") == room.room_for("99") == ""
 

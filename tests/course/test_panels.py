@@ -10,7 +10,7 @@ from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
 from lora_lab import BadValue, NotFound, Store
-from tests.conftest import said
+from tests.conftest import assert_raises, said
 from tests.e2e.pages import class_in
 
 
@@ -35,8 +35,7 @@ def test_claim_panel_has_the_outcomes_of_judge_and_refuses_unknown_ones():
         assert outcome["word"] == verdict.word
         assert [holds for _, holds in outcome["cases"]] == [int(case.holds) for case in verdict.cases]
     assert "24 GB card" in panel.describe()
-    with pytest.raises(NotFound, match="is not in this panel"):
-        ClaimPanel("3", claims=["4"])
+    assert_raises("is not in this panel", ClaimPanel, "3", claims=["4"], error=NotFound)
     with pytest.raises(BadValue, match="needs one index per premise"):
         panel.at = [99] * len(own)
     panel.at = own
@@ -77,10 +76,8 @@ def test_class_panel_shows_all_runs_guesses_and_the_measured_score(tmp_path, cla
     said = "'guess' needs a number, not '81%'"
     assert panel.classroom["left_out"].replace("\\", "/") == f"Left out: laptop0/guess.json: {said}."
     assert "3 guesses. Measured on test: " in panel.describe()
-    with pytest.raises(NotFound, match="no folder"):
-        ClassPanel(tmp_path / "nowhere")
-    with pytest.raises(BadValue, match="is inside"):
-        ClassPanel(classroom, classroom / "all")
+    assert_raises("no folder", ClassPanel, tmp_path / "nowhere", error=NotFound)
+    assert_raises("is inside", ClassPanel, classroom, classroom / "all")
 
 
 def test_refresh_of_a_class_shows_new_runs_and_always_answers(tmp_path, classroom):
@@ -110,8 +107,7 @@ def test_headless_voices_answer_the_first_question(tiny_causal, voices):
     answers = panel.show().work.texts
     assert list(answers) == ["base", "told", "captain", "json"] == panel.names
     assert len(set(answers.values())) == 4  # each row has its own adapter or prompt
-    with pytest.raises(BadValue, match="'base'"):
-        VoicesPanel({"base": voices["captain"]}, tiny_causal)
+    assert_raises("'base'", VoicesPanel, {"base": voices["captain"]}, tiny_causal)
     assert panel.said == {"Why?": {"1": answers}}
     assert panel.live["state"] == "done"
     assert all(text in panel.describe() for text in answers.values())
@@ -128,12 +124,10 @@ def test_voices_without_adapters_show_stored_answers():
     assert panel.sizes["base"] > 100 * panel.sizes["captain"]
     assert stored["answers"]["told"]["0"][0] in panel.describe()
     assert len(json.dumps(panel.state())) < 200_000
-    with pytest.raises(BadValue, match="pass adapters"):
-        panel.ask()
+    assert_raises("pass adapters", panel.run)
 
 
 def test_mixer_refuses_what_it_cannot_draw():
     right, empty = [[0.1], [0.2]], [[], []]
     for shares, sure in (((0, 0.5), [[0.1], [2]]), ((0.5, 0), right), ((0, 1), [[0.1]]), ((0, 1), empty)):
-        with pytest.raises(BadValue, match="pass two names"):
-            MixerPanel(("a", "b"), shares, sure, ["a text"] * len(sure[0]))
+        assert_raises("pass two names", MixerPanel, ("a", "b"), shares, sure, ["a text"] * len(sure[0]))

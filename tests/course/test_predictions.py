@@ -9,7 +9,7 @@ import pytest
 
 from lora_course import lesson, predictions
 from lora_course.receipts import Receipt
-from lora_lab.errors import BadValue
+from tests.conftest import assert_raises
 
 
 @pytest.fixture
@@ -121,8 +121,7 @@ def test_result_is_sealed_until_a_range(receipt, log_file, capsys, monkeypatch):
 
 def test_bad_range_is_refused(receipt):
     for low, message in ((3, "swap them"), ("a", "not 'a'"), (float("nan"), "number")):
-        with pytest.raises(BadValue, match=message):
-            lesson.predict("points", low=low, high=1)
+        assert_raises(message, lesson.predict, "points", low=low, high=1)
     assert receipt.ranges == []
 
 

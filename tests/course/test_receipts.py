@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lora_course import lesson, receipts
 from lora_course.cli.classroom import summary
 from lora_course.receipts import Check, Range, Receipt, coverage, read
-from lora_lab.errors import BadValue
+from tests.conftest import assert_raises
 
 texts = st.text("LZ1 aé评:#.>_-09", max_size=20).map(str.strip)
 numbers = st.floats(-1e6, 1e6)
@@ -130,12 +130,10 @@ def test_last_receipt_of_a_student_counts_and_nameless_ones_are_kept():
 def test_lesson_prints_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(receipts, "CURRENT", Receipt())
     monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")
-    with pytest.raises(BadValue, match="no lesson was started"):
-        lesson.receipt()
+    assert_raises("no lesson was started", lesson.receipt)
     monkeypatch.setattr(receipts, "CURRENT", Receipt("03"))
     lesson.note("accuracy", 0.81)
-    with pytest.raises(BadValue, match="'accuracy' needs a number, not nan"):
-        lesson.note("accuracy", float("nan"))
+    assert_raises("'accuracy' needs a number, not nan", lesson.note, "accuracy", float("nan"))
     lesson.receipt()
     assert read(capsys.readouterr().out) == ([Receipt("03", "Ada", notes={"accuracy": 0.81})], [])
     monkeypatch.delenv("LORA_LAB_STUDENT")

@@ -83,6 +83,6 @@ ONE_EACH = {
 }  # fmt: skip
 ONE_EACH_CELL = """
 import ipywidgets
-from tests.e2e.panels import ONE_EACH
-ipywidgets.VBox([make() for make in ONE_EACH.values()])
+from tests.e2e.panels import ONE_EACH, training
+ipywidgets.VBox([make() for make in (*ONE_EACH.values(), training)])
 """

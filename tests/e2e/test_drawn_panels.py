@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from lora_course.lesson import reference_comparison
+from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, MemoryPanel, RankPanel
 from lora_lab.widgets.base import JS, Panel, module, place
@@ -90,7 +91,8 @@ def test_words_in_pictures_never_cover_each_other(pages: Pages) -> None:
     run.live = run.live | {"guess": 100}
     run.found = run.found | {"rows": 12, "low": 20.0, "high": 100.0}
     full = MemoryPanel("llama-3-8b", "full", batch=128, seq=32768, models=["llama-3-8b"])
-    panels = [run, full, RankPanel(np.random.default_rng(0).normal(size=(800, 3))), ComparePanel()]
+    thin, close = RankPanel(np.random.default_rng(0).normal(size=(800, 3))), ClaimPanel("dora_beats_lora")
+    panels = [run, full, thin, ComparePanel(), close]
     for width in (1000, 360):
         page = pages.open(*panels, width=width)
         for number in range(len(panels)):

@@ -93,7 +93,7 @@ def test_adapters_of_many_customers_fill_the_disk(pages: Pages) -> None:
     expect(panel.locator(".words")).to_contain_text("100 full models take 1.61 TB.")
     assert patch.evaluate(area) == pytest.approx(100 * one, rel=0.01)
     move(panel, "customers", 68)
-    expect(panel.locator(".disk")).to_contain_text("break-even: 2,356")
+    expect(panel.locator(".disk")).to_contain_text("adapters = the model: 2,356")
     for target in ("q", "v"):
         panel.get_by_role("checkbox", name=target, exact=True).dispatch_event("click")
     expect(panel.get_by_role("slider", name="customers")).to_be_hidden()
@@ -210,6 +210,20 @@ def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
     expect(panel.locator(".facts tr")).to_have_count(0)
 
 
+def test_a_step_that_was_measured_is_described_even_after_another_was_refused(pages: Pages) -> None:
+    python = memory("minilm")
+    step = {
+        name: getattr(python, name)
+        for name in ("model", "method", "batch", "seq", "rank", "optimizer", "checkpointing")
+    }
+    python.measured = step | {"film": python.shown(), "where": "on a CPU"}
+    python.standing = "not measured: a real step of 65,536 tokens takes minutes"
+    panel = pages.panel(python, kernel=True)
+    expect(panel.locator(".standing")).to_contain_text("Measured: ")
+    move(panel, "batch size", 3)
+    expect(panel.locator(".standing")).to_contain_text("65,536 tokens")
+
+
 def test_a_rank_beyond_the_slider_is_shown_as_given(pages: Pages) -> None:
     python = MemoryPanel("llama-3-8b", rank=500, models=["llama-3-8b"])
     panel = pages.panel(python)
@@ -271,6 +285,14 @@ def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -
     expect(panel.locator(".words")).to_contain_text("the best cell of this map")
 
 
+def test_a_run_that_learned_nothing_is_not_told_to_take_a_higher_rate_before_another_has_learned(pages: Pages) -> None:
+    python = sweep(lr=5e-4)
+    data = python.data
+    data["runs"] = [run | {"state": "unlearned"} for run in data["runs"]]
+    words = pages.panel(python).locator(".words")
+    expect(words).to_contain_text("All learned nothing yet: the rate is too low, or too high, for 200 steps.")
+
+
 def test_a_touch_picks_a_cell_but_not_if_it_scrolls_the_page(pages: Pages) -> None:
     panel = pages.panel(SweepPanel(into="nothing here", task="own.csv"), kernel=True)
     page, devtools = panel.page, panel.page.context.new_cdp_session(panel.page)
@@ -314,16 +336,19 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     first = python.found["sentences"][0] | {"text": "its third \x96 and best"}  # a Windows dash, which no font has
     python.found = python.found | {"sentences": [first]}
     panel = pages.panel(python)
-    for place, words in (
-        (".title", "80.9% ± 1.7 points after 400 steps"),
-        (".title", "Other seeds of this recipe: 79.0 to 82.0."),
-        (".words", "You guessed 75: 5.9 points too low."),
-        (".words", "Among 4 seeds of this recipe, this run ranks number 2."),
-        (".changes", "changed 9 of 50 validation answers, 6 for the better and 3 for"),
-        (".quoted", "its third – and best"),
-    ):
-        expect(panel.locator(place)).to_contain_text(words)
+    expect(panel.locator(".title")).to_contain_text("80.9% ± 1.7 points after 400 steps")
+    expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
+    expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
+    expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe, this run ranks number 2.")
+    expect(panel.locator(".changes")).to_contain_text("changed 9 of 50 validation answers, 6 for the better and 3 for")
+    expect(panel.locator(".quoted")).to_contain_text("its third – and best")
     expect(panel.locator(".moved rect")).to_have_count(12)
+
+
+def test_settings_that_stop_the_start_button_are_explained_after_a_run_too(pages: Pages) -> None:
+    panel = pages.panel(train(targets=[]), kernel=True)
+    expect(panel.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    expect(panel.locator(".doing")).to_contain_text("That isn’t possible. tick at least one target")
 
 
 def test_an_answered_sentence_is_not_asked_again_and_an_error_is_an_answer(pages: Pages) -> None:

@@ -197,6 +197,7 @@ def test_panels_report_a_restarted_kernel_and_keep_their_content(page: Page) -> 
     for panel, headline in zip(panels, headlines, strict=True):
         expect(panel.locator(".kernel")).to_contain_text("The kernel was restarted or has ended", timeout=60_000)
         assert panel.locator(".big").text_content() == headline
+    expect(page.locator(".lab-panel .title").last).to_contain_text("74.0% on validation at step 200")  # it was training
     slider = panels[MEMORY].get_by_role("slider", name="batch size")
     before = slider.get_attribute("aria-valuetext") or ""
     slider.press("ArrowRight")

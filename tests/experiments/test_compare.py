@@ -24,10 +24,10 @@ from lora_lab.experiments.compare import Comparison, Terms, compare
 from lora_lab.experiments.margins import shown, unpacked
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.study import Study, contenders, label
-from lora_lab.files import read_json
+from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import stores
-from tests.conftest import PLAIN, made_run
+from tests.conftest import PLAIN, assert_raises, made_run
 
 TERMS = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
 METHODS, PAIR = "probe,lora:rank=2,prompt:tokens=3,full", "probe,lora:rank=2"
@@ -45,20 +45,17 @@ def test_contenders_are_named_by_their_settings():
 
 
 def test_invalid_contender_is_refused():
-    for words, message in (
-        ("lora,loar", "unknown method 'loar'"),
-        ("lora:rnk=4", "no option 'rnk'"),
-        ("lora:rank", "option=value"),
-        ("lora:rank=x", "integer"),
-        ("lora:rank=4:rank=8", "sets rank twice"),
-        ("lora:alpha=8.0000001,lora:alpha=8.0000002", "named twice: .*settings that differ more"),
-        ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
-        ("lora:name=full", "sets name twice"),
-        (" , ", "at least one method"),
-        ([LoRA], "method must be"),
-    ):
-        with pytest.raises(BadValue, match=message):
-            contenders(words)
+    assert_raises("unknown method 'loar'", contenders, "lora,loar")
+    assert_raises("no option 'rnk'", contenders, "lora:rnk=4")
+    assert_raises("option=value", contenders, "lora:rank")
+    assert_raises("integer", contenders, "lora:rank=x")
+    assert_raises("sets rank twice", contenders, "lora:rank=4:rank=8")
+    almost_equal = "lora:alpha=8.0000001,lora:alpha=8.0000002"
+    assert_raises("named twice: .*settings that differ more", contenders, almost_equal)
+    assert_raises("write lora:rank=4:targets=all-linear and --dtype nf4", contenders, "lora,qlora:rank=4")
+    assert_raises("sets name twice", contenders, "lora:name=full")
+    assert_raises("at least one method", contenders, " , ")
+    assert_raises("method must be", contenders, [LoRA])
 
 
 def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tmp_path):
@@ -71,10 +68,8 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
     for name, (value, message) in terms:
         with pytest.raises(BadValue, match=message):
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**TERMS, "workers": 2, name: value})
-    with pytest.raises(BadValue, match="not None"):
-        compare(tiny_encoder, opinions, "lora", None, **TERMS)
-    with pytest.raises(BadValue, match="minutes must"):
-        compare(tiny_encoder, opinions, "lora", tmp_path / "out", minutes="5", seeds=2)
+    assert_raises("not None", compare, tiny_encoder, opinions, "lora", None, **TERMS)
+    assert_raises("minutes must", compare, tiny_encoder, opinions, "lora", tmp_path / "out", minutes="5", seeds=2)
     with pytest.raises(NotFound):
         compare("minilmm", opinions, "lora", tmp_path / "out", **TERMS)
     assert not (tmp_path / "out").exists()
@@ -150,7 +145,9 @@ def test_stopped_comparison_resumes_to_the_same_result(compared, tiny_encoder, o
     assert finished == [["probe"]]
     assert "repeat the call to resume" in stopped.rows[1]["error"]
     assert not (tmp_path / "comparison.json").exists()
+    write_atomically(left := tmp_path / "tuning" / "unfinished" / ".a.safetensors.0123", b"")  # by a killed process
     resumed = compare(tiny_encoder, opinions, PAIR, tmp_path, **TERMS).to_json()["methods"]
+    assert not left.exists()
     for actual, expected in zip(resumed, compared[0]["methods"][:2], strict=True):
         names = expected.keys() - {"seconds", "against"}
         assert {name: actual[name] for name in names} == {name: expected[name] for name in names}
@@ -228,13 +225,11 @@ def test_groups_share_fields_and_start_without_runs():
     assert [recipe.lr for recipe in study.groups["c"]] == [1e-4, 1e-4]
     assert study.missing == "6 of 6 runs are missing: stopped; repeat the call to resume"
     assert study.verdicts({"rank": ("b", "a")}) == {}
-    with pytest.raises(NotFound, match=r"no group 'd'; nearest: a, b, c"):
-        study.verdicts({"rank": ("b", "d")})
+    assert_raises(r"no group 'd'; nearest: a, b, c", study.verdicts, {"rank": ("b", "d")}, error=NotFound)
     for invalid in ({}, {"method": "lora", "lrr": 1}):
         with pytest.raises(BadValue):
             Study.of("minilm", "rt", {"a": invalid})
-    with pytest.raises(BadValue, match="margin must"):  # before anything is trained
-        Study.of("minilm", "rt", {"a": LoRA()}, margin=0)
+    assert_raises("margin must", Study.of, "minilm", "rt", {"a": LoRA()}, margin=0)  # before anything is trained
     own = {"few": {"method": "lora", "model": "a"}}
     few = Study.of("", "rt", own, np.int64(3), examples=50, subset=4).groups["few"]
     assert [(recipe.model, recipe.seed, recipe.subset) for recipe in few] == [("a", 0, 4), ("a", 1, 5), ("a", 2, 6)]
@@ -308,17 +303,13 @@ def test_scores_equal_those_of_the_packages():
 
 
 def test_tasks_and_machines_without_what_scores_need_are_refused(opinions, monkeypatch):
-    for task, prompts, match in (
-        (opinions, 1, "has no meaning representations to express"),
-        ("restaurants", 0, "prompts must be an integer of at least 1"),
-    ):
-        with pytest.raises(BadValue, match=match):
-            score_answers(None, None, load_task(task), prompts=prompts)
+    score = partial(score_answers, None, None)
+    assert_raises("has no meaning representations to express", score, load_task(opinions), prompts=1)
+    assert_raises("prompts must be an integer of at least 1", score, load_task("restaurants"), prompts=0)
     for name in ("nltk", "rouge-score", "sacrebleu"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, name.replace("-", "_"), None)
-            with pytest.raises(BadValue, match=rf"needs {name}: pip install 'lora-lab\[metrics\]'$"):
-                text_scores(ANSWERS, REFERENCES)
+            assert_raises(rf"needs {name}: pip install 'lora-lab\[metrics\]'$", text_scores, ANSWERS, REFERENCES)
 
 
 def test_scores_of_plugins_are_kept_for_all_texts_and_for_each(monkeypatch):

@@ -1,9 +1,7 @@
-import pytest
-
-from lora_lab import BadValue
 from lora_lab.experiments import gpu_check as module
 from lora_lab.experiments.gpu_check import gpu_check, memory_rows
 from lora_lab.training import device
+from tests.conftest import assert_raises
 
 
 def test_parts_measure_and_a_failing_part_ends_alone(monkeypatch, tiny_encoder, opinions):
@@ -28,5 +26,4 @@ def test_models_that_do_not_fit_are_left_out_and_a_missing_gpu_is_refused(monkey
         monkeypatch.setattr(module, name, value)
     assert {row["left out"] for row in memory_rows("cpu")} == {"not enough free memory"}
     monkeypatch.setattr(device, "available_devices", lambda: ["cpu"])
-    with pytest.raises(BadValue, match="no cuda device"):
-        gpu_check()
+    assert_raises("no cuda device", gpu_check)

@@ -3,11 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, Grid, HeadOnly, LoRA, Recipe
+from lora_lab import Grid, HeadOnly, LoRA, Recipe
 from lora_lab.experiments import sweep as module
 from lora_lab.experiments.grid import check, share
 from lora_lab.experiments.sweep import pack_size, packs
 from lora_lab.training.pack import key
+from tests.conftest import assert_raises
 
 
 def test_grid_has_every_combination_once():
@@ -19,16 +20,13 @@ def test_grid_has_every_combination_once():
     ]  # fmt: skip
     assert sorted(recipe.hash for recipe in recipes) == sorted(recipe.hash for recipe in expected)
     assert [recipe.validations for recipe in Grid(lr=1e-3).recipes("m", "t", patience=2)] == [8]
-    with pytest.raises(BadValue, match=r"its own lr and rank: pass Grid\(lr="):
-        Grid().recipes("m", "t", rank=8, lr=1e-3)
+    assert_raises(r"its own lr and rank: pass Grid\(lr=", Grid().recipes, "m", "t", rank=8, lr=1e-3)
 
 
 def test_recipe_is_checked_if_its_model_can_be_counted(tiny_causal, opinions):
-    with pytest.raises(BadValue, match="rank 385 is above"):
-        check([Recipe("nobody/model", "rt"), Recipe("minilm", "rt", LoRA(385))])
+    assert_raises("rank 385 is above", check, [Recipe("nobody/model", "rt"), Recipe("minilm", "rt", LoRA(385))])
     check([Recipe(tiny_causal, opinions, HeadOnly())])
-    with pytest.raises(BadValue, match="has none"):  # a text has no labels
-        check([Recipe(tiny_causal, "kjv", HeadOnly())])
+    assert_raises("has none", check, [Recipe(tiny_causal, "kjv", HeadOnly())])  # a text has no labels
 
 
 def test_method_or_a_rule_supplies_what_the_grid_does_not():
@@ -46,8 +44,7 @@ def test_shares_cover_the_grid_in_equal_parts(n, count):
     assert sorted(recipe.seed for part in parts for recipe in part) == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     for words in (f"0/{n}", f"{n + 1}/{n}", "1", "a/b", "²/3"):
-        with pytest.raises(BadValue, match="i/n"):
-            share([], words)
+        assert_raises("i/n", share, [], words)
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(7, {7, 6}), (11, {10, 8})])

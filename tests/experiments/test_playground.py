@@ -78,6 +78,8 @@ def test_cell_is_the_mean_of_its_seeds_and_an_untrained_run_is_flat_or_collapsed
     assert len(losses) == 6 * module.POINTS
     found = playground(lambda cell: 0.76 if cell.lr == 2e-3 else 0.5, cells(1e-4, 2e-3, 5e-2), seeds=1)
     assert [run["state"] for run in module.shown(found)[0]["runs"]] == ["flat", "done", "collapsed"]
+    one = module.shown(playground(lambda cell: 0.5, cells(5e-2), seeds=1))[0]  # is its rate too low, or too high?
+    assert (one["runs"][0]["state"], one["about"][:6]) == ("unlearned", "1 run:")
 
 
 @given(st.lists(st.lists(st.floats(-14, -3), min_size=1, max_size=9, unique_by=lambda x: round(x, 2)), max_size=5))

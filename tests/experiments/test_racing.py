@@ -1,6 +1,7 @@
 import shutil
 import threading
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, LoRA, PTuning, Recipe, Store, sweep
+from lora_lab import LoRA, PTuning, Recipe, Store, sweep
 from lora_lab.experiments.racing import EVERY, GAP, LED, Race, behind, in_words
 from lora_lab.training.pack import Pack
-from tests.conftest import PLAIN
+from tests.conftest import PLAIN, assert_raises
 from tests.experiments.conftest import on_step
 
 FAST, SLOW, FLAT = 3e-2, 1e-2, 1e-6  # learning rates: one learns soon, one late, one never
@@ -50,11 +51,9 @@ def test_rule_stops_only_those_far_behind_a_leader(drawn):
 
 @pytest.fixture(scope="module")
 def recipes(tiny_encoder, opinions) -> list[Recipe]:
-    return [
-        Recipe(tiny_encoder, opinions, LoRA(rank), lr=lr, seed=seed, steps=60, batch=8, validations=1, **PLAIN)
-        for lr, rank in ((FAST, 4), (SLOW, 1), (FLAT, 4))
-        for seed in (0, 1)
-    ]
+    setups = product(((FAST, 4), (SLOW, 1), (FLAT, 4)), (0, 1))
+    fields = {"steps": 60, "batch": 8, "validations": 1, **PLAIN}
+    return [Recipe(tiny_encoder, opinions, LoRA(rank), lr=lr, seed=seed, **fields) for (lr, rank), seed in setups]
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +182,7 @@ def test_stored_runs_count_and_are_rivals_without_stored_rows(recipes, tmp_path)
     (rows := Store(tmp_path).adapter_folder(pair[1]) / "validation.npy").unlink()
     assert len(sweep(pair, tmp_path, choose=True).choice["rivals"]) == 1
     rows.write_bytes(b"")
-    with pytest.raises(BadValue, match=r"validation\.npy"):
-        sweep(pair, tmp_path, choose=True)
+    assert_raises(r"validation\.npy", sweep, pair, tmp_path, choose=True)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -193,20 +191,15 @@ def test_p_tuning_of_a_language_model_is_scored(tiny_causal, tmp_path, seeds):  
     file.write_text("\n".join(f'{{"prompt": "{n}?", "response": "{n}!"}}' for n in range(12)))
     fields = {"steps": 2, "validations": 1, "max_length": 32, **PLAIN}
     recipes = [Recipe(tiny_causal, str(file), PTuning(tokens=2), seed=seed, **fields) for seed in range(seeds)]
-    chosen, full = (
-        [run.metrics["loss"] for run in sweep(recipes, tmp_path / f"{c}", choose=c).runs] for c in (True, False)
-    )
-    assert chosen == pytest.approx(full, rel=1e-4)
+    chosen, full = (sweep(recipes, tmp_path / f"{choose}", choose=choose).runs for choose in (True, False))
+    assert [run.metrics["loss"] for run in chosen] == pytest.approx([run.metrics["loss"] for run in full], rel=1e-4)
 
 
 def test_impossible_choice_is_refused_before_training(recipes, tmp_path):
-    for changed, options, message in (
-        (recipes[1:], {}, "same seeds"),
-        ([*recipes, *(replace(recipe, steps=30) for recipe in recipes)], {}, "needs equal steps in all runs"),
-        (recipes, {"client": object()}, "a cluster cannot choose"),
-    ):
-        with pytest.raises(BadValue, match=message):
-            sweep(changed, tmp_path, choose=True, **options)
+    shorter = [replace(recipe, steps=30) for recipe in recipes]
+    assert_raises("same seeds", sweep, recipes[1:], tmp_path, choose=True)
+    assert_raises("needs equal steps in all runs", sweep, [*recipes, *shorter], tmp_path, choose=True)
+    assert_raises("a cluster cannot choose", sweep, recipes, tmp_path, choose=True, client=object())
     assert Store(tmp_path).runs() == []
 
 

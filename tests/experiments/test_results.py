@@ -8,12 +8,12 @@ import pytest
 
 from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
-from lora_lab import BadValue, FullFineTuning, LoRA, Recipe, Store, load_task, sweep, verdict
-from lora_lab.errors import LabError, LabWarning
+from lora_lab import FullFineTuning, LoRA, Recipe, Store, load_task, sweep, verdict
+from lora_lab.errors import LabWarning, NotFound
 from lora_lab.experiments.results import Runs, collect, from_store, load
 from lora_lab.training.device import Choice, environment
 from lora_lab.training.runs import Run, failed
-from tests.conftest import made_run
+from tests.conftest import assert_raises, made_run
 
 BF16, FP32 = Choice("cpu", "bf16", "eager"), Choice("cpu", "fp32", "eager")
 
@@ -40,30 +40,22 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     assert row["validation_accuracy"] == pytest.approx(0.8)
     assert list(Runs(()).frame) == ["hash", "status"]
     unscored = Runs((replace(finished_run(0, FP32), predictions=None),))
-    for function, message in (
-        (lambda: verdict(unscored, unscored), "has no predictions; score it again"),
-        (lambda: Runs(()).accuracy, "none of these 0 runs finished"),
-        (lambda: Runs((made_run(Recipe("m", "kjv"), loss=1.5),)).accuracy, "kjv has no accuracy, only loss"),
-        (lambda: unscored.at(rank=[1, 2]), "existing values are {'rank': \\['8'\\]}"),
-        (lambda: load(tmp_path / "rusn"), "there is no folder .*rusn"),
-    ):
-        with pytest.raises(LabError, match=message):
-            function()
+    language = Runs((made_run(Recipe("m", "kjv"), loss=1.5),))
+    assert_raises("has no predictions; score it again", verdict, unscored, unscored)
+    assert_raises("none of these 0 runs finished", lambda: Runs(()).accuracy)
+    assert_raises("kjv has no accuracy, only loss", lambda: language.accuracy)
+    assert_raises(r"existing values are {'rank': \['8'\]}", unscored.at, rank=[1, 2], error=NotFound)
+    assert_raises("there is no folder .*rusn", load, tmp_path / "rusn", error=NotFound)
 
 
 def test_a_seed_counts_once_and_is_paired_with_itself():
     two_rates = Runs(tuple(finished_run(seed, FP32, lr=lr) for seed in range(3) for lr in (1e-3, 2e-3)))
     for pool in (two_rates.runs, (two_rates.runs[0], two_rates.runs[3])):  # with the same seeds, and with others
-        with pytest.raises(BadValue, match="these runs differ in lr "):
-            verdict(Runs(pool), two_rates.at(lr=1e-3))
+        assert_raises("these runs differ in lr ", verdict, Runs(pool), two_rates.at(lr=1e-3))
     a = two_rates.runs[0]
     other_task = replace(a, recipe=replace(a.recipe, task="imdb", seed=5))
-    for pool in (
-        lambda: verdict(Runs(two_rates.runs[:1]), Runs((other_task,))),
-        lambda: Runs((a, other_task)).accuracy,
-    ):
-        with pytest.raises(BadValue, match="different rows, of imdb and rt"):
-            pool()
+    assert_raises("different rows, of imdb and rt", verdict, Runs(two_rates.runs[:1]), Runs((other_task,)))
+    assert_raises("different rows, of imdb and rt", lambda: Runs((a, other_task)).accuracy)
     copies = [replace(run, environment={"data": "the same"}) for run in (a, other_task)]
     assert len(Runs(tuple(copies)).accuracy) == 2  # two students' copies of a file
     labels, sides = np.array(load_task("rt").test.labels), []
@@ -111,8 +103,7 @@ def test_zip_file_is_a_read_only_store_and_collected_into_a_folder_that_may_move
     assert load(file).equals(load(tmp_path / "ada"))
     first, second = Store(file).runs()
     assert (Store(tmp_path / "ada").find(first.recipe).predictions == first.predictions).all()
-    with pytest.raises(BadValue, match="choose another folder"):
-        Store(file).add(first)
+    assert_raises("choose another folder", Store(file).add, first)
     assert collect([file], tmp_path / "all").taken == 2
     assert load(tmp_path / "all").drop(columns="adapter").equals(load(file).drop(columns="adapter"))
     (tmp_path / "all").rename(tmp_path / "moved")

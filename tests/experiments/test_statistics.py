@@ -15,6 +15,7 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments import low_rank, statistics
 from lora_lab.experiments.margins import MARGINS, judged, packed, resampled, unpacked
 from lora_lab.experiments.statistics import LEVEL, POWER, Pair, holm, verdict, verdicts
+from tests.conftest import assert_raises
 
 MARGIN = 0.015
 OPPOSITE = {"better": "worse", "worse": "better", "equivalent": "equivalent", "undecided": "undecided"}
@@ -150,17 +151,15 @@ def test_holm_equals_statsmodels(p_values):
 
 
 def test_invalid_answers_and_margins_are_refused():
-    for a, b, margin, message in (
-        (np.ones((2, 5)), np.ones((2, 4)), MARGIN, "the methods have 5 and 4 rows: score both on the same test rows"),
-        ([[1, 0], [1]], [1, 0], MARGIN, "a has runs of different lengths"),
-        (np.zeros((3, 0)), np.zeros((3, 0)), MARGIN, r"a has the shape \(3, 0\); pass \(seeds, rows\)"),
-        ([0.5, 0.4], [1e300, 2e-300], MARGIN, "b has scores"),
-        ([0.5, 0.4], [0.5, math.nan], MARGIN, "b contains NaN or infinity; omit those rows from both"),
-        ([0, 2], [0, 1], MARGIN, "a holds int64 values; pass prediction == label"),
-        *(([True, False], [True, True], margin, r"0.015 is 1.5 points") for margin in (0, 1.5, math.nan)),
-    ):
-        with pytest.raises(BadValue, match=message):
-            verdict(a, b, margin)
+    other_rows = "the methods have 5 and 4 rows: score both on the same test rows"
+    assert_raises(other_rows, verdict, np.ones((2, 5)), np.ones((2, 4)))
+    assert_raises("a has runs of different lengths", verdict, [[1, 0], [1]], [1, 0])
+    assert_raises(r"a has the shape \(3, 0\); pass \(seeds, rows\)", verdict, np.zeros((3, 0)), np.zeros((3, 0)))
+    assert_raises("b has scores", verdict, [0.5, 0.4], [1e300, 2e-300])
+    assert_raises("b contains NaN or infinity; omit those rows from both", verdict, [0.5, 0.4], [0.5, math.nan])
+    assert_raises("a holds int64 values; pass prediction == label", verdict, [0, 2], [0, 1])
+    for margin in (0, 1.5, math.nan):
+        assert_raises("0.015 is 1.5 points", verdict, [True, False], [True, True], margin)
     with pytest.raises(BadValue, match="'full' and at least one other method are needed; given: lora"):
         verdicts({"lora": [True, False]}, "full")
 
@@ -195,9 +194,8 @@ def test_outcome_intervals_and_p_values_agree(pair, margin):
     order = np.random.default_rng(0).permutation(pair[0].shape[1])
     shuffled = verdict(*(answers[:, order] for answers in pair), margin)
     assert shuffled.outcome == found.outcome
-    assert (shuffled.difference, shuffled.low, shuffled.high95) == pytest.approx(
-        (found.difference, found.low, found.high95), rel=1e-6, abs=1e-9
-    )
+    for name in ("difference", "low", "high95"):
+        assert getattr(shuffled, name) == pytest.approx(getattr(found, name), rel=1e-6, abs=1e-9)
 
 
 def letter_of(found) -> str:
@@ -299,11 +297,7 @@ def test_shuffling_keeps_the_entries_and_half_precision_the_spectrum(matrix):
 
 
 def test_invalid_matrix_is_refused():
-    for call, message in (
-        (lambda: low_rank.decompose(np.zeros(3)), r"not an array of \(3,\)"),
-        (lambda: low_rank.spectrum(np.array([[np.nan]])), "finite"),
-        (lambda: low_rank.truncated(np.eye(2), np.ones(2), np.eye(2), -1), "from 0 to 2"),
-        (lambda: low_rank.rank_for_energy(np.ones(3), 90), "for 90%, use 0.9"),
-    ):
-        with pytest.raises(BadValue, match=message):
-            call()
+    assert_raises(r"not an array of \(3,\)", low_rank.decompose, np.zeros(3))
+    assert_raises("finite", low_rank.spectrum, np.array([[np.nan]]))
+    assert_raises("from 0 to 2", low_rank.truncated, np.eye(2), np.ones(2), np.eye(2), -1)
+    assert_raises("for 90%, use 0.9", low_rank.rank_for_energy, np.ones(3), 90)

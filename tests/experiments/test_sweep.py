@@ -26,7 +26,7 @@ from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
 from lora_lab.training.pack import Pack
 from lora_lab.training.text_files import SPLITS
-from tests.conftest import PLAIN
+from tests.conftest import PLAIN, assert_raises
 from tests.experiments.conftest import on_step
 
 
@@ -76,14 +76,11 @@ def test_run_with_a_nan_test_loss_fails_alone(grid, tmp_path, monkeypatch):
 def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
     unknown = [replace(recipe, model="minilmm") for recipe in grid()]
     for recipes, message in ((grid(rank=[1, 33]), "rank 33 is above"), (unknown, "no model 'minilmm'")):
-        with pytest.raises((BadValue, NotFound), match=message):
-            sweep(recipes, tmp_path / "runs")
+        assert_raises(message, sweep, recipes, tmp_path / "runs", error=(BadValue, NotFound))
     for what in ("minilm", None, [LoRA()]):
-        with pytest.raises(BadValue, match="a list of recipes"):
-            sweep(what, tmp_path / "runs")
+        assert_raises("a list of recipes", sweep, what, tmp_path / "runs")
     for options, message in (({"size": -1}, "size"), ({"client": 3}, "no Dask scheduler"), ({"store": 3}, "not 3")):
-        with pytest.raises(BadValue, match=message):
-            sweep(grid(), **{"store": tmp_path / "runs", **options})
+        assert_raises(message, sweep, grid(), **{"store": tmp_path / "runs", **options})
     assert Store(tmp_path / "runs").runs() == []
 
 
@@ -94,8 +91,7 @@ def test_too_long_prompt_in_the_test_split_is_noticed_before_training(grid, tiny
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
     (recipe,) = grid(rank=1, lr=1e-2)
     long, good = (replace(recipe, model=tiny_causal, task=str(tmp_path / f"{n}.jsonl")) for n in ("long", "good"))
-    with pytest.raises(BadValue, match="after a prompt of 218 tokens"):
-        train(long, store=tmp_path / "runs")
+    assert_raises("after a prompt of 218 tokens", train, long, store=tmp_path / "runs")
     with pytest.raises(BadValue, match=r"probe needs a task with labels, but .*good\.jsonl has none"):
         sweep([replace(good, method=Probe()), good], tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -124,8 +120,7 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     for store, wanted in (("runs", recipes), ("runs", new_seeds), ("stopped", recipes)):
         with pytest.raises(Changed, match=r"own\.csv has changed since runs were trained on it.*another store"):
             sweep(wanted, tmp_path / store)
-    with pytest.raises(Changed, match="has changed"):
-        train(new_seeds[0], store=tmp_path / "runs")
+    assert_raises("has changed", train, new_seeds[0], store=tmp_path / "runs", error=Changed)
     with pytest.raises(Changed, match="has changed"):
         _ = runs.at(rank=1).scores  # old predictions against new labels
     assert sweep(recipes, tmp_path / "others").skipped == 0
@@ -188,8 +183,7 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tiny_encoder, opinions, tmp_p
             process.stdout.readline()  # it trains
             if number == 0:
                 os.kill(process.pid, signal.SIGSTOP)
-                with pytest.raises(BadValue, match="another sweep is using"):
-                    sweep(recipes, folder)
+                assert_raises("another sweep is using", sweep, recipes, folder)
                 os.kill(process.pid, signal.SIGCONT)
                 process.stdout.readline()  # it continues
             time.sleep(rng.random() * 0.4)

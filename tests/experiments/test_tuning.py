@@ -4,14 +4,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lora_lab import BadValue, Grid, LoRA, Store, compare, sweep
+from lora_lab import Grid, LoRA, Store, compare, sweep
 from lora_lab.cli import _summary
 from lora_lab.cli.sweep import describe
 from lora_lab.errors import Failed
 from lora_lab.experiments import tuning
 from lora_lab.experiments.tuning import AXES, Axis, Tried, Tuning, tune
 from lora_lab.training import pack
-from tests.conftest import PLAIN
+from tests.conftest import PLAIN, assert_raises
 
 
 @pytest.fixture
@@ -71,8 +71,7 @@ def test_diverging_rate_is_not_chosen(recipe, set_grid, tmp_path):
     assert found.tried[-1].validation is None
     assert found.best.validation is not None
     set_grid(1e30)
-    with pytest.raises(Failed, match="lower the rate"):
-        tune(recipe(), tmp_path, rates=2)
+    assert_raises("lower the rate", tune, recipe(), tmp_path, rates=2, error=Failed)
 
 
 @pytest.mark.parametrize("choose", [False, True])
@@ -88,8 +87,7 @@ def test_sts_b_is_tuned_and_described_by_its_correlation_and_not_compared(tiny_e
     assert "pearson on validation" in _summary(swept.runs[0])
     if not choose:
         assert tune(recipes[0], tmp_path / "tuning", rates=2, growth=0).metric == "pearson"
-    with pytest.raises(BadValue, match="a correlation"):
-        compare(tiny_encoder, task, "head,lora", tmp_path / "out", steps=4)
+    assert_raises("a correlation", compare, tiny_encoder, task, "head,lora", tmp_path / "out", steps=4)
 
 
 def test_best_and_edge_follow_the_metric():

@@ -21,7 +21,7 @@ from lora_lab.experiments import workers
 from lora_lab.experiments.sweep import connect
 from lora_lab.experiments.workers import METHOD, in_processes, process_count
 from lora_lab.training import device
-from tests.conftest import until
+from tests.conftest import assert_raises, until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
@@ -84,8 +84,7 @@ def test_workers_start_if_the_path_of_temporary_files_is_long(tmp_path):
 
 def test_error_in_a_worker_is_raised_and_ends_the_others(tmp_path):
     files = [tmp_path / "sleeps", tmp_path / "fails"]
-    with pytest.raises(BadValue, match="an error in a worker"):
-        start_sleepers(files)
+    assert_raises("an error in a worker", start_sleepers, files)
     assert not is_running(files[0])
     with pytest.raises(Failed, match=r"memory ran out, or .*__main__.*: repeat with 1 worker to resume"):
         list(in_processes(kill_itself, [1], 2, print, long=bool))
@@ -204,5 +203,4 @@ def test_end_of_the_cluster_is_reported_and_finished_runs_are_kept(client, recip
 
 def test_address_without_a_scheduler_is_refused(recipes, tmp_path, monkeypatch):
     monkeypatch.setattr("lora_lab.experiments.sweep.TIMEOUT", 1)
-    with pytest.raises(BadValue, match="no Dask scheduler answers"):
-        sweep(recipes(), tmp_path, client="tcp://127.0.0.1:1")
+    assert_raises("no Dask scheduler answers", sweep, recipes(), tmp_path, client="tcp://127.0.0.1:1")

@@ -17,7 +17,7 @@ from lora_lab.methods.merge import at_strength
 from lora_lab.methods.packed import share, stack_members
 from lora_lab.methods.quant import quantize_model
 from tests.budgets import ROOT
-from tests.conftest import logits, lora_layers, make_model, raises_unchanged, randomise, snapshot, tiny, with_adapter
+from tests.conftest import assert_raises, logits, lora_layers, make_model, randomise, snapshot, tiny, with_adapter
 
 KINDS = ("roberta", "gpt2", "llama")
 # A new method is tested here automatically; exceptions are in these tables.
@@ -90,16 +90,14 @@ def test_attach_train_save_load_disable_detach(name, kind, tmp_path):
         assert snapshot(loaded) == snapshot(model)
     if name in TRAINS_BASE:
         for function in (detach, lambda model: disabled(model).__enter__()):
-            with pytest.raises(BadValue, match="reload the base"):
-                function(model)
+            assert_raises("reload the base", function, model)
         return
     # The base comes back when the adapter is disabled or detached.
     with disabled(model):
         assert torch.equal(logits(model), base)
     assert torch.equal(logits(model), adapted)
     assert not torch.equal(adapted, base)
-    with pytest.raises(BadValue, match="already has an adapter"):
-        method.attach(model)
+    assert_raises("already has an adapter", method.attach, model)
     detach(model)
     assert snapshot(model) == snapshot(plain.requires_grad_(False))
     assert torch.equal(logits(model), base)
@@ -213,8 +211,7 @@ def test_at_strength_scales_the_update_and_keeps_the_head(tmp_path):
             pass
     with at_strength(model, 0.5), at_strength(model, -1):
         for function, match in ((merge, "keep this strength"), (partial(save_adapter, path=tmp_path), "strength -0.5")):
-            with raises_unchanged(model, f"{match}: leave the at_strength block"):
-                function(model)
+            assert_raises(f"{match}: leave the at_strength block", function, model, unchanged=model)
     save_adapter(model, tmp_path)
     model = with_adapter("roberta", IA3())
     with at_strength(model, 0), at_strength(model, 1):
@@ -254,8 +251,7 @@ def test_torch_compiles_an_adapted_model_without_graph_breaks(name):
 def test_wrapped_model_is_refused_by_attach_and_taken_elsewhere(wrap, tmp_path):
     model, loaded = tiny("roberta"), tiny("roberta")
     wrapped = wrap(model)
-    with raises_unchanged(model, r"pass the inner model, model\.(_orig_mod|module)"):
-        LoRA(rank=2).attach(wrapped)
+    assert_raises(r"pass the inner model, model\.(_orig_mod|module)", LoRA(rank=2).attach, wrapped, unchanged=model)
     base = logits(model)
     with_adapter(model, LoRA(rank=2))
     load_adapter(loaded, save_adapter(wrapped, tmp_path))

@@ -5,12 +5,12 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from lora_lab import BadValue, LoRA, detach, disabled, merge, merge_for_good, unmerge
+from lora_lab import LoRA, detach, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.quant import quantize_model
-from tests.conftest import BART, BERT, logits, lora_layers, make_model, raises_unchanged, snapshot, tiny, with_adapter
+from tests.conftest import BART, BERT, assert_raises, logits, lora_layers, make_model, snapshot, tiny, with_adapter
 from tests.methods.test_every_method import CASES, METHODS
 
 UNMERGEABLE = {
@@ -58,8 +58,7 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
         with disabled(model):
             assert torch.equal(logits(model), logits(make_base(kind, dtype)))
             for change in (merge, unmerge, detach):
-                with pytest.raises(BadValue, match="disabled"):
-                    change(model)
+                assert_raises("disabled", change, model)
         unmerge(model)
         assert snapshot(model) == before
         assert torch.equal(logits(model), adapted)
@@ -178,11 +177,9 @@ def test_layer_whose_copy_would_keep_the_old_weight_is_not_merged():
     layer = lora_layers(model)[-1].base_layer
     forward = layer.forward
     layer.forward = lambda x: forward(x)
-    with raises_unchanged(model, "v_proj has a forward function of its own"):
-        merge(model)
+    assert_raises("v_proj has a forward function of its own", merge, model, unchanged=model)
     layer.to("meta")  # as accelerate leaves an offloaded layer
-    with pytest.raises(BadValue, match=r"the weight of .*1\.self_attn\.v_proj is offloaded"):
-        merge(model)
+    assert_raises(r"the weight of .*1\.self_attn\.v_proj is offloaded", merge, model)
     assert not any(layer.merged for layer in lora_layers(model))
 
 
@@ -197,21 +194,18 @@ def test_layer_whose_copy_would_keep_the_old_weight_is_not_merged():
 def test_merge_that_would_damage_the_base_is_refused(function, kind, dtype, damage, match):
     model = with_adapter(make_base(kind, dtype), LoRA(rank=4))
     lora_layers(model)[-1].get_parameter(damage[0]).data[0].fill_(damage[1])
-    with raises_unchanged(model, match):
-        function(model)
+    assert_raises(match, function, model, unchanged=model)
     assert not any(layer.merged for layer in lora_layers(model))
 
 
 def test_merge_that_would_rescale_logits_is_refused():
     size = {"d_model": 32, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "num_experts": 2, "vocab_size": 96}
     model = make_model("SwitchTransformersForConditionalGeneration", size)
-    with raises_unchanged(with_adapter(model, LoRA(rank=2, targets="embed")), "untied"):
-        merge(model)
+    assert_raises("untied", merge, with_adapter(model, LoRA(rank=2, targets="embed")), unchanged=model)
 
 
 @pytest.mark.parametrize(("name", "function"), [("prompt", merge), ("bottleneck", merge_for_good), ("probe", merge)])
 def test_unmergeable_method_is_refused(name, function):
     model = tiny("bert")
     METHODS[name].attach(model)
-    with raises_unchanged(model, f"{name} cannot be merged: it {UNMERGEABLE[name]}"):
-        function(model)
+    assert_raises(f"{name} cannot be merged: it {UNMERGEABLE[name]}", function, model, unchanged=model)

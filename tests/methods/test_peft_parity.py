@@ -11,13 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import IA3, LoRA, LoRAXS, PrefixTuning, PromptTuning, TinyLoRA, VeRA, load_adapter, params, save_adapter
-from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import report_of
 from lora_lab.methods.bank import AdapterBank
 from lora_lab.methods.inspect import answer_of, inspect_adapter
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from tests.conftest import BART, BERT, logits, lora_layers, make_model, raises_unchanged, tiny, with_adapter
+from tests.conftest import BART, BERT, assert_raises, logits, lora_layers, make_model, tiny, with_adapter
 from tests.methods.conftest import CLOSE, PEFT_TARGETS, TASKS, load_peft, peft_lora, peft_model, save_peft
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
@@ -50,9 +49,8 @@ def assert_same(ours: nn.Module, theirs: nn.Module) -> None:
     assert_same_outputs(ours, theirs)
     for index, (actual, expected) in enumerate(zip(gradients(ours), gradients(theirs), strict=True)):
         scale = expected.abs().max()
-        torch.testing.assert_close(
-            actual.squeeze() / scale, expected.squeeze() / scale, **CLOSE, msg=f"gradient {index}"
-        )
+        scaled = [gradient.squeeze() / scale for gradient in (actual, expected)]
+        torch.testing.assert_close(*scaled, **CLOSE, msg=f"gradient {index}")
 
 
 def unordered(settings):
@@ -90,11 +88,7 @@ OTHERS = {  # the last is our equivalent method
     "IA3, llama": ("llama", peft.IA3Config(), IA3(("k_proj", "v_proj", "down_proj"), ("down_proj",))),
     "prefix, gpt2": ("gpt2", peft.PrefixTuningConfig(num_virtual_tokens=5), PrefixTuning(tokens=5)),
     "prefix, llama": ("llama", peft.PrefixTuningConfig(num_virtual_tokens=5), PrefixTuning(tokens=5)),
-    "prompt, opt": (
-        "opt",
-        peft.PromptTuningConfig(num_virtual_tokens=5, token_dim=24),
-        PromptTuning(tokens=5, init="random"),
-    ),
+    "prompt, opt": ("opt", peft.PromptTuningConfig(num_virtual_tokens=5, token_dim=24), PromptTuning(5, init="random")),
     "VeRA, seed": (
         "llama",
         peft.VeraConfig(r=3, projection_prng_key=7, d_initial=0.5, save_projection=False),
@@ -159,10 +153,8 @@ def test_layer_named_like_a_role_is_adapted(config, tmp_path):
 
 @pytest.mark.parametrize("options", [{"rank_pattern": {"b.*": 3}}, {"alpha_pattern": {"b.*": 3}}])
 def test_path_that_ends_a_longer_path_is_not_confused_with_it(options, tmp_path):
-    base, x = (
-        nn.Sequential(OrderedDict(a=nn.Linear(8, 8), b=nn.Sequential(OrderedDict(a=nn.Linear(8, 8))))),
-        torch.eye(8),
-    )
+    inner, x = nn.Sequential(OrderedDict(a=nn.Linear(8, 8))), torch.eye(8)
+    base = nn.Sequential(OrderedDict(a=nn.Linear(8, 8), b=inner))
     ours = with_adapter(copy.deepcopy(base), LoRA(rank=2, targets="all-linear", **options))
     theirs = load_peft(copy.deepcopy(base), save_adapter(ours, tmp_path / "ours"))
     torch.testing.assert_close(theirs(x), ours(x), **CLOSE)
@@ -186,8 +178,7 @@ def test_path_that_ends_a_longer_path_is_not_confused_with_it(options, tmp_path)
 )
 def test_lora_in_a_layer_that_the_lab_does_not_adapt_is_refused_with_advice(model, targets, place, tmp_path):
     peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(r=4, target_modules=targets)).save_pretrained(tmp_path)
-    with raises_unchanged(model, f"{place}.* merge the adapter in PEFT"):
-        load_adapter(model, tmp_path)
+    assert_raises(f"{place}.* merge the adapter in PEFT", load_adapter, model, tmp_path, unchanged=model)
 
 
 def test_file_without_the_head_leaves_it_to_the_base(tmp_path):
@@ -197,8 +188,8 @@ def test_file_without_the_head_leaves_it_to_the_base(tmp_path):
     assert_same_outputs(ours, theirs)
     load_adapter(again, save_adapter(ours, tmp_path / "ours"))
     assert torch.equal(logits(again), logits(ours))
-    with raises_unchanged(bare := tiny("roberta").roberta, "a model with a head around this RobertaModel: load that"):
-        load_adapter(bare, tmp_path / "theirs")
+    bare, advice = tiny("roberta").roberta, "a head on top of this RobertaModel: load that"
+    assert_raises(advice, load_adapter, bare, tmp_path / "theirs", unchanged=bare)
 
 
 @pytest.mark.parametrize("targets", [["lm_head", "embed_tokens"], ["q_proj"]])
@@ -213,16 +204,15 @@ def test_file_with_other_embeddings_than_the_base_is_refused(parameter, path, ta
     load_adapter(ours, tmp_path)
     assert_same_outputs(ours, theirs)
     other.get_parameter(parameter).data.add_(1)
-    with raises_unchanged(other, f"includes its own {path}, which differs .*: merge the adapter in PEFT first"):
-        load_adapter(other, tmp_path)
+    match = f"includes its own {path}, which differs .*: merge the adapter in PEFT first"
+    assert_raises(match, load_adapter, other, tmp_path, unchanged=other)
     in_bf16 = peft_model(copy.deepcopy(other).bfloat16(), peft_lora("phi", targets))
     load_adapter(other, save_peft(in_bf16, tmp_path / "bf16"))  # PEFT copied the embeddings in bf16
 
 
 def test_adapter_tied_by_peft_is_refused(tmp_path):
     save_peft(peft_model(tiny("llama"), peft_lora("llama", ["lm_head"], ensure_weight_tying=True)), tmp_path)
-    with pytest.raises(BadValue, match="ensure_weight_tying=True"):
-        load_adapter(tiny("llama"), tmp_path)
+    assert_raises("ensure_weight_tying=True", load_adapter, tiny("llama"), tmp_path)
     theirs = peft_model(tiny("llama"), peft_lora("llama", ["q_proj"], ensure_weight_tying=True))  # nothing to tie
     load_adapter(ours := tiny("llama"), save_peft(theirs, tmp_path))
     assert_same_outputs(ours, theirs)

@@ -22,7 +22,7 @@ from lora_lab.methods.packed import share
 from lora_lab.training.batches import check_fits
 from lora_lab.training.member import Member
 from lora_lab.training.tasks import Split, Task
-from tests.conftest import logits, lora_layers, make_model, raises_unchanged, randomise, snapshot, tiny, with_adapter
+from tests.conftest import assert_raises, logits, lora_layers, make_model, randomise, snapshot, tiny, with_adapter
 from tests.methods.conftest import CLOSE, edit_config, load_peft, peft_model
 
 
@@ -257,8 +257,7 @@ def test_ptuning_and_its_file_equal_peft(kind, task, tmp_path):
     torch.testing.assert_close(logits(loaded), expected, **CLOSE)
     load_adapter(again, save_adapter(loaded, tmp_path / "again"))
     assert torch.equal(logits(again), logits(loaded))
-    with pytest.raises(BadValue, match="train another"):
-        logits(loaded.train())
+    assert_raises("train another", logits, loaded.train())
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # renamed in later releases
@@ -271,8 +270,7 @@ def test_what_soft_methods_cannot_do_is_refused(tmp_path):
     peft.get_peft_model(tiny("gpt2"), two).save_pretrained(tmp_path / "two")
     cases = (tiny("gpt2"), "prompt", "num_virtual_tokens"), (tiny("bert").bert, "prefix", "positions")
     for model, name, match in (*cases, (tiny("gpt2"), "two", "=2 is for .* prefix does not support: train again with")):
-        with raises_unchanged(model, match):
-            load_adapter(model, tmp_path / name)
+        assert_raises(match, load_adapter, model, tmp_path / name, unchanged=model)
     for name in SOFT:
         with pytest.raises(BadValue, match=f"no room for the vectors of {name}"):
             with_adapter("gpt2", SOFT[name]).generate(**make_inputs(), cache_implementation="static", max_length=9)
@@ -285,8 +283,7 @@ def test_what_soft_methods_cannot_do_is_refused(tmp_path):
                 model.generate(**longer, **options, past_key_values=first.past_key_values)
     model = with_adapter("gpt2", SOFT["prefix"])
     model.train().gradient_checkpointing_enable()
-    with pytest.raises(BadValue, match="turn checkpointing off"):
-        logits(model)
+    assert_raises("turn checkpointing off", logits, model)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("gpt2", "prompt"), ("gpt2", "prefix"), ("llama", "prefix")])
@@ -342,8 +339,7 @@ def test_longest_text_beside_a_prompt():
         (unlimited := tiny(kind)).config.max_position_embeddings = -1  # as in XLNet
         check_fits(unlimited, replace(task, max_length=999), SOFT[name])
     mpnet = make_model("MPNetForSequenceClassification", max_position_embeddings=66)  # two rows hold no position
-    with pytest.raises(BadValue, match="exceeds the 64 tokens"):
-        check_fits(mpnet, replace(task, max_length=65), lab.LoRA())
+    assert_raises("exceeds the 64 tokens", check_fits, mpnet, replace(task, max_length=65), lab.LoRA())
 
 
 def test_prompt_starts_as_tokens_or_with_their_standard_deviation():

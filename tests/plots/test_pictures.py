@@ -72,10 +72,8 @@ def test_runs_with_different_settings_are_drawn_apart(name, a, b):
     better[["accuracy", "validation_accuracy"]] += 0.1
     pictures = sweeps.pictures(pd.concat([runs, better], ignore_index=True))
     assert titles(pictures["lr"]) == [f"{name} {a or 'none'}", f"{name} {b}"]
-    assert [lines(pictures["lr"], panel)["rank 4"] for panel in (0, 1)] == [
-        pytest.approx([75.05, 76.05]),
-        pytest.approx([85.05, 86.05]),
-    ]
+    for panel, points in enumerate(([75.05, 76.05], [85.05, 86.05])):
+        assert lines(pictures["lr"], panel)["rank 4"] == pytest.approx(points)
     for picture in (pictures["rank"], pictures["adapter_parameters"]):
         assert list(lines(picture).values()) == [pytest.approx([70, 70]), pytest.approx([80, 80])]
 

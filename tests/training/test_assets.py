@@ -12,6 +12,7 @@ import pytest
 from lora_lab.errors import Failed, NotFound
 from lora_lab.training import assets
 from lora_lab.training.assets import ASSETS, Asset, asset_path, fetch, lock, problem_with
+from tests.conftest import assert_raises
 from tests.training.conftest import wheel
 
 CONTENT = {
@@ -90,8 +91,7 @@ def test_fetch_from_a_folder_needs_no_index(wheels, empty_home, monkeypatch, tmp
     os.utime(killed, (time.time() - 7200,) * 2)
     assert fetch(["toy"], print, Path(folder)) == ["toy"]
     assert {path.name for path in empty_home.iterdir()} == {"toy", running.name}
-    with pytest.raises(NotFound, match=r"there is no folder .*nowhere"):
-        fetch(["toy"], print, tmp_path / "nowhere")
+    assert_raises(r"there is no folder .*nowhere", fetch, ["toy"], print, tmp_path / "nowhere", error=NotFound)
 
 
 @pytest.mark.parametrize("hash", [f" --hash=sha256:{'0' * 64}", ""])
@@ -100,9 +100,7 @@ def test_other_version_or_hash_is_refused(home, monkeypatch, hash):
     assert problem_with("toy") == "is toy-data==1.0, not toy-data==2.0"
     before = tree(home)
     monkeypatch.setattr(assets, "lock", lambda: {"toy-data": f"toy-data==1.0{hash}"})
-    with pytest.raises(Failed, match=r"pip could not get toy-data==1\.0 .*run lora-lab fetch again") as error:
-        fetch(["toy"], print)
-    assert "\n" not in str(error.value)
+    assert_raises(r"pip could not get toy-data==1\.0 .*run lora-lab fetch again", fetch, ["toy"], print, error=Failed)
     assert tree(home).keys() == before.keys()
 
 
@@ -123,8 +121,8 @@ def test_damage_is_reported_and_repaired(home):
         assert problem_with("toy") == "is damaged (manifest.json)"
     manifest.write_text(intact)
     words.write_text("one two")
-    with pytest.raises(NotFound, match=r"^the asset 'toy' is damaged \(words\.txt\); run: lora-lab fetch$"):
-        asset_path("toy")
+    advice = r"^the asset 'toy' is damaged \(words\.txt\); run: lora-lab fetch$"
+    assert_raises(advice, asset_path, "toy", error=NotFound)
     words.write_text("ONE two three")  # the same size
     assert problem_with("toy") == ""
     assert problem_with("toy", hashes=True) == "is damaged (words.txt has changed)"

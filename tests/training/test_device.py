@@ -8,6 +8,7 @@ import torch
 from lora_lab.errors import BadValue
 from lora_lab.training import device
 from lora_lab.training.device import LENGTHS, Choice, choose, key
+from tests.conftest import assert_raises
 
 SLOW_BF16 = {"fp32": 1.0, "bf16": 5.0}
 FAST_BF16 = {"fp32": 1.0, "bf16": 0.4}
@@ -105,14 +106,12 @@ def test_arguments_override_the_environment_and_timings(fake_timings, cuda, monk
 def test_unknown_names_and_missing_devices_are_refused(fake_timings, monkeypatch):
     fake_timings(SLOW_BF16)
     dtypes = "fp32, bf16, fp16, nf4, nf4-single, int8, int4, nf3, nf2"
-    with pytest.raises(BadValue, match=f"dtype must be one of {dtypes} or auto, not 'fp8'"):
-        choose(30, dtype="fp8")
+    assert_raises(f"dtype must be one of {dtypes} or auto, not 'fp8'", choose, 30, dtype="fp8")
     with pytest.raises(BadValue, match="this machine has no device cuda; its devices: cpu"):
         choose(30, device="cuda", dtype="fp32", attention="eager")
     for variable, value in {"LORA_LAB_DEVICE": "tpu", "LORA_LAB_DTYPE": "nf4"}.items():
         monkeypatch.setenv(variable, value)
-        with pytest.raises(BadValue, match=f"{variable} must be one of [^n]*, [^n]* or auto, not '{value}'"):
-            choose(30)
+        assert_raises(f"{variable} must be one of [^n]*, [^n]* or auto, not '{value}'", choose, 30)
         monkeypatch.setenv(variable, "")  # as if unset
     assert choose(30) == Choice("cpu", "fp32", "eager")
 

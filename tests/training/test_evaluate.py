@@ -22,7 +22,7 @@ from lora_lab.metrics import goodness
 from lora_lab.training.batches import Row, collate
 from lora_lab.training.evaluate import classification_metrics, evaluate, loss_of, regression_metrics
 from lora_lab.training.member import features, label_losses, solve
-from tests.conftest import randomise, tiny
+from tests.conftest import assert_raises, randomise, tiny
 from tests.training.conftest import rows
 
 VOCABULARY = 96
@@ -185,5 +185,4 @@ def test_stopped_probe_is_untrained_and_nonfinite_features_are_refused(recipe):
     run = train(recipe(method=Probe()), store=None, stop=stop)
     assert run.status == "stopped"
     assert run.metrics["loss"] == pytest.approx(np.log(2))
-    with pytest.raises(Failed, match="not finite"):
-        solve(np.full((4, 2), np.nan), np.array([0, 1, 0, 1]), 2, 1.0)
+    assert_raises("not finite", solve, np.full((4, 2), np.nan), np.array([0, 1, 0, 1]), 2, 1.0, error=Failed)

@@ -6,7 +6,7 @@ import torch
 from lora_lab import BadValue, LoRA, PromptTuning, disabled, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
 from lora_lab.training.generate import Decoding, generate
-from tests.conftest import BART, make_model, randomise
+from tests.conftest import BART, assert_raises, make_model, randomise
 
 PROMPTS = ["name[A]\n", "name[Quince], area[riverside]\n", "name[The Paper Heron]\n", "x"]
 SHORT = Decoding(max_new_tokens=9)
@@ -86,8 +86,7 @@ def test_encoders_and_invalid_settings_are_refused(tiny_encoder):
         with pytest.raises(BadValue, match="does not predict the next token"):  # they read the tokens on both sides
             generate(encoder, load_tokenizer(tiny_encoder), PROMPTS)
     for name, value in (("beams", 0), ("max_new_tokens", 2.5)):
-        with pytest.raises(BadValue, match=f"{name} must be"):
-            Decoding(**{name: value})
+        assert_raises(f"{name} must be", Decoding, **{name: value})
 
 
 def test_only_the_answer_and_its_end_are_learned(tiny_causal):

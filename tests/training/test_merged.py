@@ -6,17 +6,19 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, save_adapter
-from lora_lab.errors import BadValue, Failed
+from lora_lab import FullFineTuning, LoRA, evaluate_adapter, load_adapter, load_model, save_adapter, train
+from lora_lab.errors import Failed
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
 from lora_lab.training.assets import asset_path
+from lora_lab.training.models import load_tokenizer
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
-from tests.conftest import logits, make_model, tiny, with_adapter
+from tests.conftest import TWO_LAYERS, assert_raises, logits, make_model, save_tokenizer, tiny, with_adapter
 from tests.methods.conftest import edit_tensors
 
 CLASSIFIER, CAUSAL = transformers.AutoModelForSequenceClassification, transformers.AutoModelForCausalLM
 AUTO = {"bert": CLASSIFIER, "roberta": CLASSIFIER, "gpt2": CAUSAL, "llama": CAUSAL}
+XLNET = {"d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
 AUTO["masked"] = transformers.AutoModelForMaskedLM
 
 
@@ -61,8 +63,7 @@ def test_adapter_of_a_body_merges_into_the_body(tmp_path, monkeypatch):
     base, adapter = str(tmp_path / "base"), tmp_path / "adapter"
     model = transformers.BertModel.from_pretrained(base).eval()
     save_adapter(with_adapter(model, LoRA(rank=2, targets="q,v")), adapter)
-    with pytest.raises(BadValue, match="body=True"):
-        load_adapter(load_model(base), adapter)
+    assert_raises("body=True", load_adapter, load_model(base), adapter)
     load_adapter(load_model(base, body=True), adapter)
     with monkeypatch.context() as patch:  # the masked model must not be loaded as well
         patch.setattr(transformers.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("two models"))
@@ -73,8 +74,7 @@ def test_adapter_of_a_body_merges_into_the_body(tmp_path, monkeypatch):
     torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
     config = json.loads((adapter / "adapter_config.json").read_text()) | {"task_type": "TOKEN_CLS"}
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    with pytest.raises(BadValue, match="is for TOKEN_CLS"):
-        write_merged(adapter, tmp_path / "other", base=base)
+    assert_raises("is for TOKEN_CLS", write_merged, adapter, tmp_path / "other", base=base)
 
 
 @torch.no_grad()
@@ -105,7 +105,30 @@ def test_base_and_tokenizer_are_found_from_the_adapter(tmp_path):
     torch.testing.assert_close(logits(merged), logits(model), rtol=1e-4, atol=1e-4)
 
 
-def test_merged_folder_is_replaced_unless_it_is_the_base(tmp_path):
+def test_merged_classifier_names_the_classes_of_its_run(recipe, tmp_path):
+    for kind, size in {"BertForSequenceClassification": TWO_LAYERS, "XLNetLMHeadModel": XLNET}.items():
+        vocab_size = save_tokenizer(base := tmp_path / kind, eos_token="<end>")
+        make_model(kind, size, vocab_size=vocab_size, id2label={0: "good", 1: "bad"}).save_pretrained(base)
+        run = train(recipe(model=str(base), method=LoRA(targets="all-linear"), steps=1), store=tmp_path / "runs")
+        assert evaluate_adapter(run.adapter, attention="eager", device_name="cpu") == pytest.approx(run.metrics)
+        write_merged(run.adapter, tmp_path / "out")
+        config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+        assert (config.id2label, config.label2id) == ({0: "bad", 1: "good"}, {"bad": 0, "good": 1})
+
+
+@torch.no_grad()
+def test_causal_classifier_ignores_the_padding_of_its_tokenizer(tmp_path):
+    vocab_size = save_tokenizer(base := tmp_path / "base", eos_token="<end>", pad_token="<pad>")
+    options = {"vocab_size": vocab_size, "eos_token_id": 0, "pad_token_id": None}  # as in Qwen2.5
+    make_model("LlamaForCausalLM", **options).save_pretrained(base)
+    model, tokenizer = load_model(base, 2), load_tokenizer(base)
+    write_merged(save_adapter(with_adapter(model, LoRA(rank=2)), tmp_path / "adapter"), tmp_path / "out")
+    batch, alone = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (["no", "longer"], ["no"]))
+    for classifier in (model, CLASSIFIER.from_pretrained(tmp_path / "out")):
+        torch.testing.assert_close(classifier(**batch).logits[:1], classifier(**alone).logits)
+
+
+def test_merged_folder_is_replaced_but_no_input_and_no_other_file(tmp_path):
     base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
     for dtype in ("bf16", "fp32"):
         result = write_merged(adapter, tmp_path / "out", base=base, dtype=dtype)
@@ -114,28 +137,20 @@ def test_merged_folder_is_replaced_unless_it_is_the_base(tmp_path):
         assert marker["dtype"] == dtype
         assert set(marker["files"]) == {p.name for p in (tmp_path / "out").iterdir()}
     save_adapter(with_adapter(load_model(str(tmp_path / "out"), 3), LoRA(rank=2)), tmp_path / "second")
-    with pytest.raises(BadValue, match="is an input of the merge"):
-        write_merged(tmp_path / "second", tmp_path / "out")
+    assert_raises("is an input of the merge", write_merged, tmp_path / "second", tmp_path / "out")
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for taken in ("out", "file", "base", "adapter"):
+        assert_raises(r"choose another folder", write_merged, adapter, tmp_path / taken, base=base)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_head_without_classes_is_refused(tmp_path):
     base, adapter = saved(tmp_path, "bert", LoRA(rank=2))
     key = "base_model.model.classifier.weight"
     edit_tensors(lambda tensors: tensors | {key: torch.tensor(1.0)})(tmp_path / "adapter")
-    with pytest.raises(BadValue, match=r"classifier.weight has shape \(\)"):
-        write_merged(adapter, tmp_path / "out", base=base)
-
-
-def test_other_files_are_never_overwritten(tmp_path):
-    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
-    write_merged(adapter, tmp_path / "out", base=base)
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    (tmp_path / "file").write_text("mine")
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    for taken in ("out", "file", "base", "adapter"):
-        with pytest.raises(BadValue, match=r"choose another folder"):
-            write_merged(adapter, tmp_path / taken, base=base)
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert_raises(r"classifier.weight has shape \(\)", write_merged, adapter, tmp_path / "out", base=base)
 
 
 def test_checkpoint_with_different_outputs_is_not_kept(tmp_path, monkeypatch):
@@ -152,6 +167,5 @@ def test_checkpoint_with_different_outputs_is_not_kept(tmp_path, monkeypatch):
         write_merged(adapter, tmp_path / "out", base=base)
     full = Mock(side_effect=SafetensorError("No space left on device"))
     monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
-    with pytest.raises(BadValue, match="No space left on device; free disk space"):
-        write_merged(adapter, tmp_path / "out", base=base)
+    assert_raises("No space left on device; free disk space", write_merged, adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]

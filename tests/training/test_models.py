@@ -17,7 +17,7 @@ from lora_lab.errors import BadValue, Failed, LabError, LabWarning, NotFound
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import save_adapter
 from lora_lab.training.models import SHORT_ROWS, load_model, load_tokenizer, take_shortcuts
-from tests.conftest import BERT, logits, make_model, randomise, save_tokenizer, tiny
+from tests.conftest import BERT, assert_raises, logits, make_model, randomise, save_tokenizer, tiny
 
 
 def test_arguments_of_load_model(tiny_encoder, tmp_path):
@@ -32,8 +32,7 @@ def test_arguments_of_load_model(tiny_encoder, tmp_path):
     with pytest.warns(LabWarning, match="a head with 3 classes"):
         assert load_model(tmp_path, np.int64(2)).classifier.out_features == 2
     for labels in (0, 2.0, "2"):
-        with pytest.raises(BadValue, match="num_labels must be"):
-            load_model(tiny_encoder, labels)
+        assert_raises("num_labels must be", load_model, tiny_encoder, labels)
 
 
 def test_adapter_without_a_head_needs_a_base_that_has_one(tiny_encoder, opinions, tmp_path):
@@ -53,19 +52,10 @@ def test_unknown_model_is_refused_and_the_hub_used_only_with_download(tmp_path, 
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_tokenizer):
         for name in ("minilmm", "no/such-model", "../nowhere", ""):
-            with pytest.raises(NotFound, match=r"pass a bundled one|contains no model") as error:
-                load(name)
-            assert "\n" not in str(error.value)
-    with pytest.raises(NotFound, match="with download allowed"):
-        load_tokenizer("someone/model")
+            assert_raises(r"pass a bundled one|contains no model", load, name, error=NotFound)
+    assert_raises("with download allowed", load_tokenizer, "someone/model", error=NotFound)
     with pytest.raises(Failed, match="the hub could not provide 'someone/model'"):
         load_tokenizer("someone/model", download=True)  # fails because HF_HUB_OFFLINE is set
-
-
-def assert_refused(folder: Path) -> None:
-    with pytest.raises(LabError, match="cannot be loaded") as error:
-        load_model(str(folder), 2)
-    assert "\n" not in str(error.value)
 
 
 def test_damaged_config_and_weights_are_refused(tiny_encoder, tmp_path):
@@ -74,31 +64,28 @@ def test_damaged_config_and_weights_are_refused(tiny_encoder, tmp_path):
     intact = config.read_bytes()
     for content in (b"{", b"[]", b"\xff", b'{"model_type": "no-such-model"}', b"{}"):
         config.write_bytes(content)
-        assert_refused(folder)
+        assert_raises("cannot be loaded", load_model, str(folder), 2, error=LabError)
     config.write_bytes(intact)
     torch.save(load_file(weights), folder / "pytorch_model.bin")
     weights.write_bytes(weights.read_bytes()[:-1000])
-    assert_refused(folder)
+    assert_raises("cannot be loaded", load_model, str(folder), 2, error=LabError)
     weights.unlink()  # pickled weights are never loaded
-    assert_refused(folder)
+    assert_raises("cannot be loaded", load_model, str(folder), 2, error=LabError)
 
 
 def test_tokenizer_must_exist_and_fit_its_model(tiny_encoder, opinions, tmp_path):
     for file in Path(tiny_encoder).glob("[cm]*"):  # without the tokenizer
         shutil.copy(file, tmp_path)
-    with pytest.raises(BadValue, match="has no tokenizer"):
-        train(str(tmp_path), opinions, steps=1, store=None)
+    assert_raises("has no tokenizer", train, str(tmp_path), opinions, steps=1, store=None)
     save_tokenizer(tmp_path)
-    with pytest.raises(BadValue, match="no padding token"):
-        load_tokenizer(str(tmp_path))
+    assert_raises("no padding token", load_tokenizer, str(tmp_path))
     tokenizer = load_tokenizer(tiny_encoder)
     tokenizer.add_tokens(["qzx"])
     tokenizer.save_pretrained(tmp_path)
     (rare := tmp_path / "rare.csv").write_text("text,label,split\na,0,train\nb,1,train\nc,0,validation\nqzx,1,test")
     for size, task in ((200, opinions), (len(tokenizer) - 1, rare)):  # in `rare`, only a test row
         make_model("BertModel", vocab_size=size).save_pretrained(tmp_path)
-        with pytest.raises(BadValue, match=f"knows only {size} tokens"):
-            train(str(tmp_path), str(task), steps=1, store=None)
+        assert_raises(f"knows only {size} tokens", train, str(tmp_path), str(task), steps=1, store=None)
 
 
 def test_checkpoint_may_lack_only_its_whole_head(tmp_path):
@@ -114,8 +101,7 @@ def test_checkpoint_may_lack_only_its_whole_head(tmp_path):
     cases = (with_part_of_head, None, "cls"), (without_query, None, ""), (without_query, 2, query)
     for tensors, labels, name in cases:
         save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-        with pytest.raises(BadValue, match=rf"lacks .* weights .*{name}.* which would be random"):
-            load_model(str(tmp_path), labels)
+        assert_raises(rf"lacks .* weights .*{name}.* which would be random", load_model, str(tmp_path), labels)
 
 
 @pytest.mark.parametrize("kind", ["DebertaV2Model", "BertModel"])
@@ -135,18 +121,14 @@ def test_pooler_that_a_checkpoint_lacks_is_trained_and_saved_with_the_head(kind,
     assert inspect_adapter(folder).head == 1122
 
 
-HEADS = {
-    "EuroBertModel": ["dense", "classifier"],
-    "ModernBertModel": ["head", "classifier"],
-    "XLMModel": ["sequence_summary"],
-}
+HEADS = {"EuroBertModel": "dense,classifier", "ModernBertModel": "head,classifier", "XLMModel": "sequence_summary"}
 
 
 @pytest.mark.parametrize(("kind", "heads"), HEADS.items())
 def test_every_layer_outside_the_base_model_that_a_checkpoint_lacks_is_trained_as_a_head(kind, heads, tmp_path):
     make_model(kind, pad_token_id=0).save_pretrained(tmp_path)
     report = LoRA(2, targets="all-linear").attach(load_model(str(tmp_path), 2))
-    assert [path for path, _ in report.heads] == heads
+    assert ",".join(path for path, _ in report.heads) == heads
 
 
 def test_head_of_another_size_outside_the_base_model_is_replaced(tmp_path):
@@ -163,7 +145,7 @@ def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path, monkeypatch):
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
-    assert_refused(folder)
+    assert_raises("cannot be loaded", load_model, str(folder), 2, error=LabError)
     assert not (tmp_path / "ran").exists()
 
 

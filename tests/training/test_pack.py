@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lora_lab import LoRA, Recipe, Store, evaluate_adapter, train
-from lora_lab.errors import BadValue, LabWarning
+from lora_lab.errors import LabWarning
 from lora_lab.training import checkpoint
 from lora_lab.training.pack import Pack, key
-from tests.conftest import PLAIN, mapped
+from tests.conftest import PLAIN, assert_raises, mapped
 
 
 def assert_same_run(packed, alone) -> None:
@@ -92,8 +92,7 @@ def test_packed_language_models_equal_runs_alone(tiny_causal, tmp_path):
 def test_incompatible_recipes_are_refused(recipe):
     assert key(recipe()) == key(recipe(seed=5, lr=1e-4, method=LoRA(3, targets="k"), clip=0, patience=2))
     for changes in ({"steps": 9}, {"dropout": True}, {"batch": 3}, {"examples": 12}):
-        with pytest.raises(BadValue, match="may differ only in"):
-            Pack([recipe(), recipe(**changes)])
+        assert_raises("may differ only in", Pack, [recipe(), recipe(**changes)])
 
 
 @pytest.mark.parametrize(("count", "dropout", "ratio"), [(1, 0.2, 4), (3, 0.0, 1)])
@@ -173,8 +172,7 @@ def test_slow_checkpoints_are_written_less_often(recipe, monkeypatch):
 def test_unusable_checkpoints_are_renamed_with_a_warning(recipe, tmp_path, monkeypatch):
     file = checkpoint.path_of(tmp_path, [recipe()])
     checkpoint.write(Pack([recipe()]), file)
-    with pytest.raises(BadValue, match="has no run"):
-        checkpoint.restore(Pack([recipe(seed=2)]), file)
+    assert_raises("has no run", checkpoint.restore, Pack([recipe(seed=2)]), file)
     intact = file.read_bytes()
     for content in (intact[:200], intact.replace(b'\\"warmup\\"', b'\\"warmer\\"')):  # damaged, and unknown settings
         file.write_bytes(content)
@@ -187,8 +185,7 @@ def test_unusable_checkpoints_are_renamed_with_a_warning(recipe, tmp_path, monke
     monkeypatch.setattr(Path, "rename", Mock(side_effect=FileNotFoundError(2, "another sweep was faster")))
     assert checkpoint.unfinished(tmp_path) == []
     monkeypatch.setattr(Path, "rename", Mock(side_effect=PermissionError(13, "in use")))
-    with pytest.raises(BadValue, match="in use"):
-        checkpoint.unfinished(tmp_path)
+    assert_raises("in use", checkpoint.unfinished, tmp_path)
 
 
 def test_step_synchronizes_once_for_all_members(recipe, monkeypatch):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, LoRA, Recipe, Run, Store
+from lora_lab import LoRA, Recipe, Run, Store
 from lora_lab.training.recipe import recipe_from
-from tests.conftest import made_run
+from tests.conftest import assert_raises, made_run
 
 RANK_2 = Recipe("minilm", "rt", LoRA(rank=2))
 
@@ -18,12 +18,13 @@ def new_run(recipe: Recipe = RANK_2, **changes) -> Run:
     return replace(made_run(recipe, None, {"torch": "2"}, accuracy=0.8), adapter="runs/x", **changes)
 
 
-def test_runs_are_listed_oldest_first_and_replaced_by_recipe(tmp_path):
-    store = Store(tmp_path)
+def test_runs_are_listed_oldest_first_and_replaced_by_recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = Store("~/runs")
     recipes = [Recipe("minilm", "rt", seed=seed) for seed in range(3)]
     for age, recipe in enumerate(recipes):
         store.add(new_run(recipe))
-        os.utime(tmp_path / f"{recipe.hash}.json", (age, age))
+        os.utime(tmp_path / "runs" / f"{recipe.hash}.json", (age, age))
     assert [run.recipe.seed for run in store.runs()] == [0, 1, 2]
     store.add(new_run(recipes[0], metrics={"accuracy": 0.9}))
     assert [(run.recipe.seed, run.metrics["accuracy"]) for run in store.runs()] == [(1, 0.8), (2, 0.8), (0, 0.9)]
@@ -40,8 +41,7 @@ def test_invalid_files_are_named_with_the_reason_and_other_json_is_ignored(tmp_p
         assert len(store.runs()) == 1
     for content in (b"", b"no array", b"\x93NUMPY\x01\x00"):
         rows.write_bytes(content)
-        with pytest.raises(BadValue, match=RANK_2.hash):
-            store.runs()
+        assert_raises(RANK_2.hash, store.runs)
     rows.write_bytes(predictions)
     for change, message in (
         *((content, "is not a run of lora_lab") for content in (*no_records, b"[" * 100_000)),
@@ -56,8 +56,7 @@ def test_invalid_files_are_named_with_the_reason_and_other_json_is_ignored(tmp_p
         ({"recipe": {**RANK_2.settings(), "color": 1}}, "no field 'color'"),
     ):
         file.write_bytes(change if isinstance(change, bytes) else json.dumps(record | change).encode())
-        with pytest.raises(BadValue, match=rf"{file.name}.*{message}"):
-            store.runs()
+        assert_raises(rf"{file.name}.*{message}", store.runs)
 
 
 RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, steps=50, seed=3)
@@ -71,21 +70,15 @@ INVALID = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in INVALID for value in INVALID[name]])
 def test_invalid_value_is_refused(name, value):
-    with pytest.raises(BadValue, match=f"^{name} must be"):
-        Recipe("minilm", "rt", **{name: value})
+    assert_raises(f"^{name} must be", Recipe, "minilm", "rt", **{name: value})
 
 
 def test_unknown_and_contradictory_fields_are_refused():
-    with pytest.raises(BadValue, match="no field 'step'; nearest: steps"):
-        recipe_from({**RECIPE.settings(), "step": 1})
-    for fields, match in (
-        # In other libraries' configs, the base's dropout is a rate.
-        ({"dropout": 0.1}, r"^dropout must be True or False, not 0.1; .* LoRA\(dropout=0.1\)"),
-        ({"patience": 2, "validations": 0}, "patience counts validations"),
-        ({"subset": 1}, "needs a number of examples too"),
-    ):
-        with pytest.raises(BadValue, match=match):
-            Recipe("minilm", "rt", **fields)
+    assert_raises("no field 'step'; nearest: steps", recipe_from, {**RECIPE.settings(), "step": 1})
+    advice = r"^dropout must be True or False, not 0.1; .* LoRA\(dropout=0.1\)"  # in other libraries, it is a rate
+    assert_raises(advice, Recipe, "minilm", "rt", dropout=0.1)
+    assert_raises("patience counts validations", Recipe, "minilm", "rt", patience=2, validations=0)
+    assert_raises("needs a number of examples too", Recipe, "minilm", "rt", subset=1)
 
 
 @given(steps=st.integers(1, 500), warmup=st.floats(0, 1), lr=st.floats(1e-6, 10))

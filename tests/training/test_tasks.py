@@ -13,7 +13,7 @@ from lora_lab import LoRA, load_task, train
 from lora_lab.errors import BadValue, LabWarning, NotFound
 from lora_lab.training.chat import Chat
 from lora_lab.training.tasks import SPLITS, Split, Task, chosen_rows, passages, read_pairs
-from tests.conftest import PLAIN
+from tests.conftest import PLAIN, assert_raises
 
 
 def all_texts(task: Task) -> tuple[str, ...]:
@@ -161,13 +161,10 @@ REFUSED = [
 
 def test_unknown_task_and_missing_asset_are_named(empty_home):
     for name in ("rtt", "nowhere.csv", "", "a" * 300, 5, None):
-        with pytest.raises(NotFound, match=r"no task or file '.*'; pass rt, imdb, tweets, kjv, shakespeare"):
-            load_task(name)
-    with pytest.raises(BadValue, match="seed must be an integer"):
-        load_task("rt", seed=None)
+        assert_raises(r"no task or file '.*'; pass rt, imdb, tweets, kjv, shakespeare", load_task, name, error=NotFound)
+    assert_raises("seed must be an integer", load_task, "rt", seed=None)
     for name, asset, option in (("rt", "reviews", ""), ("tweets", "tweets", " --tweets")):
-        with pytest.raises(NotFound, match=f"'{asset}' is missing; run: lora-lab fetch{option}$"):
-            load_task(name)
+        assert_raises(f"'{asset}' is missing; run: lora-lab fetch{option}$", load_task, name, error=NotFound)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -289,5 +286,4 @@ def test_subsets_differ_and_zero_examples_means_all():
     assert task.train.at([2, 5]) == Split(("text 2", "text 5"), (0, 1))
     assert len(chosen_rows(load_task("kjv"), 10)) == 10  # text without labels
     for labels, n, match in (([0, 1, 0, 1], 5, "has 4 training texts, not 5"), ([0, 1, 2], 2, "no text labeled 'c'")):
-        with pytest.raises(BadValue, match=match):
-            chosen_rows(task_with(labels), n)
+        assert_raises(match, chosen_rows, task_with(labels), n)

@@ -20,7 +20,7 @@ from lora_lab.methods.io import CONFIG, WEIGHTS
 from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning, rate_warning
 from lora_lab.training.pack import Pack
 from lora_lab.training.watching import training_lock, waits
-from tests.conftest import PLAIN, logits, lora_layers, make_model, tiny, until
+from tests.conftest import PLAIN, assert_raises, logits, lora_layers, make_model, tiny, until
 
 
 def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions, voices):
@@ -51,8 +51,7 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
         evaluate_adapter(voices["captain"], opinions, **options)
     config = Path(run.adapter) / CONFIG
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
-    with pytest.raises(BadValue, match="does not name its base model; pass the base with --model"):
-        evaluate_adapter(run.adapter, opinions)
+    assert_raises("does not name its base model; pass the base with --model", evaluate_adapter, run.adapter, opinions)
 
 
 def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch, lora_lab):
@@ -84,8 +83,7 @@ def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path):
         ({"label_column": "stars"}, "no column 'stars'"),
         ({"device": "tpu"}, "device must be"),
     ):
-        with pytest.raises(LabError, match=message):
-            train(recipe(**changes), store=tmp_path / "runs")
+        assert_raises(message, train, recipe(**changes), store=tmp_path / "runs", error=LabError)
     assert not (tmp_path / "runs").exists()
 
 
@@ -93,10 +91,8 @@ def test_train_takes_a_recipe_or_its_fields_and_a_writable_store(recipe, tiny_en
     fields = {"steps": 4, "batch": 8, "validations": 2, **PLAIN}
     run = train(Path(tiny_encoder), Path(opinions), LoRA(rank=2), store=None, **fields)
     assert sweep(run.recipe, tmp_path / "runs").runs[0].recipe == run.recipe == recipe(method=LoRA(rank=2))
-    with pytest.raises(BadValue, match="name a task"):
-        train("minilm", None, LoRA())
-    with pytest.raises(BadValue, match="either a Recipe or its fields"):
-        train(recipe(), steps=5)
+    assert_raises("name a task", train, "minilm", None, LoRA())
+    assert_raises("either a Recipe or its fields", train, recipe(), steps=5)
     for callbacks in (print, [print, None]):
         with pytest.raises(BadValue, match=r"callbacks must be a list of functions, such as \[print\], not"):
             train(recipe(), callbacks=callbacks)
@@ -160,8 +156,7 @@ def test_stop_ends_a_waiting_run(recipe):
         waiting = executor.submit(train, recipe(), store=None, stop=stop)
         until(lambda: any(map(waits, threading.enumerate())))
         stop.set()
-        with pytest.raises(Failed, match="while waiting"):
-            waiting.result(60)
+        assert_raises("while waiting", waiting.result, 60, error=Failed)
         assert not any(map(waits, threading.enumerate()))
 
 

@@ -20,7 +20,7 @@ from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 from lora_lab.widgets.memory_panel import METHODS, SHIPPED, MemoryPanel, setup_of, shipped
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_lab.widgets.sweep_panel import SweepPanel
-from tests.conftest import PLAIN, said
+from tests.conftest import PLAIN, assert_raises, said
 
 
 def trained(rows: list[dict], targets: tuple[str, ...], rank: int) -> int:
@@ -49,10 +49,8 @@ def test_shape_of_a_layer_errors_and_description():
     assert LoRAPanel(model="llama-3-8b", layer="v").shape == (1024, 4096)
     assert LoRAPanel(model="gpt2", layer="q+k+v").shape == (2304, 768)
     assert LoRAPanel(model="gpt2", layer="k of q+k+v").shape == (768, 768)
-    with pytest.raises(NotFound, match="no layer 'c_attn'; it has q, k, v"):
-        LoRAPanel(model="llama-3-8b", layer="c_attn")
-    with pytest.raises(BadValue, match="1 to 64"):
-        LoRAPanel(d=64, rank=65)
+    assert_raises("no layer 'c_attn'; it has q, k, v", LoRAPanel, model="llama-3-8b", layer="c_attn", error=NotFound)
+    assert_raises("1 to 64", LoRAPanel, d=64, rank=65)
     words = LoRAPanel(d=4096, rank=8).describe()
     assert "16,777,216 parameters, which stay frozen" in words
     assert [LoRAPanel(views=views).view for views in (["merge"], "merge")] == ["merge", "merge"]
@@ -74,8 +72,7 @@ def test_wrong_values_are_refused_in_one_sentence():
         (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}), (ComparePanel, {"margn": 0.03}),
         (RankPanel, {"source": np.eye(3), "corner": 0}), (TrainPanel, {"ranks": 3}),
     ):  # fmt: skip
-        with pytest.raises(BadValue, match=r"^[^\n]+$"):
-            panel(**wrong)
+        assert_raises(r"^[^\n]+$", panel, **wrong)
     for made, name, wrong in (
         (LoRAPanel(), "model", "zz"), (LoRAPanel(), "views", []), (SweepPanel(into="none"), "lr", -1.0),
         *((SweepPanel(into="none"), "picked", wrong) for wrong in ([[8]], "abc", [["a", 1, 2]], [[np.inf, 1, 2]])),
@@ -113,8 +110,7 @@ def test_notebook_output_has_words_and_a_snapshot(tmp_path):
     state = TrainPanel(guess=float("nan"), store="none").snapshot()["state"]
     assert json.loads(json.dumps(state, allow_nan=False))["guess"] is None
     assert '<div data-panel="LoRAPanel">' in LoRAPanel(rank=16).save(tmp_path / "panel.html").read_text()
-    with pytest.raises(BadValue, match="is a folder"):
-        LoRAPanel(rank=16).save(tmp_path)
+    assert_raises("is a folder", LoRAPanel(rank=16).save, tmp_path)
 
 
 def test_shipped_films_are_complete_and_match_the_accountant():
@@ -155,8 +151,7 @@ def test_description_names_peak_moment_categories_and_card():
         with pytest.raises(BadValue):
             MemoryPanel("llama-3-8b", **options)
     for name in ("model", "method", "card"):
-        with pytest.raises(BadValue, match=f"^{name} must be one of .* not 'x'"):
-            setattr(panel := MemoryPanel(), name, "x")
+        assert_raises(f"^{name} must be one of .* not 'x'", setattr, panel := MemoryPanel(), name, "x")
         assert panel.describe() == MemoryPanel().describe()
 
 
@@ -186,6 +181,8 @@ def test_shipped_comparison_is_described_at_any_margin_and_resampled():
     assert panel.margin == 0.015
     for words in ("q,v is worse than full", "full fine-tuning 82.3%", "at that rate were scored on the test rows"):
         assert words in panel.describe()
+    panel.margin = 0.01
+    assert "At a margin of 1 point, " in panel.describe()
     panel.margin = 0.03
     assert "worse than, but within the margin of, full" in panel.describe()
     panel.method, panel.rival = "LoRA r8 all-linear", "LoRA r8 q,v"
@@ -203,17 +200,14 @@ def test_shipped_comparison_is_described_at_any_margin_and_resampled():
     assert first["truth"] == pytest.approx(panel.stored["against"]["full"]["LoRA r8 all-linear"]["difference"])
     panel.resample(100, count=5)
     assert panel.dance["studies"] != first["studies"][:5]
-    with pytest.raises(BadValue, match="rows"):
-        panel.resample(0)
+    assert_raises("rows", panel.resample, 0)
     for name in ("seeds", "rates", "steps", "batch"):
-        with pytest.raises(BadValue, match=f"^{name} must"):
-            ComparePanel(**{name: 0})
+        assert_raises(f"^{name} must", ComparePanel, **{name: 0})
 
 
 def test_invalid_methods_are_reported(tmp_path):
     panel = ComparePanel(methods=["lorra"], store=tmp_path / "own")
-    with pytest.raises(BadValue, match="lorra"):
-        panel.show()
+    assert_raises("lorra", panel.show)
     assert "lorra" in panel.live["error"]
     panel.live = {}
     said(panel, "run")

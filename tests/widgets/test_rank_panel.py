@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from lora_lab import BadValue, NotFound, RankPanel
+from lora_lab import NotFound, RankPanel
 from lora_lab.experiments.low_rank import decompose, energy_kept, truncated
 from lora_lab.widgets import matrices
+from tests.conftest import assert_raises
 
 
 def sum_of(pieces: dict, rank: int) -> np.ndarray:
@@ -51,13 +52,11 @@ def test_rank_is_limited_by_the_matrix():
     assert "8 of 384 pieces keep 100.0% of the energy" in panel.describe()
     with pytest.raises(NotFound, match="full, update, weight"):
         panel.source = "photo"
-    with pytest.raises(BadValue, match="use 0 to 64"):
-        RankPanel("picture", rank=-1)
+    assert_raises("use 0 to 64", RankPanel, "picture", rank=-1)
     weight = torch.nn.Linear(6, 5).weight.bfloat16()  # a tensor that trains
     panel = RankPanel({"mine": matrices.picture(), "weight": weight}, most=4)
     assert [len(panel.data[name]["scales"]) for name in ("mine", "weight")] == [4, 4]
-    with pytest.raises(BadValue, match="squares are finite"):
-        RankPanel(1e300 * np.eye(3))
+    assert_raises("squares are finite", RankPanel, 1e300 * np.eye(3))
 
 
 def test_matrices_are_sent_when_chosen_and_all_in_a_page():
@@ -73,5 +72,4 @@ def test_matrices_are_sent_when_chosen_and_all_in_a_page():
 def test_without_minilm_the_other_matrices_are_offered(monkeypatch, tmp_path):
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path))
     assert set(RankPanel().state()["data"]) == set(matrices.SOURCES) - {"weight"}
-    with pytest.raises(NotFound, match="lora-lab fetch"):
-        RankPanel("weight")
+    assert_raises("lora-lab fetch", RankPanel, "weight", error=NotFound)

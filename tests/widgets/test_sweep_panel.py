@@ -1,8 +1,8 @@
 import pytest
 
-from lora_lab import BadValue, SweepPanel, sweep
+from lora_lab import SweepPanel, sweep
 from lora_lab.experiments.playground import Cell
-from tests.conftest import PLAIN, said, until
+from tests.conftest import PLAIN, assert_raises, said, until
 
 CELLS = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
 
@@ -38,8 +38,7 @@ def test_picked_cells_are_trained_as_in_a_sweep(make, tmp_path):
     assert reopened == trained
     assert (again.rank, again.alpha, again.lr) == again.best[1:]
     assert f"{again.data['about']} Best on validation: rate {again.lr:g}" in again.describe()
-    with pytest.raises(BadValue, match="has been trained"):
-        make().run()
+    assert_raises("has been trained", make().run)
 
 
 def test_diverged_runs_are_marked_as_failed(make):
@@ -51,8 +50,7 @@ def test_diverged_runs_are_marked_as_failed(make):
 
 
 def test_errors_are_shown_in_the_panel(make, watched):
-    with pytest.raises(BadValue, match="no field 'ranks'"):
-        make(ranks=(1, 2))
+    assert_raises("no field 'ranks'", make, ranks=(1, 2))
     first, second = make(steps=2000), make()
     first.run()
     until(lambda: first.work.state == "training")

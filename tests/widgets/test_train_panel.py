@@ -13,7 +13,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from lora_lab import IA3, BadValue, BitFit, FullFineTuning, LoRA, Recipe, Store, TrainPanel
+from lora_lab import IA3, BitFit, FullFineTuning, LoRA, Recipe, Store, TrainPanel
 from lora_lab.methods import REGISTRY
 from lora_lab.training import memory_check
 from lora_lab.training.member import Progress
@@ -21,7 +21,7 @@ from lora_lab.training.watching import training_lock
 from lora_lab.widgets import base
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.sweep_panel import LiveSweep
-from tests.conftest import said, until
+from tests.conftest import assert_raises, said, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:lr 0.05 is far above")
 
@@ -82,15 +82,12 @@ def test_impossible_settings_are_reported(make, monkeypatch):
     assert panel.work is None
     monkeypatch.delenv(memory_check.SWITCH, raising=False)
     monkeypatch.setattr(memory_check, "free_bytes", lambda _: 300 * 2**20)
-    with pytest.raises(BadValue, match="GiB is free"):
-        make(model="minilm", task="rt", batch=512).show()
+    assert_raises("GiB is free", make(model="minilm", task="rt", batch=512).show)
     for name in ("model", "method"):
-        with pytest.raises(BadValue, match=f"^{name}"):
-            setattr(panel, name, "unknown")
+        assert_raises(f"^{name}", setattr, panel, name, "unknown")
     assert "hold" in make(model="minilm", task="rt", rank=9999).describe()  # says why it cannot be trained
     for wrong in ({"steps": 0}, {"steps": 10.9}, {"seed": 1.9}, {"lr": "2e-3"}):
-        with pytest.raises(BadValue, match=f"^({'|'.join(wrong)})"):
-            make(**wrong)
+        assert_raises(f"^({'|'.join(wrong)})", make, **wrong)
 
 
 def test_headless_panel_trains_and_describes_result_weights_and_strengths(trained):
@@ -172,8 +169,7 @@ def test_run_that_could_not_be_stored_is_stored_by_start(make, monkeypatch):
         disk.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
         said(panel, "run")
     assert "free disk space" in panel.live["error"]
-    with pytest.raises(BadValue, match="free disk space"):
-        panel.result()
+    assert_raises("free disk space", panel.result)
     work, losses = panel.work, panel.live["losses"]
     assert panel.store.runs() == []
     said(panel, "run")
@@ -217,8 +213,7 @@ def test_run_waits_for_another_and_can_be_stopped(make, watched):
         until(lambda: "waiting for the other training" in panel.live["state"])
         panel.stop()
         until(lambda: panel.live["state"] == "stopped" and not panel.live["busy"])
-    with pytest.raises(BadValue, match="before it began; press Start"):
-        panel.result()
+    assert_raises("before it began; press Start", panel.result)
     assert panel.found == {}
 
 
@@ -245,8 +240,7 @@ def test_other_seeds_and_earlier_recipes_are_shown(trained, make, tmp_path):
     panel = make(store=folder, seeds=tmp_path / "seeds", seed=7)
     assert (panel.setup["others"], panel.setup["earlier"]) == ([], [])  # they were trained on another file
     panel.seed = run.recipe.seed
-    with pytest.raises(BadValue, match="press Start"):
-        panel.result()
+    assert_raises("press Start", panel.result)
     file.write_text("".join(rows), encoding="utf-8")
     panel.seeds = None  # reads the stores, and the file, again
     assert panel.result().metrics == run.metrics

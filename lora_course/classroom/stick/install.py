@@ -6,7 +6,7 @@ from pathlib import Path
 if sys.version_info < (3, 11):  # written so that Python 3.5 can still read it
     sys.exit(
         "This is Python %d.%d, but the lab needs 3.11 or newer. HOWTO.txt lists the versions this folder supports: "
-        "install one (for yourself only, without admin rights) and run this again with it." % sys.version_info[:2]
+        "install one (for yourself only, without admin rights) and run install.py with it." % sys.version_info[:2]
     )
 
 here = Path(__file__).resolve().parent

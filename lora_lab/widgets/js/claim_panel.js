@@ -106,9 +106,10 @@ function start(p) {
     const heights = cases.map((_, i) => (labeled ? TOP + 34 + i * ROW : TOP + 14 + (tallest - piles[i]) * (2 * DOT + 2)));
     const bottom = Math.max(...heights) + 16;
     const held = card.handle < 0 ? -1 : outcome.limits.length - 1; // the limit that a drag moves
+    const place = (i) => clamp(Math.min(x(outcome.limits[i]), i < held ? place(held) - 26 : Infinity), 20, p.width() - 20); // of its label
     const parts = outcome.limits.map((limit, i) =>
       line(x(limit), TOP - 4, x(limit), bottom, "stroke thin predicted ink") +
-      text(clamp(x(limit), 20, p.width() - 20), 12, i === held ? `◂ ${short(limit)} ▸` : short(limit), `strong ${i < held ? "end" : "mid"}`) +
+      text(place(i), 12, i === held ? `◂ ${short(limit)} ▸` : short(limit), `strong ${i < held ? "end" : "mid"}`) +
       (i === held ? rect(x(limit) - 14, 0, 28, bottom, "touch handle") : ""));
     cases.forEach((item, i) => {
       const [y, value] = [heights[i], item.span.length === 3 ? item.span[1] : item.span[0]];

@@ -226,7 +226,7 @@ function start(p) {
       setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
     }
     const shown = clamp(ui.shown, 0, danced.studies.length);
-    p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
+    p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} of ${danced.studies.length} studies` });
     const studies = drawStudies(p.width("studies"), { ...danced, range, margin: data.scale * margin, scale: data.scale, shown });
     const without = (value) => danced.studies.slice(0, shown).filter(([, low, high]) => value < low || high < value).length;
     const letters = danced.outcomes.slice(0, shown).map((outcomes) => outcomes[at]);
@@ -256,7 +256,7 @@ function start(p) {
   }
 
   function statusWords(live) {
-    const done = live.of ? `${live.done} of ${live.of} methods` : "";
+    const done = live.of ? `${live.done} of ${plural(live.of, "method")}` : "";
     if (trouble(live)) return trouble(live);
     if (live.busy) return `${escape(live.state)}, ${done}. ${escape(live.words ?? "")}`;
     if (live.state === "stopped") return `Stopped: ${done}. Finished runs are kept, and Start continues with the rest.`;

@@ -70,7 +70,7 @@ export function drawSeeds(width, { data, axis, method, rival }) {
     const wide = entry.name.length * LETTER * (strong ? 1.06 : 1);
     const box = place(wide, cx, mean, boxes, [left, right, top, bottom - 15], strong); // above the crosses
     if (!box) continue; // its name would cover other marks
-    boxes.push(box, box, box); // weighted, so that other names would rather cover dots
+    boxes.push(box, box, box); // counted three times, so that other names cover dots rather than this name
     parts.push(text(box[0], box[3] - 3, escape(entry.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
   }
   const at = (px, py) => {

@@ -117,7 +117,7 @@ export function describeModel(name, { rows, total, trained, share }, customers) 
   const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
     ${percent(share)}.${experts} At ${BF16} bytes a number (bf16), ${escape(name)} takes ${bytes(BF16 * total)}, and its adapter
-    ${bytes(BF16 * trained)}.`;
+    ${bytes(BF16 * trained)}; in fp32, twice as much.`;
   return [title, big, words];
 }
 

@@ -84,7 +84,7 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 and 2dr against the rank, or another constant and line. The axis is the slider below: a rank is where the thumb would be. */
+/** d^2 and 2dr against the rank, or another constant and line. The axis is the slider below: each rank is above its place on the track. */
 export function drawCurve(width, size, ranks, names, unit = "numbers", format = count, marks = [1, 8, 64, 512, 4096]) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
@@ -97,7 +97,7 @@ export function drawCurve(width, size, ranks, names, unit = "numbers", format = 
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
   parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"), line(cut, top - 4, cut, bottom, "edge"));
   parts.push(text(0, 9, `${unit}, log scale`, "tick"));
-  if (r >= even) parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
+  if (r >= even) parts.push(text(cut + 4, top - 9, `${names ? `${added} = ${whole}` : "break-even"}: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
   parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
   parts.push(text(9, up(full) - 6, `${whole} = ${format(full)}`, "soft small halo"));
   const sum = `${added} = ${format(strips)}`;

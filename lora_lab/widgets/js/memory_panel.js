@@ -209,7 +209,7 @@ function start(p) {
   }
 
   function standing(measured) {
-    if (p.get("standing") && !p.gone()) return escape(p.get("standing"));
+    if (p.get("standing") && !p.gone() && !(measured && p.get("standing").startsWith("not"))) return escape(p.get("standing"));
     if (!measured) return "";
     const gap = now.result.peak - measured.result.peak;
     const comparison = `${binary(Math.abs(gap))} ${gap > 0 ? "less" : "more"} than predicted`;

@@ -94,7 +94,7 @@ export function panel({ title, css = "", traits, body, start }) {
         p.redraw();
       },
 
-      /** The trait "live", the kernel's progress: not busy once the kernel is gone; `halts` after `p.halt()`. */
+      /** The trait "live", the kernel's progress: `busy` is false once the kernel is gone, and `halts` is true after `p.halt()`. */
       live() {
         const live = p.get("live");
         if (!live.busy) halts = false;

@@ -263,7 +263,7 @@ function start(p) {
     if (live.busy) {
       const eta = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
-      return `${capital(escape(live.state))}, ${count(live.runs)} runs side by side${step}.`;
+      return `${capital(escape(live.state))}, ${plural(live.runs, "run")} side by side${step}.`;
     }
     if (live.state === "stopped") return "Stopped. Finished runs are kept; press “run these” to continue.";
     if (live.state === "done") return "Done: the new runs are on the map.";
@@ -277,7 +277,7 @@ function start(p) {
     const matching = cells.filter((other) => other.targets === targets);
     const sorted = matching.sort((a, b) => a.rank - b.rank || a.alpha - b.alpha || a.lr - b.lr);
     const describe = ({ value, state, who }) => {
-      const note = state === "done" ? "" : ` (${state === "flat" ? "nothing learned" : state})`;
+      const note = state === "done" ? "" : ` (${isDead({ state }) ? state : "nothing learned"})`;
       return `${who ? `${escape(who)} ` : ""}${value === null ? "failed" : value.toFixed(1)}${note}`;
     };
     const row = ({ rank, alpha, lr, mean, runs }) => [

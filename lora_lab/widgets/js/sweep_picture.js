@@ -164,14 +164,14 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
   const n = cell.runs.length;
   const runs = plural(n, "run");
   if (cell.mean === null) return ["<b>failed</b>", `${runs} at ${setting}: none finished. The rate is too high.`];
-  const [failed, flat] = [isDead, (run) => run.state === "flat"].map((test) => cell.runs.filter(test).length);
+  const [failed, flat, unclear] = [isDead, (run) => run.state === "flat", (run) => run.state === "unlearned"].map((test) => cell.runs.filter(test).length);
   const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>validation ${data.metric}</span>`;
   const words = [`${n > 1 ? `Mean of ${runs}` : "One run"} at ${setting}.`];
-  const share = (number) => (number === n ? "All" : `${number} of ${n}`);
+  const share = (number) => (number < n ? `${number} of ${n}` : n > 1 ? "All" : "It");
   if (failed) {
     words.push(`<strong>${share(failed)} collapsed</strong>: at this high rate, the validation loss fell by less than 0.01.`);
-  } else if (flat) {
-    words.push(`<strong>${share(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
+  } else if (flat + unclear) {
+    words.push(`<strong>${share(flat + unclear)} learned nothing yet</strong>: the rate is too low${flat ? "" : ", or too high,"} for ${count(data.steps)} steps.`);
   }
   if (cell === best) words.push("This is the best cell of this map.");
   else if (best && failed < n) words.push(behind(cell, best, data));

@@ -101,12 +101,14 @@ function start(p) {
 
     const at = now.seen === losses.length ? live.step : now.seen * now.every;
     if (replays) p.slide("scrub", { most: losses.length, value: now.seen, words: count(at), spoken: `step ${at}` });
-    const shown = { ...now, page, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
+    const broken = p.gone() && p.get("live").busy;
+    const busy = live.busy || ui.at !== null || (broken && now.checks.length > 0); // the words stay as they are
+    const shown = { ...now, page, live: { ...live, busy }, found: ui.at === null ? found : {} };
     p.picture(drawRun(p.width(), shown), `Validation ${metric} and training loss at each step,
       ${plural(now.others.length, "other seed")} in the background. The table below has every number.`);
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);
-    const status = statusWords({ live, found, page, broken: p.gone() && p.get("live").busy });
+    const status = statusWords({ ...now, page, broken });
     const heading = `${title}${gloss && ` <span class="gloss">${gloss}</span>`}`;
     p.fill({ ".title": heading, ".big": big, ".words": words, ".doing": status });
     p.progress(live.busy ? live.step / live.steps || 0 : undefined);
@@ -117,7 +119,7 @@ function start(p) {
     const weight = ([layer, role, share]) => [`layer ${layer}, ${escape(role)}`, percent(share)];
     const weights = moved.length ? [() => table(["weight", "|ΔW| / |W|"], moved.map(weight))] : [];
     p.numbers(() => checkTable(now), ...weights);
-    if (ui.lastTitle === title && answer) return answer;
+    if (ui.lastTitle === title && answer && !now.setup.error) return answer;
     ui.lastTitle = title;
     return `${title}. ${gloss} ${words} ${status}`;
   }

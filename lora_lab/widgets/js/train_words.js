@@ -28,7 +28,7 @@ export function titleOf({ found, live, metric, checks, others }) {
 }
 
 /** [headline, sentence]. */
-export function headline({ found, live, metric, factor, checks, others, guess, setup, page }) {
+export function headline({ found, live, metric, factor, checks, others, guess, page }) {
   if (found.value !== undefined) {
     const rows = `${count(found.rows)} test rows`;
     const unit = metric === "accuracy" ? `of ${rows} right` : `${metric} on ${rows}`;
@@ -50,11 +50,10 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
   if (live.busy) {
     const last = checks.at(-1);
     const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
-    const hint = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin line: each step’s loss. Thick line: its mean.";
+    const hint = others.length > 2 ? "Does the line stay in the band of the other seeds?" : "Thin line: each step’s loss. Thick line: its mean.";
     if (page && !last?.[0]) return [`<b>${shown(last[1], metric)}</b> <span>${what}</span>`, "Press replay."];
     return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", hint];
   }
-  if (setup.error) return ["<b>not trained</b>", `<strong>That isn’t possible.</strong> ${escape(setup.error)}`];
   const ask = metric === "accuracy" ? "what share of unseen texts will it get right" : `what ${metric} will it reach on unseen texts`;
   return ["<b>not trained</b>", `Guess first: ${ask}?`];
 }
@@ -69,13 +68,14 @@ export function countWords({ setup, trains, method, rank, alpha }) {
 }
 
 /** The status of the run. */
-export function statusWords({ live, found, page, broken }) {
+export function statusWords({ live, found, page, broken, setup }) {
   if (page) {
     const { date, hardware, lora_lab: version } = found.made ?? {};
     const ran = date ? `${escape(found.words)}. Trained ${escape(date)} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
     return `${ran} ${NO_KERNEL}`;
   }
   if (broken) return "Interrupted.";
+  if (setup.error && !live.busy) return `<strong>That isn’t possible.</strong> ${escape(setup.error)}`;
   if (trouble(live)) return trouble(live);
   if (live.busy && live.state === "training") {
     const left = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";

@@ -197,6 +197,7 @@ def test_each_pair_has_one_right_word_and_sentence(monkeypatch: pytest.MonkeyPat
         return word, letter
 
     found = {pair: right(pair) for pair in comparing.PAIRS}
+    assert "at a margin of 1 point" in {comparing.defense(pair, 1).sentence[-22:] for pair in comparing.PAIRS}
     monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")  # the grader, which doesn't know her name, must agree
     assert {pair: right(pair) for pair in comparing.PAIRS} == found
 

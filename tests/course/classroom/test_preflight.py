@@ -13,7 +13,7 @@ import pytest
 from lora_course.classroom import preflight, room
 from lora_course.classroom.preflight import FILE, GIB, LETTERS, Finding, judged, machine, write_letter
 from lora_lab.errors import NotFound
-from tests.conftest import ROOT
+from tests.conftest import ROOT, assert_raises
 
 GOOD = {
     "python": (3, 12, 1), "bits": 64, "implementation": "CPython", "system": "Linux", "arch": "x86_64",
@@ -154,5 +154,4 @@ def test_collect_lists_red_and_damaged_files_first(lora_lab, tmp_path):
     assert lines[5] == "1 of 5 are ready"
     files = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]
     assert [letter["green"] for letter in files.values()] == [False] * 4 + [True]
-    with pytest.raises(NotFound, match="preflight"):
-        preflight.letters_in(tmp_path / "nowhere")
+    assert_raises("preflight", preflight.letters_in, tmp_path / "nowhere", error=NotFound)

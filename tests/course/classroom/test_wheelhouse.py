@@ -16,6 +16,7 @@ from lora_lab.errors import BadValue, Failed
 from lora_lab.files import facts_of
 from lora_lab.training import assets
 from lora_lab.training.assets import Asset
+from tests.conftest import assert_raises
 from tests.training.conftest import wheel
 
 WINDOWS, LINUX = Target("windows", "3.12"), Target("linux", "3.11")
@@ -92,8 +93,7 @@ def test_gather_resumes_with_the_locked_versions(house: Path, index: Path, monke
     (wheels / PLAIN).write_bytes(b"half")
     (wheels / "plain-0.9-py3-none-any.whl").write_bytes(b"an earlier version")
     (house / "manifest.json").write_text(json.dumps(before | {"files": {}}))  # as after an interruption
-    with pytest.raises(BadValue, match="is unfinished"):
-        wheelhouse.check(house)
+    assert_raises("is unfinished", wheelhouse.check, house)
     source.mkdir()
     for name in (PLAIN, "toy_data-1.0-py3-none-any.whl"):
         shutil.copy(index / name, source)
@@ -111,8 +111,7 @@ def test_another_build_of_the_lab_needs_every_machine_again(house: Path, index: 
         file.comment = b"rebuilt"
     with pytest.raises(Failed, match=f"Windows .* has no wheels for .*{rebuilt.name}.*; run lora-lab"):
         gather(house, [LINUX], print, wheel=rebuilt)
-    with pytest.raises(BadValue, match="is unfinished"):
-        wheelhouse.check(house)
+    assert_raises("is unfinished", wheelhouse.check, house)
 
 
 def package_index(folder: Path, *wheels: Path) -> str:
@@ -140,18 +139,13 @@ def test_torch_index_is_used_instead_of_a_newer_torch_with_cuda(index: Path, tmp
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch):
     (tmp_path / "thesis.txt").write_text("mine")
-    for refused, message in (
-        (lambda: gather(tmp_path, [LINUX], print), "not an empty folder"),
-        (lambda: gather(tmp_path / "new", [LINUX], print, wheel=tmp_path / "other.whl"), "not the lab's wheel"),
-        (lambda: Target("window", "3.11"), "did you mean windows"),
-        (lambda: Target("linux", "3.9"), r"3\.11 or newer"),
-    ):
-        with pytest.raises(BadValue, match=message):
-            refused()
+    assert_raises("not an empty folder", gather, tmp_path, [LINUX], print)
+    assert_raises("not the lab's wheel", gather, tmp_path / "new", [LINUX], print, wheel=tmp_path / "other.whl")
+    assert_raises("did you mean windows", Target, "window", "3.11")
+    assert_raises(r"3\.11 or newer", Target, "linux", "3.9")
     monkeypatch.setattr(wheelhouse, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BadValue, match=r"pip install 'lora-lab\[wheelhouse\]'"):
-        gather(tmp_path / "other", [LINUX], print)
+    assert_raises(r"pip install 'lora-lab\[wheelhouse\]'", gather, tmp_path / "other", [LINUX], print)
     assert not (tmp_path / "other").exists()
 
 
@@ -168,6 +162,8 @@ def test_check_command_finds_damaged_and_missing_files(house, lora_lab):
     assert f"wheels/{PLAIN} is damaged" in done.stderr
     plain.unlink()
     assert f"wheels/{PLAIN} is missing" in lora_lab(*command).stderr
+    os.truncate(house / "manifest.json", 100)
+    assert "is not a wheelhouse or damaged: copy it again" in lora_lab(*command).stderr
 
 
 def test_wheelhouse_for_other_machines_is_red_and_refused(gathered: Path, tmp_path: Path, monkeypatch, capsys):

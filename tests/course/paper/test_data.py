@@ -3,7 +3,6 @@ from itertools import product
 from random import Random
 from types import SimpleNamespace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +10,9 @@ from lora_course.paper import e2e
 from lora_course.paper.e2e import SLOTS, parse, written
 from lora_course.paper.glue import TASKS
 from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
-from lora_lab import BadValue, load_task
+from lora_lab import load_task
 from lora_lab.training.assets import shipped
+from tests.conftest import assert_raises
 
 HEADERS = {
     "sst-2": "sentence\tlabel",
@@ -76,13 +76,11 @@ def test_broken_line_is_skipped_in_qqp_and_refused_elsewhere(tmp_path):
         ("sst-2", "fine\t²", "'²' is not one of 0, 1"),
         ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is not a score"),
     ):
-        with pytest.raises(BadValue, match=rf"train.tsv, line 2: {message}"):
-            load(tmp_path, task, HEADERS[task], line)
+        assert_raises(rf"train.tsv, line 2: {message}", load, tmp_path, task, HEADERS[task], line)
     for stem in ("train", "dev"):
         (tmp_path / f"{stem}.tsv").unlink(missing_ok=True)
         (tmp_path / f"{stem}.csv").write_text("sentence1,sentence2,label\na,b,maybe\n")
-    with pytest.raises(BadValue, match=r"train.csv, row 2: 'maybe'"):
-        load_task(f"glue:rte:{tmp_path}")
+    assert_raises(r"train.csv, row 2: 'maybe'", load_task, f"glue:rte:{tmp_path}")
 
 
 TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
@@ -124,8 +122,7 @@ def test_invalid_file_and_meaning_are_refused(tmp_path):
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv .* .a quotation mark is never closed, after row 4"),
     ):
         (tmp_path / name).write_text(content, encoding="utf-8")
-        with pytest.raises(BadValue, match=message):
-            e2e.read_file(tmp_path / name)
+        assert_raises(message, e2e.read_file, tmp_path / name)
 
 
 values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip).filter(bool)

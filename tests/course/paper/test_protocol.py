@@ -7,12 +7,12 @@ from tokenizers.processors import RobertaProcessing
 
 from lora_course.paper.glue import TASKS
 from lora_course.paper.protocol import FACTS, TABLES, VARIANTS, plan, plan_in_words, recipes, result_in_words, run
-from lora_lab import BadValue, FullFineTuning, LoRA, NotFound, Store, memory
+from lora_lab import FullFineTuning, LoRA, NotFound, Store, memory
 from lora_lab.errors import Failed
 from lora_lab.experiments.afterwards import text_scores
 from lora_lab.training.recipe import recipe_from
 from lora_lab.training.runs import failed
-from tests.conftest import PLAIN, TWO_LAYERS, make_model, save_tokenizer
+from tests.conftest import PLAIN, TWO_LAYERS, assert_raises, make_model, save_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -167,10 +167,8 @@ def test_sts_b_run_starts_from_mnli(roberta, glue, tmp_path):
     assert cold["seeds"][0]["last"] == last
     assert "starts from scratch" in result_in_words(cold)
     assert "starts from scratch" not in result_in_words(warm)
-    with pytest.raises(BadValue, match="omit start"):
-        run("table2", task="cola", start=start, **options)
-    with pytest.raises(BadValue, match="omit prompts"):
-        run("table2", task="sts-b", prompts=3, **options)
+    assert_raises("omit start", run, "table2", task="cola", start=start, **options)
+    assert_raises("omit prompts", run, "table2", task="sts-b", prompts=3, **options)
     written = (file := tmp_path / "protocol-table2-sts-b.json").read_bytes()
     with pytest.raises(NotFound, match="is not an adapter"):
         run("table2", task="sts-b", start=tmp_path, **options)  # the store instead of one of its runs
@@ -209,6 +207,5 @@ def test_e2e_run_is_decoded_and_scored(tiny_causal, tmp_path):
 def test_invalid_run_is_refused_before_training(roberta, glue, tmp_path):
     options = {"model_path": roberta, "data": glue, "out": tmp_path, **PLAIN}
     for name, value, message in (("data", "/nowhere", "no folder"), ("model_path", "no-such-model", "is no model")):
-        with pytest.raises(NotFound, match=message):
-            run("table2", task="rte", **options | {name: value})
+        assert_raises(message, run, "table2", task="rte", **options | {name: value}, error=NotFound)
         assert not Store(tmp_path).runs()

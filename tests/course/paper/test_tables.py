@@ -9,10 +9,10 @@ from lora_course import paper
 from lora_course.paper import facts, table
 from lora_course.paper.protocol import plan
 from lora_course.paper.reproduce import item
-from lora_lab import BadValue, LoRA, NotFound, load_task, params
+from lora_lab import LoRA, NotFound, load_task, params
 from lora_lab.accounting.models import architecture_of
 from lora_lab.experiments.study import contenders
-from tests.conftest import ROOT
+from tests.conftest import ROOT, assert_raises
 
 NUMBERS = facts("paper/recomputed")
 GLUE = ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B")
@@ -82,20 +82,16 @@ def test_tables_are_complete_and_show_known_errors():
 
 def test_row_is_found_by_its_values_and_unknown_names_are_refused():
     assert table("table5").row(weights="Wq", rank=8) == {"weights": "Wq", "rank": 8, "WikiSQL": 70.4, "MNLI": 91.0}
-    for refused, error, message in (
-        (lambda: table("tabel5"), NotFound, "nearest: table5"),
-        (lambda: table("table5").row(weights="Wx"), NotFound, "available: weights: Wq, Wk"),
-        (lambda: table("table6").row(weights="Wq"), BadValue, "5 rows with weights='Wq'; specify rank"),
-        (lambda: paper.recomputed("table33"), NotFound, "nearest: table3"),
-        (lambda: plan("table4"), NotFound, "table2 or table3"),
-        (lambda: plan("table2", task="sst2"), NotFound, "nearest: sst-2"),
-        (lambda: plan("table2", variant="readme"), BadValue, "paper, repo"),
-        (lambda: plan("table3", gpu="V1000"), NotFound, "nearest"),
-        (lambda: item("tabel1"), NotFound, "nearest: table1"),
-        (lambda: load_task("glue:sst2:/nowhere"), NotFound, "nearest: sst-2"),
-    ):
-        with pytest.raises(error, match=message):
-            refused()
+    assert_raises("nearest: table5", table, "tabel5", error=NotFound)
+    assert_raises("available: weights: Wq, Wk", table("table5").row, weights="Wx", error=NotFound)
+    assert_raises("5 rows with weights='Wq'; specify rank", table("table6").row, weights="Wq")
+    assert_raises("nearest: table3", paper.recomputed, "table33", error=NotFound)
+    assert_raises("table2 or table3", plan, "table4", error=NotFound)
+    assert_raises("nearest: sst-2", plan, "table2", task="sst2", error=NotFound)
+    assert_raises("paper, repo", plan, "table2", variant="readme")
+    assert_raises("nearest", plan, "table3", gpu="V1000", error=NotFound)
+    assert_raises("nearest: table1", item, "tabel1", error=NotFound)
+    assert_raises("nearest: sst-2", load_task, "glue:sst2:/nowhere", error=NotFound)
 
 
 def test_docs_page_is_up_to_date():
