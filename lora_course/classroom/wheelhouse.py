@@ -82,8 +82,8 @@ def manifest_of(folder: Path) -> dict[str, Any]:
     """Read the manifest of a wheelhouse. Raises: BadValue if the folder is not a wheelhouse, or is unfinished."""
     try:
         manifest = read_json(folder / MANIFEST)
-    except BadValue as error:
-        raise BadValue(f"{folder} is not a wheelhouse or damaged: copy it again, or run lora-lab wheelhouse") from error
+    except BadValue as e:
+        raise BadValue(f"{folder} is not a wheelhouse, or is damaged: copy it again, or run lora-lab wheelhouse") from e
     if not manifest.get("files"):
         raise BadValue(f"{folder} is unfinished: rerun lora-lab wheelhouse to finish it")
     return manifest

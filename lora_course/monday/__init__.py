@@ -138,7 +138,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:
         found = ", ".join(sorted(filled)) or "nothing"
-        raise BadValue(f"{data}: columns filled in every row: {found}; each row needs text,label or prompt,response")
+        raise BadValue(f"each row needs text,label or prompt,response; {data} has these in every row: {found}")
     rows = [{name: str(row[name]) for name in columns} for row in rows]
     rows = list({str(row): row for row in rows}.values())
     if len(rows) < 10:

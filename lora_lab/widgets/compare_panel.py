@@ -3,7 +3,6 @@
 The browser draws the panel (`js/compare_panel.js`); `experiments/margins.py` computes outcomes at each margin.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -127,7 +126,8 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         test, verdict = data["against"].get(rival, {}).get(method), ""
         if test:
             at = min(range(len(data["margins"])), key=lambda i: abs(data["margins"][i] - self.margin))
-            size = re.sub("^1 points$", "1 point", f"{data['scale'] * data['margins'][at]:g} {data['gap']}")
+            size = f"{data['scale'] * data['margins'][at]:g} {data['gap']}"
+            size = "1 point" if size == "1 points" else size
             verdict = f" At a margin of {size}, {method} is {WORDS[test['together'][at]]} {rival}."
         return f"Methods compared. {data['about']} Mean {data['metric']}: {', '.join(means)}.{verdict}"
 

@@ -163,7 +163,7 @@ def test_check_command_finds_damaged_and_missing_files(house, lora_lab):
     plain.unlink()
     assert f"wheels/{PLAIN} is missing" in lora_lab(*command).stderr
     os.truncate(house / "manifest.json", 100)
-    assert "is not a wheelhouse or damaged: copy it again" in lora_lab(*command).stderr
+    assert "is not a wheelhouse, or is damaged: copy it again" in lora_lab(*command).stderr
 
 
 def test_wheelhouse_for_other_machines_is_red_and_refused(gathered: Path, tmp_path: Path, monkeypatch, capsys):
