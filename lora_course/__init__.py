@@ -14,7 +14,7 @@ facts: Any = Lazy("lora_course.experiments.facts")
 e2e, glue, slot_errors = (Lazy(f"lora_course.paper.{name}") for name in ("e2e", "glue", "slot_errors"))
 
 
-def _read_task(name: str, *, max_length: int | None = None, download: bool = False) -> Any:
+def _read_task(name: str, *, max_length: int | None = None) -> Any:
     """Load lesson 06's invented facts, a GLUE task (glue:TASK:FOLDER) or a folder of E2E files; else return None."""
     if name == "port_velda":
         return facts.read(max_length)

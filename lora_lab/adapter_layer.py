@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
@@ -44,7 +44,10 @@ class AdapterLayer(nn.Module):
 
     def frozen_weight(self) -> Tensor:
         """Return a view of the original weight (out, in), without the update, even if the update is merged."""
-        weight = out_by_in(self.original[0] if self.original else self.base_layer)
+        layer: Any = self
+        while isinstance(layer, AdapterLayer):  # within `disabled`, the original is the base layer again
+            layer = layer.original[0] if layer.original and layer.enabled else layer.base_layer
+        weight = out_by_in(layer)
         return weight[slice(*self.out_slice)] if self.out_slice else weight
 
     @property

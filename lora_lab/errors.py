@@ -48,7 +48,7 @@ def warn(sentence: str) -> None:
     if not sentence:
         return
     frame, level = sys._getframe(1), 2
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("lora_lab."):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("lora_lab.", "torch.utils.")):  # a decorator
         frame, level = frame.f_back, level + 1
     warnings.warn(shortened(sentence), LabWarning, stacklevel=level)
 

@@ -44,7 +44,7 @@ def check_writable(path: Path) -> None:
 @contextmanager
 def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
     """Write temporary files and yield {name: path}. On exit, remove the files that weren't renamed."""
-    if folders := [folder / name for name in contents if (folder / name).is_dir()]:
+    if folders := [folder / name for name in contents if os.path.isdir(folder / name)]:
         raise BadValue(f"{folders[0]} is a folder: add the name of a file in it")
     new = {name: folder / f".{name}.{token_hex(4)}" for name in contents}
     try:
@@ -149,10 +149,18 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Check a target folder. Raises: BadValue if the target is a file or holds files that the marker does not list."""
-    if target.exists() and not target.is_dir():
-        raise BadValue(f"{target} is a file: choose another folder")
-    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    """Check a target folder, which `whole_folder` will replace.
+
+    Raises: BadValue for a file, the current folder, a mount point, or a folder with files that the marker doesn't list.
+    """
+    try:
+        if target.exists() and not target.is_dir():
+            raise BadValue(f"{target} is a file: choose another folder")
+        if target.is_dir() and (os.path.samefile(target, ".") or os.path.ismount(target)):
+            raise BadValue(f"{target} is the current folder or a mount point: choose a new folder inside it")
+        present = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    except OSError as error:
+        raise unwritable(target, error) from error
     listed = read_json(target / marker).get("files") if marker in present else []
     expected = {marker, *(listed if isinstance(listed, list) else [])}
     if foreign := sorted(present - expected):

@@ -12,8 +12,10 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        # torch.compile can't trace import_module.
-        return getattr(sys.modules.get(self._name) or import_module(self._name), attribute)
+        module = sys.modules.get(self._name)
+        if module is None or getattr(module.__spec__, "_initializing", False):  # another thread is importing it
+            module = import_module(self._name)  # waits for that thread; torch.compile can't trace this line
+        return getattr(module, attribute)
 
 
 __all__ = ["F", "Lazy", "Tensor", "nn", "pd", "torch"]

@@ -10,19 +10,37 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from lora_lab.errors import BadValue
 
 CGROUPS = Path("/sys/fs/cgroup")
 BUILDING = threading.RLock()  # held while transformers builds a model, which changes the state of the whole process
+_TURN = threading.Lock()
+_hiding: list[AbstractContextManager[None]] = []  # one entry for each open `quiet` block
 PORTS = 50  # number of ports to try, starting with the requested one
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars and warnings, which would clutter lessons."""
+    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may overlap."""
+    with _TURN:  # the state belongs to the process: the first block hides, and the last one restores
+        hidden = _hiding[0] if _hiding else _hidden()
+        if not _hiding:
+            hidden.__enter__()
+        _hiding.append(hidden)
+    try:
+        yield
+    finally:
+        with _TURN:
+            _hiding.pop()
+            if not _hiding:
+                hidden.__exit__(None, None, None)
+
+
+@contextmanager
+def _hidden() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -30,7 +30,7 @@ class Scores:
 
 
 read_task: list[Callable[..., Any]] = []
-"""`read(name, max_length=None, download=False)` returns a `Task`, or None for a name that it doesn't know."""
+"""`read(name, max_length=None)` returns a `Task`, or None for a name that it doesn't know."""
 score_answers: list[Callable[[Any, Sequence[str], Sequence[str]], Scores]] = []
 """`score(task, prompts, texts)` scores a model's answers to these prompts of a `Task`."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, Failed
-from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.files import as_path, check_writable, read_json, write_atomically, write_json
 from lora_lab.kernels import forked_kernels
 from lora_lab.lazy import torch
 from lora_lab.machine import free_port, jupyter_app, memory
@@ -38,7 +38,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     If `check` is True, only start the server, check that it serves the first lesson, and stop the server.
     Raises: BadValue for a folder that cannot be written to; Failed if the server does not start.
     """
-    root = Path(folder).expanduser().resolve()
+    root = as_path(folder).resolve()
     for line in copy_lessons(root):
         say(line)
     token, port = secrets.token_hex(16), free_port(0 if check else port)
@@ -110,6 +110,7 @@ def serving(
 
 def copy_lessons(folder: Path) -> list[str]:
     """Copy new lessons and the glossary. Update copies that the user has not changed. Return messages for the user."""
+    check_writable(folder / COPIED)
     source = shipped("notebooks")
     copied: dict[str, str] = {}
     with suppress(BadValue):

@@ -1,15 +1,20 @@
 import os
 import stat
 import sys
+import threading
+import warnings
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from unittest.mock import DEFAULT, Mock
 
 import pytest
 
 from lora_lab.errors import BadValue
-from lora_lab.files import read_json, whole_folder, write_atomically, write_together
-from tests.conftest import assert_raises
+from lora_lab.files import read_json, refuse_foreign, whole_folder, write_atomically, write_together
+from lora_lab.lazy import Lazy
+from lora_lab.machine import quiet
+from tests.conftest import assert_raises, until
 
 IN_USE = PermissionError(13, "in use")  # Windows raises it for files that are open
 
@@ -108,3 +113,31 @@ def test_folder_that_cannot_be_moved_leaves_the_earlier_one(tmp_path, monkeypatc
     assert_raises("in use", write, "new")
     assert (tmp_path / "out" / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_folder_that_cannot_be_replaced_or_named_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_raises("the current folder", refuse_foreign, tmp_path, "marker.json")
+    assert_raises("a mount point", refuse_foreign, Path("/"), "marker.json")
+    assert_raises("name too long", write_atomically, Path("a" * 300), b"")
+
+
+def test_warnings_return_after_overlapping_blocks_in_threads():
+    filters, first, second = [*warnings.filters], quiet(), quiet()
+    first.__enter__()
+    second.__enter__()
+    assert warnings.filters[0][0] == "ignore"
+    first.__exit__(None, None, None)
+    assert warnings.filters[0][0] == "ignore"
+    second.__exit__(None, None, None)
+    assert warnings.filters == filters
+
+
+def test_lazy_module_waits_for_another_threads_import(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.5)\nvalue = 3")
+    thread = threading.Thread(target=import_module, args=("slow_module",))
+    thread.start()
+    until(lambda: "slow_module" in sys.modules)
+    assert Lazy("slow_module").value == 3
+    thread.join()

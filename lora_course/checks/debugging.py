@@ -31,7 +31,8 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None, first: Mapping[str, Any
         if letters(str(given)) not in names:
             return Verdict(False, f"{letter}: no fault is called {given!r}; nearest: {nearest(str(given), NAMES, 2)}")
     named = {letter: names[letters(str(given))] for letter, given in diagnosis.items()}
-    early = [names.get(letters(str(given))) == PATIENTS[bed].fault for bed, given in (first or {}).items()]
+    first = {bed: given for bed, given in (first or {}).items() if bed in PATIENTS}
+    early = [names.get(letters(str(given))) == PATIENTS[bed].fault for bed, given in first.items()]
     count = f". {sum(early)} of your first ten were right" * bool(first and not any(map(unsolved, first.values())))
     wrong = [letter for letter, given in named.items() if given != PATIENTS[letter].fault]
     if wrong:

@@ -60,7 +60,8 @@ def exercise(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
     """
     name = check.__name__.removeprefix("check_")
     hints = texts("hints").get(name, [])
-    numbered = [f"Hint {n} of {len(hints)}: {hint}" for n, hint in enumerate(hints, 1) if isinstance(hints, list)]
+    hints = hints if isinstance(hints, list) else []
+    numbered = [f"Hint {n} of {len(hints)}: {hint}" for n, hint in enumerate(hints, 1)]
 
     @wraps(check)
     def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Verdict:

@@ -36,7 +36,7 @@ from lora_course.checks.verdict import Verdict, attempt
 from lora_course.classroom.kernel import REFUSED, pack, unpack
 from lora_course.receipts import handed_in
 from lora_lab.errors import BadValue, LabError, NotFound, printable, warn
-from lora_lab.files import read_json
+from lora_lab.files import as_path, read_json
 from lora_lab.training import device
 from lora_lab.training.assets import home, shipped
 
@@ -247,7 +247,7 @@ def grade(
         raise BadValue("pass the path of a notebook or folder to grade, not ''")
     if math.isnan(limits.seconds) or math.isnan(limits.memory_gib):  # such a limit would never stop a notebook
         raise BadValue(f"pass numbers as limits, not {limits.seconds:g} seconds and {limits.memory_gib:g} GiB")
-    top = Path(path).resolve()
+    top = as_path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, handed_in(top, ".ipynb"))
     if top.is_file():
         cells_of(top)  # raises for an unreadable file; in a folder, only that file's row fails

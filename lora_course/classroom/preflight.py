@@ -73,7 +73,7 @@ def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
              "rosetta": system == "Darwin" and "ARM64" in platform.version() and arch == "x86_64",
              "total": total, "free": free, "container": container()[0] == total, "folder": str(folder),
              "disk": shutil.disk_usage(existing).free, "needed": needed, "write": "", "port": port, "other_port": None,
-             "drives": [os.environ[name] for name in os.environ if name.startswith("OneDrive")]}  # fmt: skip
+             "drives": [os.environ[name] for name in os.environ if name.upper().startswith("ONEDRIVE")]}  # fmt: skip
     for place in (existing, Path.home()):  # Jupyter writes into the home folder
         try:
             tempfile.TemporaryFile(dir=place, prefix=".lora-lab-").close()

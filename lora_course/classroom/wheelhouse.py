@@ -116,9 +116,10 @@ def gather(
 
     if not (find_spec("uv") or shutil.which("uv")):
         raise BadValue("uv, which chooses the versions, is missing: pip install 'lora-lab[wheelhouse]'")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    if folder.is_file() or ("targets" not in manifest and folder.is_dir() and any(folder.iterdir())):
         raise BadValue(f"{folder} is not an empty folder: choose an empty or new one with --out")
-    chosen = read_json(folder / MANIFEST)["targets"] if (folder / MANIFEST).is_file() else {}
+    chosen = manifest.get("targets", {})
     write_json(folder / MANIFEST, {"targets": chosen, "files": {}})  # so that an interrupted call is recognized
     wheels, new = folder / "wheels", folder / ".new"
     wheels.mkdir(exist_ok=True)

@@ -72,10 +72,10 @@ def wheelhouse(
         targets = [house.Target(name, version) for name in platforms or (here,) for version in pythons or (python,)]
         manifest = house.gather(folder, targets, say, **options)
     sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
-    parts = {f"{house.Target(*name.rsplit('-', 1))}: {{}} wheels": files for name, files in manifest["targets"].items()}
-    parts["models and data: {} packages"] = [name for name in sizes if name.startswith("assets/")]
-    parts[f"total: {{}} files, in {folder}"] = list(sizes)
-    lines = [f"{text.format(len(p))}, {sum(sizes[name] for name in p) / 1e6:,.0f} MB" for text, p in parts.items()]
+    parts = [(str(house.Target(*name.rsplit("-", 1))), "wheels", files) for name, files in manifest["targets"].items()]
+    parts.append(("models and data", "packages", [name for name in sizes if name.startswith("assets/")]))
+    parts.append(("total", f"files, in {folder}", list(sizes)))
+    lines = [f"{what}: {len(p)} {kind}, {sum(sizes[name] for name in p) / 1e6:,.0f} MB" for what, kind, p in parts]
     lines += ["copy the folder to a USB stick or a shared drive; its HOWTO.txt says how to install"]
     tell(manifest if as_json else "\n".join(lines))
 

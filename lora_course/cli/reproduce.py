@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -66,9 +65,9 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
     from lora_course.paper.reproduce import run
     from lora_course.paper.reproduce.report import write_report
     from lora_course.plots.forest import forest
-    from lora_lab.files import write_atomically
+    from lora_lab.files import as_path, write_atomically
 
-    items, out, started = surrogates.items(names), Path(options["out"]), time.perf_counter()
+    items, out, started = surrogates.items(names), as_path(options["out"]), time.perf_counter()
     if dry_run:
         plans = list(run.planned(items, options["minutes"]))
         result: dict[str, Any] = {"items": plans, "minutes": sum(plan["minutes"] for plan in plans)}

@@ -161,15 +161,9 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
     return Path(folder)
 
 
-def header(folder: str | Path, read: str = "") -> Any:
-    """Return an adapter file's header: ({name: shape}, the size in bytes that it promises, the size of the file).
-
-    read   if given, return only the numbers of the vector whose name ends with `read`, or [] if there is none
-    """
-    file = Path(folder) / WEIGHTS
-    if read:
-        return next((t.tolist() for key, t in load_file(file).items() if key.endswith(read)), [])
-    content = file.read_bytes()
+def header(folder: str | Path) -> tuple[dict[str, list[int]], int, int]:
+    """Return an adapter file's header: ({name: shape}, the size in bytes that it promises, the size of the file)."""
+    content = (Path(folder) / WEIGHTS).read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     tensors = {key: entry for key, entry in json.loads(content[8 : 8 + length]).items() if key != "__metadata__"}
     end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)

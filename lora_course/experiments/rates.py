@@ -38,8 +38,9 @@ def best_rates(row: Mapping[str, Any]) -> list[float]:
 
 def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
     """Return the ratio of two methods' best rates (log2, one for each seed), and its 95% interval over seeds."""
-    mean, low, high = mean_interval([a - b for a, b in zip(over, under, strict=True)])
-    return 2**mean, 2 ** (low or nan), 2 ** (high or nan)
+    mean, *ends = mean_interval([a - b for a, b in zip(over, under, strict=True)])
+    low, high = (nan if end is None else 2**end for end in ends)
+    return 2**mean, low, high
 
 
 def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from lora_lab import AdapterBank, NotFound
+from lora_lab.files import as_path
 from lora_lab.methods.io import WEIGHTS
 from lora_lab.training import device
 from lora_lab.training.models import load_model, load_tokenizer, weight_bytes
@@ -45,7 +46,7 @@ def open_bank(
 
 def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dict[str, int]:
     """Return the sizes of the weights in bytes, base first, then adapters. Raises: NotFound if a file is missing."""
-    files = {name: Path(folder) / WEIGHTS for name, folder in adapters.items()}
+    files = {name: as_path(folder) / WEIGHTS for name, folder in adapters.items()}
     if missing := [file.parent for file in files.values() if not file.is_file()]:
         raise NotFound(f"{missing[0]} is not an adapter: it has no {WEIGHTS}")
     return {BASE: weight_bytes(base)} | {name: file.stat().st_size for name, file in files.items()}

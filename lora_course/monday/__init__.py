@@ -131,7 +131,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
 
     Raises: BadValue for unknown columns, fewer than ten different rows, or fewer than two labels.
     """
-    table = json_rows(Path(data), *KINDS[1]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
+    table = json_rows(Path(data), *KINDS[1]) if str(data).lower().endswith(".jsonl") else csv_rows(Path(data))[1]
     rows = [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for _, row in table]
     types = {"label": (str, int)}  # all other columns must be texts
     filled = {k for k in (rows or [{}])[0] if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}

@@ -41,7 +41,7 @@ def read() -> tuple[list[dict], list[str]]:
     csv.field_size_limit(2**31 - 1)  # allow long texts
     with open(DATA, newline="", encoding="utf-8-sig") as file:
         lines = dropwhile(str.isspace, file)
-        if DATA.endswith(".jsonl"):
+        if DATA.lower().endswith(".jsonl"):
             rows = list(map(json.loads, filter(str.strip, lines)))
         else:
             rows = list(csv.DictReader(lines, [name.strip() for name in next(csv.reader(lines))], restval=""))

@@ -17,7 +17,7 @@ from lora_course.receipts import finite, handed_in
 from lora_lab import BadValue, NotFound, SweepPanel
 from lora_lab.experiments import playground
 from lora_lab.experiments.results import collect
-from lora_lab.files import read_json
+from lora_lab.files import as_path, read_json
 from lora_lab.metrics import factor
 from lora_lab.training.runs import FINISHED, dtype_of, stores
 
@@ -34,7 +34,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
     classroom = T.Dict().tag(sync=True)  # {left_out: words, guesses: [[name, value], ...], measured: value or None}
 
     def __init__(self, folder: str | Path, into: str | Path | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = as_path(folder)
         if not self.folder.is_dir():
             raise NotFound(f"there is no folder {folder}: pass the one that holds the students' folders")
         into = into or (here := self.folder.resolve()).with_name(f"{here.name}-collected")

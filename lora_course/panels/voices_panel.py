@@ -62,7 +62,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue(f"the panel has a voice '{min(taken)}' of its own: give your adapter another name")
         stored = {} if adapters else read_stored()
         questions = [questions] if questions and isinstance(questions, str) else questions
-        offered = list(questions) or list(stored.get("questions", ["Why is the sky blue?"]))
+        offered = [text.strip() for text in questions] or list(stored.get("questions", ["Why is the sky blue?"]))
         self._voices = partial(LiveVoices, adapters or {}, model, longest, told)
         self.work = self._voices()
         super().__init__(
@@ -79,8 +79,9 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue("type a question first")
         if not self.asks:
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
+        self.question = self.question.strip()  # as the answer is stored
         self.work = self.work or self._voices()  # None if the cell was run again
-        self.work.ask(self.question.strip(), self.strength)
+        self.work.ask(self.question, self.strength)
         return self.work
 
     def describe(self) -> str:

@@ -30,7 +30,7 @@ from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, Failed, LabError, NotFound, nearest
 from lora_lab.experiments.afterwards import afterwards, check_installed, missing_packages
 from lora_lab.experiments.sweep import Sweep
-from lora_lab.files import write_json
+from lora_lab.files import as_path, write_json
 from lora_lab.methods.base import Method, one_of
 from lora_lab.methods.io import read_config
 from lora_lab.metrics import factor
@@ -340,7 +340,7 @@ def run(
     if start:
         read_config(start)  # raises NotFound now: a failed run would be kept, even if the adapter were added later
     name = _task_name(recipe, data)
-    loaded = load_task(name, max_length=recipe["max_length"], download=download)
+    loaded = load_task(name, max_length=recipe["max_length"])
     full = _steps_of(recipe, len(loaded.train))
     steps = min(full, steps_limit or full)
     warmup = recipe["warmup_steps"] / full if "warmup_steps" in recipe.settings else recipe["warmup_ratio"]
@@ -355,7 +355,7 @@ def run(
     runs = Sweep(out, size=1, download=download, again=again).run(seed_recipes).runs
     count = min(prompts or len(loaded.test), len(loaded.test))
     results = [
-        _seed_result(run, recipe, _answers(run, recipe, count, Path(out) / "answers", download))
+        _seed_result(run, recipe, _answers(run, recipe, count, as_path(out) / "answers", download))
         for run in runs
         if run.status in FINISHED
     ]
@@ -368,7 +368,7 @@ def run(
         "failed": {str(run.recipe.seed): run.error or run.status for run in runs if run.status not in FINISHED},
         "seeds": results,
     }  # fmt: skip
-    write_json(Path(out) / f"protocol-{table}-{recipe.task}.json", result)
+    write_json(as_path(out) / f"protocol-{table}-{recipe.task}.json", result)
     return result
 
 

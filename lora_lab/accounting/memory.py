@@ -412,12 +412,13 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     a, config = architecture_of(model), checked(model, method or FullFineTuning(), setup)
     if a.task != "causal":
         raise BadValue(f"{a.name} is not a causal language model; pass one such as llama-3-8b")
-    tokens = setup.seq + (method.settings().get("tokens", 0) if method else 0)
+    added = method.settings().get("tokens", 0) if method else 0  # a prefix takes room in the cache, too
+    tokens, length = setup.seq + added, f"(S + {added})" if added else "S"
     logits = setup.batch * a.vocabulary
-    with trace.without_data(config, method, setup) as (model, tracker, _):
+    with trace.without_data(config, method, setup) as (network, tracker, _):
         sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
-        layers = trace.cached(model)
-    per_token = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·S"
+        layers = trace.kv_cache(network)
+    per_token = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·{length}"
     formulas = [*("" for _ in sizes), per_token, "B·V·b"]
     row = sum(size * min(tokens, window or tokens) for size, window in layers)
     sizes["cache", "keys and values"] = setup.batch * row

@@ -258,7 +258,8 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
         similar = nearest(str(family), CONFIG_MAPPING)
         raise BadValue(f"unknown model_type {family!r} in the config of {name}; transformers knows {similar}")
     for field, value in values.items():
-        if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
+        counts = ("layer" in field or "expert" in field) and not field.endswith("_size")
+        if counts and isinstance(value, int) and value > MOST:
             raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has that many")
     options = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config")}
     with _in_one_sentence(name):

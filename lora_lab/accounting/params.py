@@ -100,7 +100,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     """
     check_method(method)
     named = isinstance(model, str | Path | Mapping | Architecture)
-    model = model if named else plain(model, num_labels)
+    model = model if named else without_adapter(model, num_labels)
     a = architecture_of(model, num_labels)
     head = sum(m.parameters for m in a.modules if m.in_task_head)
     trained, added = Counter[str](), list[Row]()
@@ -138,7 +138,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     return ParameterCount(a.name, method.name, a.total, trainable, head, size, rows, notes)
 
 
-def plain(model: Any, num_labels: int | None = None) -> nn.Module:
+def without_adapter(model: Any, num_labels: int | None = None) -> nn.Module:
     """Copy a loaded model to the meta device, without its adapter."""
     from lora_lab.methods.attach import heads_of, inside, refuse_peft, remove_adapters, shapes_of
 

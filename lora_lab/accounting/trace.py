@@ -179,7 +179,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
     return outputs
 
 
-def cached(model: Any) -> list[tuple[int, int]]:
+def kv_cache(model: Any) -> list[tuple[int, int]]:
     """For each layer, return the bytes per token of its keys and values, and its window in tokens (0 for none).
 
     Raises: BadValue for a model that keeps state other than keys and values.

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from math import ceil
@@ -104,6 +104,9 @@ class Terms:
         return task
 
 
+OWN = [field.name for field in fields(Terms) if field.name != "base"]  # what a comparison takes besides a recipe
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The results of all methods under the same conditions.
@@ -172,9 +175,11 @@ def compare(
             raise BadValue(f"a comparison sets {name} itself: pass {instead} instead of {name}={terms[name]!r}")
     if workers is not None:
         workers = whole("workers", plain(workers))
+        if stop and workers > 1:
+            raise BadValue("stop works only with workers=1")
     if minutes is not None and "steps" in terms:
         raise BadValue("pass steps or minutes, not both")
-    own = {name: terms.pop(name) for name in Terms.__dataclass_fields__ if name in terms}
+    own = {name: terms.pop(name) for name in OWN if name in terms}
     check_fields(terms)
     recipe = Recipe(model, task, **{"validations": 0, **terms})
     shared, entries, out = Terms(recipe, **own), contenders(methods), as_path(store)
@@ -195,8 +200,6 @@ def compare(
         steps = len(entries) * (shared.rates + shared.seeds) * shared.base.steps
         workers = 1 if stop else process_count(recipes, steps)
     if workers > 1:
-        if stop:
-            raise BadValue("stop works only with workers=1")
         say(f"running {workers} methods at once, each in its own process")
     about = {
         **{name: getattr(shared.base, name) for name in ("model", "task", "steps", "batch")},
@@ -351,14 +354,17 @@ def steps_within(
                     with TemporaryDirectory() as folder:
                         short = replace(pack[0], steps=1, validations=0)
                         run = Sweep(folder, download=download).run([short]).runs[0]
-                        few = min(FEW, terms.prompts)
-                        extra = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
-                    later = extra["seconds"] * (terms.prompts / few if few else 1)
+                        scored = partial(afterwards, run, folder=Path(folder) / "afterwards", download=download)
+                        later = scored(forgetting=terms.forgetting, prompts=0)["seconds"]
+                        if few := min(FEW, terms.prompts):
+                            later += scored(forgetting=None, prompts=few)["seconds"] * terms.prompts / few
             except LabError as error:  # the comparison will report the error too
                 say(f"{label(method)}: not timed: {error}")
                 continue
             say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
-            fixed += 3 * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
+            together = method.can_pack and not base.dropout  # then, tuning, growth and the final seeds are a pack each
+            loads = 3 if together else tuned + terms.seeds
+            fixed += loads * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
             slope += timing.step * (tuned + terms.seeds)
         if not slope:
             return {"steps": max(FEWEST, terms.base.steps)}

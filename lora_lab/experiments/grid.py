@@ -76,7 +76,9 @@ class Grid:
                 raise BadValue(f"only lora has a grid of ranks, alphas and targets, not {own.name}")
             return [own]
         rank, alpha, targets = (getattr(own, name) if values is None else values for name, values in given.items())
-        single = isinstance(targets, tuple) and not any("," in t or t == "all-linear" for t in targets)
+        single = self.targets is None or (  # several sets of targets are choices
+            isinstance(targets, tuple) and not any("," in str(t) or t == "all-linear" for t in targets)
+        )
         methods: list[Method] = []
         for t in [targets] if single else _list("targets", targets):
             for r, a in product(_list("rank", rank), _list("alpha", alpha)):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lora_lab.files import as_path
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import main_metric
 from lora_lab.metrics import metric as metric_of
@@ -114,7 +115,7 @@ def read(folder: str | Path) -> Playground | None:
     If the runs differ in model, task or length, use the largest group of comparable runs.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
     """
-    return gathered(records(Path(folder)))
+    return gathered(records(as_path(folder)))
 
 
 def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
@@ -122,8 +123,10 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
     seen = set[int]()  # a student's run counts once, even if a zip file and its unpacked folder are both there
-    for store in sorted(stores(folder)):
-        who = "" if store == folder else re.sub(r"(?i)\.zip$", "", store.relative_to(folder).parts[0])
+    found = sorted(stores(folder))
+    single = len(found) == 1 and folder.is_file()  # the only store in a zip file, which may hold it in a folder
+    for store in found:
+        who = "" if single or store == folder else re.sub(r"(?i)\.zip$", "", store.relative_to(folder).parts[0])
         for record in results.records(store, skip, strict=True):
             if (run := hash((who, json.dumps(record)))) not in seen:
                 seen.add(run)

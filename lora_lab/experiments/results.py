@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from lora_lab.errors import BadValue, LabError, NotFound, nearest, warn
-from lora_lab.files import write_atomically
+from lora_lab.errors import BadValue, Changed, LabError, NotFound, nearest, warn
+from lora_lab.files import as_path, write_atomically
 from lora_lab.lazy import pd
 from lora_lab.methods import REGISTRY
+from lora_lab.methods.lora import LATER as LORA_LATER
 from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
 from lora_lab.training.tasks import TASKS, check_unchanged, fingerprints_in, load_task, task_of
 
-SETTINGS = [f.name for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")]
+SETTINGS = {f.name: f.default for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")}
 FREE = ("seed", "subset", "start", "attention", "task")  # the only settings in which runs scored together may differ
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
@@ -37,9 +38,10 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     """
     recipe, method = record["recipe"], record["recipe"]["method"]
     last = (record["history"]["validation"] or [{}])[-1]
-    options = {name: _plain(value) for name, value in method.items() if name != "name"}
+    later = LORA_LATER if method["name"] == "lora" else {}
+    options = {name: _plain(value) for name, value in (later | method).items() if name != "name"}
     return {
-        **{name: recipe.get(name, 0) if name in LATER else recipe[name] for name in SETTINGS},
+        **{name: recipe.get(name, default) if name in LATER else recipe[name] for name, default in SETTINGS.items()},
         "base_dropout": recipe["dropout"],
         "run_dtype": dtype_of(record.get("environment") or {}),
         "method": method["name"],
@@ -198,9 +200,9 @@ def scores_of(run: Run) -> np.ndarray:
         raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
     task = bundled(recipe.task, max_length=recipe.max_length) if recipe.task in TASKS else task_of(recipe)
     labels = None if task.num_labels is None else np.array(task.test.labels)
-    matches = labels is None or len(labels) == len(run.predictions)
-    data = run.environment.get("data") if matches else "another number of rows"
-    check_unchanged(recipe, {"data": data}, {recipe.task: task.data})
+    check_unchanged(recipe, {"data": run.environment.get("data")}, {recipe.task: task.data})
+    if labels is not None and len(labels) != len(run.predictions):
+        raise Changed(f"{recipe.task} has changed since runs were trained on it: it has another number of test rows")
     return -run.predictions if labels is None else run.predictions == labels
 
 
@@ -239,12 +241,12 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
     """
     store, taken, repeated = Store(into), 0, 0
     folders = [folders] if isinstance(folders, str | Path) else folders
-    sources = {folder: stores(folder) for folder in map(Path, folders)}
+    sources = {folder: stores(folder) for folder in map(as_path, folders)}
     unreadable = {str(folder): "it has no runs" for folder, paths in sources.items() if not paths}
     if len(unreadable) == len(sources):
         raise NotFound(f"there are no runs below {', '.join(unreadable)}: pass the folders that sweeps have written")
     for folder in sources:
-        if Path(into).resolve().is_relative_to(folder.resolve()):
+        if store.folder.resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} is inside {folder}, one of the sources: choose another folder")
     store.check_writable()
     runs = dict[str, tuple[Any, Run]]()

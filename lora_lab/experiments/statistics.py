@@ -125,7 +125,8 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     Source: textbook methods named after Cochran (1964), McNemar (1947) and Schuirmann (1987), whose papers we did not
     read; on seeds, Bouthillier et al. (2021).
     """
-    return together([_pair(a, b, margin := plain(margin), "a", "b")], margin)[0]
+    margin = plain(margin)
+    return together([_pair(a, b, margin, "a", "b")], margin)[0]
 
 
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:

@@ -49,8 +49,9 @@ class Study:
         fields    recipe fields that all groups share; `validations` defaults to 0
         Raises: BadValue for an invalid value.
         """
-        check_margin(margin := plain(margin), shares=False)
-        groups, numbers = {}, range(seeds) if isinstance(seeds := plain(seeds), int) else list(seeds)
+        margin, seeds = plain(margin), plain(seeds)
+        check_margin(margin, shares=False)
+        groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
         for label, given in methods.items():
             own = given if isinstance(given, Mapping) else {"method": given}
             settings = {"model": model, "task": task, "method": None, "validations": 0, **fields, **own}

@@ -21,6 +21,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from lora_lab.accounting.memory import trained_by
@@ -29,7 +30,7 @@ from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.racing import BEHIND, UNSCORED, VALIDATED, Race
 from lora_lab.experiments.results import Runs, unlike
 from lora_lab.files import write_together
-from lora_lab.methods.base import whole
+from lora_lab.methods.base import plain, whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.device import cut
@@ -149,7 +150,7 @@ class Sweep:
             fields = ("model", "task", "text_column", "label_column", "max_length", "examples")
             for recipe in {(r.method.name, *(getattr(r, name) for name in fields)): r for r in wanted}.values():
                 load_tokenizer(recipe.model, download=self.download)
-                chosen_rows(task_of(recipe, self.download), recipe.examples, recipe.subset)
+                chosen_rows(task_of(recipe), recipe.examples, recipe.subset)
         self._store = store = Store(self.store)
         with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
             self._seen = dict[Recipe, int]()  # the step of each run on the progress bar
@@ -181,7 +182,8 @@ class Sweep:
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[Recipe, Run]:
         """Return stored runs that need no training, by recipe. Raises: Changed if the data or model has changed."""
-        self._fingerprints = {n: fingerprint(n) for n in {n for r in wanted for n in (r.task, r.model, r.start)}}
+        names = {name for recipe in wanted for name in (recipe.task, recipe.model, recipe.start)}
+        self._fingerprints = {name: fingerprint(name) for name in names}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         own = any(self._fingerprints.values())  # with a user's own files, check that no run used an earlier version
         for run in self._store.runs(hashes) if own else filter(None, map(self._store.find, wanted)):
@@ -232,8 +234,8 @@ class Sweep:
         path = checkpoint.path_of(self._store.folder, recipes)
         try:
             pack = self.pack(recipes, callbacks=lambda r: [partial(self._on_step, r)], download=self.download)
-        except LabError as error:
-            reason = str(error)
+        except (LabError, torch.OutOfMemoryError) as error:  # a GPU may lack room for all adapters
+            reason = in_a_sentence(error)
         else:
             pack.scores_stopped, pack.scores_ends = False, self.scored and self._race is None
             pack.judge = self._race.judge if self._race else pack.judge
@@ -379,7 +381,7 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
     for recipe in sorted(recipes, key=lambda r: (str(getattr(r.method, "targets", "")), getattr(r.method, "rank", 0))):
         groups[key(recipe)].append(recipe)
     for group in groups.values():
-        most = pack_size(group, room) if size is None else whole("size", size)
+        most = pack_size(group, room) if size is None else whole("size", plain(size))
         even, parts = ceil(len(group) / ceil(len(group) / most)), len(cut(MOST, "cpu"))
         step = min(most, ceil(even / parts) * parts)
         result += [group[i : i + step] for i in range(0, len(group), step)]
@@ -400,7 +402,7 @@ def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
         free = room * free_bytes(need.setup.device)
 
         def bytes_of(runs: int) -> int:
-            return need.bytes(batch=runs * first.batch) + (runs - 1) * TRAINED_BYTES * trained[largest]
+            return need.bytes(batch=runs * need.setup.batch) + (runs - 1) * TRAINED_BYTES * trained[largest]
 
         fitting = bisect_right(range(1, MOST + 1), free, key=bytes_of)
     except LabError:

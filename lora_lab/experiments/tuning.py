@@ -111,18 +111,20 @@ def tune(
 
     def run(values: Sequence[float]) -> Tuning:  # a second call with more values does not repeat earlier runs
         at_each = [replace(axis.set(recipe, value), validations=1) for value in values]
-        swept, name, tried = sweep.run([one.at_seed(SEED + n) for one in at_each for n in range(seeds)]), "", []
+        swept = sweep.run([one.at_seed(SEED + n) for one in at_each for n in range(seeds)])
+        sweep.again = False  # a second call must not retry what has just failed
         if len(swept) < len(values) * seeds:
             raise Failed("tuning was stopped before every value was tried; repeat the call to resume")
+        tried, name = list[Tried](), ""
         for i, value in enumerate(values):
-            tried.append(Tried(value))
             own = swept.runs[i * seeds : (i + 1) * seeds]
-            if all(run.status in FINISHED for run in own):
-                last = [run.history["validation"][-1] for run in own]
-                name = main_metric(last[0])
-                each = [[metrics[name], metrics["loss"]] for metrics in last]
-                tried[-1] = Tried(value, fmean(score for score, _ in each), fmean(loss for _, loss in each), each)
-        sweep.again = False
+            if not all(run.status in FINISHED for run in own):
+                tried.append(Tried(value))
+                continue
+            last = [run.history["validation"][-1] for run in own]
+            name = main_metric(last[0])
+            each = [[metrics[name], metrics["loss"]] for metrics in last]
+            tried.append(Tried(value, fmean(score for score, _ in each), fmean(loss for _, loss in each), each))
         if not name:
             raise Failed(next((run.error for run in swept.runs if run.error), "no run finished"))
         return Tuning(tuple(tried), name, sum(run.seconds for run in swept.runs))

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -51,7 +50,12 @@ def in_processes(
     context = multiprocessing.get_context(METHOD)
     context.set_forkserver_preload([__name__])  # imports torch once for all processes
     messages, others = context.SimpleQueue(), set(multiprocessing.active_children())
-    printer = threading.Thread(target=lambda: deque(map(say, iter(messages.get, None)), maxlen=0), daemon=True)
+
+    def print_messages() -> None:
+        while (message := messages.get()) is not None:
+            say(message)
+
+    printer = threading.Thread(target=print_messages, daemon=True)
     printer.start()
     try:
         options = messages, max(1, torch.get_num_threads() // count), {**os.environ, "LORA_LAB_HEADLESS": "1"}

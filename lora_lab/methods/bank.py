@@ -222,7 +222,7 @@ class AdapterBank:
             yield
         finally:
             hook.remove()
-            self._choice.used = before
+            self._choice.used = before if isinstance(before, tuple) or before in self._models else None
 
 
 class BankLayer(AdapterLayer):
@@ -266,8 +266,8 @@ class BankLayer(AdapterLayer):
             return add(h, b).view(*x.shape[:-1], y.shape[-1])
         groups = {name: [row for row, other in enumerate(used) if other == name] for name in dict.fromkeys(used)}
         head = isinstance(self.held[0], attach.TrainedCopy)  # a frozen head may get fp32 from a trained head before it
-        plain = x.to(next(self.base_layer.parameters()).dtype) if head else x
-        layers = ((self.adapted[n], x) if n in self.adapted else (self.base_layer, plain) for n in groups)
+        frozen_x = x.to(next(self.base_layer.parameters()).dtype) if head else x
+        layers = ((self.adapted[n], x) if n in self.adapted else (self.base_layer, frozen_x) for n in groups)
         parts = [layer(z[rows], *args, **kwargs) for (layer, z), rows in zip(layers, groups.values(), strict=True)]
         return torch.cat(parts)[torch.tensor([row for rows in groups.values() for row in rows]).argsort()]
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, field
 from inspect import signature
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.files import read_json
+from lora_lab.files import as_path, read_json
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
@@ -105,9 +106,9 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
     Raises: NotFound if the folder does not exist or does not contain an adapter; BadValue if the base model does not
     read tokens. The result lists all other faults.
     """
-    if not (folder := Path(path)).is_dir():
+    if not os.path.isdir(folder := as_path(path)):  # unlike Path.is_dir, it raises no PermissionError
         raise NotFound(f"there is no folder {path}; pass the folder that contains adapter_config.json")
-    if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, OLD_WEIGHTS)):
+    if not any(os.path.lexists(folder / name) for name in (CONFIG, WEIGHTS, OLD_WEIGHTS)):
         hints = [f", such as {config.parent}" for config in sorted(folder.glob(f"*/{CONFIG}"))]
         raise NotFound(f"{path} is not an adapter: it has no {CONFIG}; pass a folder that has one{''.join(hints[:1])}")
     result = Inspection(str(path))
@@ -226,8 +227,8 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         for norm in result.norms:
             norm.weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
             norm.ratio = norm.update / norm.weight if norm.weight else None
-        half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
-        rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
+        weights = ((path, layer, layer.frozen_weight()) for path, layer in layers)  # only one at a time is in memory
+        rounded = tuple(rounding_of(p, w, w.float() + x.delta_weight()) for p, x, w in weights if w.dtype in HALF)
         if (lost := MergeReport(rounded).rounding) > LOST:
             why = f"merging the adapter into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
             result.add("update too small", "on this base", why)
@@ -265,7 +266,13 @@ def answer_of(model: nn.Module) -> Tensor:
         inputs = {"input_ids": ids, "decoder_input_ids": ids}
     if "use_cache" in signature(model.forward).parameters:
         inputs["use_cache"] = False  # RWKV changes its cache in place, which prevents gradients
-    output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # for question answering, the start logits
+    training = [module for module in model.modules() if module.training]
+    model.eval()  # with dropout, two answers would always differ
+    try:
+        output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # in question answering, start logits
+    finally:
+        for module in training:
+            module.training = True
     return output.float()
 
 

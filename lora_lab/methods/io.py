@@ -131,10 +131,11 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     Raises: BadValue if the adapter's method, rank, alpha or targets differ. For other errors, see `load_adapter`.
     """
     file, saved = open_for(model, path)
-    new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
+    new, old = method.settings(), saved.settings()
     for name in new | old:
-        if new.get(name) != old.get(name):
-            message = f"the adapter in {path} has {name} {old.get(name)!r}, but this run has {new.get(name)!r}"
+        here, there = new.get(name), old.get(name)
+        if here != there and (name not in TRAINING_ONLY or "pissa" in (here, there)):  # PiSSA's file has twice the rank
+            message = f"the adapter in {path} has {name} {there!r}, but this run has {here!r}"
             raise BadValue(f"{message}: start from an adapter with the same settings")
     return _load(model, file, method, with_head=False)
 
@@ -150,7 +151,8 @@ def _load(model: nn.Module, file: AdapterFile, method: Method, *, with_head: boo
         needed, _, config = file_of(shapes, report)
         ignored = _copied(file, needed, model)
         ours, saved = "method" in file.own, tuple(file.config.get("modules_to_save") or ())
-        for option in sorted(config.keys() & file.config.keys() - MAY_DIFFER) if ours and with_head else ():
+        repeated = sorted((config.keys() & file.config.keys()) - MAY_DIFFER) if ours and with_head else []
+        for option in repeated:
             if file.config[option] != config[option]:  # the header repeats the config, and both must agree
                 message = f"{CONFIG} in {file.path} says {option}={file.config[option]!r}, but the adapter was saved"
                 raise Refused(f"{message} with {config[option]!r}", "damaged settings")
@@ -359,9 +361,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _read(folder: Path, name: str, limit: int) -> bytes:
     """Read the first bytes of a regular file. Refuse pipes and devices, which may block. Raises: NotFound, BadValue."""
     path = folder / name
-    if not path.exists() and not path.is_symlink():
-        raise NotFound(f"{folder} is not an adapter: it has no {name}; pass a folder that has one")
     try:
+        if not path.exists() and not path.is_symlink():
+            raise NotFound(f"{folder} is not an adapter: it has no {name}; pass a folder that has one")
         if not path.is_file():
             raise OSError("it is not a regular file")
         with path.open("rb") as file:

@@ -88,8 +88,8 @@ class LoRA(Method):
     @property
     def variants(self) -> tuple[str, ...]:
         """The names of the options that make this method a variant of LoRA."""
-        ratio = f"lr_ratio {self.lr_ratio:g}" if self.lr_ratio != 1 else ""
-        named = {"dora": self.dora, "pissa": self.init == "pissa", "freeze_a": self.freeze_a, ratio: bool(ratio)}
+        named = {"dora": self.dora, "pissa": self.init == "pissa", "freeze_a": self.freeze_a}
+        named[f"lr_ratio {self.lr_ratio:g}"] = self.lr_ratio != 1
         return tuple(name for name, used in named.items() if used)
 
     def settings(self) -> dict[str, Any]:

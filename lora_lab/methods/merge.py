@@ -271,22 +271,27 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     size, dequantised = _bytes(model), list[str]()
     if fp32:
         model.float()
-    for path, parts in by_layer.items():
-        inner, frozen = parts[0], parts[0].base_layer
-        layer, merged = _merged(parts, dtype)
-        if layer is not frozen:
-            dequantised.append(path)
-        inner.tied = path in untied
-        copied = copy.copy(layer)
-        # accelerate gives a layer a `forward` that is bound to the layer, so bind the copy's `forward` to the copy.
-        own: Any = {name: value for name, value in vars(layer).items() if name in ("forward", "_old_forward")}
-        vars(copied).update(copy.deepcopy(own, {id(layer): copied}), _parameters=dict(layer._parameters))
-        for name, new in merged.items():
-            copied._parameters[name] = nn.Parameter(new.to(getattr(layer, name).dtype, copy=True), requires_grad=False)
-        inner.base_layer = copied
-        inner.original = (frozen,) if keep else ()
-        for part in parts:
-            part.merged = True
+    try:
+        for path, parts in by_layer.items():
+            inner, frozen = parts[0], parts[0].base_layer
+            layer, merged = _merged(parts, dtype)
+            if layer is not frozen:
+                dequantised.append(path)
+            copied = copy.copy(layer)
+            # accelerate gives a layer a `forward` that is bound to the layer, so bind the copy's `forward` to the copy.
+            own: Any = {name: value for name, value in vars(layer).items() if name in ("forward", "_old_forward")}
+            vars(copied).update(copy.deepcopy(own, {id(layer): copied}), _parameters=dict(layer._parameters))
+            for name, new in merged.items():
+                kept = new.to(getattr(layer, name).dtype, copy=True)
+                copied._parameters[name] = nn.Parameter(kept, requires_grad=False)
+            inner.base_layer = copied
+            inner.original, inner.tied = (frozen,) if keep else (), path in untied
+            for part in parts:
+                part.merged = True
+    except BaseException:  # such as too little memory
+        if keep:
+            unmerge(model)
+        raise
     if untied:
         _set_tied(model, False)
     return MergeReport(tuple(rounded), tuple(untied), tuple(dequantised), _bytes(model) - size)
@@ -330,11 +335,11 @@ def _dequantized(layer: Any, dtype: torch.dtype) -> nn.Module:
     weight, bias = layer.dequantized(dtype), layer.bias  # (out, in)
     outputs, inputs = weight.shape
     with torch.device("meta"):
-        plain = Conv1D(outputs, inputs) if layer.conv1d else nn.Linear(inputs, outputs, bias=bias is not None)
-    plain.weight = nn.Parameter(weight.t().contiguous() if layer.conv1d else weight, requires_grad=False)
+        linear = Conv1D(outputs, inputs) if layer.conv1d else nn.Linear(inputs, outputs, bias=bias is not None)
+    linear.weight = nn.Parameter(weight.t().contiguous() if layer.conv1d else weight, requires_grad=False)
     if bias is not None:
-        plain.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)
-    return plain.train(layer.training)
+        linear.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)
+    return linear.train(layer.training)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

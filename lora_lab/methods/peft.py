@@ -125,7 +125,7 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
         names = fitting(targets, [s.module for s in layer_sites])
     removed = set(fitting(excluded, names)) if excluded else set()
     if layers or layers == 0:
-        layers, fullmatch = [layers] if isinstance(layers, int) else layers, patterns_from_a_file()
+        fullmatch, layers = patterns_from_a_file(), [layers] if isinstance(layers, int) else layers
         patterns = config.get("layers_pattern") or []
         patterns = [patterns] if isinstance(patterns, str) else patterns
         # A layer's index is the first number in its name, or the first number after a given pattern.

@@ -143,7 +143,7 @@ def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
     word = math.lcm(width, new_width)
     old, new = (torch.arange(word - w, -1, -w, dtype=torch.int32, device=values.device) for w in (width, new_width))
     words = (values.view(-1, word // width).int() << old).sum(1, keepdim=True, dtype=torch.int32)
-    return (words >> new & 2**new_width - 1).flatten()
+    return ((words >> new) & (2**new_width - 1)).flatten()
 
 
 @lru_cache(maxsize=8)

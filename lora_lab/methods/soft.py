@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue, warn
@@ -46,7 +46,7 @@ class Soft(Method):
     def added_tokens(self) -> int:  # type: ignore[override]  # a class variable in other methods
         return self.tokens
 
-    def start(self, model: Any) -> Mapping[str, Any]:
+    def start(self, model: Any, to_fill: bool) -> Mapping[str, Any]:
         """Return {name: trainable tensor}, including "prompt". Raises: BadValue if the model does not fit."""
         raise NotImplementedError
 
@@ -60,7 +60,7 @@ class Soft(Method):
             raise BadValue(f"{self.name} needs a transformers model with inputs_embeds, which {name} lacks; use lora")
         if model.config.is_encoder_decoder:
             raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
-        attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
+        attach.Ahead(self, self.start(model, to_fill)).train(model.training).register(model, self.place)
 
     def vectors(self, ahead: Any) -> Tensor:
         """Return the vectors to put in front of each row."""
@@ -152,7 +152,7 @@ class PromptTuning(Soft):
     tokens: int = 20
     init: str = "vocabulary"
 
-    def start(self, model: Any) -> Mapping[str, Tensor]:
+    def start(self, model: Any, to_fill: bool) -> Mapping[str, Tensor]:
         embed = model.get_input_embeddings()  # call the layer, since it may scale its weights (Gemma's by sqrt(hidden))
         (vocabulary, hidden), device = embed.weight.shape, embed.weight.device
         with torch.no_grad():
@@ -184,11 +184,13 @@ class PTuning(Soft):
     tokens: int = 20
     hidden: int | None = None
 
-    def start(self, model: Any) -> Mapping[str, Any]:
+    def start(self, model: Any, to_fill: bool) -> Mapping[str, Any]:
         weight = model.get_input_embeddings().weight
         d, factory = weight.shape[1], {"device": weight.device, "dtype": torch.float32}
-        h = self.hidden or d
         prompt = torch.randn(self.tokens, d, device=weight.device)
+        if to_fill:  # files hold the network's output, not the network
+            return {"prompt": prompt, "encoder": None}
+        h = self.hidden or d
         layers = [nn.Linear(*shape, **factory) for shape in ((d, h), (h, h), (h, d))]
         return {"prompt": prompt, "encoder": nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])}
 
@@ -198,10 +200,8 @@ class PTuning(Soft):
         return ahead.prompt if ahead.encoder is None else ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
 
     def insert(self, model: Any, to_fill: bool) -> None:
-        super(PTuning, replace(self, hidden=1) if to_fill else self).insert(model, to_fill)
-        if to_fill:  # files hold the network's output, not the network, so only the head can be trained
-            model.soft_prompt.encoder = None
-            model.soft_prompt.prompt.requires_grad_(False)
+        super().insert(model, to_fill)
+        model.soft_prompt.prompt.requires_grad_(not to_fill)  # without the network, only the head can be trained
 
     def in_peft(self, model: Any) -> dict[str, Any]:
         values = {"encoder_reparameterization_type": "MLP", **super().in_peft(model)}
@@ -231,7 +231,7 @@ class PrefixTuning(Soft):
     def positions(self, causal: bool) -> int:
         return self.tokens if causal else 0
 
-    def start(self, model: Any) -> Mapping[str, Tensor]:
+    def start(self, model: Any, to_fill: bool) -> Mapping[str, Tensor]:
         layers, heads, head_dim, _ = prefix_shape(model)
         if not all(hasattr(layer, "update") for layer in transformers.DynamicCache(config=model.config).layers):
             raise BadValue(f"some layers of {type(model).__name__} hold no keys and values; use prompt tuning")
@@ -245,7 +245,10 @@ class PrefixTuning(Soft):
             raise BadValue("gradient checkpointing drops the cache, which holds the prefix: turn checkpointing off")
         layers, heads, head_dim, name = prefix_shape(model)
         encoder = is_encoder(model)
-        cache = call[name] = call.get(name) or transformers.DynamicCache(config=None if encoder else model.config)
+        cache = next((call.pop(key) for key in CACHE if call.get(key) is not None), None)  # an empty cache is false
+        if cache is None:
+            cache = transformers.DynamicCache(config=None if encoder else model.config)
+        call[name] = cache
         cache.holds_only_a_prefix = call.get("use_cache") is False
         if encoder:  # an encoder must not offset positions by the length of the cache
             cache.get_seq_length = lambda layer_idx=0: 0

@@ -27,7 +27,7 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return {axis: picture} for each axis in AXES along which the runs differ, and always for adapter_parameters.
+    """Return {axis: picture} for each axis in AXES along which the runs differ, and for the parameters of any adapter.
 
     The picture of rates shows validation scores. The others show test scores at the rate that is best on validation.
     If rates vary but no run was validated, draw nothing, because rates must not be chosen on test rows.
@@ -36,8 +36,10 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     if frame.empty or (_varies(frame, "lr") and (validation not in frame or frame[validation].isna().all())):
         return {}
     tuned = best_rate(frame) if _varies(frame, "lr") else frame
-    drawn = {"lr": frame, "rank": tuned[tuned["rank"].notna()], "adapter_parameters": tuned}
-    return {axis: against(axis, runs) for axis, runs in drawn.items() if _varies(runs, axis) or axis == [*AXES][-1]}
+    sized = tuned[tuned["adapter_parameters"] > 0]  # a head alone has none, and the axis is logarithmic
+    drawn = {"lr": frame, "rank": tuned[tuned["rank"].notna()], "adapter_parameters": sized}
+    wanted = {axis for axis, runs in drawn.items() if _varies(runs, axis)} | ({[*AXES][-1]} if len(sized) else set())
+    return {axis: against(axis, runs) for axis, runs in drawn.items() if axis in wanted}
 
 
 def against(axis: str, runs: pd.DataFrame) -> Picture:

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from lora_lab.errors import BadValue, Failed, NotFound
-from lora_lab.files import facts_of, read_json, write_json
+from lora_lab.files import as_path, facts_of, read_json, write_json
 from lora_lab.lazy import pd
 from lora_lab.machine import quiet
 
@@ -93,7 +93,7 @@ ASSETS = {
 
 def home() -> Path:
     """Return the folder that holds the assets: LORA_LAB_HOME, or else the user's cache folder."""
-    return Path(os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")).expanduser().absolute()
+    return as_path(os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")).absolute()
 
 
 def asset_path(name: str) -> Path:

@@ -131,18 +131,18 @@ def measured(device: str) -> dict[str, float]:
     elif torch.cuda.is_bf16_supported() if device == "cuda" else torch.backends.mps.is_macos_or_newer(14, 0):
         kinds += ["bf16"]
     cases = {key(*case): case for case in product(kinds, ATTENTIONS, LENGTHS)}
-    try:
-        timings = read_json(cache)
-    except BadValue:
-        timings = _timed.setdefault(cache, {})
+    timings = _timed.setdefault(cache, {})
+    with suppress(BadValue):
+        timings |= read_json(cache)
     known = timings.get(machine)
     if not (isinstance(known, dict) and all(isinstance(known.get(name), float) for name in cases)):
-        timings[machine] = {}
+        own = {}
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
-                timings[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
+                own[name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
+        timings[machine] = own
         with suppress(BadValue):  # if the home directory is read-only, each process repeats the timing
-            write_json(cache, timings)
+            write_json(cache, {**timings})
     return timings[machine]  # type: ignore[no-any-return]
 
 

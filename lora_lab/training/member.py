@@ -119,7 +119,7 @@ class Member:
                 warn(message)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["ratio"]
-        if self.is_finite({"loss": loss, "gradient": norm}, step):
+        if self.fail_unless_finite({"loss": loss, "gradient": norm}, step):
             self.optimizer.step()
             for name, value in (("step", step), ("loss", loss), ("lr", rate)):
                 self.history[name].append(value)
@@ -130,7 +130,7 @@ class Member:
             return
         step, loss, lr = (self.history[name][-1] for name in ("step", "loss", "lr"))
         if metrics:
-            if not self.is_finite({"validation loss": metrics.get("loss", 0.0)}, step):
+            if not self.fail_unless_finite({"validation loss": metrics.get("loss", 0.0)}, step):
                 return
             self.history["validation"].append({"step": step, **metrics})
         for callback in self.callbacks:
@@ -148,7 +148,7 @@ class Member:
     def fail(self, reason: str) -> None:
         self.status, self.error = "failed", reason
 
-    def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
+    def fail_unless_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
         """Return whether all values are finite. If not, end the run as failed: records hold only finite numbers."""
         for name, value in values.items():
             if not math.isfinite(value):
@@ -223,14 +223,13 @@ def fit_probe(
     assert isinstance(method, Probe)
     read_by = model.lora_lab_report.base_fingerprint, recipe.model, recipe.dtype, str(model.dtype)
     texts = read_by, [row.tokens for row in rows]
-    if _kept is None or _kept[0] != texts or (stop is not None and stop.is_set()):
-        z = features(model, rows, pad, device, stop=stop)
-        if z is None:
-            member.end("stopped")
-            return
-        _kept = texts, z
+    z = _kept[1] if _kept is not None and _kept[0] == texts else features(model, rows, pad, device, stop=stop)
+    if z is None or (stop is not None and stop.is_set()):
+        member.end("stopped")
+        return
+    _kept = texts, z
     try:
-        weight, bias, loss = solve(_kept[1], np.array([row.label for row in rows]), model.config.num_labels, method.l2)
+        weight, bias, loss = solve(z, np.array([row.label for row in rows]), model.config.num_labels, method.l2)
     except Failed as error:
         member.fail(str(error))
         return

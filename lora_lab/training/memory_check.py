@@ -83,6 +83,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | No
     else:
         task = task or task_of(recipe)
         length, labels, rows = task.max_length, task.num_labels, min(recipe.batch, len(task.train))
+    rows = min(rows, recipe.examples or rows)
     choice = choice or device.choose(length, **recipe.computed)
     a = architecture_of(recipe.model)
     if labels is not None and a.task != "encoder":
@@ -95,7 +96,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | No
     )  # fmt: skip
     # With dropout, a CPU always uses eager attention. The dropout masks are not counted, so this is a lower bound.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
-    return Need(a, recipe, setup, bool(eager))
+    return Need(a, recipe, setup, eager)
 
 
 def free_bytes(where: str) -> int:

@@ -52,8 +52,8 @@ def labels_of(folder: str | Path) -> int | None:
     file = AdapterFile(folder)
     for key in reversed(file):
         parts = set(key.split("."))
-        # Find the head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
-        if "weight" in parts and "dense" not in parts and parts.intersection(HEADS[1:]):
+        # Find the head's last matrix: some heads have an earlier one.
+        if "weight" in parts and not parts & {"dense", "pre_classifier"} and parts.intersection(HEADS):
             if not file[key].dim():
                 raise BadValue(f"the adapter in {folder}: {key} has shape (), but a head needs a row for each class")
             return len(file[key])

@@ -79,7 +79,7 @@ class Pack:
         first, self.started, self.download, self.adapters = recipes[0], time.perf_counter(), download, adapters
         if len({key(recipe) for recipe in recipes}) > 1:
             raise BadValue(f"these recipes cannot train side by side: they may differ only in {', '.join(OWN)}")
-        self.task = task_of(first, download)
+        self.task = task_of(first)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
         self.files = {"data": self.task.data, "weights": fingerprint(first.model), "start": fingerprint(first.start)}
@@ -90,6 +90,8 @@ class Pack:
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice, self.task)
         self.base = self._loaded(first)
+        self.choice = replace(self.choice, attention=self.base.config._attn_implementation)
+        take_shortcuts(self.base, first.method)
         check_fits(self.base, self.task, first.method)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
         self.pad = self.base.config.pad_token_id = int(self.tokenizer.pad_token_id)  # causal classifiers look for it
@@ -104,6 +106,8 @@ class Pack:
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at, self.writing = self.started, 0.0
+        self._keep: Keep = lambda member, run: None
+        self._runs: list[Run] = []
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
         known = getattr(self.base.config, "vocab_size", None) or float("inf")
@@ -123,7 +127,7 @@ class Pack:
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
         """Train all members, and score each once on the test split. `keep` gets each ended run. Raises: OutOfMemory."""
-        self._keep, self._runs = keep, list[Run]()
+        self._keep, self._runs = keep, []
         try:
             self.fit(stop)
             if self.stopped and not self.scores_stopped:
@@ -181,6 +185,7 @@ class Pack:
                 break
         for member in self.members:
             member.end("done")
+        self.random = device.module_of(self.device).get_rng_state()  # from which a stopped run continues
         self.model.eval()
 
     @property
@@ -220,7 +225,7 @@ class Pack:
             by_seed = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
             results = [by_seed[member.recipe.seed] for member in self.members]
         for member, metrics in zip(self.members, results, strict=True):
-            if member.is_finite({"validation loss": metrics.get("loss", 0.0)}):
+            if member.fail_unless_finite({"validation loss": metrics.get("loss", 0.0)}):
                 member.history["validation"].append({"step": 0, **metrics})
 
     def after(self, step: int, validated: bool) -> None:
@@ -287,7 +292,7 @@ class Pack:
 
     def _finish(self, member: Member, score: Score | None) -> None:
         if score and not member.error:
-            member.is_finite({f"test {name}": value for name, value in score.metrics.items()})
+            member.fail_unless_finite({f"test {name}": value for name, value in score.metrics.items()})
         run = self.record(member, None if member.error else score)
         self._runs.append(run)
         self._keep(member, run)
@@ -302,10 +307,7 @@ class Pack:
         options: Any = {"attention": self.choice.attention, "download": self.download}
         with BUILDING:  # so that no other thread draws random numbers between the seed and the head
             torch.manual_seed(recipe.seed)
-            model = load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
-        self.choice = replace(self.choice, attention=model.config._attn_implementation)
-        take_shortcuts(model, recipe.method)
-        return model
+            return load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
 
     def _adapted(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]]) -> nn.Module:
         """Return a member's model on the shared base, with a head and A that are drawn with the member's own seed."""

@@ -152,7 +152,7 @@ def failed(recipe: Recipe, reason: str) -> Run:
 
 def run_of(adapter: str | Path) -> Run | None:
     """Return the run whose store holds this adapter, or None if there is no record. For errors, see `Store.runs`."""
-    record = Path(adapter).resolve().with_suffix(".json")
+    record = as_path(adapter).resolve().with_suffix(".json")
     return Store(record.parent).read(record.stem) if is_record(record) and record.is_file() else None
 
 

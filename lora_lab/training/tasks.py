@@ -111,18 +111,16 @@ class _Bundled:
 
 
 def load_task(
-    name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label",
-    download: bool = False,
-) -> Task:  # fmt: skip
+    name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label"
+) -> Task:
     """Load a bundled task by name, a task from your own file, or a plugin's task.
 
     seed          Decides which rows are held out if the data has no splits. Runs use seed 0.
     text, label   Names of columns in your file. A "split" column (train, validation, test) is used if it exists.
-    download      Allow downloads from the hub, for a dataset given by its hub id.
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
     name, seed = str(name), whole("seed", plain(seed), 0, LARGEST)
-    if max_length is not None:
+    if (max_length := plain(max_length)) is not None:
         whole("max_length", max_length, SHORTEST)
     if name in TASKS:
         bundled = TASKS[name]
@@ -138,16 +136,16 @@ def load_task(
     path = Path(os.path.expanduser(name))  # unlike Path.expanduser, this raises no error for an unknown user's name
     if os.path.isfile(path):  # False for a name that is too long
         return replace(_own_task(path, seed, max_length, text, label), data=fingerprint(name))
-    if (plugin_task := plugins.task(name, max_length=max_length, download=download)) is not None:
+    if (plugin_task := plugins.task(name, max_length=max_length)) is not None:
         return plugin_task  # type: ignore[no-any-return]
     names = ", ".join([*TASKS, "restaurants", *VOICES])
     raise NotFound(f"there is no task or file '{name}'; pass {names}, or a .csv, .jsonl or .txt file")
 
 
-def task_of(recipe: Recipe, download: bool = False) -> Task:
+def task_of(recipe: Recipe) -> Task:
     """Load a recipe's task. Raises: see `load_task`; BadValue if it lacks labels that the method needs."""
     text, label, method = recipe.text_column, recipe.label_column, recipe.method.name
-    task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
+    task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
     if len(task.labels) < {"head": 1, "probe": 2}.get(method, 0):
         kind = "classes" if task.labels else "labels"  # a task that predicts a number has no classes
         raise BadValue(f"{method} needs a task with {kind}, but {recipe.task} has none: pass {kind}, or use lora")
@@ -354,12 +352,13 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     if {"prompt", "response"} <= {*table} or "messages" in table:
         remedy = f"to train on its pairs, write a .jsonl file without '{text}' and '{label}'"
         warn(f"{path} is read as texts in '{text}' with labels in '{label}'; {remedy}")
-    if missing := len(table) - len(table := table.dropna(subset=[text, label])):
+    complete = table.dropna(subset=[text, label])
+    if missing := len(table) - len(complete):
         warn(f"{path}: rows left out because '{text}' or '{label}' is null or missing: {missing}")
-    names = table[label].astype(str).str.strip()
+    names = complete[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove these rows")
-    rows = _unique(table.assign(text=table[text].astype(str), label=names), path)
+    rows = _unique(complete.assign(text=complete[text].astype(str), label=names), path)
     by_value = rows.label.str.fullmatch(r"-?\d{1,18}").all()
     labels = sorted(set(rows.label), key=lambda name: (int(name) if by_value else 0, name))
     if len(labels) < 2:

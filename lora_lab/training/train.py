@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, LabError, warn
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, plain
 from lora_lab.methods.io import AdapterFile, load_adapter, read_config, readable, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import disabled
@@ -120,11 +120,11 @@ def open_adapter(
     with readable(adapter):
         own = run.recipe if run else Recipe(name, "rt", method_from(config.get("method") or {"name": "lora"}))
     check_fields(given)
-    given = {name: value for name, value in {"task": task, **given}.items() if value is not None}
+    given = {name: plain(value) for name, value in {"task": task, **given}.items() if value is not None}
     if given.get("task", own.task) != own.task:
         given = {"max_length": None, "text_column": "text", "label_column": "label"} | given
     recipe = replace(own, attention=attention, device=device_name, **given)
-    data, task = task_of(recipe, download), recipe.task
+    data, task = task_of(recipe), recipe.task
     if (labels := labels_of(adapter)) and data.num_labels is None:
         raise BadValue(f"the adapter in {adapter} is a classifier: pass a classification task instead of {task}")
     if data.num_labels is not None and config.get("task_type") == "CAUSAL_LM":

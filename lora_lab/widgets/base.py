@@ -22,7 +22,7 @@ import traitlets as T
 from IPython import get_ipython
 
 from lora_lab.errors import BadValue, LabError, in_a_sentence, printable
-from lora_lab.files import write_atomically
+from lora_lab.files import as_path, write_atomically
 from lora_lab.training.watching import headless, waits
 
 JS = Path(__file__).with_name("js")
@@ -101,7 +101,7 @@ class Panel(anywidget.AnyWidget):
 
         Raises: BadValue if the file cannot be written.
         """
-        path = Path(path)
+        path = as_path(path)
         write_atomically(path, page(self.snapshot()).encode())
         return path
 
@@ -246,6 +246,7 @@ class LivePanel(Panel):
                 self._update(work)
             except Exception as error:  # a later paint may succeed; an exception in a thread would go unnoticed
                 message = message or f"{type(error).__name__}: {error}"
+                self.live = {**self.live, "state": work.state, "busy": work.alive, "error": message}
             if message:
                 self._tell(message)
             time.sleep(1 / PAINTS_PER_SECOND)

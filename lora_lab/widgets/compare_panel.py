@@ -10,7 +10,7 @@ from typing import Any
 
 import traitlets as T
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
 from lora_lab.methods.base import plain, whole
@@ -51,7 +51,9 @@ class LiveCompare(Background):
             self.found = comparison.to_json()
 
         self.state, say = "comparing", partial(setattr, self, "words")
-        compare(methods=self.methods, stop=self._stop, say=say, note=note, **self.terms)
+        found = compare(methods=self.methods, stop=self._stop, say=say, note=note, **self.terms)
+        if not self._stop.is_set() and not any(row["runs"] for row in found.rows):
+            raise Failed(f"every method failed: {found.rows[0]['error']}")
         self.state = "stopped" if self._stop.is_set() else "done"
 
 
@@ -68,7 +70,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     store       the folder for runs trained here; runs already in it are not trained again
     reference   a finished comparison to show, as `lora-lab compare --json` prints it; by default the one that ships,
                 if it has the same model and task
-    terms       other arguments of `compare`
+    terms       other arguments of `compare`, except `minutes` and `workers`
     Raises: BadValue for an unknown argument or an impossible number.
     """
 
@@ -89,10 +91,10 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
         Recipe(model, task, steps=steps, batch=batch)  # raises for impossible settings
-        if names := terms.keys() - {"margin", "again", "download", "workers", "minutes", "pack"}:
-            from lora_lab.experiments.compare import Terms  # imports torch, which a stored comparison doesn't need
+        if names := terms.keys() - {"margin", "again", "download", "pack"}:
+            from lora_lab.experiments.compare import OWN  # imports torch, which a stored comparison doesn't need
 
-            check_fields(names - Terms.__dataclass_fields__.keys())
+            check_fields(names - {*OWN})
         for name, count in (("seeds", seeds), ("rates", rates)):
             whole(name, plain(count))
         methods = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else methods

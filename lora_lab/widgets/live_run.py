@@ -166,7 +166,7 @@ class LiveRun(Background):
 
 
 class LivePack(Pack):
-    """A `Pack` that scores step 0 at the end, with the adapter and the trained head disabled."""
+    """A `Pack` whose curves begin at once: it scores step 0 last, with the adapter and the trained head disabled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

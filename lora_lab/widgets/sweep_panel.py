@@ -17,6 +17,8 @@ import traitlets as T
 from lora_lab.errors import BadValue
 from lora_lab.experiments import playground
 from lora_lab.experiments.playground import Cell, Playground
+from lora_lab.files import as_path
+from lora_lab.methods.base import words
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store, stores
@@ -106,11 +108,13 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
     def __init__(
         self, store: str | Path | None = None, *, into: str | Path | None = None,
-        model: str | None = None, task: str | None = None, targets: str | None = None, rank: Sequence[int] | int = (),
-        alpha: Sequence[float] | float = (), lr: Sequence[float] | float = (), seed: Sequence[int] | int = (0, 1, 2),
-        view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
+        model: str | None = None, task: str | None = None, targets: Sequence[str] | str | None = None,
+        rank: Sequence[int] | int = (), alpha: Sequence[float] | float = (), lr: Sequence[float] | float = (),
+        seed: Sequence[int] | int = (0, 1, 2), view: str | None = None, picked: Sequence[Sequence[float]] = (),
+        **fields: Any,
     ) -> None:  # fmt: skip
-        folder, runs = None if store is None else Path(store), None
+        targets = ",".join(words(targets)) if targets else None  # as in `Cell`
+        folder, runs = None if store is None else as_path(store), None
         nested = stores(folder) if folder and folder.exists() else set()
         if not into:  # a zip file and a folder of stores are only read
             into = folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs"
@@ -161,8 +165,8 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             return f"The playground: {self.data['about']} Nothing has been trained yet."
         mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
         knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
-        words = [f"{value:.1f} with {knobs[name]}" for name, value in self.data["moves"][self.targets].items()]
-        moves = f" Change of {self.data['metric']} in points: {', '.join(words)}." if words and unit else ""
+        moved = [f"{value:.1f} with {knobs[name]}" for name, value in self.data["moves"][self.targets].items()]
+        moves = f" Change of {self.data['metric']} in points: {', '.join(moved)}." if moved and unit else ""
         at = f"rate {best.lr:g}, rank {best.rank}, alpha {best.alpha:g}, {mean:.1f}{unit}"
         return f"The playground: {self.data['about']} Best on validation: {at}.{moves}"
 
@@ -204,6 +208,8 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
     def _untried(self, picked: Sequence[float]) -> list[tuple[Cell, int]]:
         """Return (cell, seed) for each seed that has no result in a picked cell."""
-        cell = Cell(self.targets, int(picked[0]), *picked[1:])
+        rank, alpha, lr = picked
+        same = (result.cell.lr for result in self.playground.results if f"{result.cell.lr:.3g}" == f"{lr:.3g}")
+        cell = Cell(self.targets, int(rank), alpha, next(same, lr))  # 0.0020000000000000005 is 0.002
         tried = {result.seed for result in self.playground.results if result.cell == cell}
         return [(cell, seed) for seed in self.seeds if seed not in tried]

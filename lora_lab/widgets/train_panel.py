@@ -16,6 +16,7 @@ from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.experiments.tuning import axis_of
+from lora_lab.files import as_path
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method, one_of, plain
 from lora_lab.methods.lora import LoRA
@@ -72,7 +73,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self.store, self.batch, self.validations = Store(store), batch, validations
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = lora if method is None else method
-        task = str(task)
+        model, task = str(model), str(task)
         # raises for values that the panel would round or cannot sort
         recipe = Recipe(model, task, self.given, lr=lr, steps=steps, batch=batch, seed=seed, validations=validations)
         # for each task, its number of classes (None for language modeling), its metric, and its file's fingerprint
@@ -141,7 +142,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return run.status in FINISHED and run.environment.get("data") in (None, self._tasks[self.task][2])
 
     def _read_stores(self, _: Any = None) -> None:
-        if self.seeds and not Path(self.seeds).exists():
+        if self.seeds and not as_path(self.seeds).exists():
             raise NotFound(f"there is no store '{self.seeds}' with runs of other seeds")
         if self.task not in CLASSES:
             self._tasks.pop(self.task, None)  # the file may have changed

@@ -116,7 +116,7 @@ said = table.replace({1: "right", 0: "wrong"})
 pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 
 # %% [markdown]
-# Only sentences on which the models *disagree* count: there, a's score minus b's is 1 or -1; elsewhere, it's 0. So in the gap's standard error, replace $p(1-p)$ with the share of disagreements.
+# Only sentences on which the models *disagree* count: there, a's score minus b's is 1 or -1; elsewhere, it's 0. So its average square is the share of disagreements. Use this share in place of $p(1-p)$ in the gap's standard error.
 #
 # Now compute `half`: half the width of the gap's 95% interval. Then choose `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 
@@ -155,8 +155,9 @@ lesson.predict("test sentences it takes to see a true gap of one point", low=...
 
 # %% alt="Two plots of measured gaps, in points. Each has a gray bell around 0, for models without a true gap, a blue bell around 1, for a true gap of one point, and a line at 1.96 standard errors. On 2,000 sentences, the bells overlap, the line is at 1.5, and a quarter of the blue bell lies to its right. On 9,400 sentences, the bells are half as wide, the line is at 0.7, and four fifths of the blue bell lie to its right."
 share, x = np.mean(differ), np.linspace(-1.6, 2.8, 600)
+needed = int(round(2.8**2 * share / 0.01**2, -2))
 figure, plots = plt.subplots(2, figsize=(4.7, 3.8), sharex=True, layout="constrained")
-for plot, n, seen in zip(plots, (2000, 9400), ("1 of 4 tests sees the gap", "4 of 5 tests see the gap")):
+for plot, n, seen in zip(plots, (2000, needed), ("1 of 4 tests sees the gap", "4 of 5 tests see the gap")):
     error = 100 * (share / n) ** 0.5
     none, true = (np.exp(-(((x - gap) / error) ** 2) / 2) for gap in (0, 1))
     plot.plot(x, none, "0.45", x, true, "C0")
@@ -164,10 +165,9 @@ for plot, n, seen in zip(plots, (2000, 9400), ("1 of 4 tests sees the gap", "4 o
     plot.plot([1.96 * error] * 2, [0, 1], "k")
     plot.text(1.96 * error + 0.1, 0.1, "seen", color="C0")
     plot.set(title=f"{n:,} sentences: {seen}", yticks=[], ylim=(0, 1.2))
-plots[0].text(0.15, 1.04, "no gap", color="0.45", ha="right")
-plots[0].text(0.75, 1.04, "true gap: 1 point", color="C0")
+plots[0].text(0.15, 1.04, "no gap", color="0.45", ha="right"), plots[0].text(0.75, 1.04, "true gap: 1 point", color="C0")
 plots[1].set_xlabel("measured gap, in points")
-lesson.reveal("test sentences it takes to see a true gap of one point", round(2.8**2 * share / 0.01**2, -2))
+lesson.reveal("test sentences it takes to see a true gap of one point", needed)
 plt.show()
 
 # %% claim
@@ -176,7 +176,7 @@ from statistics import NormalDist
 from lora_lab import verdict
 
 assert verdict(table.a, table.b, margin=0.01).rows == 2000
-assert round(2.8**2 * share / 0.01**2, -2) == 9400
+assert needed == 9400
 errors = [0.01 / (share / n) ** 0.5 for n in (2000, 9400)]  # standard errors in a gap of one point
 assert [f"{NormalDist().cdf(one - 1.96):.2f}" for one in errors] == ["0.25", "0.80"]
 assert round(NormalDist().cdf(0.84), 2) == 0.8

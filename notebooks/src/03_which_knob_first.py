@@ -95,7 +95,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (its rate for rank 1 wasn't tried)|5.0<!--knobs.alpha.whole-->|
 #
 # - **A new rank needs no new rate:** the map's three diamonds (best rates) are in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
-# - **If you multiply $\alpha$ by four, halve the rate** (lesson 15 shows why).
+# - **If you multiply $\alpha$ by four, halve the rate.** $A$ and $B$ both move with the rate, so half the rate makes their product a quarter.
 # </details>
 #
 # ## How low a rank is enough?
@@ -183,7 +183,7 @@ checks.check_missed(missed)
 # $R$ is the first rank with an empty bar. (If you never entered a name, $R=6$.)
 # </details>
 #
-# ## Your turn: spend nine runs
+# ## Your turn: three rates, nine runs
 # **Exercise 2: for a new $\alpha$ (see below), choose three rates, with a good one in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (The web page trains nothing: it judges by the map's rows for other alphas.)
 
 # %%
@@ -217,7 +217,6 @@ checks.check_bracket(rates, alpha, panel)
 #    |a 7B model (*published*: [QLoRA](https://arxiv.org/abs/2305.14314))|0.0002|not known|
 #    |others (*ours*, lesson 15)|10 times full fine-tuning's best rate|25 times full fine-tuning's best rate|
 #
-#    Tasks differ: lesson 00's captain learned best at 0.002, with $\alpha=4$ (one seed, three rates).
 # 2. **If you multiply α by four, use half the rate.** *Ours: at 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (95% interval: 2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).* This also holds if your α grows with the rank ($\alpha=2r$).
 # 3. **At a new rank, keep α and the rate.** *Ours, on `q,v`: if the rank doubles, the best rate is multiplied by 1.00<!--regret.fixed--> (95% interval: 0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->).* Rank 8 is a safe start: it needs only 1% more memory than rank 1 (calculated). If there's a lot to learn, as with code, try ranks up to 256 (*published: [Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each*).
 #

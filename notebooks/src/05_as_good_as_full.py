@@ -21,7 +21,7 @@ lesson.start("05")
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods are neither worse nor better by more than it.)
 #
-# If not, we say *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
+# Without a *yes*, the answer is *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
 
 # %% hide-input alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"
@@ -44,7 +44,7 @@ plt.show()
 # ## Did LoRA lose?
 # First, your margin: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** Then guess: **how large is LoRA's lead, in points?** (Negative if LoRA is behind.)
 #
-# The panel's upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows the lead and your margin's band. Look: **what's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
+# The panel's upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows the lead and your margin's band. **What's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
 
 # %%
 margin = 1.5  # replace this with your margin in points
@@ -112,7 +112,7 @@ plt.plot(lead, rows, "k.", markersize=4)
 plt.plot(high[missed] + 0.4, rows[missed], "k<", markersize=4)
 plt.vlines([truth, 0], -2, 102, ["C1", "k"], linewidth=1.5)
 plt.text(truth + 0.1, 103, "true lead", color="C1", ha="right")
-plt.text(0.3, 4, "7 find a\ndifference", color="C0", weight="bold", va="center")
+plt.text(0.3, 4, f"{100 - blind.sum()} find a\ndifference", color="C0", weight="bold", va="center")
 plt.gca().set(xlabel="LoRA's lead in 200 sentences, in points", yticks=[], xlim=(-10, 6.6))
 plt.show()
 
@@ -148,7 +148,7 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 # </details>
 #
 # ## Three more methods
-# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points (above 2.13), and LoRA's runs and bars haven't changed. **But LoRA on `q,v` is *worse* again. Find the reason in the panel's text.**
+# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points. LoRA's runs and bars haven't changed. **Is LoRA on `q,v` still within the margin? Why, or why not? Read the panel's text.**
 
 # %%
 ComparePanel(reference=stored, margin=0.023)
@@ -156,7 +156,7 @@ ComparePanel(reference=stored, margin=0.023)
 # %% [markdown]
 # <details><summary>What we found: four comparisons</summary>
 #
-# **Luck has four chances now.** Each of the four comparisons may be wrong by chance. So each needs more evidence (*Holm's correction*), and LoRA is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points. **The more you compare, the more evidence you need.**
+# **LoRA on `q,v` is *worse* again: luck has four chances now.** So each comparison needs more evidence (*Holm's correction*): LoRA is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points. **The more you compare, the more evidence you need.**
 #
 # (LoRA on all linear layers, 80.9<!--as_good.all-->% right, is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.)
 # </details>

@@ -64,7 +64,7 @@ pd.DataFrame(files).T
 # ## Look 2: the size of B, layer by layer
 # $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. (We trained some adapters for only 2 to 4 steps. That's not a fault.)
 #
-# H's last dot stands for a layer that the others don't adapt: the *pooler*. **Which three other beds does this picture explain? In which two beds did no layer learn?**
+# H's last dot stands for a layer that the others don't adapt: the *pooler*. **Which three beds, besides look 1's, does this picture explain? In which two beds did no layer learn?**
 
 # %% alt="For the healthy adapter and patients A to J, one dot per layer: the largest number in its B, on a logarithmic axis. B and C have only zeros, J has NaN, and H has one zero. The dots of F, G and H (only 2 steps, rate 0.002) lie far below the healthy adapter's, and those of I lie even lower."
 plt.figure(figsize=(4.2, 3.3))
@@ -93,9 +93,9 @@ from lora_lab.methods.attach import fingerprint
 
 ours, charts = {fingerprint(load_model("minilm", num_labels=labels)) for labels in (2, None)}, {}  # with and without a head
 for bed in ("healthy", *"BCFGHI"):
-    seen, bias = inspect_folder(beds[bed], "minilm"), header(beds[bed], read="classifier.bias")
-    ratios = [part.ratio for part in seen.norms]
-    mark = AdapterFile(beds[bed]).own.get("base_fingerprint")
+    seen, tensors = inspect_folder(beds[bed], "minilm"), AdapterFile(beds[bed])
+    bias = next((tensor.tolist() for name, tensor in tensors.items() if name.endswith("classifier.bias")), [])
+    ratios, mark = [part.ratio for part in seen.norms], tensors.own.get("base_fingerprint")
     charts[bed] = {"trained on": "our base" if mark in ours else "another" if mark else "not written",
                    "update, % of W": None if None in ratios else round(100 * sum(ratios) / len(ratios), 4),
                    "alpha / rank": seen.scaling, "head's bias": f"{bias[0]:.1e}" if bias else "no head"}
@@ -207,14 +207,14 @@ checks.check_diagnosis(faults, first_diagnosis)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Files A, B, E and I have nearly the same complaint, but four different faults. Only the files show the difference.**
+# **Files A, B, E and I have nearly the same complaint, but four different faults.**
 #
 # - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (A loader that skips unknown names refuses only this file, so it loads nine.) *E* was saved from a wrapped model: all its names begin with `module.`, so a loader knows none of them.
 # - **Look 2.** *H* also adapts the pooler, whose output is never used, so its adapter changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN ("not a number").
 # - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
 # - **Look 4.** *C*: only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs a gradient. The frozen token vectors need none, so the later blocks' inputs need none, either.
 #
-# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. (H: rank 8, alpha 16.) So G's $\frac{\alpha}{r}$ is 32 times smaller, but G has 16 times as many rows of $A$. In the direction that lowers the loss, all rows add up, so G learns only half as fast at first, and needs a higher rate.
+# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. G's $\frac{\alpha}{r}$ is 32 times smaller than H's, but G has 16 times as many rows of $A$. In the direction that lowers the loss, they all add up, so G learns half as fast at first. In other directions, they mostly cancel out, so its update is 7 times smaller.
 # </details>
 #
 # ## The eleventh patient

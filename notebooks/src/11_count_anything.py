@@ -29,7 +29,7 @@ lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 
 # %% [markdown]
 # ## A hundred customers
-# In the panel, the small patch is one adapter, and the large map is Llama-3-8B. Drag *customers*: the patch grows until it covers the model. **At how many customers does the saving reach half of its limit?**
+# In the panel, the small patch is one adapter, and the large map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
 # Then choose your own model, rank and matrices. How much does your service save?
 
@@ -51,7 +51,7 @@ assert round(2 * (llama.total + 100 * llama.trainable) / 1e9, 1) == 16.7
 #
 # **A hundred customers need 95.9 times less disk (16.7 GB instead of 1.61 TB), not 2,356 times,** because the disk must hold the model itself, too. With n customers, you save less than a factor of n, however small the adapters are.
 #
-# **At 2,356 customers, the adapters together are as large as the model (this is what "2,356 times fewer" means), so you save half of the limit, a factor of 1,178.** With even more customers, adapters fill most of the disk.
+# **At 2,356 customers, the patch covers the model: the adapters together are as large as the model (this is what "2,356 times fewer" means), so you save half of the limit, a factor of 1,178.** With even more customers, adapters fill most of the disk.
 # </details>
 #
 # ## Count without weights
@@ -73,7 +73,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to which size of model is "about one percent" right on all linear layers? And which claim is right for no model?**
+# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to which size of model is "about one percent" right on all linear layers? And which claim is right for no model at rank 8?**
 
 # %%
 dense = [name for name in zoo() if not architecture_of(name).experts]

@@ -57,14 +57,14 @@ lesson.reveal("points that the last place is behind q,v", max(gap for gap, _ in 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Only `q` falls behind `q,v`, and no place is shown to be better.** So in the opening story, *how much* may have helped, not *where*. (Five comparisons give luck five chances. `q` is behind even with **Holm's correction** for this.)
+# **Only `q` falls behind `q,v`, by 3.1<!--place.q--> points, and no place is shown to be better.** So in the opening story, *how much* may have helped, not *where*. (Five comparisons give luck five chances. `q` is behind even with **Holm's correction** for this.)
 # </details>
 #
-# ## Why `q`?
-# `q` is 3.1<!--place.q--> points below `q,v`. Here are two possible reasons:
+# ## Why does the last place fall behind?
+# Two possible reasons:
 #
-# - *One matrix isn't enough.*
-# - *`q` has no blue dot:* it changes where tokens look, but not what they take.
+# - *It has only one matrix.*
+# - *It has no blue dot:* it changes where tokens look, but not what they take.
 #
 # **Which reason does the picture already rule out?** Use the other reason to predict how well two new places work: `k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first task, WikiSQL, how many points is each place behind `q,v`?** (Negative means ahead.)
 #
@@ -104,7 +104,7 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 # **All linear layers are the safe choice:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
 #
-# ## How could `q` win?
+# ## How could the worst place win?
 # A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, `q` is the best of all. **Which of our three rates did she choose, and why does `q` win there?** Drag the slider.
 
 # %% hide-input
@@ -215,7 +215,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # The same in PEFT, for Llama 3 8B, and a rival with about as many trained numbers:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")  # rate 2e-4
-# rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])  # 2e-4, too: q,v needs 2.5 times the rate, alpha 98 only 0.4 times it
+# rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])  # 2e-4, too: q,v needs a higher rate, but alpha 98 a lower one
 # ```
 # </details>
 

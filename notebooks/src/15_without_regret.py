@@ -4,7 +4,7 @@
 # "Ten times full fine-tuning's rate," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). "About 3," says a reader who tried it ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?**
 #
 # ## Three valleys
-# The study and the reader trained LoRA on all linear layers. Does the reader's advice also hold for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews). At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.) Give a range that you're 80% sure of.
+# The study and the reader trained LoRA on all linear layers. Does the reader's advice also hold for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews)? At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.) Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -52,7 +52,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 # </details>
 #
 # ## Place the valley
-# Lesson 03's rules: at a new rank, keep the rate; at four times the $\alpha$, halve it. Do they hold for ranks up to 128? We train LoRA on `q,v` in two ways:
+# Lesson 03's rules: at a new rank, keep the rate; at four times the $\alpha$, halve it (the rate is proportional to $1/\sqrt\alpha$). Do they hold for ranks up to 128? We train LoRA on `q,v` in two ways:
 #
 # - **$\alpha=16$ at every rank.** Then $\frac{\alpha}{r}$, the factor in $y=Wx+\frac{\alpha}{r}BAx$, falls from 16 to ⅛.
 # - **$\alpha=r$.** Then $\frac{\alpha}{r}$ is always 1.

@@ -102,9 +102,12 @@ checks.check_published(error, points, word, mine)
 # </details>
 #
 # ## Eleven findings
-# So we reran eleven experiments from the paper, on small models. A **rule** judges each finding. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. **How many of the eleven findings hold?**
+# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. **How many of the eleven hold?**
 
 # %%
+results = reference_reproductions()
+lasts = {name: effects(one, short=name != "table1")[-1] for name, one in results.items()}  # Table 1's last: lesson 08
+print(*(f"{named(name)}: {last.label}" for name, last in lasts.items()), sep="\n")
 lesson.predict("findings that hold, of 11", low=..., high=...)
 
 # %% [markdown]
@@ -117,7 +120,7 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 # **Which word does each of the four get?** Then open the table of all eleven: **what's common to all findings that hold?**
 
 # %% hide-input alt="Four differences in points of accuracy, with 95% intervals. Table 2, LoRA minus full fine-tuning: -1.6 (-2.7 to -0.4), blue from -1.5. Table 5, q and v minus q alone: +2.7 (+1.6 to +3.8), blue from 0. Table 6, rank 1 minus rank 64: -1.2 (-2.2 to -0.2), blue from -1.5. Table 16, LoRA minus full on 100 rows: -0.5 (-4.0 to +3.1), blue from -1.5."
-results, words = reference_reproductions(), {"table2": "LoRA minus full fine-tuning", "table5": "q and v minus q alone"}
+words = {"table2": "LoRA minus full fine-tuning", "table5": "q and v minus q alone"}
 words |= {"table6": "rank 1 minus rank 64", "table16": "LoRA minus full, 100 training rows"}
 figure, axes = plt.subplots(figsize=(4.8, 4.4), layout="constrained")
 for y, (name, compared) in enumerate(words.items()):
@@ -133,10 +136,7 @@ axes.set(xlim=(-4.5, 4.5), ylim=(3.6, -0.6), yticks=[], title="Is the whole line
 lesson.reveal("findings that hold, of 11", sum(one["standing"] == "holds" for one in results.values()))
 
 # %% hide-input
-rows = {}
-for name, one in results.items():
-    row = effects(one, short=name != "table1")[-1]  # Table 1's last finding: lesson 08 explains it
-    rows[f"{named(name)}: {row.label}"] = one["standing"], one["ruled"]
+rows = {f"{named(name)}: {lasts[name].label}": (one["standing"], one["ruled"]) for name, one in results.items()}
 table = pd.DataFrame(rows, index=["word", "rule written"]).T
 HTML(f"<details><summary>The table of all eleven</summary>{table.to_html()}</details>")
 

@@ -59,7 +59,7 @@ lesson.predict("bits that rank 1 remembers", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line divides the bits beyond the head's by the adapter's numbers. **Which piles stop filling? And with four times as many numbers, does LoRA store four times as many bits?**
+# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. **Which piles stop filling? And with four times as many numbers, does LoRA store four times as many bits?**
 
 # %%
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -98,7 +98,7 @@ assert all(numbers[rank] == 768 * rank + 770 for rank in numbers.index)
 assert [round((last[r] - last[0]) / (768 * r), 2) for r in (1, 2, 4, 16)] == [0.28, 0.26, 0.25, 0.11]
 assert [round(bits) for bits in mean.loc[1024]] == [237, 425, 724, 936, 1019]
 assert [round(bits) for bits in last] == [198, 414, 602, 967, 1515]
-assert round(mean[16][1024] / 1024, 2) > 0.99
+assert round(mean[16][1024] / 1024, 2) > 0.99 and round(mean[1][512]) == 339
 assert round(last[1] / numbers[1], 2) == 0.27  # lesson 17
 assert {*flips[flips.part == "tuning"].groupby("rank").size()} == {5}
 (longer,) = flips[flips.part == "60 passes"].to_dict("records")
@@ -119,7 +119,7 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). Rank 2 remembers much less: 724, then 602. (Piles of 1,024 are the best of five runs.) Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
 # **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581 instead of 425 (one run).
 #
@@ -212,6 +212,8 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 #
 # ## Remember
 # <details><summary>Answer box</summary>
+#
+# *"Rank 1 is enough"* is false here for 512 coin flips: it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, LoRA gets only 64.8<!--few.lora.80-->% right.
 #
 # 1. **After thirty passes, a small adapter stores about a quarter of a bit per number. More passes store more.** *Ours: ranks 1, 2 and 4 on one matrix of MiniLM, three seeds (sixty passes: rank 1, one run). Published: 2 bits per number after much longer training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
 # 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*

@@ -312,6 +312,7 @@ def test_unmerged_adapter_adds_weights_nf4_shrinks_them_and_a_soft_prompt_is_in_
     for method in (PromptTuning(20), PrefixTuning(20)):
         prompted = inference("llama-3.2-1b", Setup(batch=3, seq=100), method)
         assert prompted.categories["cache"] == plain.categories["cache"]
+        assert any(term.formula and term.formula.endswith("· B·(S + 20)") for term in prompted.terms)
 
 
 def test_generation_without_a_plain_cache_or_with_an_option_of_training_is_refused():

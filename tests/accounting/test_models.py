@@ -83,7 +83,10 @@ def test_config_saved_by_transformers_has_the_same_description(case, tmp_path):
 WHISPER = {"model_type": "whisper"}
 
 
-@pytest.mark.parametrize("config", [{"model_type": "gemma4_text"}, WHISPER], ids=str)
+QWEN_57B = {"model_type": "qwen2_moe", "num_hidden_layers": 1, "shared_expert_intermediate_size": 20_480}
+
+
+@pytest.mark.parametrize("config", [{"model_type": "gemma4_text"}, WHISPER, QWEN_57B], ids=str)
 def test_unlisted_model_type_is_counted(config):
     model = models.meta_model(config)
     assert attachable(models.describe(model)) == sites_of(model)

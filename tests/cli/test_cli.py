@@ -153,8 +153,9 @@ def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch):
 def test_home_folder_is_expanded_where_a_shell_does_not(command, monkeypatch, tmp_path):
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path / "home"))
-    assert command("predictions", "--csv=~/table.csv").returncode == 0
-    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["home", "table.csv"]
+    for option in (["--csv=~/1.csv"], ["--csv", "~/2.csv"]):
+        assert command("predictions", *option).returncode == 0
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["home", "1.csv", "2.csv"]
 
 
 def test_messages_never_reach_stdout(monkeypatch, capsys):

@@ -86,7 +86,7 @@ ROWS = {  # the head of a table: fields and accuracies of runs, and the rows
     ),
     "method targets rank alpha lr dora seeds": (
         [({"method": LoRA()}, 0.6), ({"method": LoRA(dora=True)}, 0.8)],
-        {"lora q,v 8 16 0.002 - 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"},
+        {"lora q,v 8 16 0.002 False 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"},
     ),
 }
 

@@ -161,6 +161,7 @@ def test_missing_and_mixed_runs_are_refused(make_runs):
         judge("low_rank_is_enough", rank=8, store=store)
     make_runs({LoRA(8, targets=("q",)): 0.70, LoRA(32): 0.80})
     assert_raises("select one setting", judge, "low_rank_is_enough", rank=8, store=store)
+    assert_raises("not ''", judge, "low_rank_is_enough", store="")
 
 
 def test_published_spreads_and_counts_give_intervals():

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lora_course.experiments import subspace
-from lora_course.experiments.rates import best_rate
+from lora_course.experiments.rates import best_rate, times
 from lora_course.experiments.reward import Rewarded, halves_found, reinforce
 from lora_course.experiments.styles import misfit
 from lora_course.experiments.subspace import Update, above_chance, amplification, directions, phi
@@ -95,6 +95,7 @@ def test_best_rate_of_rounded_rates_and_at_an_end():
     vertex = math.log2(rates[2]) + 0.3
     assert best_rate({r: (math.log2(r) - vertex) ** 2 for r in rates}) == pytest.approx(vertex)
     assert all(math.isnan(best_rate({r: sign * r for r in rates})) for sign in (1, -1))
+    assert times([-9.0, -8.5], [-9.0, -8.5]) == (1, 1, 1)
 
 
 def test_expected_gradient_is_that_of_the_probability_of_being_right():

@@ -83,7 +83,7 @@ def test_distinct_rows_of_the_needed_columns_count(tmp_path):
     assert (len(told), labels) == (12, ["a", "b"])
     assert next(choice for what, choice, *_ in job.lines if what == "steps") == "3"  # ten rows, three times
     pairs = rows.rename(columns={"text": "prompt"}).assign(response="yes", label=None)
-    pairs.to_json(data := tmp_path / "rows.jsonl", orient="records", lines=True)
+    pairs.to_json(data := tmp_path / "ROWS.JSONL", orient="records", lines=True)
     told, labels = runpy.run_path(str(plan("smollm2", data, gpu_gb=8).write(tmp_path / "train.py")))["read"]()
     assert (len(told), labels) == (12, [])
     assert len([*tmp_path.glob("train.py*")]) == 2  # the first script, which may have been edited, is kept

@@ -64,8 +64,9 @@ def classroom(tmp_path):
     return folder
 
 
-def test_class_panel_shows_all_runs_guesses_and_the_measured_score(tmp_path, classroom):
-    panel = ClassPanel(classroom)
+def test_class_panel_shows_all_runs_guesses_and_the_measured_score(tmp_path, classroom, monkeypatch):
+    monkeypatch.setenv("HOME", str(classroom.parent))
+    panel = ClassPanel(f"~/{classroom.name}")
     assert "36 runs by 2 students" in panel.data["about"]
     assert {run["who"] for run in panel.data["runs"]} == {"laptop0", "laptop1"}
     assert panel.lr == panel.best.lr == 5e-3
@@ -103,7 +104,7 @@ def test_refresh_of_a_class_shows_new_runs_and_always_answers(tmp_path, classroo
 
 
 def test_headless_voices_answer_the_first_question(tiny_causal, voices):
-    panel = VoicesPanel(voices, tiny_causal, questions=("Why?", "How?"), longest=6)
+    panel = VoicesPanel(voices, tiny_causal, questions=("Why?\n", "How?"), longest=6)
     answers = panel.show().work.texts
     assert list(answers) == ["base", "told", "captain", "json"] == panel.names
     assert len(set(answers.values())) == 4  # each row has its own adapter or prompt

@@ -37,6 +37,7 @@ def train(**values) -> TrainPanel:
     panel = TrainPanel(store="nothing here")
     checks = [[0, 51.0], [200, 74.0], [400, 79.2]]
     others = [{"checks": [[step, value + by] for step, value in checks], "value": 80.0 + by} for by in (-1, 0.5, 2)]
+    others.append({"checks": [], "value": 80.2})  # it was trained without validations
     earlier = [{"checks": [[0, 50.0], [400, 62.0]], "label": "lr 0.0001"}]
     moved = [[layer, role, 0.1 + 0.04 * layer] for layer in range(6) for role in ("q", "v")]
     panel.setup = panel.setup | {"others": others, "earlier": earlier}

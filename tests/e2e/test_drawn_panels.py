@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from lora_course.lesson import reference_comparison
 from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.voices_panel import VoicesPanel
-from lora_lab import ComparePanel, MemoryPanel, RankPanel
+from lora_lab import ComparePanel, HeadOnly, MemoryPanel, RankPanel
 from lora_lab.widgets.base import JS, Panel, module, place
 from lora_lab.widgets.lora_panel import VIEWS
 from tests.conftest import HOSTILE, MARK
@@ -43,7 +43,8 @@ def all_looks() -> list[Panel]:
     resampled = with_traits(ComparePanel(), margin=0.03)
     resampled.resample(200, count=20)
     layers = [lora(view, model="gpt2") for view in VIEWS]
-    films, ranks = [memory(method="QLoRA"), memory("minilm")], [RankPanel(), RankPanel("weight", rank=8)]
+    films = [memory(method="QLoRA"), memory("minilm"), MemoryPanel("minilm", HeadOnly(), models=["minilm"])]
+    ranks = [RankPanel(), RankPanel("weight", rank=8), RankPanel(np.zeros((8, 8)))]
     others = [one_each()[name] for name in ("sweep", "voices", "train", "mixer", "claim", "class")]
     reference = ComparePanel(reference=reference_comparison("minilm_rt"))
     return [*layers, running, predicted, *films, *ranks, resampled, reference, *others]

@@ -339,7 +339,7 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     expect(panel.locator(".title")).to_contain_text("80.9% ± 1.7 points after 400 steps")
     expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
     expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
-    expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe, this run ranks number 2.")
+    expect(panel.locator(".words")).to_contain_text("Among 5 seeds of this recipe, this run ranks number 2.")
     expect(panel.locator(".changes")).to_contain_text("changed 9 of 50 validation answers, 6 for the better and 3 for")
     expect(panel.locator(".quoted")).to_contain_text("its third – and best")
     expect(panel.locator(".moved rect")).to_have_count(12)

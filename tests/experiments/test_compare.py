@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
     invalid = {"rates": (0, "rates must"), "steps": (0, "steps must"), "stop": (threading.Event(), "workers=1")}
     invalid |= {"lr": (1e-3, "pass rates instead"), "seed": (9, "pass seeds"), "method": (LoRA(), "pass methods")}
     invalid |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
-    invalid |= {"minutes": (5, "not both"), "workers": (0, "workers must")}
+    invalid |= {"minutes": (5, "not both"), "workers": (0, "workers must"), "base": (1, "no field 'base'")}
     terms = [*invalid.items(), ("foo", (3, "foo")), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
     terms += [("margin", (margin, "0.015 is 1.5 points")) for margin in (1.5, "wide")]
     for name, (value, message) in terms:
@@ -265,6 +265,26 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     assert f"{steps} steps per run" in messages[2]
     assert module.steps_within(60, terms, terms.loaded(), methods, tmp_path, messages.append) == steps
     assert len(messages) == 4  # nothing was timed again
+
+
+def test_plan_counts_each_load_and_scales_only_generation(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "pack_timed", lambda pack, download: module.Timing(60.0, 1.0, 0.0))
+    monkeypatch.setattr(module, "Sweep", MagicMock())
+
+    def spent(run, forgetting, prompts, **_) -> dict[str, float]:
+        return {"seconds": 600.0 * bool(forgetting) + 15.0 * prompts}
+
+    monkeypatch.setattr(module, "afterwards", spent)
+    restaurants = Recipe("smollm2", "restaurants")
+    for method, terms, minutes in (
+        (LoRA(), {}, 3),  # a pack each for tuning, growth and the final seeds
+        (LoRA(dora=True), {}, 1 * (2 + 1 + 3)),
+        (LoRA(), {"prompts": 8, "forgetting": "shakespeare"}, 3 + 3 * (10 + 2 * 1)),
+    ):
+        terms = Terms(restaurants, rates=2, growth=1, seeds=3, **terms)
+        task = SimpleNamespace(test=[1], validation=[1])
+        steps = module.steps_within(60, terms, task, [method], tmp_path, print)
+        assert steps == int((0.8 * 60 - minutes) * 60 / (2 + 1 + 3))
 
 
 def test_unpackable_runs_do_not_share_a_step(recipe, monkeypatch):

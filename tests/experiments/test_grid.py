@@ -32,6 +32,8 @@ def test_recipe_is_checked_if_its_model_can_be_counted(tiny_causal, opinions):
 def test_method_or_a_rule_supplies_what_the_grid_does_not():
     method = LoRA(4, 2, ("k", "v"), dora=True)
     assert [recipe.method for recipe in Grid(method=method, lr=[1e-3, 2e-3]).recipes("m", "t")] == [method, method]
+    both = LoRA(targets=("all-linear", "pooler"))
+    assert [recipe.method for recipe in Grid(method=both).recipes("m", "t")] == [both]
     rules = {"fixed:16": [16, 16], "fixed": [16, 16], "rank": [4, 64], "2rank": [8, 128], "sqrt:4": [8, 32]}
     for rule, alphas in rules.items():
         assert [recipe.method.alpha for recipe in Grid(rank=[4, 64], alpha=rule).recipes("m", "t")] == alphas

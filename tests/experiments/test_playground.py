@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
+from lora_lab import Store
 from lora_lab.experiments import playground as module
 from lora_lab.experiments.playground import Cell, Playground, Result
 from lora_lab.experiments.statistics import mean_interval
@@ -36,7 +38,10 @@ def playground(value, cells: list[Cell], seeds: int = 3) -> Playground:
     return Playground(module.load().recipe, "accuracy", tuple(result(c, s) for c in cells for s in range(seeds)), {})
 
 
-def test_largest_group_of_a_store_is_read():
+def test_largest_group_of_a_store_is_read(tmp_path):
+    Store(tmp_path / "runs").add(Store(STORE).runs(needed=())[0])
+    shutil.make_archive(str(tmp_path / "own"), "zip", tmp_path, "runs")  # as Windows and macOS zip a folder
+    assert [who for who, _ in module.records(tmp_path / "own.zip")] == [""]
     found = module.read(STORE)
     records = {record["hash"]: record for _, record in module.records(STORE)}
     assert len(records) - len(found.results) == 4  # these have other dtypes and clips

@@ -9,7 +9,7 @@ import pytest
 from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
 from lora_lab import FullFineTuning, LoRA, Recipe, Store, load_task, sweep, verdict
-from lora_lab.errors import LabWarning, NotFound
+from lora_lab.errors import Changed, LabWarning, NotFound
 from lora_lab.experiments.results import Runs, collect, from_store, load
 from lora_lab.training.device import Choice, environment
 from lora_lab.training.runs import Run, failed
@@ -36,12 +36,15 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     Store(tmp_path).add(finished_run(3, FP32, lr=1e-3))
     (row,) = load(tmp_path).to_dict("records")
     expected = {"rank": 8, "alpha": 16, "lr": 1e-3, "seed": 3, "targets": "q,v", "accuracy": 0.8, "status": "done"}
+    expected |= {"start": "", "dora": False}
     assert {name: row[name] for name in expected} == expected
     assert row["validation_accuracy"] == pytest.approx(0.8)
     assert list(Runs(()).frame) == ["hash", "status"]
     unscored = Runs((replace(finished_run(0, FP32), predictions=None),))
     language = Runs((made_run(Recipe("m", "kjv"), loss=1.5),))
     assert_raises("has no predictions; score it again", verdict, unscored, unscored)
+    other = Runs((replace(finished_run(0, FP32), predictions=np.zeros(9)),))
+    assert_raises("another number of test rows", verdict, other, other, error=Changed)
     assert_raises("none of these 0 runs finished", lambda: Runs(()).accuracy)
     assert_raises("kjv has no accuracy, only loss", lambda: language.accuracy)
     assert_raises(r"existing values are {'rank': \['8'\]}", unscored.at, rank=[1, 2], error=NotFound)

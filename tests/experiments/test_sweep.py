@@ -41,7 +41,7 @@ def outcomes(runs) -> dict[str, tuple]:
 def test_second_sweep_trains_only_new_recipes(grid, tmp_path, monkeypatch):
     rng, recipes = random.Random(0), grid(seed=[0, 1])
     monkeypatch.setattr("time.time", lambda: rng.uniform(0, 4e9))  # a clock that jumps changes nothing
-    swept = sweep(recipes, tmp_path, size=3)
+    swept = sweep(recipes, tmp_path, size=np.int64(3))
     assert 0 < sum(run.seconds for run in swept.runs) <= swept.seconds < 600
     for record in tmp_path.glob("*.json"):
         os.utime(record, (rng.uniform(0, 4e9),) * 2)

@@ -236,10 +236,12 @@ def test_mixed_needs_one_name_per_row_and_keeps_used_adapters():
         with pytest.raises(BadValue, match="list"), bank.mixed(names):
             pass
     outputs(bank.model)  # rows are no longer counted
+    bank.use("a.0")
     with bank.mixed([None, "a.1"] * 3):
-        bank.remove("a.0")
+        bank.remove("a.0")  # the adapter in use before the block
         assert_raises("after the mixed block", bank.remove, "a.1")
         assert_mixed(bank, alone, [None, "a.1"] * 3)
+    assert bank.used is None
 
 
 def test_mixed_refuses_layers_without_an_entry_per_row():

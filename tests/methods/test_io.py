@@ -181,8 +181,9 @@ def test_warning_about_an_unknown_option_that_is_on(saved, tmp_path):
     with warnings.catch_warnings(action="error"):
         load_adapter(tiny("roberta"), folder)
     edit_config(use_newest=True)(folder)
-    with pytest.warns(LabWarning, match="sets use_newest, which lora_lab does not know"):
+    with pytest.warns(LabWarning, match="sets use_newest, which lora_lab does not know") as caught:
         load_adapter(tiny("roberta"), folder)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_model_that_does_not_fit_is_refused(saved):
@@ -227,6 +228,8 @@ def test_attach_from_loads_the_adapter_and_keeps_the_head(method, tmp_path):
 
 def test_attach_from_refuses_another_method(saved):
     wrong_rank, folder = LoRA(rank=8, alpha=8), saved["ours"]
+    pissa = LoRA(rank=4, alpha=8, init="pissa")
+    assert_raises("has init 'kaiming', but this run has 'pissa'", attach_from, pissa, roberta(2), folder)
     assert_raises("has rank 4, but this run has 8", attach_from, wrong_rank, roberta(2), folder)
     assert_raises("has name 'lora', but this run has 'full'", attach_from, FullFineTuning(), roberta(2), folder)
 
@@ -306,6 +309,13 @@ def test_dangerous_patterns_are_refused_and_slow_ones_share_a_time_limit():
     for _ in range(20):
         assert_raises("takes too long", fullmatch, "(a|a)*[bc]", "a" * 99)
     assert time.process_time() - start < 1
+
+
+def test_dropout_is_no_effect_of_an_adapter(tmp_path):
+    model, base = tiny("roberta"), tiny("roberta").train()
+    LoRA(rank=2).attach(model)
+    assert not inspect_adapter(save_adapter(model, tmp_path), base).does_something
+    assert base.training
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -1,5 +1,7 @@
 import json
+from copy import copy
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -45,6 +47,7 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
     dtype = torch.bfloat16 if kind == "roberta" else torch.float32
     model = with_adapter(make_base(kind, dtype), METHODS[name])
     before, adapted, keys = snapshot(model), logits(model), set(model.state_dict())
+    frozen = [(layer, layer.frozen_weight().clone()) for layer in lora_layers(model)]
     for _ in range(2):
         report = merge(model)
         if dtype == torch.float32:
@@ -55,8 +58,10 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
             assert not any(layer.active for _, layer in adapter_layers(model) if layer.merged)
         assert set(model.state_dict()) == keys  # originals are not part of a checkpoint
         assert merge(model).rounded == ()  # nothing is merged twice
+        assert all(torch.equal(layer.frozen_weight(), weight) for layer, weight in frozen)
         with disabled(model):
             assert torch.equal(logits(model), logits(make_base(kind, dtype)))
+            assert all(torch.equal(layer.frozen_weight(), weight) for layer, weight in frozen)
             for change in (merge, unmerge, detach):
                 assert_raises("disabled", change, model)
         unmerge(model)
@@ -195,6 +200,16 @@ def test_merge_that_would_damage_the_base_is_refused(function, kind, dtype, dama
     model = with_adapter(make_base(kind, dtype), LoRA(rank=4))
     lora_layers(model)[-1].get_parameter(damage[0]).data[0].fill_(damage[1])
     assert_raises(match, function, model, unchanged=model)
+    assert not any(layer.merged for layer in lora_layers(model))
+
+
+def test_merge_that_runs_out_of_memory_leaves_nothing_merged(monkeypatch):
+    model = with_adapter("gpt2", LoRA(rank=2, targets=("up", "embed")))
+    monkeypatch.setattr("copy.copy", Mock(side_effect=[copy(layer.base_layer) for layer in lora_layers(model)][:1]))
+    before = snapshot(model)
+    with pytest.raises(StopIteration):
+        merge(model)
+    assert snapshot(model) == before
     assert not any(layer.merged for layer in lora_layers(model))
 
 

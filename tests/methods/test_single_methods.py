@@ -8,6 +8,7 @@ from itertools import product
 import peft
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -298,6 +299,10 @@ def test_generation_equals_repeated_forward_passes(kind, name):
         out = model.generate(**inputs, use_cache=use_cache, output_logits=True, return_dict_in_generate=True, **greedy)
         assert torch.equal(out.sequences, expected)
         torch.testing.assert_close(out.logits[-1], last, **CLOSE)
+    first, last, cache = inputs["input_ids"], expected[:, -2:-1], transformers.DynamicCache()
+    for ids in (first, expected[:, first.shape[1] : -2], last):  # the caller's own cache is filled
+        continued = model(input_ids=ids, past_key_values=cache).logits
+    torch.testing.assert_close(continued[:, -1], out.logits[-1], **CLOSE)
     padded = {key: nn.functional.pad(value, (3, 0)) for key, value in inputs.items()}
     beams = model.generate(**inputs, num_beams=2, **greedy)
     assert torch.equal(model.generate(**padded, num_beams=2, **greedy)[:, 3:], beams)

@@ -79,18 +79,19 @@ def test_runs_with_different_settings_are_drawn_apart(name, a, b):
 
 
 def test_methods_without_a_rank_have_a_line_each():
-    methods = [
-        frame(ranks=(n,)).assign(method=name, rank=np.nan, targets=None) for n, name in enumerate(("bitfit", "ia3"))
-    ]
+    others = {"rank": np.nan, "targets": None, "adapter_parameters": 500}
+    methods = [frame(ranks=(n,)).assign(method=name, **others) for n, name in enumerate(("bitfit", "ia3"))]
     pictures = sweeps.pictures(pd.concat(methods, ignore_index=True))
     assert set(pictures) == {"lr", "adapter_parameters"}
     curves = {"method bitfit": [71.05, 72.05], "method ia3": [72.05, 73.05]}
     assert lines(pictures["lr"]) == {name: pytest.approx(points) for name, points in curves.items()}
-    both = pd.concat([frame(), *methods], ignore_index=True)
+    head = methods[0].assign(method="head", adapter_parameters=0)  # has no place on the logarithmic axis
+    assert "adapter_parameters" not in sweeps.pictures(head)
+    both = pd.concat([frame(), *methods, head], ignore_index=True)
     assert set(lines(sweeps.pictures(both)["adapter_parameters"])) == {"method lora", "method bitfit", "method ia3"}
     best = sweeps.best_rate(both)
     assert set(best["lr"]) == {2e-3}
-    assert len(best) == 8  # two ranks and two methods, two seeds each
+    assert len(best) == 10  # two ranks and three methods, two seeds each
 
 
 def test_no_line_joins_methods_or_the_targets_of_a_method():

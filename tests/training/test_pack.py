@@ -188,6 +188,12 @@ def test_unusable_checkpoints_are_renamed_with_a_warning(recipe, tmp_path, monke
     assert_raises("in use", checkpoint.unfinished, tmp_path)
 
 
+def test_fit_continues_after_a_member_has_failed(recipe):
+    pack = Pack([recipe(seed=seed, steps=4, validations=0, lr=lr) for seed, lr in enumerate((1e-3, 1e30))])
+    pack.fit()
+    assert [(member.recipe.seed, member.status) for member in pack.members] == [(0, "done")]
+
+
 def test_step_synchronizes_once_for_all_members(recipe, monkeypatch):
     calls = []
     for name in ("item", "tolist", "__bool__", "__float__"):

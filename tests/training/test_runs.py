@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lora_lab import LoRA, Recipe, Run, Store
 from lora_lab.training.recipe import recipe_from
+from lora_lab.training.runs import run_of
 from tests.conftest import assert_raises, made_run
 
 RANK_2 = Recipe("minilm", "rt", LoRA(rank=2))
@@ -26,6 +27,7 @@ def test_runs_are_listed_oldest_first_and_replaced_by_recipe(tmp_path, monkeypat
         store.add(new_run(recipe))
         os.utime(tmp_path / "runs" / f"{recipe.hash}.json", (age, age))
     assert [run.recipe.seed for run in store.runs()] == [0, 1, 2]
+    assert run_of(f"~/runs/{recipes[1].hash}").recipe == recipes[1]
     store.add(new_run(recipes[0], metrics={"accuracy": 0.9}))
     assert [(run.recipe.seed, run.metrics["accuracy"]) for run in store.runs()] == [(1, 0.8), (2, 0.8), (0, 0.9)]
 

@@ -62,12 +62,13 @@ def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch
     metrics = pytest.approx(run.metrics, rel=1e-5)
     done = lora_lab("evaluate", run.adapter, "--attention", "eager", "--json")
     assert json.loads(done.stdout) == {"task": str(own), "metrics": metrics}
+    assert evaluate_adapter(run.adapter, own, attention="eager") == metrics  # with the run's columns and length
     own.write_text(own.read_text().replace("rain", "snow"))
     with pytest.warns(LabWarning, match=r"own\.csv has changed .* may include rows that the run learned"):
         evaluate_adapter(run.adapter, attention="eager")
     own.write_text(Path(opinions).read_text().replace("text,label", "words,class"))
     (tmp_path / f"{run.recipe.hash}.json").unlink()
-    assert evaluate_adapter(run.adapter, str(own), attention="eager", **options) == metrics
+    assert evaluate_adapter(run.adapter, own, attention="eager", **options) == metrics
     with pytest.raises(BadValue, match="a base trained in fp32, which bf16 would round: pass dtype fp32"):
         evaluate_adapter(run.adapter, str(own), dtype="bf16", **options)
 

@@ -1,12 +1,25 @@
 import json
 import random
+import shutil
 from itertools import combinations
 
 import numpy as np
 import pytest
 from traitlets import TraitError
 
-from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, TrainPanel, compare, memory, params, verdict
+from lora_lab import (
+    BadValue,
+    ComparePanel,
+    HeadOnly,
+    LoRA,
+    LoRAPanel,
+    NotFound,
+    TrainPanel,
+    compare,
+    memory,
+    params,
+    verdict,
+)
 from lora_lab.accounting.film import moments
 from lora_lab.accounting.memory import quick
 from lora_lab.accounting.models import zoo
@@ -14,6 +27,7 @@ from lora_lab.accounting.units import binary
 from lora_lab.experiments.margins import scores_in
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.soft import PromptTuning
+from lora_lab.training import assets
 from lora_lab.training.models import load_model
 from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
@@ -69,7 +83,8 @@ def test_wrong_values_are_refused_in_one_sentence():
     for panel, wrong in (
         *((LoRAPanel, wrong) for wrong in ({"view": "top"}, {"views": ["top"]}, {"targets": "query"})),
         *((SweepPanel, wrong) for wrong in ({"rank": 0}, {"alpha": float("nan")}, {"lr": 0}, {"seed": -1})),
-        (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}), (ComparePanel, {"margn": 0.03}),
+        *((ComparePanel, {name: 2}) for name in ("margn", "minutes", "workers", "base")),
+        (MemoryPanel, {"card": 5}), (ComparePanel, {"reference": {"a": 1}}),
         (RankPanel, {"source": np.eye(3), "corner": 0}), (TrainPanel, {"ranks": 3}),
     ):  # fmt: skip
         assert_raises(r"^[^\n]+$", panel, **wrong)
@@ -99,6 +114,8 @@ def test_own_model_is_counted_and_unchanged():
     assert f"rank-2 LoRA on q, v adds {params(model, LoRA(rank=2)).trainable:,}" in panel.describe()
     assert all("lora" not in name for name, _ in model.named_parameters())
     json.dumps(panel.state())
+    LoRA().attach(model)
+    assert LoRAPanel("model", model=model, rank=2, models=["gpt2"], targets="q,v").state() == panel.state()
 
 
 def test_notebook_output_has_words_and_a_snapshot(tmp_path):
@@ -136,6 +153,7 @@ def test_description_names_peak_moment_categories_and_card():
     assert binary(memory("llama-3-8b", METHODS["full"], batch=1, seq=512).peak) in words
     for part in ("at the update", "gradients 15.0 GiB", "does not fit RTX 4090 24 GB"):
         assert part in words
+    assert " in the forward pass" in MemoryPanel("minilm", HeadOnly()).describe()
     assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
@@ -227,3 +245,17 @@ def test_panel_gives_the_result_of_compare_and_reuses_its_runs(tiny_encoder, opi
     entry, scores = panel.mine["against"]["LoRA r8 q,v"]["head"], scores_in(expected)
     difference = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015).difference
     assert entry["difference"] == pytest.approx(difference, abs=1e-6)
+    failing = ComparePanel(tiny_encoder, opinions, "prompt:tokens=40", steps=2, store=tmp_path)
+    assert_raises("every method failed: ", failing.show)
+
+
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(assets.shipped("data/results/sweeps/seeds.zip"), tmp_path)
+    assert (
+        TrainPanel(store="none", seeds="~/seeds.zip").setup
+        == TrainPanel(store="none", seeds=tmp_path / "seeds.zip").setup
+    )
+    panel = SweepPanel("~/seeds.zip", targets=["v", "q"])
+    assert panel.targets == "q,v"
+    assert panel.save("~/panel.html") == tmp_path / "panel.html"

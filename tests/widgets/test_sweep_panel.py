@@ -33,6 +33,8 @@ def test_picked_cells_are_trained_as_in_a_sweep(make, tmp_path):
     actual = runs[1, 1e-3, 0].history["validation"]
     for a, b in zip(actual, expected.history["validation"], strict=True):  # including step 0, which is scored last
         assert a == pytest.approx(b, rel=1e-3)
+    again = make(picked=[[1, 16.0, 1e-3 * (1 + 1e-15)]])
+    assert_raises("has been trained", again.run)
     again = make(picked=())
     reopened, trained = (sorted(run["value"] for run in p.data["runs"]) for p in (again, panel))
     assert reopened == trained

@@ -57,7 +57,8 @@ def test_settings_decide_parameters_task_roles_and_metric(tiny_encoder, tmp_path
     assert (panel.setup["trains"], panel.setup["head"]) == (460_800, 0)
     panel.model = "minilm"
     assert (panel.task, panel.setup["metric"], panel.setup["chance"]) == ("rt", "accuracy", 50)
-    assert list(TrainPanel(tiny_encoder, "rt", store=tmp_path).setup["roles"]) == ["q", "k", "v", "o", "up", "down"]
+    own = TrainPanel(Path(tiny_encoder), "rt", store=tmp_path)
+    assert list(own.setup["roles"]) == ["q", "k", "v", "o", "up", "down"]
 
 
 def test_every_method_can_be_chosen_and_sets_its_usual_rate(tmp_path):
@@ -151,7 +152,7 @@ def test_stopped_run_resumes_exactly_and_never_replaces_a_finished_one(make, wat
         until(lambda: not panel.work.alive)
         return panel.result().status
 
-    whole, halved = make(steps=12), make(steps=12)
+    whole, halved = (make(steps=12, method=LoRA(dropout=0.3)) for _ in range(2))
     assert run(whole) == "done"
     assert run(halved, stop_at=5) == "stopped"
     assert len(halved.result().history["step"]) == 5
@@ -159,7 +160,7 @@ def test_stopped_run_resumes_exactly_and_never_replaces_a_finished_one(make, wat
     until(lambda: not halved.work.alive)
     assert halved.result().history["loss"] == whole.result().history["loss"]
     assert halved.result().metrics == whole.result().metrics
-    assert run(make(steps=12, store=halved.store.folder), stop_at=5) == "stopped"
+    assert run(make(steps=12, method=LoRA(dropout=0.3), store=halved.store.folder), stop_at=5) == "stopped"
     assert [stored.status for stored in halved.store.runs()] == ["done"]
 
 
@@ -257,7 +258,7 @@ def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
     panel.observe(lambda change: errors.add(change["new"]["error"]), "live")
 
     def paint(work, busy):
-        if (number := next(numbers)) == 2:
+        if (number := next(numbers)) == 2 or not busy:
             raise ValueError("no <room>")
         painted.append(number)
         return {}
@@ -268,7 +269,11 @@ def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
     for thread in threading.enumerate():
         if thread.name == "lora-lab-paint":
             thread.join(20)
-    assert work.state == "done"
+    assert (work.state, panel.live["state"], panel.live["busy"]) == (
+        "done",
+        "done",
+        False,
+    )  # the last paint failed, too
     assert painted[:2] == [1, 3]
     assert len(painted) > 3
     assert errors == {"", panel.live["error"]} == {"", "ValueError: no <room>"}

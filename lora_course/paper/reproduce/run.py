@@ -17,7 +17,7 @@ from typing import Any
 from lora_course import paper
 from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Say, described, in_words, verdict_record
 from lora_lab.errors import BadValue, LabError, in_a_sentence
-from lora_lab.files import cached_json, read_json, write_json
+from lora_lab.files import as_path, cached_json, read_json, write_json
 from lora_lab.training import device
 from lora_lab.training.runs import Store
 
@@ -36,10 +36,11 @@ def reproduce(
     again    repeat items that have a result; finished training runs are reused
     Raises: BadValue for a folder that cannot be written to.
     """
+    folder = as_path(folder)
     Store(folder).check_writable()
     for item in items:
         say_named = partial(lambda name, words: say(f"{name}: {words}"), item.name)
-        place = Place(Path(folder) / item.name, minutes or item.minutes, say_named, threading.Event())
+        place = Place(folder / item.name, minutes or item.minutes, say_named, threading.Event())
         result = _stored_result(place.folder)
         if again or not result or result["budget_minutes"] != place.minutes:
             result = _run_item(item, place)
@@ -50,7 +51,7 @@ def reproduce(
 
 def kept(folder: str | Path, items: Iterable[str] = ()) -> list[Found]:
     """Read this version's results of some or all items from a folder. Raises: BadValue for an invalid file."""
-    files = (Path(folder, name, "result.json") for name in items or described())
+    files = (as_path(folder) / name / "result.json" for name in items or described())
     return [result for file in files if file.is_file() and (result := read_json(file)).get("version") == VERSION]
 
 
@@ -137,5 +138,6 @@ def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:
     if not (found := [item for item in items if item.name in stored]):
         raise BadValue(f"there is no result of these items in {folder}; pass the --out of a finished run")
     for item in found:
-        write_json(Path(folder) / item.name / "result.json", result := rejudged(item, stored[item.name]))
+        result = rejudged(item, stored[item.name])
+        write_json(as_path(folder) / item.name / "result.json", result)
         yield result

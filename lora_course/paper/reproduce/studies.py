@@ -107,9 +107,9 @@ class Trained(Item):
 class Compared(Trained):
     """Methods, each at its own tuned learning rate, with a row for each of the `metrics`: {label: (name, factor)}."""
 
-    def study(self, steps: int = 1, seeds: int = 1) -> Study:
+    def __init__(self, name: str, **changes: Any) -> None:
+        super().__init__(name, **changes)
         self.groups = {label(method): method for method in contenders(self.methods)}
-        return super().study(steps, seeds)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         options = {**sizes, "batch": self.batch, "prompts": self.prompts, "again": True, **self.fields}

@@ -28,7 +28,8 @@ export function openFilm(film) {
   const all = Array.from(order, (_, at) => at);
   const update = all.findIndex((at) => part(at)[0] !== "forward" && part(at)[0] !== "backward");
   const loss = all.findLastIndex(inLayer("forward")) + 1;
-  const backward = all.findIndex(inLayer("backward"));
+  const inner = all.findIndex(inLayer("backward"));
+  const backward = inner < 0 ? all.findIndex((at) => part(at)[0] === "backward") : inner; // if only the head trains
   const ends = [loss, backward, update, order.length];
   const scenes = [];
   let [act, layer] = [0, 0];

@@ -53,6 +53,7 @@ function start(p) {
   const ui = p.keep({ at: null }); // the position of the column from 0 to 1; null: at the peak
   const cache = new Map(); // the latest values, valid while only the column moves or the page's width changes
   let now; // what is drawn
+  let described; // the settings of the last draw
 
   // ---- derived state
   /** The value of `compute`, recomputed only if `inputs` differ from the last call. */
@@ -128,7 +129,9 @@ function start(p) {
         time.${fits ? "" : " Hatched: what does not fit."}`,
     });
     p.numbers(() => actsTable(result, at));
-    const onlyMoved = ui.at !== null && memo("column", [chosen, card], () => ui.at) !== ui.at;
+    const settings = JSON.stringify([chosen, card]);
+    const onlyMoved = ui.at !== null && settings === described;
+    described = settings;
     if (onlyMoved) return sceneStatus();
     return `${title}. ${binary(result.peak)}. It ${fits ? "fits" : "does not fit"} ${card[0]}. ${words}`;
   }
@@ -144,7 +147,8 @@ function start(p) {
     p.choose("card", cards.map(([name, size]) => [name, `${name}: ${binary(size)}`]), card[0]);
     p.choose("optimizer", OPTIMIZERS, p.get("optimizer"));
     p.check("checkpointing", film.checkpointing ? ["on"] : []);
-    p.button("measure", { hidden: !p.kernel || !p.get("measurable").includes(model), off: p.gone() || p.waits() });
+    const off = p.gone() || p.waits() || p.get("standing").startsWith("measuring");
+    p.button("measure", { hidden: !p.kernel || !p.get("measurable").includes(model), off });
   }
 
   /** A small film for each method, all on the same scale. */

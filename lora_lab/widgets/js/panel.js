@@ -263,7 +263,7 @@ export function panel({ title, css = "", traits, body, start }) {
     card.addEventListener("click", ({ target }) => {
       const clicked = target.closest("button");
       if (!clicked) return;
-      (drawing.actions[clicked.name] ?? p[clicked.name])(); // p.halt
+      ({ halt: p.halt, ...drawing.actions })[clicked.name]();
       p.save();
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider

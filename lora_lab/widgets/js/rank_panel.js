@@ -37,7 +37,7 @@ const BODY = `<header><div class="title"></div></header>
 const share = (value) => (value > 0.9995 && value < 1 ? "99.9%" : `${(100 * value).toFixed(1)}%`); // "100.0%" only if exact
 
 function start(p) {
-  const ui = p.keep({ t: 1, requested: "" }); // t: the share of the last piece that has been added
+  const ui = p.keep({ t: 1 }); // the share of the last piece that has been added
   const cache = new Map(); // unpacked matrices by name
   let now;
 
@@ -63,7 +63,7 @@ function start(p) {
   function draw() {
     now = read();
     const { matrix, shown, rank, cut, stops, data, source, all } = now;
-    const available = p.get("choices").filter(([name]) => p.kernel || (data[name] && !data[name].error));
+    const available = p.get("choices").filter(([name]) => p.kernel || data[name]);
     p.choose("source", available, source);
     p.find("[data-for=source] > span").textContent = now.both ? "keep" : "matrix";
     p.find("select[name=source]").disabled = available.length < 2;
@@ -77,11 +77,10 @@ function start(p) {
     drawSum();
     drawCharts();
     const [big, words] = cut ? describeCut() : describeMatrix();
-    const error = data[ui.requested]?.error;
     p.fill({
       ".title": `${cut ? findingOf(cut) : findingOfMatrix()} <span class="gloss">Energy is the sum of the squared entries.</span>`,
       ".big": big,
-      ".words": words + (error ? ` <strong>${escape(`${choice(ui.requested)[1]}: ${error}`)}</strong>` : ""),
+      ".words": words,
       ".measured": now.both
         ? "Right answers if every matrix keeps only its first r pieces (blue) or all but these (orange)"
         : "Right answers when every matrix of the update is cut to rank r",
@@ -245,8 +244,7 @@ function start(p) {
   const actions = {
     source(source) {
       const packed = p.get("data")[source];
-      p.keep({ requested: source });
-      if (packed && !packed.error) p.set({ source, rank: Math.min(p.get("rank"), packed.scales.length) });
+      if (packed) p.set({ source, rank: Math.min(p.get("rank"), packed.scales.length) });
       else p.ask("data", { source });
     },
     rank: go,

@@ -79,8 +79,8 @@ export function paint(canvas, rows, columns, kind, limit, entries) {
 
 const rms = (side) => Math.sqrt(side.reduce((sum, value) => sum + value * value, 0) / side.length);
 
-/** The entry of a piece drawn in the strongest color: three times the root mean square. */
-export const limitOf = ({ column, row, scale }) => 3 * scale * rms(column) * rms(row);
+/** The entry of a piece drawn in the strongest color: three times the root mean square, or 1 for a matrix of zeros. */
+export const limitOf = ({ column, row, scale }) => 3 * scale * rms(column) * rms(row) || 1;
 
 const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 const NAMES = 114; // room for the names of the lines, in pixels

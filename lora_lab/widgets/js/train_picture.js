@@ -28,9 +28,10 @@ export function drawRun(width, run) {
   const place = (points) => points.filter(([step]) => step <= steps).map(([step, value]) => [x(step), y(value)]);
   const parts = [text(0, 11, `validation ${metric}${metric === "accuracy" ? ", %" : ""}`, "tick")];
   parts.push(axisLeft(y, ticks(rangeOf(run), 5), [left, right], inFull));
-  if (others.length > 2) {
-    const at = [...new Set(others.flatMap((other) => other.checks.map(([step]) => step)))].sort((a, b) => a - b);
-    const ends = (pick) => at.map((step) => [step, pick(...others.map((other) => valueAt(other.checks, step)))]);
+  const curves = others.map((other) => other.checks).filter((own) => own.length); // some runs have no validation
+  if (curves.length > 2) {
+    const at = [...new Set(curves.flatMap((own) => own.map(([step]) => step)))].sort((a, b) => a - b);
+    const ends = (pick) => at.map((step) => [step, pick(...curves.map((own) => valueAt(own, step)))]);
     parts.push(curve(place([...ends(Math.max), ...ends(Math.min).reverse()]), "train pale"));
   }
   if (others.length <= ALONE) parts.push(...others.map((other) => curve(place(other.checks), "stroke train faint")));
@@ -42,9 +43,9 @@ export function drawRun(width, run) {
     parts.push(line(left, y(guess), others.length > ALONE ? right : width, y(guess), "predicted ink"));
     parts.push(text(left + 4, y(guess) + (y(guess) < top + 10 ? 13 : -5), `your guess, ${about(guess)}`, "tick halo"));
   }
-  if (others.length > 2) {
-    const [step, value] = others[0].checks[Math.min(2, others[0].checks.length - 1)];
-    const lowest = Math.min(...others.map((other) => valueAt(other.checks, step)), value);
+  if (curves.length > 2) {
+    const [step, value] = curves[0][Math.min(2, curves[0].length - 1)];
+    const lowest = Math.min(...curves.map((own) => valueAt(own, step)), value);
     parts.push(text(Math.min(x(step), right - 80), Math.min(bottom - 6, y(lowest) + 16), `${count(others.length)} other seeds`, "tick halo"));
   }
   const points = place(checks);

@@ -51,8 +51,8 @@ export function headline({ found, live, metric, factor, checks, others, guess, p
     const last = checks.at(-1);
     const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
     const hint = others.length > 2 ? "Does the line stay in the band of the other seeds?" : "Thin line: each step’s loss. Thick line: its mean.";
-    if (page && !last?.[0]) return [`<b>${shown(last[1], metric)}</b> <span>${what}</span>`, "Press replay."];
-    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", hint];
+    const reached = last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : `<b>${page ? "replay" : "loading"}</b>`;
+    return [reached, page && !last?.[0] ? "Press replay." : hint];
   }
   const ask = metric === "accuracy" ? "what share of unseen texts will it get right" : `what ${metric} will it reach on unseen texts`;
   return ["<b>not trained</b>", `Guess first: ${ask}?`];

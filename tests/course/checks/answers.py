@@ -334,6 +334,7 @@ ANSWERS += [
 FAULTS = {letter: patient.fault for letter, patient in PATIENTS.items()}
 ANSWERS += [
     ("diagnosis", (FAULTS,)),
+    ("diagnosis", (FAULTS, {"a": "empty file"})),
     ("eleventh", ("NaN or infinity", 1)),
     ("diagnosis", ({**FAULTS, "A": ...},), "not yet: name the fault for each letter"),
     ("diagnosis", ({"A": FAULTS["A"]},), "not yet: name the fault for each letter"),

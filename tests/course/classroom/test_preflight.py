@@ -60,6 +60,11 @@ def test_folder_inside_a_file_is_red(tmp_path: Path):
     assert {one.name for one in machine(file / "lab") if not one.green} >= {"write"}
 
 
+def test_onedrives_folders_are_found_by_variables_in_upper_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ONEDRIVE", "D:\\Cloud")  # as Python spells it on Windows
+    assert "D:\\Cloud" in preflight.facts(tmp_path)["drives"]
+
+
 def test_machine_needs_only_the_standard_library_and_writes_nothing(tmp_path: Path):
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
     code += "from lora_course.classroom.preflight import machine\n"

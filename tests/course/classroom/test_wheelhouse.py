@@ -139,6 +139,7 @@ def test_torch_index_is_used_instead_of_a_newer_torch_with_cuda(index: Path, tmp
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch):
     (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
     assert_raises("not an empty folder", gather, tmp_path, [LINUX], print)
     assert_raises("not the lab's wheel", gather, tmp_path / "new", [LINUX], print, wheel=tmp_path / "other.whl")
     assert_raises("did you mean windows", Target, "window", "3.11")
@@ -149,7 +150,9 @@ def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, mo
     assert not (tmp_path / "other").exists()
 
 
-def test_check_command_finds_damaged_and_missing_files(house, lora_lab):
+def test_check_command_finds_damaged_and_missing_files(house, lora_lab, tmp_path):
+    (tmp_path / "usb{1}").symlink_to(house)
+    assert "usb{1}" in lora_lab("wheelhouse", "--out", str(tmp_path / "usb{1}"), "--check").stdout
     command = ("wheelhouse", "--out", str(house), "--check")
     done = lora_lab(*command)
     assert done.returncode == 0
