@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lora_lab import Recipe, load_task
+from lora_lab.methods.attach import answering
 from lora_lab.training.evaluate import ROWS
 from lora_lab.training.member import Member
-from lora_lab.training.models import answering, load_tokenizer
+from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
 
 DRAWS = 1_000_003  # a step's draws depend on the seed and the step, not on the other members of a pack

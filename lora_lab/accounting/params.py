@@ -26,6 +26,7 @@ from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import ALL_LINEAR
 
+NAMED = (str, Path, Mapping, Architecture)  # what a model may be besides a loaded one
 FP32 = 4  # bytes per number in an adapter file, whatever the base's precision
 
 
@@ -99,7 +100,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an invalid value.
     """
     check_method(method)
-    named = isinstance(model, str | Path | Mapping | Architecture)
+    named = isinstance(model, NAMED)
     model = model if named else without_adapter(model, num_labels)
     a = architecture_of(model, num_labels)
     head = sum(m.parameters for m in a.modules if m.in_task_head)

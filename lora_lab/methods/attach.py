@@ -312,6 +312,18 @@ def inside(model: nn.Module) -> nn.Module:
     return model
 
 
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode inside the block, then restore the mode of each module."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def refuse_adapted(model: nn.Module) -> None:
     """Raise BadValue if an object is not a model, is wrapped by torch, or already has an adapter."""
     if inside(model) is not model:

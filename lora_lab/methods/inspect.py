@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.files import as_path, read_json
-from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
+from lora_lab.methods.attach import adapter_layers, answering, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
@@ -266,13 +266,8 @@ def answer_of(model: nn.Module) -> Tensor:
         inputs = {"input_ids": ids, "decoder_input_ids": ids}
     if "use_cache" in signature(model.forward).parameters:
         inputs["use_cache"] = False  # RWKV changes its cache in place, which prevents gradients
-    training = [module for module in model.modules() if module.training]
-    model.eval()  # with dropout, two answers would always differ
-    try:
+    with answering(model):  # with dropout, two answers would always differ
         output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # in question answering, start logits
-    finally:
-        for module in training:
-            module.training = True
     return output.float()
 
 

@@ -37,9 +37,9 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
         return {}
     tuned = best_rate(frame) if _varies(frame, "lr") else frame
     sized = tuned[tuned["adapter_parameters"] > 0]  # a head alone has none, and the axis is logarithmic
-    drawn = {"lr": frame, "rank": tuned[tuned["rank"].notna()], "adapter_parameters": sized}
-    wanted = {axis for axis, runs in drawn.items() if _varies(runs, axis)} | ({[*AXES][-1]} if len(sized) else set())
-    return {axis: against(axis, runs) for axis, runs in drawn.items() if axis in wanted}
+    drawn = {"lr": frame, "rank": tuned[tuned["rank"].notna()]}
+    varied = {axis: against(axis, runs) for axis, runs in drawn.items() if _varies(runs, axis)}
+    return varied | ({} if sized.empty else {"adapter_parameters": against("adapter_parameters", sized)})
 
 
 def against(axis: str, runs: pd.DataFrame) -> Picture:

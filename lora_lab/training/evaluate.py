@@ -11,9 +11,9 @@ from scipy.special import log_softmax  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora_lab.methods.attach import answering
 from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.device import Parts, in_parts
-from lora_lab.training.models import answering
 
 ROWS = 32  # rows scored at once
 PACKED_ROWS = 64  # rows that a part scores at once, over all its members; 128 wouldn't fit in a core's cache

@@ -14,9 +14,10 @@ from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokeniz
 
 from lora_lab.errors import BadValue
 from lora_lab.machine import quiet
+from lora_lab.methods.attach import answering
 from lora_lab.methods.base import make_plain, whole
 from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, prompt_ids
-from lora_lab.training.models import answering, is_causal
+from lora_lab.training.models import is_causal
 
 ROWS = 32  # answers or beams generated at once
 

@@ -175,18 +175,6 @@ def is_causal(model: PreTrainedModel) -> bool:
     return name.endswith(("ForCausalLM", "LMHeadModel")) and not looks_ahead
 
 
-@contextmanager
-def answering(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode inside the block, then restore the mode of each module."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def auto_class(made_as: str, config: Any) -> str:
     """Return the Auto class whose `from_pretrained` loads a model of class `made_as`, including its head."""
     for name in ("AutoModelForSequenceClassification", "AutoModelForCausalLM", *HEADED):

@@ -4,7 +4,7 @@ The browser draws the panel and counts parameters (`js/lora_panel.js`); Python s
 The zoo's shapes ship in `zoo_layers.json`, written by docs/zoo.py, so opening the panel does not import torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 
 import traitlets as T
 
-from lora_lab.accounting.models import Architecture, architecture_of
-from lora_lab.accounting.params import Row, break_even_rank, params, without_adapter
+from lora_lab.accounting.models import architecture_of
+from lora_lab.accounting.params import NAMED, Row, break_even_rank, params, without_adapter
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.base import one_of, words
@@ -71,7 +71,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         view = views[0] if view in VIEWS and view not in views else view
         zoo = zoo_layers()
         own = not isinstance(model, str) or model not in ("", *zoo)
-        if own and not isinstance(model, str | Path | Mapping | Architecture):
+        if not isinstance(model, NAMED):
             model = without_adapter(model)
         name = architecture_of(model).name or "your model" if own else model
         menu = [*(zoo if models is None else models), *([model] if model and not own else [])]

@@ -149,8 +149,8 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         top = step[at]
         # The loss is computed between the forward and backward pass of the last layer, as in `film.js`.
         inner = any(m.phase == "backward" and "*" in m.path for m in step)  # false if only the head trains
-        counted = [(i, m.phase) for i, m in enumerate(step) if "*" in m.path or (m.phase == "backward" and not inner)]
-        before, after = {phase for i, phase in counted if i <= at}, {phase for i, phase in counted if i >= at}
+        phases = [m.phase if "*" in m.path or (m.phase == "backward" and not inner) else "" for m in step]
+        before, after = phases[: at + 1], phases[at:]
         act = f"in the {top.phase} pass" if "backward" in before or "forward" in after else "at the loss"
         act = "at the update" if top.phase == STEP else act
         parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)

@@ -213,7 +213,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# *"Rank 1 is enough"* is false here for 512 coin flips: it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, LoRA gets only 64.8<!--few.lora.80-->% right.
+# *"Rank 1 is enough"* is false here for 512 coin flips: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, LoRA gets only 64.8<!--few.lora.80-->% right.
 #
 # 1. **After thirty passes, a small adapter stores about a quarter of a bit per number. More passes store more.** *Ours: ranks 1, 2 and 4 on one matrix of MiniLM, three seeds (sixty passes: rank 1, one run). Published: 2 bits per number after much longer training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
 # 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*

@@ -7,19 +7,8 @@ import numpy as np
 import pytest
 from traitlets import TraitError
 
-from lora_lab import (
-    BadValue,
-    ComparePanel,
-    HeadOnly,
-    LoRA,
-    LoRAPanel,
-    NotFound,
-    TrainPanel,
-    compare,
-    memory,
-    params,
-    verdict,
-)
+import lora_lab as lab
+from lora_lab import BadValue, ComparePanel, LoRA, LoRAPanel, NotFound, TrainPanel, compare, memory, params, verdict
 from lora_lab.accounting.film import moments
 from lora_lab.accounting.memory import quick
 from lora_lab.accounting.models import zoo
@@ -153,7 +142,7 @@ def test_description_names_peak_moment_categories_and_card():
     assert binary(memory("llama-3-8b", METHODS["full"], batch=1, seq=512).peak) in words
     for part in ("at the update", "gradients 15.0 GiB", "does not fit RTX 4090 24 GB"):
         assert part in words
-    assert " in the forward pass" in MemoryPanel("minilm", HeadOnly()).describe()
+    assert " in the forward pass" in MemoryPanel("minilm", lab.HeadOnly()).describe()
     assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
@@ -252,10 +241,9 @@ def test_panel_gives_the_result_of_compare_and_reuses_its_runs(tiny_encoder, opi
 def test_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copy(assets.shipped("data/results/sweeps/seeds.zip"), tmp_path)
-    assert (
-        TrainPanel(store="none", seeds="~/seeds.zip").setup
-        == TrainPanel(store="none", seeds=tmp_path / "seeds.zip").setup
-    )
+    seeds = "~/seeds.zip", tmp_path / "seeds.zip"
+    one, other = (TrainPanel(store="none", seeds=place).setup for place in seeds)
+    assert one == other
     panel = SweepPanel("~/seeds.zip", targets=["v", "q"])
     assert panel.targets == "q,v"
     assert panel.save("~/panel.html") == tmp_path / "panel.html"

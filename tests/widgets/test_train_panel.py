@@ -269,11 +269,8 @@ def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
     for thread in threading.enumerate():
         if thread.name == "lora-lab-paint":
             thread.join(20)
-    assert (work.state, panel.live["state"], panel.live["busy"]) == (
-        "done",
-        "done",
-        False,
-    )  # the last paint failed, too
+    live = panel.live
+    assert (work.state, live["state"], live["busy"]) == ("done", "done", False)  # the last paint failed, too
     assert painted[:2] == [1, 3]
     assert len(painted) > 3
     assert errors == {"", panel.live["error"]} == {"", "ValueError: no <room>"}
