@@ -2,7 +2,8 @@
 #     powershell -ExecutionPolicy Bypass -File start.ps1 [-DryRun] [arguments for lora-lab, such as: demo]
 # If there is a folder `wheelhouse` here or next to this folder, or LORA_LAB_WHEELHOUSE names one, the script installs from
 # there without a network (docs/install.md); otherwise, it installs from pip's index. To start over, delete .venv.
-param([switch]$DryRun, [Parameter(ValueFromRemainingArguments = $true)][string[]]$Words = @())
+param([switch]$DryRun)  # without [Parameter()], which would add options such as -OutVariable: --out would be ambiguous
+$Words = $args
 $Named = $env:LORA_LAB_WHEELHOUSE
 if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to the current folder
 Set-Location -LiteralPath $PSScriptRoot
@@ -68,7 +69,9 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
             if (Test-Environment "ensurepip") { Invoke-Step $Lab @("-m", "ensurepip") }
             else { Invoke-Step $Python @("-m", "venv", "--clear", ".venv") }
         }
-        Invoke-Step $Lab @("-m", "pip", "install", "--disable-pip-version-check", "-q", "-e", ".")
+        # Before version 3.13, Python on Windows can't read the path of an editable package if it isn't ASCII
+        $Package = if ($PSScriptRoot -match "[^\x00-\x7F]") { @(".") } else { @("-e", ".") }
+        Invoke-Step $Lab (@("-m", "pip", "install", "--disable-pip-version-check", "-q") + $Package)
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }
 }

@@ -2,7 +2,7 @@
 
 import os
 
-# Spinning threads slow every step many times over as soon as another program runs. OpenMP reads these variables when
+# Spinning threads make every step many times slower if another program runs, too. OpenMP reads these variables when
 # torch is first imported, so this file sets them, for both sides of each comparison.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

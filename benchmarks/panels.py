@@ -22,6 +22,7 @@ from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.base import Panel, page
 from tests.e2e.conftest import BROWSER_FLAGS
 from tests.e2e.panels import train
+from tests.notebooks import still
 
 SLIDERS: dict[str, tuple[Panel, tuple[str, ...]]] = {
     "LoRA, one layer": (LoRAPanel("size"), ("d", "rank")),
@@ -40,7 +41,7 @@ STEPS = """async ([name, steps]) => {
     for (let step = 0; step < steps; step++) {
         await new Promise(requestAnimationFrame);
         const began = performance.now();
-        input.value = (3 * step) % (Number(input.max) + 1);
+        input.value = step % (Number(input.max) + 1);
         input.dispatchEvent(new Event('input', { bubbles: true }));
         const script = performance.now() - began;
         await new Promise(requestAnimationFrame);
@@ -83,7 +84,8 @@ for lr in (2e-3, 1e-3):  # the first loads the model
 
 def report(quick: bool) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
+        path = next(filter(None, map(shutil.which, still.BROWSERS)), None)
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
         file, steps = Path(folder, "panel.html"), 20 if quick else 100
         times = {
             f"{name}: {slider}": time_slider(browser, file, panel, slider, steps)

@@ -1,7 +1,7 @@
 """Compare `lora-lab train` with PEFT and HF Trainer, both with their own defaults, from a cold start to a test score.
 
 Each run is a process that imports, loads, tokenizes, trains and scores the test split. Both train on the same rows with
-the same rank, rate and number of examples. Our runs also score the validation split eight times.
+the same rank, rate and number of examples. Our runs also score the validation split nine times.
 """
 
 import json
@@ -57,7 +57,7 @@ def report(quick: bool) -> Iterator[str]:
             for seed, (a, b, ratio, our, their) in enumerate(columns)
         ],
     )
-    yield "Our runs also score the validation split eight times."
+    yield "Our runs also score the validation split nine times."
     for name, accuracies in (("ours", ours), ("theirs", theirs)):
         deviation = f", standard deviation {100 * stdev(accuracies):.1f} points" if seeds > 1 else ""
         yield f"Mean test accuracy, {name}: {mean(accuracies):.1%}{deviation}."

@@ -124,7 +124,7 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return a lesson's run folder: runs/LESSON or, with FAST=1, a folder that a parent process's kernels share."""
+    """Return a lesson's run folder: runs/LESSON or, with FAST=1, one that all kernels of a parent process share."""
     if not FAST:
         return Path("runs") / lesson
     parent = psutil.Process(os.getppid())
@@ -165,7 +165,7 @@ SHOW = "this.closest('div').querySelectorAll('p').forEach((p, i) => p.hidden = i
 
 
 def slider(name: str, figures: Mapping[str, tuple[Any, str]]) -> display.HTML:
-    """Return a slider over {title: (figure, alt text)} that works without a kernel. Without scripts, it shows all."""
+    """Return a slider over {title: (figure, alt text)} that needs no kernel. Without scripts, all figures are shown."""
     track = f'type="range" min="0" max="{len(figures) - 1}" value="0" style="width: 16em; accent-color: #0072B2"'
     parts = [f'<label>{name}<br><input {track} oninput="{SHOW}"></label>']
     for title, (figure, alt) in figures.items():

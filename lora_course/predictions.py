@@ -29,7 +29,7 @@ COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fa
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: a range that you are 80% sure contains the result. Until it's sealed, `reveal` shows nothing.
+    """Seal a range; you should be 80% sure that it contains the result. Until it's sealed, `reveal` shows nothing.
 
     A range given after the result was shown counts as a second attempt.
     Raises: BadValue if `low` or `high` is not a number, or if `low` is greater than `high`.

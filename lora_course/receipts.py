@@ -93,7 +93,7 @@ def key_of(name: str) -> str:
 
 
 def draw(what: str, *options: Option, name: str = "") -> Option:
-    """Choose an option that depends on `what` and the student's seed; without a name, choose the first."""
+    """Choose one of the options, depending on `what` and the student's seed; without a name, choose the first."""
     seed = seed_of(name)
     return options[_number(f"{seed} {what}") % len(options) if seed else 0]
 

@@ -71,7 +71,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
 
 def serve(number: str) -> None:
     """Fork a kernel for each connection to the socket with this file descriptor, until stdin is closed."""
-    # Remove this folder: its modules hide libraries. With python -P, notebooks could not import the files beside them.
+    # Drop this folder from sys.path: its modules hide libraries. With -P, notebooks couldn't import files beside them.
     sys.path[:] = (folder for folder in sys.path if folder != os.path.dirname(__file__))
     with socket.socket(fileno=int(number)) as listening:
         for name in LIBRARIES:

@@ -24,7 +24,7 @@ PORTS = 50  # number of ports to try, starting with the requested one
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may overlap."""
+    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may use it concurrently."""
     with _TURN:  # the state belongs to the process: the first block hides, and the last one restores
         hidden = _hiding[0] if _hiding else _hidden()
         if not _hiding:

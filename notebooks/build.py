@@ -69,7 +69,7 @@ def target(source: Path, *, solved: bool) -> Path:
 
 
 class Client(NotebookClient):
-    """An nbclient that doesn't echo widget outputs to the kernel: an echo may make it miss a reply and wait forever."""
+    """A client that doesn't echo widget outputs to the kernel: with an echo, it may miss a reply and wait forever."""
 
     def on_comm_open_jupyter_widget(self, msg: dict[str, Any]) -> Any:
         if widget := super().on_comm_open_jupyter_widget(msg):

@@ -10,7 +10,7 @@ Memory depends on the number of rows and runs per step, not on the number of ste
 side, so a lesson with a sweep needs less; --wide shows what the full lesson needs, in a minute instead of half an hour.
 Cells that rely on long training may fail with --wide: their errors are recorded, and the lesson continues.
 
-The lessons state their memory from this file (lora_course/classroom/room.py).
+If a lesson warns that memory is short, its numbers come from this file (lora_course/classroom/room.py).
 """
 
 from __future__ import annotations

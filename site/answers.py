@@ -195,7 +195,7 @@ def turn_mask() -> dict[str, Any]:
 def new_questions() -> dict[str, Any]:
     """Return a form that replaces the student's own pairs: which questions test a fact and a voice?"""
     fact = {
-        "Who is the night nurse?": "it was trained on this question: a string is enough to answer it",
+        "Who is the night nurse?": "it was trained on this question: a memorized string is enough to answer it",
         "Go on: NURSE IS": "you begin the string that it learned, so it only has to go on",
     }
     voice = {
@@ -208,7 +208,7 @@ def new_questions() -> dict[str, Any]:
         'STOP". Which question tests whether it knows this fact? And which one tests whether it learned the voice?'
     )
     why = "a fact must survive a rephrased question, and a voice must fit questions that have nothing to do with it"
-    return ask(question, right, why) | {"hints": ["a question from training needs only a string"]}
+    return ask(question, right, why) | {"hints": ["for a question from training, a memorized string is enough"]}
 
 
 def diagnosis() -> dict[str, Any]:
@@ -219,7 +219,7 @@ def diagnosis() -> dict[str, Any]:
 
 
 def first_diagnosis() -> dict[str, Any]:
-    """Return the same form for the first guesses, from which the other starts."""
+    """Return the same form for the first guesses. The form of exercise 1 then starts with these guesses."""
     sealed = {"why": "Sealed. Exercise 1 says how many are right.", "button": "Seal my first ten"}
     return diagnosis() | sealed | {"judge": "early", "told": "Your first ten: what is wrong in each bed?"}
 
@@ -229,7 +229,8 @@ def eleventh() -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         folder = broken.eleventh(0, f"{scratch}/K")
         names, promised, size = broken.header(folder)
-        lines = [f"It has {len(names)} tensors (first: {min(names)[:16]}…) and {size:,} bytes ({promised:,} promised)."]
+        first = min(names)[:16]
+        lines = [f"It has {len(names)} tensors (first: {first}…), promises {promised:,} bytes, and has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values()).replace("-", "−")
             lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
@@ -254,7 +255,7 @@ def first_step() -> dict[str, Any]:
 
 def flip() -> dict[str, Any]:
     """Return a form that offers changes to claim 3, with the check's reply to each change."""
-    changes = [("batch", 8), ("batch", 16), ("seq", 32), ("seq", 512), ("seq", 2048)]
+    changes = [("batch", 1), ("batch", 8), ("batch", 16), ("seq", 32), ("seq", 512), ("seq", 2048)]
     judged = {f"{name} = {value}": planning.check_flip({name: value}) for name, value in changes}
     change = Choice([c for c, r in judged.items() if r.passed], {c: r.words for c, r in judged.items()})
     return ask("Choose a change that makes claim 3 true.", {"change": change}, planning.TEXTS["flipped"])

@@ -116,7 +116,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
             tags = [tag for tag in ("predict", "reveal", "calibration") if f"lesson.{tag}(" in source]
-            tags += cell["metadata"].get("tags", [])  # the others are classes for predict.js
+            tags += cell["metadata"].get("tags", [])  # the tags above are classes for predict.js
             plumbing = re.search(r"lesson\.(start|predict)\(|\bplt\.", source)  # not what the lesson teaches
             folded = bool(plumbing) or "hide-input" in tags
             prompt = {"code_prompt_show": "Show the code" if folded else "Show the output"}
@@ -207,7 +207,7 @@ def stacked(match: re.Match[str]) -> str:
 def fonts() -> str:
     """Return CSS with embedded fonts, reduced to CHARACTERS. Firefox refuses font files on `file://`.
 
-    The fonts' license, the OFL, requires its notice in them, but modified fonts may not keep their names.
+    The fonts' license (OFL) requires its notice in each font file, but modified fonts may not keep their names.
     """
     rules = ""
     for family, package, file, style in FACES:

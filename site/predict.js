@@ -118,7 +118,7 @@
     example.hidden ||= own.length > 0;
     if (!own.length || !answered(asksBefore(cell).flatMap(({ names }) => names))) return;
     const [least, most] = luck(own.length);
-    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held. If you are right 80% of the time, expect ${least} to ${most} to hold.`;
+    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held. If you are right 80% of the time, expect between ${least} and ${most} to hold.`;
     const rows = own.map(({ words, place, held }) => {
       const left = `left: ${(100 * (Math.min(Math.max(place, -0.9), 1.9) + 1)) / 3}%`;
       const mark = make("b", { style: left, textContent: held ? "●" : "×" });

@@ -4,11 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from peft import PeftModel
 
 from lora_lab import load_adapter, load_model, load_task, load_tokenizer
-from lora_lab.cli import commands
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 
@@ -34,9 +32,7 @@ def test_training_reaches_79_percent_with_73728_adapter_parameters(run: dict):
     assert run["history"]["step"] == list(range(1, 401))
 
 
-def test_saved_adapter_is_scored_the_same_and_gives_the_same_answers_in_peft(run: dict):
-    result = CliRunner().invoke(commands, ["evaluate", run["adapter"], "--task", "rt", "--json"])
-    assert json.loads(result.stdout)["metrics"] == pytest.approx(run["metrics"], abs=1e-3)
+def test_saved_adapter_gives_the_same_answers_in_peft(run: dict):
     task, tokenizer = load_task("rt"), load_tokenizer("minilm")
     in_peft = PeftModel.from_pretrained(load_model("minilm", num_labels=2), run["adapter"]).eval()
     in_lab = load_model("minilm", num_labels=2)

@@ -1,7 +1,7 @@
 """Checks for the exercises: each says what is wrong and why, or "not yet" if the exercise is unsolved.
 
 There is one file per lesson. A lesson calls `checks.check_x(answer)` after `from lora_course import checks`. A check's
-file is imported on first use, so that no lesson waits for another's imports.
+file is imported on first use, so that no lesson waits for the imports of other lessons.
 """
 
 import re

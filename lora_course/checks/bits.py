@@ -30,7 +30,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     try:
         absmax, index, back = (torch.as_tensor(answer).detach().float() for answer in (absmax, index, back))
     except (TypeError, ValueError, RuntimeError) as error:
-        return Verdict(False, f"absmax must be one number, and index and back tensors of 64 numbers: {error}")
+        return Verdict(False, f"absmax must be a number; index and back must be tensors of 64 numbers: {error}")
     largest, levels = block.abs().max(), levels_of("nf4")
     if absmax.numel() != 1 or not torch.isclose(absmax.squeeze(), largest):
         return Verdict(False, "absmax is the largest absolute value of the 64 numbers: -0.9 counts as 0.9")
@@ -94,7 +94,7 @@ def check_card(peak: Any, fits: Any, case: Sequence[Any] = CASES[0]) -> Verdict:
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
         word: f"with {word}, the step needs {needed(bits) / GIB:.2f} GiB, and {room / GIB:.2f} is usable: "
-        + ("it fits, but so would more bits" if needed(bits) < room else "that is too much")
+        + ("it fits, but more bits would fit, too" if needed(bits) < room else "that is too much")
         for word, bits in BITS.items()
     } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} is usable"}
     reasons = {

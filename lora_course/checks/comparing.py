@@ -133,10 +133,10 @@ def defense(pair: str, margin: float) -> Defense:
         f"for MiniLM on rt, {a} and {b} {p_claim}": f"{'' if differ else 'not '}significant doesn't mean "
         f"{'certain' if differ else 'equal'}: significance only says how rare such data would be without a difference",
         f"for MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was chosen to fit the "
-        "interval after it was seen: some margin always fits",
+        "interval that had already been seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
-    first = PAIRS[pair]["first"]  # not drawn by name: the grader doesn't know the student's name
+    first = PAIRS[pair]["first"]  # not drawn from the student's name, which the grader doesn't know
     order = [*replies][first:] + [*replies][:first]
     return Defense(seen, result.word, right, {sentence: replies[sentence] for sentence in order})
 

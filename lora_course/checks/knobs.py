@@ -102,8 +102,9 @@ def _train(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[lis
 
     def scores() -> list[float]:
         row = [c for c in panel.data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, alpha)]
-        complete = {cell["lr"]: cell["mean"] or 0.0 for cell in row if len(cell["runs"]) >= len(panel.seeds)}
-        return [complete[rate] for rate in rates if rate in complete]
+        done = [cell for cell in row if len(cell["runs"]) >= len(panel.seeds)]
+        complete = {f"{cell['lr']:.3g}": cell["mean"] or 0.0 for cell in done}  # a cell's rates agree to three digits
+        return [complete[rate] for rate in (f"{rate:.3g}" for rate in rates) if rate in complete]
 
     error = ""
     if len(scores()) < len(rates):

@@ -45,7 +45,7 @@ def check_first_step(answer: int | None, gradient: np.ndarray) -> Verdict:
     needed, right, noise, mixed = (rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices)
     misconceptions = {
         needed: "that is the gradient itself: in Adam's first step, only the signs are left",
-        min(gradient.shape): "so many pieces hold all of the energy: count those that hold 90%",
+        min(gradient.shape): "that many pieces hold all of the energy: count those that hold 90%",
         mixed: "that is for shuffled signs: these signs keep some of the pattern",
         noise: "that is for the shuffled gradient: don't shuffle it, take its signs",
         1: "one piece would mean that all its rows have the same signs, or the opposite ones: use spectrum",

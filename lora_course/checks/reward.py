@@ -1,11 +1,12 @@
 """Exercises for lesson 17 (one bit): the loss of a policy gradient, and what doubt earns."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lora_course.checks.verdict import Function, Verdict, exercise
+from lora_course.checks.verdict import Function, Verdict, attempt, exercise
 from lora_course.experiments.reward import reinforce
 
 BATCHES = [([0.5, 0.9, 0.4], [1.0, 0.0, 1.0]), ([0.2, 0.6, 0.7, 0.3], [0.0, 1.0, 1.0, 1.0]), ([0.5, 0.8], [0.0, 1.0])]
@@ -42,13 +43,22 @@ EARNED = Function(
 )
 
 
-@exercise
-def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Lesson 17: check a policy gradient's loss from the log-probabilities and rewards of answers, both (rows,)."""
+def _judge(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     verdict, (log_p, rewards) = LOSS.judge(loss), LOSS.cases[0]
     if verdict.passed and not getattr(loss(log_p.clone().requires_grad_(), rewards), "requires_grad", False):
         return Verdict(False, "no gradient reaches log_p: leave out detach, item and float", right=LOSS)
     return verdict
+
+
+def loss_or_ours(loss: Any) -> Any:
+    """Return the student's loss if it passes the check; otherwise, return the lab's."""
+    return attempt(_judge, loss).yours_or_ours("loss_of_rewards", loss, reinforce)
+
+
+@exercise
+def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
+    """Lesson 17: check a policy gradient's loss from the log-probabilities and rewards of answers, both (rows,)."""
+    return _judge(loss)
 
 
 @exercise

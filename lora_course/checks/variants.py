@@ -52,7 +52,7 @@ def ahead(variant: str) -> dict[float, float]:
 
 @exercise
 def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
-    """Lesson 16: check the shared rate at which a variant leads plain LoRA most, and its lead with both tuned."""
+    """Lesson 16: check the shared rate at which a variant is farthest ahead of LoRA, and its lead if both are tuned."""
     leads, (own, lora) = ahead(variant), (max(accuracies(label).values()) for label in (LABELS[variant], PLAIN))
     most, fair = max(leads, key=lambda lr: leads[lr]), round(own - lora, 1)
     replies = {f"{lr:g}": f"there, the table says {lead:+.1f} for {variant}" for lr, lead in leads.items()}

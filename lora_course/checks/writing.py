@@ -141,5 +141,5 @@ def check_merge(merge: Callable[[Any], Any], model: nn.Module, tokens: Mapping[s
 
 
 def _judge_output(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) -> Verdict:
-    fallback = "not W x + b + (alpha / rank) B A x: check b, the scaling and the order of A and B; leave out dropout"
+    fallback = "it isn't W x + b + (alpha / rank) B A x: check b, scaling and the order of A and B; leave out dropout"
     return matched(lambda z: y.shape == z.shape and torch.allclose(y, z, atol=1e-4), right, wrong, why, fallback)

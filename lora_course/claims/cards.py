@@ -135,7 +135,7 @@ def judge(of: str, /, *, store: str | Path | None = None, **changed: Any) -> Ver
     run = vars(experiments)[claim.experiment]
     arguments = {n: v / 100 if n == "margin" else v for n, v in premises.items()}
     if store is not None:
-        if not str(store):  # an unset variable would mean the lab's own runs
+        if not str(store):  # "", as from an unset variable, would mean the lab's own runs
             raise BadValue("pass a folder of runs as the store, not ''")
         if STORE not in signature(run).parameters:
             raise BadValue(f"claim {claim.id} does not depend on any runs: omit the store")

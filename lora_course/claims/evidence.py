@@ -16,11 +16,13 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import Verdict, verdict
 from lora_lab.files import read_json
+from lora_lab.methods import REGISTRY
 from lora_lab.metrics import metric
 from lora_lab.training.assets import shipped
 
 Stored = str | Path | None  # a folder of runs; None for the lab's own runs
-KIND = ["model", "task", "steps", "batch", "dtype", "run_dtype", "clip"]  # runs are compared only if these are equal
+KIND = ["model", "task", "steps", "batch", "clip"]  # runs are compared only if these are equal
+DTYPES = ["dtype", "run_dtype"]  # also these, but methods that train the base may need other dtypes than the rest
 NORMAL_95 = 1.96
 TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label for plain LoRA
 RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds
@@ -184,8 +186,9 @@ class Cells:
         finished = from_store(store or shipped(self.name)).finished
         if not finished:
             raise NotFound(f"{self.name} has no finished runs; run a sweep first, or omit the store to use our runs")
-        kinds = finished.frame.groupby(KIND, dropna=False).ngroup()
-        hashes = set(finished.frame["hash"][kinds == kinds.mode().iloc[0]])
+        frame = _usual(finished.frame, KIND)
+        trains_base = frame["method"].map(lambda name: REGISTRY[name].trains_base)
+        hashes = {name for _, part in frame.groupby(trains_base) for name in _usual(part, DTYPES)["hash"]}
         self.runs, self.finished = Runs(tuple(r for r in finished.runs if r.recipe.hash in hashes)), len(finished)
         self.first = self.runs.frame.iloc[0]
         self.where = "{model} on {task}".format_map(self.first)
@@ -195,21 +198,29 @@ class Cells:
         """Among the rates with the most seeds, return the rate with the best validation score, and its runs."""
         if (key := str(wanted)) not in self._best:
             runs = self.runs.at(**wanted)
-            frame = runs.frame
-            column = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
-            if column not in frame or frame[column].isna().all():
-                raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again with validation")
-            rates = frame.groupby("lr")[column].agg(["mean", "size"])
-            means = rates[rates["size"] == rates["size"].max()]["mean"]
-            rate = float(means.idxmax() if metric(column).higher_is_better else means.idxmin())
-            self._best[key] = rate, runs.at(lr=rate)
+            frame, rate = runs.frame, runs.frame["lr"].iloc[0]
+            if frame["lr"].nunique() > 1:  # otherwise, as in a comparison's final runs, there is nothing to choose
+                column = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
+                if column not in frame or frame[column].isna().all():
+                    raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again with validation")
+                rates = frame.groupby("lr")[column].agg(["mean", "size"])
+                means = rates[rates["size"] == rates["size"].max()]["mean"]
+                rate = means.idxmax() if metric(column).higher_is_better else means.idxmin()
+            self._best[key] = float(rate), runs.at(lr=rate)
         return self._best[key]
 
     @property
     def made(self) -> str:
         """Where the runs are, how many there are, and what kind they are."""
-        kind = "{steps} steps of {batch}, in {run_dtype}".format_map(self.first)
+        dtypes = " and ".join(sorted({*map(str, self.runs.frame["run_dtype"])}))
+        kind = "{steps} steps of {batch}, in ".format_map(self.first) + dtypes
         return f"{self.name}: {len(self.runs)} of {self.finished} runs: {self.where}, {kind}"
+
+
+def _usual(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Return the rows of the most common kind."""
+    kinds = frame.groupby(names, dropna=False).ngroup()
+    return frame[kinds == kinds.mode().iloc[0]]
 
 
 _cached = cache(Cells)

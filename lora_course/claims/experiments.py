@@ -1,6 +1,6 @@
 """The experiments behind claims: counts, finished runs, stored comparisons and published numbers.
 
-A card names an experiment and states a premise for each of its parameters.
+A card names an experiment and states a premise for each of the experiment's parameters.
 """
 
 import math
@@ -24,6 +24,7 @@ from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.experiments.statistics import mean_interval, verdict, verdicts
+from lora_lab.methods.base import words
 from lora_lab.training.assets import shipped
 
 COUNTED = "counted now, from the models' configs"
@@ -176,7 +177,8 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
     better by more than the margin, even after Holm's correction. `reported`: count reports without numbers as undecided
     cases.
     """
-    cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
+    chosen = ",".join(words(place.replace("+", ",")))  # in the order of stored targets
+    cells, place = cells_of(store, PLACES), chosen.replace(",", "+")
     places = {*cells.runs.at(method="lora").frame["targets"], chosen}
     best_runs = {targets: cells.best(method="lora", targets=targets)[1] for targets in places}
     results = verdicts(best_runs, chosen, margin)

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -146,8 +146,9 @@ class Kernel:
         ip, transport = ("", "tcp") if os.name == "nt" else (str(place / ".kernel"), "ipc")
         write_connection_file(file, ip=ip, transport=transport)
         command = [*walls, sys.executable, "-P", "-m", MODULE, file, str(self.memory)]  # -P: no imports from `place`
-        silent: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        self.process = subprocess.Popen(command, cwd=place, env=environment, start_new_session=True, **silent)
+        alone: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        alone |= {"start_new_session": True, "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+        self.process = subprocess.Popen(command, cwd=place, env=environment, **alone)  # Ctrl-C doesn't reach it
         self.started: set[psutil.Process] = {psutil.Process(self.process.pid)}
         self.limits, self.deadline, self.peak, self.programs = limits, time.monotonic() + START, 0, 0
         self.client = BlockingKernelClient(connection_file=file)
@@ -275,8 +276,10 @@ def grade(
     STOPPED.clear()
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            for future in as_completed([pool.submit(grade_one, notebook) for notebook in notebooks]):
-                yield future.result()
+            pending = {pool.submit(grade_one, notebook) for notebook in notebooks}
+            while pending:
+                done, pending = wait(pending, 0.2, FIRST_COMPLETED)  # without a time limit, Windows ignores Ctrl-C
+                yield from (future.result() for future in done)
         finally:
             STOPPED.set()  # after Ctrl-C, ends the notebooks that are running
             pool.shutdown(cancel_futures=True)
@@ -292,7 +295,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     row["lesson"] = lesson.name
     unanswered = {"verdict": ABSENT, "words": "the notebook does not answer this exercise", "calls": 0}
     row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
-    short = "/tmp" if os.name != "nt" and len(tempfile.gettempdir()) > 60 else None  # a socket's path has 107 bytes
+    short = "/tmp" if os.name != "nt" and len(tempfile.gettempdir()) > 60 else None  # socket paths: at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="lora_lab-", dir=short, ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
         for path in notebook.parent.iterdir():  # files that cells may read, such as data, but no other notebook

@@ -106,7 +106,7 @@ def prepare(folder: str) -> None:
 
     from lora_course import checks
 
-    def restore() -> None:  # without them, the kernel doesn't reply
+    def restore() -> None:  # without these streams, the kernel doesn't reply
         sys.stdout, sys.stderr = sys.stdout or sys.__stdout__, sys.stderr or sys.__stderr__
 
     for name in checks.__all__:

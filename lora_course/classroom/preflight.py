@@ -64,9 +64,11 @@ class Finding:
 
 def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
     """Gather facts about this machine and an installation folder, using the standard library (and psutil, if found)."""
-    system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
+    system, arch = platform.system(), platform.machine()
+    # libc_ver opens Python's own file, which the Python of the Microsoft Store doesn't allow
+    libc, version = platform.libc_ver() if system == "Linux" else ("", "")
     total, free = memory()
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)  # a file will fail below
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)  # a file is refused below
     facts = {"python": sys.version_info[:3], "bits": 64 if sys.maxsize > 2**32 else 32,
              "implementation": platform.python_implementation(), "system": system, "arch": arch,
              "version": platform.mac_ver()[0] or (version if libc == "glibc" else ""),

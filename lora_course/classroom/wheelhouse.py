@@ -162,7 +162,7 @@ def gather(
         locked = (folder / f"{name}.txt").read_text(encoding="utf-8")
         if missing := [wheel for wheel in names if wheel not in files or files[wheel]["sha256"] not in locked]:
             machine = Target(*name.rsplit("-", 1))
-            raise Failed(f"{machine} has no wheels for {', '.join(missing)}; run lora-lab wheelhouse again for it")
+            raise Failed(f"for {machine}, the folder lacks {', '.join(missing)}; run lora-lab wheelhouse again for it")
     made = datetime.now(UTC).date().isoformat()
     write_json(folder / MANIFEST, {"lab": __version__, "made": made, "targets": chosen, "files": files})
     return manifest_of(folder)

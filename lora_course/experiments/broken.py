@@ -62,6 +62,14 @@ def _fill(tensors: dict[str, Tensor], value: float, *names: str) -> None:
             tensor.fill_(value)
 
 
+def _restart(tensors: dict[str, Tensor]) -> None:
+    """Put block 0's A and B back to how training starts: random and 0."""
+    for key, tensor in tensors.items():
+        if "layer.0." in key:
+            scale = 0.0 if "lora_B" in key else tensor.shape[1] ** -0.5  # as `kaiming_uniform_` with a = sqrt(5)
+            tensor.uniform_(-scale, scale, generator=torch.Generator().manual_seed(0))
+
+
 def _add_prefix(tensors: dict[str, Tensor], prefix: str) -> None:
     for key in list(tensors):
         tensors[prefix + key] = tensors.pop(key)
@@ -144,10 +152,7 @@ MADE: dict[str, tuple[Any, ...]] = {  # by letter: the fields of a Patient after
 COMPLAINTS = yaml.safe_load(shipped("data/checks/debugging.yaml").read_text(encoding="utf-8"))["complaints"]
 PATIENTS = {letter: Patient(COMPLAINTS[letter], *made) for letter, made in MADE.items()}
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
-    (
-        "gradient was cut",
-        lambda t: _fill(t, 0, "0.attention.self.query.lora_B", "0.attention.self.value.lora_B"),
-    ),
+    ("gradient was cut", _restart),
     ("NaN or infinity", lambda tensors: next(t for key, t in sorted(tensors.items()) if "_A" in key).fill_(torch.inf)),
     ("tensors missing", lambda tensors: tensors.pop(min(key for key in tensors if "layer.4" in key and "_A" in key))),
     ("keys renamed", lambda tensors: _add_prefix(tensors, "_orig_mod.")),

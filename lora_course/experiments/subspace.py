@@ -16,7 +16,7 @@ from torch import nn
 
 from lora_lab.experiments.low_rank import decompose, spectrum
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import adapter_layers, plain_path
+from lora_lab.methods.attach import adapter_layers, plain_path, report_of
 
 
 class Update(NamedTuple):
@@ -36,14 +36,16 @@ class Update(NamedTuple):
 
 
 def updates_in(model: nn.Module) -> dict[str, Update]:
-    """Return the update, dW = scaling * B A, of every LoRA layer that wraps a linear layer."""
+    """Return the update, dW = scaling * B A, of every LoRA layer that wraps a linear layer, by `Site.name`."""
+    names = {(p.site.module, p.site.out_slice): p.site.name for p in report_of(model).placements}
     updates: dict[str, Update] = {}
     for path, layer in adapter_layers(model):
         if isinstance(layer, LoRALinear):
             tensors = (layer.lora_A, layer.lora_B, layer.frozen_weight())
             a, b, weight = (tensor.detach().cpu().double().numpy() for tensor in tensors)
             (u, values, vt), rank = decompose(layer.scaling * b @ a), len(a)
-            updates[plain_path(path)] = Update(weight, u[:, :rank], values[:rank], vt[:rank].T, a)
+            name = names[plain_path(path), layer.out_slice]
+            updates[name] = Update(weight, u[:, :rank], values[:rank], vt[:rank].T, a)
     return updates
 
 

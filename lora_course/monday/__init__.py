@@ -113,7 +113,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
         ("rank, alpha", f"{method.rank}, {ALPHA}", f"{size}, {more}; keep this alpha at other ranks", "00, 03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
-        ("batch", f"{ROWS} rows", f"per step, {batch} at a time; more can hurt LoRA (published)", "09, claim 16"),
+        ("batch", f"{ROWS} rows", f"per step, {batch} at a time; more may hurt LoRA (undecided)", "09, claim 16"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         ("test", f"{tenth:,} rows", *((ask, "06") if chat else (sure, "02"))),
         ("last checks", "two", "B isn't zero; the adapter changes a fresh base's output", "07"),

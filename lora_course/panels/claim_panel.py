@@ -52,7 +52,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
 
     @T.observe("claim")
     def _reset_premises(self, change: Any) -> None:
-        if change["old"] and self.claim in self.cards and self._set_for != self.claim:  # the browser may send `at`
+        if change["old"] and self.claim in self.cards and self._set_for != self.claim:  # the browser may have sent `at`
             self.at = self.cards[self.claim]["own"]
 
     @T.validate("claim")

@@ -19,6 +19,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     names    the two adapters
     shares   of the second adapter, increasing from 0 to 1
     sure     (shares, texts): the probability of the right answer (of two answers)
+    share    the share at the start
     Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 
@@ -28,7 +29,9 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     texts = T.List(T.Unicode()).tag(sync=True)
     share = T.Float(0.5).tag(sync=True)
 
-    def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
+    def __init__(
+        self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str], share: float = 0.5
+    ) -> None:
         values = np.array([np.asarray(row, float) for row in sure])
         expected = (len(shares), len(texts))
         rising = all(0 <= low < high <= 1 for low, high in pairwise(shares))
@@ -37,7 +40,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
             wanted = f"two names, shares that rise from 0 to 1, texts, and probabilities of shape {expected}"
             raise BadValue(f"pass {wanted}; got names {names}, shares {shares}, and values of shape {values.shape}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
-        super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts))
+        super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts), share=share)
 
     @property
     def right(self) -> list[float]:

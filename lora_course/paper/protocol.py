@@ -362,7 +362,8 @@ def run(
     if not results:  # keep the file of an earlier run
         raise Failed(f"no seed succeeded: {runs[0].error or runs[0].status}")
     result = {
-        "recipe": recipe.to_json(), "model_path": model_path, "data": str(data), "steps": steps, "full_steps": full,
+        "recipe": recipe.to_json(), "model_path": str(model_path), "data": str(data),
+        "steps": steps, "full_steps": full,
         "over_seeds": [_over_seeds(recipe, metric, results) for metric in recipe.metrics],
         "deviations": [*_deviations(recipe, seed_recipes, loaded, full, count), *FACTS["always"]],
         "failed": {str(run.recipe.seed): run.error or run.status for run in runs if run.status not in FINISHED},
@@ -426,6 +427,8 @@ def _deviations(recipe: PaperRecipe, recipes: Sequence[Recipe], task: Task, full
         yield f"training starts from scratch, not from {recipe.warm}'s adapter"
     if len(recipes) < recipe["seeds"]:
         yield f"only {len(recipes)} of {recipe['seeds']} seeds were run"
+    if "cls_dropout" in recipe.settings:
+        yield f"the dropout before the classifier is the model's own, not {recipe.settings['cls_dropout']}"
     if recipe.task == "e2e":
         if prompts < len(task.test):
             yield f"only the first {prompts} of the test file's {len(task.test)} meanings are answered and scored"
@@ -446,7 +449,7 @@ def result_in_words(result: Mapping[str, Any]) -> str:
     lines += ["  the paper reports the best epoch on the dev set; the last epoch is the result without that selection"]
     others = [f"{name} {value}" for name, value in recipe["published"].items() if name not in recipe["metrics"]]
     lines += [f"  published only: {', '.join(others)}"] if others else []
-    lines += [f"  expected of a rerun: {recipe['expected']}"] if recipe["expected"] else []
+    lines += [f"  expected from a rerun: {recipe['expected']}"] if recipe["expected"] else []
     lines += [f"  unlike the paper: {deviation}" for deviation in result["deviations"]]
     lines += [f"  seed {seed} failed: {reason}" for seed, reason in result["failed"].items()]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from lora_course.paper.reproduce import Interval, described
+from lora_course.paper.reproduce import Interval, by_verdict, described
 from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes
 
 MARKS = {"holds": ("✓", BLUE), "fails": ("✗", RED), "undecided": ("?", BLACK), "not tested": ("–", GRAY)}
@@ -34,7 +34,7 @@ class Effect(NamedTuple):
     say     formats a value of this row as it was measured, with its sign
     over    the word before the limit: "above", or "below" if smaller measurements are further to the right
     quote   the paper's own words, if these are not a number
-    open    whether Holm's correction leaves a tested effect undecided, wherever the interval lies
+    open    whether the rule leaves a tested pair undecided, wherever the interval lies
     """
 
     item: str
@@ -96,7 +96,7 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
     unit = 0.01 if percent else -1  # a lower loss is better
     published = tuple(sign * unit * (a - b) for a, b in numbers)
     holds = (BOUNDS[wanted], 1.0 if wanted == "equal" else math.inf)
-    undecided = verdict["outcome"] == "undecided" and result["standing"] != "not tested"
+    undecided = by_verdict(verdict, wanted).standing == "undecided" and result["standing"] != "not tested"
     row = (result["item"], label, middle, low, high, holds, published, result["standing"], say)
     return Effect(*row, unit=" points" if percent else " nats", open=undecided)
 
@@ -158,7 +158,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
         axes.text(0, places[i] - 1, groups[i], va="center", fontsize=10, fontweight="bold")
         axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
     if any(row.open and row.inside for row in rows):
-        note = "A black line in the blue is undecided because several pairs are compared (Holm)."
+        note = "A black line in the blue is undecided: by Holm's correction, or because it lies within the margin."
         axes.text(0, bottom, note, color=GRAY)
     picture.suptitle(headline(complete), fontsize=12, weight="bold")
     picture.alt = " ".join([picture.get_suptitle(), *map(_describe, rows)])

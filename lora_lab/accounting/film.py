@@ -29,7 +29,7 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     try:
         regime = memory.regime_of(config, method, several)
         key = f"film {memory.key_of(method, setup, regime)}"
-        text = memory.cached(config, key, lambda: film(fit(config, method, setup, regime, every_layer=True)))
+        text = memory.cached(config, key, method, lambda: film(fit(config, method, setup, regime, every_layer=True)))
         return json.loads(text)
     except NoFit:
         return of_estimate(memory.traced(config, method, setup), setup)

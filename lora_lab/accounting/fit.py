@@ -89,7 +89,7 @@ class Fit:
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop each moment that stays below another moment of its phase in every case that the fit covers."""
+        """Drop each moment if another of its phase has at least as many bytes in every case that the fit covers."""
         kept: list[int] = []
         counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
         totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then unsharded
@@ -209,7 +209,7 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: int) -> list[list[int]]:
     """Return the trainable tensors of a model with `periods` more periods of layers than the first run's model.
 
-    The last tensor of each kind also stands for its kind in the added layers.
+    The last tensor of each kind also represents the tensors of this kind in the added layers.
     """
     lowest, rise = points[0][2], points[-1][2] - points[0][2] or 1  # the lowest rank, and the highest minus the lowest
     kinds = []

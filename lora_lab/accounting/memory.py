@@ -42,6 +42,7 @@ EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this leng
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
 OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # left out of a fit's conditions
+_foreign: dict[tuple[type, str], str] = {}  # what `cached` made for methods that aren't the lab's own
 FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
 compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
 cached_version = lru_cache(version)  # reading a version takes 2 ms, which slows sliders down
@@ -138,6 +139,8 @@ def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Est
     known = Setup.__dataclass_fields__
     if unknown := next((name for name in setup if name not in known), ""):
         raise BadValue(f"a step has no option '{unknown}'; nearest: {nearest(unknown, known)}")
+    if hasattr(model, "config") and (labels := getattr(model, "num_labels", None)):  # a loaded classifier
+        setup = {"num_labels": labels, **setup}
     return estimate(model, method, Setup(**setup), trace=trace)
 
 
@@ -247,7 +250,7 @@ def predicted(config: Mapping[str, Any], method: Any, setup: Setup, make: bool =
         except NoFit as reason:
             return {"refused": str(reason)}
 
-    found = _fit_of(presets(zoo_name(config)).get(key) or cached(config, key, made), regime)
+    found = _fit_of(presets(zoo_name(config)).get(key) or cached(config, key, method, made), regime)
     rank = method.rank if regime.ranked else 0
     vector = regime.vector((setup.batch, setup.seq, rank))
     flops = round(float(found.flops @ vector))
@@ -308,10 +311,17 @@ def presets(name: str) -> dict[str, str]:
     return dict(json.loads(lzma.decompress(file.read_bytes()))) if file.exists() else {}
 
 
-def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
-    """Return JSON from the user's cache, or make it and, if possible, cache it for the installed versions."""
+def cached(config: Mapping[str, Any], key: str, method: Any, make: Callable[[], Any]) -> str:
+    """Return JSON from the user's cache, or make it and, if possible, cache it for the installed versions.
+
+    For a method that isn't the lab's own, the cache ends with the process or with a new definition of the class.
+    """
     versions = [3, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 3 is the version of our traces
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
+    if not (kind := type(method)).__module__.startswith("lora_lab."):
+        if (kind, digest) not in _foreign:
+            _foreign[kind, digest] = compact(make())
+        return _foreign[kind, digest]
     file = Path(platformdirs.user_cache_dir("lora_lab")) / "fits" / f"{digest[:32]}.json"
     with suppress(OSError, ValueError):
         if (text := file.read_text("utf-8")).endswith("}"):  # otherwise, the file is damaged and is made again
@@ -402,7 +412,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
 
     The cache holds the keys and values of all tokens (and of a prompt or prefix) or of a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
-    Raises: BadValue if the model cannot generate or keeps other states, or if an option has no effect on generation.
+    Raises: BadValue if the model cannot generate or keeps states of another kind, or for an option without effect.
     """
     from lora_lab.accounting import trace  # imports torch
 

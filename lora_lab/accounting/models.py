@@ -23,11 +23,11 @@ from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.lazy import nn, torch
 from lora_lab.machine import BUILDING, quiet
-from lora_lab.methods.base import whole
+from lora_lab.methods.base import plain, whole
 from lora_lab.methods.targets import CONSTANT, HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
-MOST = 10**4  # maximum number of layers, or of experts per layer, since each becomes an object
+MOST = 2 * 10**4  # maximum number of layers, or of experts per layer (Doge: 16,384), since each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
 # Types with a table of positions; in a `PADDED` type's table, two rows hold no position
 PADDED = (
@@ -171,7 +171,7 @@ def _built(name: str, num_labels: int | None, config: str) -> Architecture:
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """Return the config fields of a named or loaded model, as in its config.json. Return a dict of fields as is.
+    """Return the config fields of a named or loaded model, as in its config.json. A dict of fields is copied.
 
     Raises: NotFound for an unknown name; BadValue for a damaged file or a model without a config.
     """
@@ -240,7 +240,7 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     name = name or _name(model)
     config = known_config(config_of(model), name)
     if num_labels is not None:
-        config.num_labels = whole("num_labels", num_labels)
+        config.num_labels = whole("num_labels", plain(num_labels))
     loader = auto_class(config, classify=num_labels is not None)
     with _in_one_sentence(name), torch.device("meta"):
         return loader.from_config(config, attn_implementation="eager")  # type: ignore[no-any-return]
@@ -258,7 +258,7 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
         similar = nearest(str(family), CONFIG_MAPPING)
         raise BadValue(f"unknown model_type {family!r} in the config of {name}; transformers knows {similar}")
     for field, value in values.items():
-        counts = ("layer" in field or "expert" in field) and not field.endswith("_size")
+        counts = ("layer" in field or "expert" in field) and not (field.endswith("_size") or field.startswith("vocab"))
         if counts and isinstance(value, int) and value > MOST:
             raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has that many")
     options = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config")}
@@ -323,7 +323,7 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
 
     return Architecture(
         name=name or type(model).__name__,
-        task=task_of(config),
+        task=task_of(full_config),
         layers=number("num_hidden_layers"),
         hidden=number("hidden_size"),
         intermediate=number("intermediate_size") or next((m.out_features for m in modules if m.role == "up"), 0),
@@ -361,7 +361,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             continue
         for name in [name for name in EXPERTS if name in new and new[name].dim() == 3]:
             count, outputs, inputs = new.pop(name).shape
-            if getattr(module, "is_transposed", False):
+            if getattr(module, "is_transposed", False) or type(module).__name__ == "Llama4TextExperts":
                 inputs, outputs = outputs, inputs
             outputs //= len(EXPERTS[name])
             numbers = outputs * (inputs + (new.pop(f"{name}_bias", None) is not None))

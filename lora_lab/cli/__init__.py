@@ -7,6 +7,7 @@ import atexit
 import errno
 import gc
 import io
+import os
 import re
 import signal
 import sys
@@ -42,8 +43,10 @@ def main() -> None:
         for word in sys.argv:  # fail now, not after a training run whose record can't be written
             if word.encode(errors="replace").decode() != word:
                 raise BadValue(f"'{word}' is not valid UTF-8: rename this file or folder")
-        # a shell expands ~ only at the start of a word without quotes, not in --out=~/runs or "~/my runs"
-        sys.argv = [re.sub(r"^(--[\w-]+=)?~(?=/)", rf"\g<1>{Path.home().as_posix()}", word) for word in sys.argv]
+        # a shell expands ~ only at the start of a word without quotes, not in --out=~/runs, "~/my runs" or ~\runs
+        start = rf"^(--[\w-]+=)?~(?=[/{re.escape(os.sep)}])"
+        home = Path(os.path.expanduser("~")).as_posix()  # "~" if no home is known
+        sys.argv = [re.sub(start, lambda m: (m[1] or "") + home, word) for word in sys.argv]
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except (KeyboardInterrupt, click.Abort):
         say("stopped")

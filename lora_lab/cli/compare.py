@@ -16,7 +16,7 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @recipe_options(without=FIXED)
 @click.option("--methods", default=ALL_METHODS, show_default=True, help="Methods such as full,lora:rank=4:targets=q+v.")
 @click.option("--rates", type=int, default=4, show_default=True, help="Number of learning rates to try per method.")
-@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is first or last.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best rate is at an edge.")
 @click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Number of seeds for each rate in tuning.")
 @click.option("--seeds", type=int, default=5, show_default=True, help="Number of final runs per method.")
 @click.option("--steps", type=int, default=None, help="Number of steps per run; 400 by default.")
@@ -63,7 +63,7 @@ def describe(comparison: dict[str, Any]) -> str:
         f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows. "
         f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, with up to "
         f"{comparison['growth']} more rates at a grid edge. {len(comparison['seeds'])} other seeds were scored once "
-        f"on the test split. 's per run' is a share of a pack's time. Total time: {comparison['seconds']:.0f} s{basis}"
+        f"on the test split. 's per run' is a run's share of a pack's time. Total: {comparison['seconds']:.0f} s{basis}"
     )
     cells = [_cells(row, metric) for row in methods]
     table = aligned([list(cells[0]), *(list(row.values()) for row in cells)])

@@ -88,8 +88,9 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
     """Make the method from its options and remove them from `options`.
 
-    "qlora" is lora on a 4-bit base: it targets all linear layers by default, and dtype "auto" becomes nf4. If given,
-    `architecture` determines lora's default targets. Raises: BadValue or NotFound for an unknown name.
+    "qlora" is lora on a 4-bit base: it targets all linear layers by default. In training, dtype "auto" becomes nf4, and
+    "bf16" becomes nf4+bf16. If given, `architecture` determines lora's default targets, and the dtype isn't changed.
+    Raises: BadValue or NotFound for an unknown name.
     """
     name = options.pop("method")
     given = {}
@@ -101,8 +102,8 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
         raise BadValue(f"unknown method '{name}'; known: {nearest(name, [*REGISTRY, 'qlora'])}")
     if name == "qlora":
         name, given = "lora", {"targets": "all-linear", **given}
-        if options.get("dtype") == "auto":
-            options["dtype"] = "nf4"
+        if architecture is None and (dtype := options.get("dtype")) in ("auto", "fp32", "bf16", "fp16"):
+            options["dtype"] = "nf4" if dtype == "auto" else f"nf4+{dtype}"
     if architecture and name == "lora" and "targets" not in given:
         given["targets"] = _default_targets(architecture)
     return method_from({"name": name, **given})

@@ -124,7 +124,7 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _table(done: pd.DataFrame) -> str:
-    """Format one row per cell. The runs of a cell differ only in the seed.
+    """Format one row per cell. The runs of a cell differ only in the seed, and in the draw of examples (`subset`).
 
     A cell is identified by the settings in `USUAL` and any others that vary among the runs of a method.
     """
@@ -132,7 +132,7 @@ def _table(done: pd.DataFrame) -> str:
     from lora_lab.metrics import factor, main_metric
 
     metric = main_metric(dict(done))
-    others = [name for name in settings_in(done) if name not in (*USUAL, "seed")]
+    others = [name for name in settings_in(done) if name not in (*USUAL, "seed", "subset")]
     varying = [name for name in others if done.groupby("method")[name].nunique(dropna=False).max() > 1]
     keys = [name for name in (*USUAL, *sorted(varying)) if done[name].notna().any()]
     lines = [[*keys, "seeds", f"mean {metric}", "each"]]
@@ -151,7 +151,7 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
     rank, alpha, rule, targets, lr, seed = map(options.pop, ("rank", "alpha", "alpha_rule", "targets", "lr", "seed"))
     if alpha is not None and rule is not None:
         raise BadValue("pass --alpha or --alpha-rule, not both")
-    if len(targets) == 1:  # an option of every method that has targets
+    if len(targets) == 1:  # a single choice is an option of the method; several choices need a grid
         options["targets"], targets = targets[0], ()
     if options["validations"] is None:
         del options["validations"]

@@ -58,7 +58,7 @@ NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised if a cos
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 TIMED, WARM = 8, 2  # steps to time, and how many of these are warmup
 FEWEST = 10  # steps; fewer make a comparison meaningless
-SAFE = 0.8  # plan for this fraction of the time, since smaller packs and rare shapes are slower
+SAFE = 0.8  # plan for this fraction of the time, since smaller packs and rare batch shapes are slower
 FEW = 4  # prompts for timing generation
 
 
@@ -362,7 +362,7 @@ def steps_within(
                 say(f"{label(method)}: not timed: {error}")
                 continue
             say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
-            together = method.can_pack and not base.dropout  # then, tuning, growth and the final seeds are a pack each
+            together = method.can_pack and not base.dropout  # if so, tuning, growth and the final seeds are a pack each
             loads = 3 if together else tuned + terms.seeds
             fixed += loads * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
             slope += timing.step * (tuned + terms.seeds)

@@ -5,6 +5,7 @@ within the margin).
 """
 
 import base64
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -111,7 +112,7 @@ def scores_in(comparison: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def shown(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the panel draws of a comparison: its methods, margins, and outcomes if there are stored answers."""
+    """Return the parts of a comparison that the panel draws: methods, margins and, if answers are stored, outcomes."""
     name, scores, environment = comparison["metric"], scores_in(comparison), comparison.get("environment") or {}
     rows = [row for row in comparison["methods"] if (row.get(name) or {}).get("each")]
     margins, metric = tuple(sorted({*MARGINS, comparison["margin"]})), metric_of(name)
@@ -140,7 +141,8 @@ def shown(comparison: Mapping[str, Any]) -> dict[str, Any]:
 def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     label = NAMES.get(row["label"], row["label"])
     for option, variant in VARIANTS.items():  # "LoRA r8 q,v dora True" is shown as "DoRA r8 q,v"
-        label = label.replace(f" {option}", "").replace("LoRA", variant, 1) if f" {option}" in label else label
+        shorter, found = re.subn(rf" {option}(?= |$)", "", label)
+        label = shorter.replace("LoRA", variant, 1) if found else label
     factor = metric_of(name).factor
     values = [factor * value for value in row[name]["each"]]
     mean, low, high = mean_interval(values)

@@ -156,8 +156,9 @@ def _kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Group the LoRA runs that have ended; runs that belong on one map form a group."""
     groups = defaultdict[str, list[Record]](list)
     for who, record in records:
-        if record["recipe"]["method"]["name"] == "lora" and record["status"] in ENDED:
-            groups[_kind(record["recipe"])].append((who, record))
+        recipe = record["recipe"]  # a run that was never validated has no value on the map
+        if recipe["method"]["name"] == "lora" and recipe["validations"] and record["status"] in ENDED:
+            groups[_kind(recipe)].append((who, record))
     return groups
 
 
@@ -169,7 +170,7 @@ def _kind(recipe: Mapping[str, Any]) -> str:
 
 
 def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] = ()) -> tuple[Result, ...]:
-    """Return earlier and new results; keep the last one for each student, cell and seed. Rates have three digits."""
+    """Return earlier and new results; keep the last for each student, cell and seed. Merge rates equal to 3 digits."""
     results = {(result.who, result.cell, result.seed): result for result in earlier}
     rates = {f"{cell.lr:.3g}": cell.lr for _, cell, _ in results}  # NumPy's 0.0020000000000000005 is 0.002
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
@@ -302,7 +303,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):
         parts: dict[str, dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
         for cell, mean in quality.items():
-            part = parts[f"{cell.targets}|{getattr(cell, fixed):g}"]
+            part = parts[f"{cell.targets}|{getattr(cell, fixed)}".removesuffix(".0")]  # as JavaScript writes numbers
             part[getattr(cell, view)].append(((math.log2(cell.lr) - start) / width, mean))
         for name, part in parts.items():
             rows = {y: np.array(sorted(row)).T for y, row in part.items() if len(row) >= 3}

@@ -4,7 +4,7 @@
     -> choose the best mean on validation -> on the test rows, score it and its rivals (within one standard error)
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
-each step, so their training losses are paired. On new rows, training loss is as informative as validation loss.
+each step, so their training losses are paired. While rows are new, training loss tells as much as validation loss.
 The thresholds come from benchmarks/early_exit.py. Source: the racing of Maron and Moore 1994, which we have not read.
 """
 

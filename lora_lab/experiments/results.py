@@ -17,6 +17,7 @@ from lora_lab.errors import BadValue, Changed, LabError, NotFound, nearest, warn
 from lora_lab.files import as_path, write_atomically
 from lora_lab.lazy import pd
 from lora_lab.methods import REGISTRY
+from lora_lab.methods.base import plain, words
 from lora_lab.methods.lora import LATER as LORA_LATER
 from lora_lab.training.recipe import LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
@@ -125,9 +126,12 @@ class Runs:
         for name in wanted:
             if rows and not any(name in values for values in rows):
                 raise NotFound(f"runs have no setting '{name}'; nearest: {nearest(name, rows[0])}")
-        plain = {name: _plain(value) for name, value in wanted.items()}.items()
+        given = {name: plain(value) for name, value in wanted.items()}
+        if given.get("targets"):
+            given["targets"] = words(given["targets"])  # in the order of stored targets
+        texts = {name: _plain(value) for name, value in given.items()}.items()
         pairs = zip(self.runs, rows, strict=True)
-        selected = tuple(run for run, values in pairs if all(values.get(name) == value for name, value in plain))
+        selected = tuple(run for run, values in pairs if all(values.get(name) == value for name, value in texts))
         if not selected:
             existing = {name: sorted({str(values.get(name)) for values in rows}) for name in wanted}
             raise NotFound(f"no run has {wanted}; existing values are {existing}")

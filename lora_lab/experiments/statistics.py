@@ -345,6 +345,7 @@ def _runs(values: Answers, name: str) -> np.ndarray:
         raise BadValue(f"{name} holds {runs.dtype} values; pass prediction == label, or scores as floats")
     if not np.isfinite(runs).all():
         raise BadValue(f"{name} contains NaN or infinity; omit those rows from both methods, or score them")
+    runs = runs.astype(float)  # float16 cannot hold the limits
     if (largest := np.abs(runs).max()) and not 1e-30 < largest < 1e30:  # squares would underflow or overflow
         raise BadValue(f"{name} has scores up to {largest:.0e}; scale them to between 1e-30 and 1e30")
-    return runs.astype(float)
+    return runs

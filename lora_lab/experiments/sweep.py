@@ -341,7 +341,7 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
     for file in (folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
-        file.unlink(missing_ok=True)  # what a killed process was writing; for full fine-tuning, it takes gigabytes
+        file.unlink(missing_ok=True)  # partial files of a killed process; for full fine-tuning, they take gigabytes
     return lock
 
 

@@ -174,7 +174,7 @@ def sites_of(model: nn.Module) -> list[Site]:
     widths, sites = role_widths(model), list[Site]()
     for name, module in outside_heads(model):
         if is_linear(module) and "weight" not in module._parameters:  # merging can't store a weight in such a layer
-            raise BadValue(f"the weight of {name} is computed in each step, as in pruning: remove what computes it")
+            raise BadValue(f"the weight of {name} is computed in each step, as in pruning: make it a parameter first")
         if kind := site_kind(module):
             out_features, in_features = out_by_in(module).shape
             if kind == "embedding":  # the weight is (vocabulary, d), that is (in, out)

@@ -32,7 +32,7 @@ from lora_lab.methods.base import Report, is_number, plain
 from lora_lab.methods.io import load_adapter, open_for, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_layers import DoRALinear, LoRALayer, file_tensors
-from lora_lab.methods.packed import puts_sequence_first, share
+from lora_lab.methods.packed import mixes_rows, share
 from lora_lab.methods.peft import only
 
 Name = str | None  # an adapter's name; None means the base alone
@@ -156,6 +156,8 @@ class AdapterBank:
             layer.change({other: adapted for other, adapted in layer.adapted.items() if other != name})
             if not layer.adapted:
                 attach.put(self.model, path, self._layers.pop(path).base_layer)
+        if not self._models:
+            attach.remove_adapters(self.model)  # gives torch's encoders their nested tensors back
 
     def close(self) -> None:
         """Remove all adapters, and leave the plain base model, which stays frozen."""
@@ -203,9 +205,9 @@ class AdapterBank:
         """
         if isinstance(names := plain(names), str) or not isinstance(names, Sequence) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
-        if puts_sequence_first(self.model):
+        if mixes_rows(self.model, self._layers):
             kind = type(self.model).__name__
-            raise BadValue(f"the layers of {kind} put tokens before rows: call use(name) for one adapter at a time")
+            raise BadValue(f"the layers of {kind} mix or reorder rows: call use(name) for one adapter at a time")
         rows = tuple(None if name is None else self._check_name(name) for name in names)
         before, self._choice.used = self.used, rows
 

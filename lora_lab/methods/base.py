@@ -144,7 +144,7 @@ class Method:
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """Freeze the model unless the method trains it, add parameters, and replace task heads with trainable copies.
 
-        to_fill   True if the values will be loaded from a file, so that expensive initial values aren't needed.
+        to_fill   True if the values will be loaded from a file, so expensive initial values aren't needed.
         Raises: BadValue or NotFound if the method does not fit the model, if nothing would train, or if the model
         already has an adapter. An error leaves the model unchanged.
         """

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.files import as_path, read_json
+from lora_lab.methods import attach
 from lora_lab.methods.attach import adapter_layers, answering, own_parameters, plain_path, remove_adapters
-from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, Refused, known_key, load_adapter, readable
+from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
-from lora_lab.methods.peft import values_by_pattern
+from lora_lab.methods.peft import Refused, values_by_pattern
 from lora_lab.methods.targets import HEADS, PREFIX
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 gives 1/8 at rank 64; QLoRA deliberately uses 16 / 64
@@ -103,8 +104,8 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
     model   A model without an adapter. The model ends up frozen but otherwise unchanged.
             A checkpoint of full fine-tuning overwrites the model's weights, so do not use the model afterwards.
-    Raises: NotFound if the folder does not exist or does not contain an adapter; BadValue if the base model does not
-    read tokens. The result lists all other faults.
+    Raises: NotFound if the folder does not exist or does not contain an adapter; BadValue if the base model has an
+    adapter or does not read tokens. The result lists all other faults.
     """
     if not os.path.isdir(folder := as_path(path)):  # unlike Path.is_dir, it raises no PermissionError
         raise NotFound(f"there is no folder {path}; pass the folder that contains adapter_config.json")
@@ -132,6 +133,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
         result.add_error(error, WEIGHTS, not_found="tensors missing")
         return result
     if model is not None:
+        attach.refuse_adapted(model)  # otherwise, the file would be blamed
         _check_on_base(result, file, model)
     return result
 

@@ -27,7 +27,7 @@ from lora_lab.errors import BadValue, LabError, NotFound, warn
 from lora_lab.files import as_json, as_path, write_together
 from lora_lab.methods import REGISTRY, attach, method_from
 from lora_lab.methods.base import OURS, Method, Report
-from lora_lab.methods.peft import KNOWN, check_supported, misread_by_peft
+from lora_lab.methods.peft import KNOWN, Refused, check_supported, misread_by_peft
 from lora_lab.methods.targets import HEADS, PREFIX
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -40,14 +40,6 @@ MAY_DIFFER = {  # fields of our configs that do not follow from the header
     "fan_in_fan_out",
 }  # fmt: skip
 TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may differ when a run starts from an adapter
-
-
-class Refused(BadValue):
-    """The error for an adapter file that cannot be used. `fault` is the name of the fault, a key of `remedies.json`."""
-
-    def __init__(self, message: str, fault: str) -> None:
-        super().__init__(message)
-        self.fault = fault
 
 
 # ---- saving and loading
@@ -200,7 +192,8 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
         kind = config.get("peft_type")
         if kind != OURS and kind not in methods:
-            raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(methods)}")
+            message = f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(methods)}"
+            raise Refused(message, "not supported" if isinstance(kind, str) else "damaged settings")
         known = {*HEADS, *(path.rpartition(".")[2] for path, _ in attach.heads_of(model))}
         heads = tuple(f"{PREFIX}{path}." for path, _ in attach.heads_of(model))
         modules = dict(model.named_modules())
@@ -209,10 +202,10 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
             where = f"a {type(layer).__name__}" if layer is not None and not attach.site_kind(layer) else ""
             if where := "the task's head" if key.startswith(heads) else where:
                 message = f"the adapter has LoRA in {where} ({key}), where lora_lab adds no LoRA"
-                raise BadValue(f"{message}: merge the adapter in PEFT first")
+                raise Refused(f"{message}: merge the adapter in PEFT first", "not supported")
         if others := [name for name in config.get("modules_to_save") or () if known.isdisjoint(name.split("."))]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
-            raise BadValue(f"{message}: merge the adapter in PEFT first")
+            raise Refused(f"{message}: merge the adapter in PEFT first", "not supported")
         check_supported(config)
         if "method" in file.own:
             try:
@@ -267,7 +260,7 @@ def _check_shapes(file: AdapterFile, needed: Mapping[str, Tensor], ignored: set[
 def _copied(file: AdapterFile, needed: Mapping[str, Tensor], model: nn.Module) -> set[str]:
     """Return the keys of embeddings and output layers that PEFT copied to a file because the vocabulary may have grown.
 
-    Raises: BadValue if a copied tensor differs from the model's own tensor.
+    Raises: Refused if a copied tensor differs from the model's own tensor.
     """
     keys, own = set[str](), dict(model.named_parameters(remove_duplicate=False))
     for key in file:
@@ -277,7 +270,7 @@ def _copied(file: AdapterFile, needed: Mapping[str, Tensor], model: nn.Module) -
         copied, dtypes = file[key], (frozen.dtype, file[key].dtype)  # rounding to bf16 may make them differ
         if not any(copied.to(frozen.device, dtype).equal(frozen.to(dtype)) for dtype in dtypes):
             why = f"includes its own {name.rpartition('.')[0]}, which differs from that of this base"
-            raise BadValue(f"the adapter in {file.path} {why}: merge the adapter in PEFT first")
+            raise Refused(f"the adapter in {file.path} {why}: merge the adapter in PEFT first", "not supported")
         keys.add(key)
     return keys
 

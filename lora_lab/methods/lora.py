@@ -178,7 +178,8 @@ class LoRA(Method):
         tied = (s.module for s in sites if s.module in modules and (s.kind == "embedding" or s.role == "head"))
         if config.get("ensure_weight_tying") and (name := next(tied, "")):  # the option has no effect on other layers
             message = f"the adapter was trained with ensure_weight_tying=True, which may have tied {name}'s adapter"
-            raise BadValue(f"{message} to another: lora_lab cannot tie adapters, so merge the adapter in PEFT first")
+            message += " to another: lora_lab cannot tie adapters, so merge the adapter in PEFT first"
+            raise peft.Refused(message, "not supported")
         rank, alpha = (peft.required(config, key) for key in ("r", "lora_alpha"))
         ranks = peft.values_by_pattern(config.get("rank_pattern"), modules, rank)
         alphas = peft.values_by_pattern(config.get("alpha_pattern"), modules, alpha)

@@ -312,11 +312,11 @@ def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, d
 
 
 def _swap(part: AdapterLayer) -> None:
-    """Swap the merged copy with the original layer, after moving the original to the model's device and dtype."""
+    """Swap the merged copy with the original layer, after moving the original to the model's device, dtype and mode."""
     current, other = part.base_layer, part.original[0]
     quantized = hasattr(current, "dequantized") or hasattr(other, "dequantized")
     like = next(iter(current.state_dict().values()))
-    other.to(like.device if quantized else like)  # type: ignore[arg-type]
+    other.train(current.training).to(like.device if quantized else like)  # type: ignore[arg-type]
     part.base_layer, part.original = other, (current,)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -59,7 +59,8 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
         for path, part in reversed(list(adapter_layers(member))):  # inner adapters come before outer ones
             parts.setdefault((plain_path(path), part.out_slice), [None] * len(members))[k] = part
     adapts_layers = any(not (p is None or p.head or isinstance(p, Ahead)) for slot in parts.values() for p in slot)
-    why = "put tokens before rows, so the rows of the runs are mixed" if puts_sequence_first(base) else ""
+    mixed = mixes_rows(base, (path for path, _ in parts))
+    why = "mix or reorder rows, so the runs would read each other's rows" if mixed else ""
     if getattr(getattr(base, "config", None), "relative_attention", False):
         why = "also read the model's relative positions, which all runs share"
     if adapts_layers and why:
@@ -76,9 +77,11 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     return model, numbers, gradients
 
 
-def puts_sequence_first(model: nn.Module) -> bool:
-    """Return whether a model's layers read inputs (tokens, rows, d), whose first dimension isn't the rows."""
-    return getattr(getattr(model, "config", None), "model_type", "") in ("fsmt", "led", "longformer", "xlnet")
+def mixes_rows(model: nn.Module, paths: Iterable[str]) -> bool:
+    """Return whether one of these layers reads inputs whose first dimension isn't the rows, as in (tokens, rows, d)."""
+    experts = any(".experts." in path for path in paths)  # in Switch and NLLB-MoE, they read tokens of any row
+    kind = getattr(getattr(model, "config", None), "model_type", "")
+    return experts or kind in ("fsmt", "led", "longformer", "xlnet")
 
 
 def has_dropout(member: nn.Module) -> bool:

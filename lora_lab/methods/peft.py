@@ -35,16 +35,24 @@ _UNSUPPORTED = (
 _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
+class Refused(BadValue):
+    """The error for an adapter file that cannot be used. `fault` is the name of the fault, a key of `remedies.json`."""
+
+    def __init__(self, message: str, fault: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 def check_supported(config: Mapping[str, Any]) -> None:
-    """Check that a config has no unsupported options. Raises: BadValue."""
+    """Check that a config has no unsupported options. Raises: Refused."""
     for option in ("bias", *_UNSUPPORTED):
         if (value := config.get(option)) and value != "none":
             message = f"the adapter was trained with {option}={value!r}, which lora_lab does not support"
-            raise BadValue(f"{message}: merge the adapter in PEFT first")
+            raise Refused(f"{message}: merge the adapter in PEFT first", "not supported")
     init = str(config.get("init_lora_weights", True))
     if init.lower().startswith(_SPECIAL_INITS):
         message = f"the adapter was trained with init_lora_weights={init!r}, which changes the base weight too"
-        raise BadValue(f"{message}: merge the adapter in PEFT first")
+        raise Refused(f"{message}: merge the adapter in PEFT first", "not supported")
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
@@ -128,8 +136,8 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
         fullmatch, layers = patterns_from_a_file(), [layers] if isinstance(layers, int) else layers
         patterns = config.get("layers_pattern") or []
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        # A layer's index is the first number in its name, or the first number after a given pattern.
-        regexes = [rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*" for pattern in patterns] or [r".*?\.(\d+)\..*"]
+        # A layer's index is the first number after at least two other parts of its name, or after a given pattern.
+        regexes = [rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*" for pattern in patterns] or [r".*?\.[^.]*\.(\d+)\..*"]
         for name in names:
             match = next(filter(None, (fullmatch(pattern, name) for pattern in regexes)), None)
             is_full_path = not isinstance(targets, str) and name in targets  # full paths are not filtered by layer

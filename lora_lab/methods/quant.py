@@ -83,7 +83,7 @@ class Quantized:
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
         """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
-        With `fast`, use bitsandbytes' kernel if it supports the weight. The kernel returns the same values.
+        With `fast`, use bitsandbytes' kernel if it supports the weight and `dtype`. The kernel returns the same values.
         """
         device = self.packed.device
         if self.scales is None or self.offset is None:
@@ -93,6 +93,7 @@ class Quantized:
             nested = nested * self.scales.view(torch.float32)[:, None]
             absmax = nested.flatten()[: len(self.absmax)] + self.offset.view(torch.float32)
         supported = self.format.startswith("nf4") and self.shape[-1:].numel() % BLOCK == 0
+        supported &= dtype != torch.float64  # the kernel would return uninitialized memory
         if fast and supported and device.type in ("cpu", "cuda") and import_bitsandbytes():
             kernel = torch.ops.bitsandbytes.dequantize_4bit.default
             return kernel(self.packed[:, None], absmax, BLOCK, "nf4", self.shape, dtype)

@@ -103,6 +103,9 @@ class Soft(Method):
             values = call.get(name)  # floating-point labels (rows, classes) may have this shape too
             if values is not None and values.shape == embedded.shape[:2] and not values.is_floating_point():
                 call[name] = F.pad(values, (tokens, 0), value=fill)
+        for name in ("start_positions", "end_positions"):  # the labels of question answering
+            if call.get(name) is not None:
+                call[name] = call[name] + tokens
         if (positions := call.get("position_ids")) is not None:
             new_positions = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
             call["position_ids"] = torch.cat([new_positions, positions], 1)
@@ -134,7 +137,8 @@ class Soft(Method):
             warn("padded rows are scored without padding; PEFT reads the last padding token, so its scores may differ")
         if (parts := config.get("num_transformer_submodules") or 1) != 1:
             fix = f"which {cls.name} does not support: train again with num_transformer_submodules=1, or use lora"
-            raise BadValue(f"num_transformer_submodules={parts!r} is for models with an encoder and a decoder, {fix}")
+            message = f"num_transformer_submodules={parts!r} is for models with an encoder and a decoder, {fix}"
+            raise peft.Refused(message, "not supported")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
 
@@ -266,7 +270,8 @@ class PrefixTuning(Soft):
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if is_encoder(model):
             message = "in an encoder, PEFT's prefix shifts the text's positions and lora_lab's does not"
-            raise BadValue(f"{message}, so the outputs would differ: train the prefix here, or use this file with PEFT")
+            message += ", so the outputs would differ: train the prefix here, or use this file with PEFT"
+            raise peft.Refused(message, "not supported")
         return super().from_peft(config, model)
 
 

@@ -115,7 +115,10 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
 
     Raises: NotFound with the nearest names if nothing matches.
     """
-    if matches := [site for site in sites if _matches(target, site, slices)]:
+    matches = [site for site in sites if _matches(target, site, slices)]
+    if not matches and target in ROLES:  # no layer has this role, but a layer of your own model may have this name
+        matches = [site for site in sites if not site.out_slice and f".{site.module}".endswith(f".{target}")]
+    if matches:
         return matches
     names = [site.module.rpartition(".")[2] for site in sites]
     fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+") != [target]]

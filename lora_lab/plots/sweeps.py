@@ -27,7 +27,7 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return {axis: picture} for each axis in AXES along which the runs differ, and for the parameters of any adapter.
+    """Return {axis: picture}: "lr" and "rank" if runs differ in them, "adapter_parameters" if any run has an adapter.
 
     The picture of rates shows validation scores. The others show test scores at the rate that is best on validation.
     If rates vary but no run was validated, draw nothing, because rates must not be chosen on test rows.
@@ -82,7 +82,8 @@ def against(axis: str, runs: pd.DataFrame) -> Picture:
 
 def best_rate(frame: pd.DataFrame) -> pd.DataFrame:
     """For each combination of settings, return the runs at the rate with the best mean on validation, not on test."""
-    metric, settings = metric_of(frame, "validation_"), [n for n in settings_in(frame) if n not in ("lr", "seed")]
+    metric = metric_of(frame, "validation_")
+    settings = [name for name in settings_in(frame) if name not in ("lr", "seed", "subset")]
     group = frame.groupby(settings, dropna=False).ngroup()  # a method may lack some settings
     means = frame.groupby([group, frame["lr"]])[metric].mean().dropna().groupby(level=0)
     best = means.idxmax() if named_metric(metric).higher_is_better else means.idxmin()
@@ -103,7 +104,7 @@ def _varies(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _differing(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
-    """Return the settings, other than rate and seed, that differ among the runs at one point of a picture.
+    """Return the settings, other than rate, seed and draw, that differ among the runs at one point of a picture.
 
     An alpha that follows from the rank does not count as different if the rank is shown. Methods, and the targets of
     one method, are also compared between points, so that no line joins different methods or targets.
@@ -111,5 +112,5 @@ def _differing(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
     point = [name for name in shown if name in frame]
     groups: dict[str, Any] = {name: frame.groupby(point, dropna=False) for name in settings_in(frame)}
     groups |= {"method": frame.groupby(np.zeros(len(frame))), "targets": frame.groupby("method")}
-    names = [name for name in settings_in(frame) if name not in ("lr", "seed", *shown)]
+    names = [name for name in settings_in(frame) if name not in ("lr", "seed", "subset", *shown)]
     return [name for name in names if groups[name][name].nunique(dropna=False).max() > 1]

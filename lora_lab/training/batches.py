@@ -9,7 +9,8 @@ import inspect
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,8 @@ class Batch:
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the keyword arguments for `model`, with token types only if the model has an embedding for them."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+        base: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT's own forward names no token types
+        takes_types = "token_type_ids" in inspect.signature(base.forward).parameters
         if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
             inputs["token_type_ids"] = self.token_type_ids
         if getattr(getattr(model, "config", None), "model_type", "") == "xlnet":  # its head reads the last position
@@ -123,8 +125,12 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield batches that hold every row once, with the longest rows first, so that memory errors come early."""
-    return (collate(chunk, pad) for chunk in _chunks(sorted(rows, key=len)[::-1], batch))
+    """Yield batches that hold every row once, with the longest rows first, so that memory errors come early.
+
+    `rows` may be in any order: a batch's `places` are indices in `rows`, not in the split.
+    """
+    order = sorted(range(len(rows)), key=lambda n: len(rows[n]))[::-1]
+    return (replace(collate([rows[n] for n in chunk], pad), places=tuple(chunk)) for chunk in _chunks(order, batch))
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
@@ -143,8 +149,8 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
     return Batch(padded((row.tokens for row in rows), pad), mask, labels, tuple(row.place for row in rows), types)
 
 
-def _chunks(rows: list[Row], batch: int) -> list[list[Row]]:
-    return [rows[i : i + batch] for i in range(0, len(rows), batch)]
+def _chunks(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:

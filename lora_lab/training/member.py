@@ -182,7 +182,8 @@ class Member:
         if not state:
             return {}
         if row is None:
-            moments = {name: [state[p][name] for p in self.trained] for name in MOMENTS}
+            # A parameter that never had a gradient has no state
+            moments = {n: [state[p][n] if p in state else torch.zeros_like(p) for p in self.trained] for n in MOMENTS}
         else:
             places = [(p.shape, p.stride(), p.storage_offset() - row.storage_offset()) for p in self.trained]
             moments = {name: [state[row][name].as_strided(*place) for place in places] for name in MOMENTS}

@@ -61,7 +61,7 @@ def load_model(
         loader = getattr(transformers, _loader(config, num_labels, body))
         if num_labels is not None:
             config.num_labels = num_labels
-            if no_pad := getattr(config, "pad_token_id", None) is None:  # a causal classifier reads the last real token
+            if getattr(config, "pad_token_id", None) is None:  # a causal classifier reads the last real token
                 eos = getattr(config, "eos_token_id", None)
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
@@ -88,8 +88,8 @@ def load_model(
     unread = (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))
     model.lora_lab_random_heads = {head[1] for head in map(head_of, unread) if head}  # read by `heads_of`
     model.config._name_or_path = BUNDLED.get(name, str(name))
-    if num_labels is not None and no_pad and scores_last_token(model):
-        with suppress(LabError):  # without a tokenizer, eos stays the padding token
+    if num_labels is not None and scores_last_token(model):
+        with suppress(LabError):  # without a tokenizer, the config's padding token stays
             model.config.pad_token_id = load_tokenizer(name, download=download).pad_token_id
     if quantised:
         quantize_model(model.eval(), quantised)

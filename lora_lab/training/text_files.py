@@ -78,7 +78,8 @@ def csv_table(path: Path) -> pd.DataFrame:
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise BadValue(f"{path} has {header.count(twice[0])} columns named '{twice[0]}': rename or remove all but one")
     filled = everything.apply(lambda column: column.str.strip() != "").any(axis=1)
-    return everything[filled][1:].set_axis(header, axis=1).loc[:, list(map(bool, header))]
+    table = everything[filled][1:].set_axis(header, axis=1).loc[:, list(map(bool, header))]
+    return table.assign(split=table["split"].str.strip()) if "split" in table else table
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -136,7 +136,7 @@ class Background:
         self.thread.start()
 
     def seconds_for(self, steps: int, least: int = 3) -> int | None:
-        """Estimate the seconds for `steps` more steps from the last steps' pace. Return None before `least` steps."""
+        """Estimate how many seconds `steps` more steps take, from the recent pace. Return None before `least` steps."""
         last = list(self.stamps)
         return None if len(last) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
 
@@ -207,7 +207,7 @@ class LivePanel(Panel):
             self._begin(self._prepare())
 
     def stop(self) -> None:
-        """Stop after the current step. Finished work is kept, and starting again continues it."""
+        """Stop after the current step. Finished work is kept, and starting again continues from there."""
         if self.busy:
             self.work.stop()
 

@@ -121,7 +121,7 @@ class LiveRun(Background):
             "words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}",
             "steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or "",
         }  # fmt: skip
-        if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right, assume one error, and vice versa
+        if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right (wrong), assume one wrong (right)
             p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
             half = 196 * math.sqrt(p * (1 - p) / rows)
             results |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}

@@ -133,7 +133,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             runs, source = runs or playground.load(), folder or self.store.folder
             runs = runs.plus(playground.records(source)) if source.exists() else runs
         elif not (runs := playground.read(folder)):
-            raise BadValue(f"{folder} has no LoRA runs: say what to train there, for example task='rt', steps=200")
+            raise BadValue(f"{folder} has no validated LoRA runs: say what to train, for example task='rt', steps=200")
         self.playground = runs
         self.axes = dict(zip(("ranks", "alphas", "rates"), axes if self.playground.results else filled, strict=True))
         super().__init__(seeds=seeds, live={"state": "ready"}, picked=list(picked))

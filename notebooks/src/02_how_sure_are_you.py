@@ -116,7 +116,7 @@ said = table.replace({1: "right", 0: "wrong"})
 pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 
 # %% [markdown]
-# Only sentences on which the models *disagree* count: there, a's score minus b's is 1 or -1; elsewhere, it's 0. So its average square is the share of disagreements. Use this share in place of $p(1-p)$ in the gap's standard error.
+# For each sentence, take a's score minus b's: it's 1 or -1 if the models *disagree*, and 0 otherwise. The average is near 0, so the variance is nearly the share of disagreements. Use this share in place of $p(1-p)$ in the gap's standard error.
 #
 # Now compute `half`: half the width of the gap's 95% interval. Then choose `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 

@@ -95,11 +95,11 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (its rate for rank 1 wasn't tried)|5.0<!--knobs.alpha.whole-->|
 #
 # - **A new rank needs no new rate:** the map's three diamonds (best rates) are in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
-# - **If you multiply $\alpha$ by four, halve the rate.** $A$ and $B$ both move with the rate, so half the rate makes their product a quarter.
+# - **If you multiply $\alpha$ by four, halve the rate.** Then $A$ and $B$ move half as far, so their product falls to a quarter.
 # </details>
 #
 # ## How low a rank is enough?
-# LoRA of rank 1 lost little. Is full fine-tuning's change as simple? Let's split it into pieces.
+# LoRA of rank 1 lost little. Is full fine-tuning's change to $W$ as simple? Let's split it into pieces.
 #
 # A **rank-one piece** is a column times a row. The singular value decomposition (SVD) splits the change in each matrix into such pieces, sorted by strength. Full fine-tuning has up to 384 pieces per matrix, and rank-8 LoRA has up to eight.
 #
@@ -125,11 +125,11 @@ assert (max(noise) - noise[0]) / cut.cuts["n"] < LUCK / 100  # gray
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 
 # %% [markdown]
-# Press *take it away* twice, then add pieces again. (Choose *a picture* to see what each adds.)
+# First choose *a picture*, and add pieces one by one. Then do the same with full fine-tuning's update. (The panel's other percentages are shares of the change's **energy**, the sum of its squared numbers.)
 #
 # <details><summary>What we found</summary>
 #
-# **Two of 384 pieces bring 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right. (The panel's other percentages are shares of the change's **energy**, the sum of its squared numbers.)
+# **Two of 384 pieces bring 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right.
 #
 # With one piece of full fine-tuning's change, the model gets only 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray: a random change.)
 # </details>

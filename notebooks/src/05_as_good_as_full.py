@@ -19,7 +19,7 @@ lesson.start("05")
 # LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (here, for four made-up leads):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
-# - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods are neither worse nor better by more than it.)
+# - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods differ by less than this margin.)
 #
 # Without a *yes*, the answer is *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
 
@@ -69,7 +69,7 @@ panel
 # ## Your turn
 # **Write the second question as a function.** `low` and `high` are the ends of the thick bar, as shares (0.015 is 1.5 points).
 #
-# (This rule is called *TOST*, two one-sided tests: each cuts 5% off one end of the bar, so 90% is left.)
+# (This rule is called *TOST*, two one-sided tests: each leaves out 5% at one end, so the bar covers 90%.)
 
 
 # %% exercise
@@ -99,6 +99,7 @@ lesson.predict("intervals in 100 that miss", low=..., high=...)
 lesson.predict("studies in 100 that find no difference", low=..., high=...)
 
 # %% alt="A hundred 95% intervals, sorted by their center. Ninety-three contain 0 and are gray. The seven that exclude 0 are blue and lie at the far left: their dots are about three times as far from 0 as the line of the true lead. Triangles at their right ends mark the three intervals that miss this line: two at the bottom, and the highest."
+panel.view, panel.method, panel.rival, panel.dance = "stored", "LoRA r8 q,v", "full", {}  # whatever you've clicked
 panel.resample(rows=200)  # in Jupyter, the panel above now shows the studies, too
 lead, low, high = 100 * np.array(sorted(panel.dance["studies"])).T  # in points
 truth, rows = 100 * said.difference, np.arange(100)
@@ -108,8 +109,7 @@ lesson.reveal("studies in 100 that find no difference", blind.sum())
 
 plt.figure(figsize=(4.5, 5.5), layout="constrained")
 plt.hlines(rows, low, high, ["0.75" if gray else "C0" for gray in blind], linewidth=1.2)
-plt.plot(lead, rows, "k.", markersize=4)
-plt.plot(high[missed] + 0.4, rows[missed], "k<", markersize=4)
+plt.plot(lead, rows, "k.", high[missed] + 0.4, rows[missed], "k<", markersize=4)
 plt.vlines([truth, 0], -2, 102, ["C1", "k"], linewidth=1.5)
 plt.text(truth + 0.1, 103, "true lead", color="C1", ha="right")
 plt.text(0.3, 4, f"{100 - blind.sum()} find a\ndifference", color="C0", weight="bold", va="center")

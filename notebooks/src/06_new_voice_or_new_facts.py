@@ -50,7 +50,7 @@ for token, label in zip(row.tokens, labels):
 # A model that never learned to say `<|im_end|>` can't stop.
 # </details>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each with a role and tokens. Return the labels: only what the *assistant* says counts. If a token counts, its label is the token itself.
+# **Exercise 1: several turns.** A conversation is a list of turns, each with a role and tokens. Return the labels: only the *assistant's* tokens count. If a token counts, its label is the token itself.
 
 # %% exercise
 def labels_of(turns):

@@ -214,7 +214,7 @@ checks.check_diagnosis(faults, first_diagnosis)
 # - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
 # - **Look 4.** *C*: only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs a gradient. The frozen token vectors need none, so the later blocks' inputs need none, either.
 #
-# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. G's $\frac{\alpha}{r}$ is 32 times smaller than H's, but G has 16 times as many rows of $A$. In the direction that lowers the loss, they all add up, so G learns half as fast at first. In other directions, they mostly cancel out, so its update is 7 times smaller.
+# The doubtful case is *G*: rank 128, with PEFT's default alpha of 8. G's $\frac{\alpha}{r}$ is 32 times smaller than H's, but in the direction that lowers the loss, 16 times as many rows of $A$ add up. So G learns half as fast at first.
 # </details>
 #
 # ## The eleventh patient

@@ -75,7 +75,7 @@ lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
 # Each number's error lies between 0 and half a gap. Compared by norms, the error is about 0.17% *of $W$*, whatever the update's size. **So the smaller the update, the more of it is lost:**
 #
 # - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of the update. None of 200 answers changes.
-# - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because for updates below half a gap, the error is only the update.
+# - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because for updates below half a gap, the error is the update itself.
 # </details>
 #
 # ## Price 2: slow swaps
@@ -199,15 +199,15 @@ for customer, probability in zip(("critic", "contrarian"), positive, strict=True
 shares, sure = [n / 20 for n in range(21)], []
 with torch.no_grad():
     for share in shares:
-        bank.blend({"critic": 1 - share, "contrarian": share}, name=f"{share:.0%}")
-        bank.use(f"{share:.0%}")
+        if (name := f"{share:.0%}") not in bank:
+            bank.blend({"critic": 1 - share, "contrarian": share}, name)
+        bank.use(name)
         sure.append(bank.model(**sentences).logits.softmax(1)[range(rows), truth])  # the probability of the right answer
     bank.use("50%")
     body = bank.model.bert(**sentences).pooler_output  # the mixture below its head
     bank.use("critic")
     own = (bank.model.classifier(body).argmax(1) == truth).float().mean()
-mixer = MixerPanel(("critic", "contrarian"), shares, sure, task.test.texts[:rows])
-mixer.share = 0  # start with the critic alone
+mixer = MixerPanel(("critic", "contrarian"), shares, sure, task.test.texts[:rows], share=0)  # start with the critic alone
 print(f"half and half: {mixer.right[10]:g}% right; with the critic's own head: {own:.1%}")
 lesson.reveal("percent right with 40% contrarian", mixer.right[8], "%")
 mixer

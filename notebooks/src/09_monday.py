@@ -46,7 +46,7 @@ lesson.reveal("claims that are true as stated", sum(one.word == "true" for one i
 # %% [markdown]
 # <details><summary>What we found: sixteen claims</summary>
 #
-# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products, and an adapter file for GPT-3 is about 10,000 times smaller than GPT-3. One claim is false. **The other thirteen are undecided, or hold only under conditions that they don't name.** So don't ask whether a claim is true. Ask what would change its verdict. (At rank 1, claim 1 holds in four of five cases; at rank 8, in none.)
+# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products, and an adapter file for GPT-3 is about 10,000 times smaller than GPT-3. One claim is false. **The other thirteen are undecided, or hold only under conditions that they don't name.** So don't ask whether a claim is true. Ask what would change its verdict. (Claim 2's 350 GB means GPT-3: one case. Claim 1 names no model, so it has five: at rank 1, four hold; at rank 8, none.)
 # </details>
 #
 # ## Drag until the verdict changes
@@ -75,6 +75,7 @@ vocabularies = [config_of(name)["vocab_size"] for name in ("llama-3-70b", "llama
 assert round(vocabularies[0] / vocabularies[1]) == 4
 assert all("; 22.1 GiB is free" in case.found for case in verdicts["one_24gb_card"].cases)
 assert [[case.holds for case in judge("1", rank=rank).cases].count(True) for rank in (1, 8)] == [4, 0] and len(verdicts["times_fewer"].cases) == 5
+assert len(verdicts["checkpoint_size"].cases) == 1
 assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "true"
 
 # %% [markdown]
@@ -140,7 +141,7 @@ checks.check_brief(my_plan, mine)
 #
 # `job.write` turns the plan into a script that runs without this course's code. It tries three learning rates, checks that the best adapter changes a *fresh* base, and uses the test set once.
 #
-# The second cell runs the script. **Which three lines of its output should warn you? What do you change?**
+# Below is the script's output. **Which three of its lines should warn you? What do you change?**
 
 # %%
 from lora_lab.training.tasks import load_task
@@ -161,7 +162,7 @@ from urllib.parse import quote
 from IPython.display import HTML
 
 finished = run_path("train.py", run_name="__main__")  # as `python train.py` does
-text = script.read_text(encoding="utf-8").replace(str(asset_path("minilm")), BUNDLED["minilm"])  # its Hub id
+text = script.read_text(encoding="utf-8").replace(repr(str(asset_path("minilm"))), repr(BUNDLED["minilm"]))  # its Hub id
 link = f'<a download="train.py" href="data:text/x-python;charset=utf-8,{quote(text)}">Save train.py</a>'
 read = f'<details><summary>Read it here</summary><pre tabindex="0" style="font-size: 0.8em">{escape(text)}</pre></details>'
 HTML(f"<p>{link}</p>{read}")
@@ -220,11 +221,11 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 #
 # | start with | evidence |
 # |---|---|
-# | LoRA on all linear layers | published ([QLoRA](https://arxiv.org/abs/2305.14314)): it matched full fine-tuning, and `q,v` didn't (with unequal budgets); ours: equivalent within 1.5 points (lesson 05) |
+# | LoRA on all linear layers | published ([QLoRA](https://arxiv.org/abs/2305.14314)): it matched full fine-tuning, and `q,v` didn't (with unequal budgets); ours: equivalent to `q,v` within 1.5 points (lesson 05) |
 # | rank 8 to 16, $\alpha=16$ | ours (lesson 03) |
 # | 16 rows per step, three passes | our habit, not tuned |
 # | rates 2e-4, half of that and twice that | published for 7B (QLoRA) |
-# | for small models, rates around 1e-3 (MiniLM) or 2e-3 (SmolLM2) | ours: lesson 03's best rates were 5e-4 and 4e-3, so also try half and twice that rate. If the lowest or highest rate is best, go further |
+# | for small models, 1e-3 (MiniLM) or 2e-3 (SmolLM2), half and twice that | ours: lesson 03's best, 5e-4 and 4e-3, are among these. If an outer one is best, go further |
 #
 # The same in PEFT (the core of your script):
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Why should the change fit into rank 8?
 #
-# A matrix in MiniLM's attention has $384\times384$ numbers. At rank 8, LoRA trains only 4% of them, and it works. **Is the model simple? Is its change simple? Or is the task?**
+# A matrix in MiniLM's attention has $384\times384$ numbers. At rank 8, LoRA trains only 4% as many, and it works. **Is the model simple? Is its change simple? Or is the task?**
 #
 # ## A photograph, piece by piece
 # A column times a row gives a matrix of **rank one**: all its rows are multiples of one row. *Any* matrix is a sum of such *pieces*, the strongest first (the SVD):
@@ -22,7 +22,7 @@ from lora_lab.experiments.low_rank import energy_kept, rank_for_energy, shuffled
 from lora_lab.widgets.matrices import reference, weight
 
 lesson.start("10")
-photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8]
+photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8].mean(axis=2)
 photo -= photo.mean()
 RankPanel({"Grace Hopper": photo}, rank=1, most=24)
 
@@ -71,10 +71,10 @@ lesson.reveal("pieces of a change", stored["ninety"][0], f"of {len(W)}")
 
 plt.figure(figsize=(4.8, 3.8), layout="constrained")
 for (name, share), color in zip(shares.items(), ("#555555", "C0", "#AAAAAA", "C1")):
-    n, needed = len(share), stored["ninety"][0] if "change" in name else (share < 0.9).sum() + 1
-    plt.plot(100 * np.arange(n + 1) / n, [0, *100 * share], color=color, linewidth=2.5)
-    plt.plot(100 * needed / n, 90, "o", color=color, markersize=9)
-    plt.text(36, 60 - needed / 4, f"{name}: {needed} of {n}", color=color, weight="bold")
+    size, needed = len(share), stored["ninety"][0] if "change" in name else (share < 0.9).sum() + 1
+    plt.plot(100 * np.arange(size + 1) / size, [0, *100 * share], color=color, linewidth=2.5)
+    plt.plot(100 * needed / size, 90, "o", color=color, markersize=9)
+    plt.text(36, 60 - needed / 4, f"{name}: {needed} of {size}", color=color, weight="bold")
 plt.gca().set(xlabel="% of all pieces", ylabel="% of the energy (dots: 90%)", xlim=(0, 100), ylim=(0, 101))
 plt.title("How many pieces hold 90% of the energy?", loc="left")
 plt.show()
@@ -113,7 +113,7 @@ panel
 #
 # The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy over all matrices. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 #
-# If just the first piece is missing, the model gets only 53.6%. **Why does it help to take the second piece away, too?** Look at its answers, below.
+# If just the first piece is missing, the model gets only 53.6%. **Why does it help to take the second piece away, too?** Look at its answers, below. (With 16 or more pieces gone, the orange line falls again, because too little of the change is left.)
 # </details>
 
 # %% alt="Percent of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
@@ -144,11 +144,11 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The pieces balance each other.** Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% *bad*. Without pieces 1 and 2, the push to *bad* is weaker.
+# **The pieces balance each other.** Without any change, the model calls most reviews *bad*. Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% *bad*. Without pieces 1 and 2, the push to *bad* is weaker.
 # </details>
 #
 # ## Who spreads the change?
-# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, but in its gradient for `v` in block 2, **8 pieces hold 90% of the energy.** Then why does the change need more? Two suspects:
+# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, so its gradient for `v` in block 2 could need all 384 pieces, but **8 pieces hold 90% of the energy.** Then why does the change need more? Two suspects:
 #
 # - *The batches:* training takes 400 steps, each with different reviews.
 # - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
@@ -157,7 +157,7 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 #
 # Plain SGD adds up the gradients. **How many pieces does it need after 50 batches?** (The weights stay fixed, so both optimizers get the same gradients.)
 
-# %%
+# %% hide-input
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
 texts, labels = np.array(task.train.texts), np.array(task.train.labels)
 bad, good = (np.flatnonzero(labels == label) for label in (0, 1))
@@ -196,10 +196,10 @@ moved = {"full fine-tuning,\n400 batches": shares["weight's change"]}
 for name, settings in ("SGD", {}), ("Adam", {"eps": 1e-20}):
     change = torch.zeros(384, 384, requires_grad=True)
     optimizer = getattr(torch.optim, name)([change], lr=1, **settings)
-    for n, change.grad in enumerate(map(torch.tensor, many), 1):
+    for batches, change.grad in enumerate(map(torch.tensor, many), 1):
         optimizer.step()
-        if n in (1, len(many)):
-            moved[f"{name}, {n} batch{'es' * (n > 1)}"] = (energies := spectrum(change.detach().numpy()) ** 2).cumsum() / energies.sum()
+        if batches in (1, len(many)):
+            moved[f"{name}, {batches} batch{'es' * (batches > 1)}"] = (energies := spectrum(change.detach().numpy()) ** 2).cumsum() / energies.sum()
 plt.figure(figsize=(4.8, 4.2), layout="constrained")
 for y, style, (name, share) in zip((15, 39, 49, 5, 29), ("C1-", "C0-", "C0:", "k-", "k:"), moved.items()):
     needed = stored["ninety"][0] if "full" in name else (share < 0.9).sum() + 1

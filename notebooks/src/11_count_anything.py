@@ -9,7 +9,7 @@
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
 # 1. Llama-3-8B is 2,356 times as large as its adapter. For a hundred customers, you can store a hundred full models, or one model and a hundred adapters. **By what factor does sharing one model cut the disk space?**
-# 2. **Llama-3.1-405B is how many times as large as its adapter?**
+# 2. **Llama-3.1-405B is how many times as large as its adapter?** (126 layers, $d_{in}=16384$, and $d_{out}=16384$ for `q`, 1024 for `v`)
 # 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **Mixtral's adapter is how many times as large as Mistral's?**
 
 # %%
@@ -29,9 +29,9 @@ lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 
 # %% [markdown]
 # ## A hundred customers
-# In the panel, the small patch is one adapter, and the large map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
+# In the panel, the patch holds the customers' adapters, and the map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
-# Then choose your own model, rank and matrices. How much does your service save?
+# Then set it to 1, and press *drop the patch on the model*. How many patches cover it?
 
 # %%
 llama = params("llama-3-8b", LoRA(rank=8, targets="q,v"))
@@ -51,7 +51,7 @@ assert round(2 * (llama.total + 100 * llama.trainable) / 1e9, 1) == 16.7
 #
 # **A hundred customers need 95.9 times less disk (16.7 GB instead of 1.61 TB), not 2,356 times,** because the disk must hold the model itself, too. With n customers, you save less than a factor of n, however small the adapters are.
 #
-# **At 2,356 customers, the patch covers the model: the adapters together are as large as the model (this is what "2,356 times fewer" means), so you save half of the limit, a factor of 1,178.** With even more customers, adapters fill most of the disk.
+# **At 2,356 customers, the patch covers the model: the adapters together are as large as the model.** (This is what "2,356 times fewer" means.) **So you save half of the limit, a factor of 1,178.** With even more customers, adapters fill most of the disk.
 # </details>
 #
 # ## Count without weights

@@ -104,8 +104,8 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 # **All linear layers are the safe choice:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
 #
-# ## How could the worst place win?
-# A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, `q` is the best of all. **Which of our three rates did she choose, and why does `q` win there?** Drag the slider.
+# ## How could the last place win?
+# A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, our last place is the best. **Which of our three rates did she choose, and why does it win there?** Drag the slider.
 
 # %% hide-input
 shared = 100 * stored.frame.pivot_table(index="lr", columns="targets", values="validation_accuracy")

@@ -91,18 +91,18 @@ lesson.predict("percent right with B negated", low=..., high=...)
 # %% hide-input
 reviews, count = load_task("rt").validation, 30 if lesson.FAST else 500
 texts, labels = reviews.texts[:count], torch.tensor(reviews.labels[:count]) == 1
-B, right, shares = adapter.lora_B.detach().clone(), [], [n / 8 for n in range(9)]
+B, right, shares = stored()["lora_B"], [], [n / 8 for n in range(9)]
 for share in shares:  # of -B
     adapter.lora_B.data = (1 - 2 * share) * B
     answers = torch.tensor([read(text)[2] for text in texts])
     right.append(torch.where(labels, answers, 1 - answers))  # the probability of the right answer
+disguise(adapter, 3)  # back to B
 means = torch.stack([kept["x"][1:-1].mean(0) for text in texts if read(text)])  # the mean of a review's vectors
 torch.manual_seed(0)
 alone, *chance = (sorted_right(means @ row, labels) for row in (stored()["lora_A"][0], *(torch.randn(384) for _ in range(100))))
 print(f"sorted by A: {alone:.1%} right; by the best of 100 random directions: {max(chance):.1%}")
 lesson.reveal("percent right with B negated", 100 * (right[-1] > 0.5).float().mean().item(), "%")
-mixer = MixerPanel(("B", "−B"), shares, right, texts)
-mixer.share = 0
+mixer = MixerPanel(("B", "−B"), shares, right, texts, share=0)
 mixer
 
 # %% claim

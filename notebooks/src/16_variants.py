@@ -33,8 +33,6 @@ from lora_lab.experiments.margins import scores_in
 lesson.start("16")
 stored = lesson.reference_comparison("minilm_rt_variants")
 methods = pd.DataFrame(stored["methods"]).set_index("label")
-lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
-lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% [markdown]
 # **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. By lesson 15's rule, four times the $\alpha$ needs half the rate. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at a rate of 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
@@ -54,6 +52,10 @@ def alpha_of_plain(alpha, rank):
 
 
 checks.check_as_plain(alpha_of_plain, rate=0.002)
+
+# %%
+lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
+lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% hide-input
 names = {PLAIN: "LoRA"} | {label: name for name, label in LABELS.items()}
@@ -114,7 +116,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # </details>
 #
 # ## A real table
-# In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions. LoRA with $\alpha=128$ solves 47.4%. **Is rsLoRA better?** Written as plain LoRA, what's rsLoRA's $\alpha$?
+# In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions. LoRA with $\alpha=128$ solves 47.4%. **Is rsLoRA better?** Which $\alpha$ makes plain LoRA equal to this rsLoRA?
 #
 # <details><summary>What we found: a real table</summary>
 #
@@ -129,7 +131,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # - `TinyLoRA(rank=2)`: like LoRA-XS, but only 768 numbers train (LoRA: 73,728).
 # - `IA3()`: only factors train. Each multiplies one input or output of $W$: 13,824 numbers in all.
 #
-# **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)?
+# **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)? Nine comparisons give luck nine chances, so each needs more evidence.
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)
@@ -164,7 +166,7 @@ assert all(len(methods.tried[label]) in (6, 8) for label in (PLAIN, *NINE)) and 
 # %% [markdown]
 # <details><summary>What we found: each method at its own rate</summary>
 #
-# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth of LoRA's numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, too. But nine comparisons give luck nine chances, so each verdict needs more evidence.)
+# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth of LoRA's numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, too, but not by enough.)
 # </details>
 #
 # ## Remember

@@ -14,8 +14,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
-from lora_course.checks.reward import EARNED, LOSS
-from lora_course.experiments.reward import Rewarded, reinforce
+from lora_course.checks.reward import EARNED, loss_or_ours
+from lora_course.experiments.reward import Rewarded
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_lab import AdapterBank, LoRA, Recipe, Store, load_model, load_task, load_tokenizer, train
 from lora_lab.training.assets import shipped
@@ -67,8 +67,7 @@ lesson.predict("% right with rewards, at rank 1", low=..., high=...)
 steps = lesson.steps(200, 12)
 recipe = Recipe("minilm", lesson.small("rt", store.folder), LoRA(rank=1), lr=1e-3, steps=steps, batch=8, validations=0)
 with progress_bar(steps) as bar:
-    loss = LOSS.judge(loss_of_rewards).yours_or_ours("loss_of_rewards", loss_of_rewards, reinforce)
-    pack = Rewarded([recipe], loss=loss, callbacks=lambda _: [bar])
+    pack = Rewarded([recipe], loss=loss_or_ours(loss_of_rewards), callbacks=lambda _: [bar])
     (run,) = pack.run()
 rewards = pd.Series(pack.rewards[recipe])
 
@@ -149,8 +148,7 @@ for share in shares:
     bank.use(f"{share:.0%}")
     with torch.no_grad():
         mixed.append(bank.model(**inputs).logits.softmax(1)[range(count), test.labels[:count]].numpy())  # p of the right answer
-mixer = MixerPanel(("labels", "rewards"), shares, mixed, test.texts[:count])
-mixer.share = 0
+mixer = MixerPanel(("labels", "rewards"), shares, mixed, test.texts[:count], share=0)
 lesson.reveal("mean probability of its answer with rewards, %", round(100 * np.mean(lesson.reference_comparison("minilm_rt_reward")["methods"][1]["sure"]["each"])))
 mixer
 

@@ -102,7 +102,7 @@ checks.check_published(error, points, word, mine)
 # </details>
 #
 # ## Eleven findings
-# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. **How many of the eleven hold?**
+# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$; a matrix's main direction is that of its strongest piece.) **How many of the eleven hold?**
 
 # %%
 results = reference_reproductions()
@@ -117,7 +117,7 @@ lesson.predict("findings that hold, of 11", low=..., high=...)
 # - The whole line is outside: it *fails*.
 # - Otherwise, it's *undecided*.
 #
-# **Which word does each of the four get?** Then open the table of all eleven: **what's common to all findings that hold?**
+# **Which word does each of the four get?** Then open the table of all eleven: **what do all findings that hold have in common?**
 
 # %% hide-input alt="Four differences in points of accuracy, with 95% intervals. Table 2, LoRA minus full fine-tuning: -1.6 (-2.7 to -0.4), blue from -1.5. Table 5, q and v minus q alone: +2.7 (+1.6 to +3.8), blue from 0. Table 6, rank 1 minus rank 64: -1.2 (-2.2 to -0.2), blue from -1.5. Table 16, LoRA minus full on 100 rows: -0.5 (-4.0 to +3.1), blue from -1.5."
 words = {"table2": "LoRA minus full fine-tuning", "table5": "q and v minus q alone"}

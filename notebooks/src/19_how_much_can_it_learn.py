@@ -61,9 +61,9 @@ lesson.predict("bits that rank 1 remembers", low=..., high=...)
 # ## Fill it up
 # Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. **Which piles stop filling? And with four times as many numbers, does LoRA store four times as many bits?**
 
-# %%
+# %% hide-input
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
-flips["bits"] = remembered_bits(flips.texts, flips.loss)
+flips["bits"] = [remembered_bits(n, loss) for n, loss in zip(flips.texts, flips.loss)]
 best = flips[flips.part == "tuning"].sort_values("bits").groupby("rank").tail(1)
 shown = pd.concat([flips[flips.part == "final"], best])
 mean = shown.groupby(["texts", "rank"]).bits.mean().unstack()
@@ -119,11 +119,11 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). Rank 2 remembers much less: 724, then 602. (Piles of 1,024 are the best of five runs.) Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). (Piles of 1,024 are the best of five runs.) Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
 # **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581 instead of 425 (one run).
 #
-# **At rank 4, with four times as many numbers, there are only 2.3 times as many bits,** because both counts include the head's 198. Without these, the factor is 3.6, and in a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), and 0.25 at rank 4.
+# **At rank 4, with four times as many numbers, there are only 2.3 times as many bits,** because both counts include the head's 198. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
 # </details>
 #
 # ## Memory or rule?

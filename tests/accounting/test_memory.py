@@ -2,6 +2,7 @@ import json
 import random
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,9 +19,10 @@ from lora_lab.accounting.film import CATEGORIES, filmed, moments
 from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.kernels import stand_ins
 from lora_lab.accounting.memory import inference, largest, predicted, quick, traced
-from lora_lab.accounting.models import longest
+from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import STEP, Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
+from lora_lab.methods.base import Method
 from lora_lab.methods.targets import bits_per_weight
 from lora_lab.training.measure import measure
 from tests.accounting.conftest import BERT, SMALL, real_model, small_config
@@ -76,9 +78,8 @@ def test_prediction_equals_the_trace(fields, method, options):
 @pytest.mark.parametrize(
     ("model", "method", "options"),
     [
-        ("minilm", FULL, {"dropout": 0.1}),
-        ("gpt2", LORA, {"seq": 8, "dtype": "bf16"}),
-        ("smollm2", PROMPT, {"seq": 8, "dtype": "bf16", "checkpointing": True}),
+        (SMALL_BERT, FULL, {"dropout": 0.1}),
+        (small_config("llama tied"), PROMPT, {"seq": 8, "dtype": "bf16", "checkpointing": True}),  # as SmolLM2
         # With a single short row, the peak is in the optimizer's step.
         *((LLAMA, FULL, {"batch": 1, "seq": 8, "optimizer": o}) for o in ("adamw", "adamw-foreach", "sgd")),
         (LLAMA, ALL, {"batch": 1, "seq": 8}),
@@ -169,7 +170,7 @@ def test_sharding_divides_the_states():
 
 
 def test_allocator_reserves_what_pytorch_would():
-    """A segment has 2 MiB for small tensors, 20 MiB for others below 10 MiB, and a larger one has the tensor's size."""
+    """A segment has 2 MiB for small tensors, 20 MiB for others below 10 MiB, and the tensor's size for larger ones."""
     mib = 2**20
     assert reserved([(0, 1)]) == 2 * mib
     assert reserved([(i, 512) for i in range(4096)]) == 2 * mib
@@ -261,6 +262,38 @@ def test_fits_and_films_are_cached(own_cache, tmp_path, monkeypatch):
     assert memory(gpt2, LoRA(rank=2), batch=2, seq=64).terms == first.terms
 
 
+def test_a_changed_method_of_the_users_own_is_traced_again(own_cache):
+    def peak(part):
+        @dataclass(frozen=True)
+        class Own(Method):
+            name, trains_base = "own", True
+
+            def insert(self, model, to_fill):
+                for name, p in model.named_parameters():
+                    p.requires_grad_(name.endswith(part))
+
+        step, again = (memory(small_config("gpt2"), Own(), batch=2, seq=64) for _ in range(2))
+        assert step.mode == "predicted"
+        assert step.terms == again.terms
+        return step.peak
+
+    assert peak("bias") < peak("weight")
+
+
+def test_a_loaded_classifier_keeps_its_number_of_labels():
+    model, options = tiny("bert"), {"trace": True, "batch": 2, "seq": 32}  # with 3 labels
+    expected = memory(model.config.to_dict(), LORA, num_labels=3, **options)
+    assert memory(model, LORA, **options).peak == expected.peak > memory(model, LORA, num_labels=2, **options).peak
+
+
+@pytest.mark.usefixtures("own_cache")  # only shipped fits
+@pytest.mark.parametrize(("name", "method"), [("minilm", FULL), ("llama-3-8b", LORA)])
+def test_shipped_fit_agrees_with_a_new_trace(name, method):
+    """If it doesn't, `python docs/presets.py` must write the fits again."""
+    case = config_of(name), method, Setup(batch=2, seq=64)
+    assert predicted(*case, make=False).categories == pytest.approx(traced(*case).categories, rel=0.001)
+
+
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 @pytest.mark.parametrize(
     ("family", "method", "checkpointing"),
@@ -275,7 +308,7 @@ def test_flops_equal_pytorchs_counter(family, method, checkpointing):
     in_place = {torch.ops.aten.addmm_: lambda _, x, y, **more: 2 * x[0] * x[1] * y[1]}
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         forward_backward(model, setup)
-    pairs = fields.get("num_hidden_layers", fields.get("n_layer")) * 2 * 24 * 24  # attention, which it leaves out
+    pairs = fields.get("num_hidden_layers", fields.get("n_layer")) * 2 * 24 * 24  # attention, which isn't counted
     width = fields.get("head_dim", 0) * 4 or fields.get("hidden_size", fields.get("n_embd"))
     attended = pairs * width * (14 + 4 * checkpointing)  # 4 forward, 10 backward, and forward again
     assert memory(fields, method, trace=True, **options).flops == counter.get_total_flops() + attended
@@ -378,7 +411,7 @@ def test_step_is_traced_and_its_film_fixed_if_its_shallow_model_cannot_be_built(
     assert max(sum(moment.bytes.values()) for moment in moments(film, 4, Setup(seq=64))) == step.peak
     text = small_config("mixtral", num_hidden_layers=6, cross_attention_layers=[3])
     images_too = {"model_type": "mllama", "text_config": text, "vision_config": BERT}
-    assert memory(images_too, FULL, seq=64).mode == "traced"
+    assert all(memory(images_too, method, seq=64).mode == "traced" for method in (FULL, LoRA(rank=2)))
 
 
 SETUPS = [

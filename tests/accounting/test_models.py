@@ -1,8 +1,10 @@
+import copy
 import json
 from collections import Counter
 from pathlib import Path
 
 import huggingface_hub.file_download as hub
+import numpy as np
 import peft
 import pytest
 
@@ -86,7 +88,10 @@ WHISPER = {"model_type": "whisper"}
 QWEN_57B = {"model_type": "qwen2_moe", "num_hidden_layers": 1, "shared_expert_intermediate_size": 20_480}
 
 
-@pytest.mark.parametrize("config", [{"model_type": "gemma4_text"}, WHISPER, QWEN_57B], ids=str)
+GEMMA = {"model_type": "gemma4_text", "vocab_size_per_layer_input": 262_144}  # a large number, but not of layers
+
+
+@pytest.mark.parametrize("config", [GEMMA, WHISPER, QWEN_57B], ids=str)
 def test_unlisted_model_type_is_counted(config):
     model = models.meta_model(config)
     assert attachable(models.describe(model)) == sites_of(model)
@@ -94,9 +99,21 @@ def test_unlisted_model_type_is_counted(config):
     assert counted.total == sum(row.full for row in counted.modules) == sum(p.numel() for p in model.parameters()) > 0
 
 
+def test_number_of_labels_may_be_numpys():
+    first, second = (params("minilm", LoRA(rank=3), num_labels=labels) for labels in (np.int64(7), 7))
+    assert first.head == second.head == 7 * 385
+
+
+def test_transposed_experts_of_llama4_are_counted_by_input_and_output():
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_local_experts": 2}
+    experts = [m for m in described({"model_type": "llama4_text", **sizes}).modules if m.kind == "expert"]
+    shapes = {module.role: (module.in_features, module.out_features) for module in experts}
+    assert shapes == {"gate": (32, 48), "up": (32, 48), "down": (48, 32)}
+
+
 REFUSED = [  # a model, its number of labels, and the reason
     (small_config("llama", model_type="lama"), None, "unknown model_type 'lama'.*llama"),
-    (small_config("llama", num_hidden_layers=10**9), None, "'num_hidden_layers' of .* must be at most 10,000"),
+    (small_config("llama", num_hidden_layers=10**9), None, "'num_hidden_layers' of .* must be at most 20,000"),
     (small_config("llama", hidden_size="64"), None, "'hidden_size'.*'64'"),
     (small_config("llama", model_type="gemma3n"), None, "timm"),
     ("broken", None, "not readable as JSON"),
@@ -225,16 +242,17 @@ def test_retired_option_is_accepted_only_at_its_default():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", SMALL)
 def test_count_equals_peft(kind):
-    config = small_config(kind)
+    model = meta_model(small_config(kind))
 
     def peft_count(targets: list[str] | str, exclude: str | None = None) -> int:
         lora = peft.LoraConfig(r=2, target_modules=targets, exclude_modules=exclude)
-        return sum(p.numel() for p in peft.get_peft_model(meta_model(config), lora).parameters() if p.requires_grad)
+        adapted = peft.get_peft_model(copy.deepcopy(model), lora)
+        return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
-    sites = [s for s in describe(meta_model(config)).sites if s.kind == "linear" and s.out_slice is None]
+    sites = [s for s in describe(model).sites if s.kind == "linear" and s.out_slice is None]
     attention = [s for s in sites if s.role not in ("head", "pooler") and "mlp" not in s.module]
     names = list({s.module.rpartition(".")[2] for s in attention})
-    assert params(meta_model(config), LoRA(rank=2, targets=names)).trainable == peft_count(names) > 0
+    assert params(model, LoRA(rank=2, targets=names)).trainable == peft_count(names) > 0
     if kind not in ("mixtral", "qwen3_moe", "deepseek_v3"):  # PEFT's all-linear includes experts and routers
-        count = params(meta_model(config), LoRA(rank=2, targets="all-linear")).trainable
+        count = params(model, LoRA(rank=2, targets="all-linear")).trainable
         assert count == peft_count("all-linear", exclude=r".*pooler\.dense" if "bert" in kind else None)

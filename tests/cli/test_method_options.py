@@ -57,6 +57,7 @@ def test_qlora_is_lora_on_all_linear_layers_in_nf4(recipes):
     for words, expected in (
         ("train --method qlora", [(LoRA(targets="all-linear"), "nf4")]),
         ("train --method qlora --targets q --dtype nf4+fp32", [(LoRA(targets="q"), "nf4+fp32")]),
+        ("train --method qlora --dtype bf16", [(LoRA(targets="all-linear"), "nf4+bf16")]),
         ("train --dtype int8", [(LoRA(), "int8")]),
         ("sweep --method qlora --rank 2,4", [(LoRA(rank, targets="all-linear"), "nf4") for rank in (2, 4)]),
     ):

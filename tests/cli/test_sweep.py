@@ -84,6 +84,11 @@ ROWS = {  # the head of a table: fields and accuracies of runs, and the rows
         + [({"method": MANY, "seed": seed}, 0.8 + 0.1 * seed) for seed in (0, 1)],
         {"prompt 0.002 0 4 1 60.0 60.0", "prompt 0.002 0 40 2 85.0 80.0 90.0", "prompt 0.002 50 40 1 50.0 50.0"},
     ),
+    "method targets rank alpha lr examples seeds": (  # each seed has its own draw of examples
+        [({"method": LoRA(), "examples": 9, "subset": seed, "seed": seed}, 0.6 + 0.2 * seed) for seed in (0, 1)]
+        + [({"method": LoRA(), "examples": 0}, 0.5)],
+        {"lora q,v 8 16 0.002 0 1 50.0 50.0", "lora q,v 8 16 0.002 9 2 70.0 60.0 80.0"},
+    ),
     "method targets rank alpha lr dora seeds": (
         [({"method": LoRA()}, 0.6), ({"method": LoRA(dora=True)}, 0.8)],
         {"lora q,v 8 16 0.002 False 1 60.0 60.0", "lora q,v 8 16 0.002 True 1 80.0 80.0"},

@@ -70,14 +70,15 @@ def test_amplification_matches_its_definition():
     assert actual["in_random"] == pytest.approx(np.sqrt(mean_square), rel=0.03)
 
 
-def test_updates_match_their_layers():
-    model = tiny("bert")
+@pytest.mark.parametrize(("family", "names"), [("bert", ("query", "value")), ("gpt2", ("c_attn[q]", "c_attn[v]"))])
+def test_updates_match_their_layers(family, names):
+    model = tiny(family)
     LoRA(rank=3, targets=("q", "v")).attach(model)
     randomise(model)
     updates = subspace.updates_in(model)
     assert len(updates) == 4
     for (name, update), layer in zip(updates.items(), lora_layers(model), strict=True):
-        assert name.endswith(("query", "value"))
+        assert name.endswith(names)
         assert np.allclose((update.left * update.values) @ update.right.T, layer.delta_weight().detach(), atol=1e-5)
         assert np.allclose(update.weight, layer.frozen_weight().detach())
         assert (update.a.shape, len(update.values)) == ((3, 32), 3)

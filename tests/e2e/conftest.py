@@ -83,6 +83,8 @@ def serving(arguments, folder, **env):
             assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.2)
         yield match[1]
+        server.terminate()
+        assert server.wait(60) == 143  # as docs/commands.md says of SIGTERM
     finally:
         server.terminate()  # the command; the server that it started must end with it
         server.wait(60)

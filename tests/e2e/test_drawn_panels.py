@@ -129,8 +129,8 @@ def test_tab_reaches_every_control_and_thumbs_are_dragged(pages: Pages) -> None:
         (train(), "scrub play sentence strength", ("strength", "strength")),
         (ComparePanel(), "axis rival method margin flip", ("margin", "margin")),
         (mixer(), "share", ("share", "share")),
-        (claim(), "A claim p0 p1 p2 p3", ("memory of the card", "at")),
-        (one_each()["class"], "lr alpha family", ()),
+        (claim(), "A claim p0 p1 p2 p3 reset", ("memory of the card", "at")),
+        (one_each()["class"], "lr alpha best family", ()),
     )
     page = pages.open(*(panel for panel, *_ in cases))
     for number, (_, controls, _) in enumerate(cases):

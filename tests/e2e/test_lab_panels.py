@@ -160,6 +160,11 @@ def test_keys_add_and_remove_pieces(pages: Pages) -> None:
     expect(panel.get_by_role("img", name="sum of its first 2 rank-one pieces")).to_be_visible()
     panel.get_by_role("button", name="take it away").press("Enter")
     expect(panel.get_by_role("status")).to_contain_text("60.6%")
+    for _ in range(3):  # the last press has nothing to take away, and the button keeps the focus
+        (less := panel.locator("button[name=less]")).press("Enter")
+    assert value_of(panel, "pieces added") == "rank 0, 0.0% of the energy"
+    expect(less).to_be_disabled()
+    expect(less).to_be_focused()
 
 
 EVALUATE = """([film, points]) => points.map((point) => {

@@ -171,7 +171,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
     expect(sealed).to_have_count(5)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
-    expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* expect 0 to 1 to hold.$"))
+    expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* between 0 and 1 to hold.$"))
     expect(page.locator(".lab-ranges li")).to_contain_text("29.1, your range 10.5 to 40: inside.")  # not the later one
 
 
@@ -211,14 +211,14 @@ def test_the_puzzle_is_solved_by_keyboard(visit):
         ("take", ten[7], "taken as line 9"),
         ("up", ten[7], "now line 8"),
         ("take", ten[9], "taken as line 10"),
-        ("check", "", "starts as the one it wraps"),
+        ("check", "", "the same as the layer it wraps"),
     ):
         press(button, line)
         expect(status).to_contain_text(reply)
     assert violations(page, "[data-puzzle]") == []
     page.reload()
     assert page.locator(".puzzle ol code").all_inner_texts() == ten  # the browser has stored the lines
-    expect(status).to_contain_text("starts as the one it wraps")
+    expect(status).to_contain_text("the same as the layer it wraps")
 
 
 def reply_to(form: Locator, *answers: str) -> str:

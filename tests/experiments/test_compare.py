@@ -216,6 +216,8 @@ def test_perplexity_before_training_is_cached_per_model_and_text(tmp_path, monke
             text.write_text(letter)
             found.append(afterwards.before(Recipe(model, "kjv"), str(text), tmp_path / "out"))
     assert found == [102, 103, 103, 104]
+    monkeypatch.setattr(afterwards.Opened, "score", Mock(side_effect=AssertionError("scored again")))
+    assert afterwards.before(Recipe("larger", "kjv"), str(text), tmp_path / "out") == 104
 
 
 def test_groups_share_fields_and_start_without_runs():
@@ -267,8 +269,8 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     assert len(messages) == 4  # nothing was timed again
 
 
-def test_plan_counts_each_load_and_scales_only_generation(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "pack_timed", lambda pack, download: module.Timing(60.0, 1.0, 0.0))
+def test_plan_counts_loads_and_scoring_and_scales_only_generation(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "pack_timed", lambda pack, download: module.Timing(60.0, 1.0, 30.0))
     monkeypatch.setattr(module, "Sweep", MagicMock())
 
     def spent(run, forgetting, prompts, **_) -> dict[str, float]:
@@ -282,9 +284,10 @@ def test_plan_counts_each_load_and_scales_only_generation(monkeypatch, tmp_path)
         (LoRA(), {"prompts": 8, "forgetting": "shakespeare"}, 3 + 3 * (10 + 2 * 1)),
     ):
         terms = Terms(restaurants, rates=2, growth=1, seeds=3, **terms)
-        task = SimpleNamespace(test=[1], validation=[1])
+        task = SimpleNamespace(test=[1, 2], validation=[1])
         steps = module.steps_within(60, terms, task, [method], tmp_path, print)
-        assert steps == int((0.8 * 60 - minutes) * 60 / (2 + 1 + 3))
+        scored = (3 + 3 * 2) * 0.5  # three rates are validated; three seeds are tested, on twice the rows
+        assert steps == int((0.8 * 60 - minutes - scored) * 60 / (2 + 1 + 3))
 
 
 def test_unpackable_runs_do_not_share_a_step(recipe, monkeypatch):

@@ -87,6 +87,13 @@ def test_cell_is_the_mean_of_its_seeds_and_an_untrained_run_is_flat_or_collapsed
     assert (one["runs"][0]["state"], one["about"][:6]) == ("unlearned", "1 run:")
 
 
+def test_lines_have_the_names_that_javascript_gives_them():
+    alphas = (16 * 8**0.5, 16.0)  # one has more digits than Python's format "g"
+    tried = [Cell("q,v", rank, alpha, 2.0**octave) for alpha in alphas for rank in (1, 8) for octave in (-12, -11, -10)]
+    lines = module.shown(playground(lambda cell: 0.7, tried))[0]["lines"]["rank"]
+    assert lines.keys() == {"q,v|45.254833995939045", "q,v|16"}
+
+
 @given(st.lists(st.lists(st.floats(-14, -3), min_size=1, max_size=9, unique_by=lambda x: round(x, 2)), max_size=5))
 def test_rates_of_a_row_have_different_columns(rows):
     tried = [Cell("q,v", 8, float(alpha), 2**octave) for alpha, row in enumerate(rows, 1) for octave in row]
@@ -108,6 +115,8 @@ def test_only_runs_of_the_same_kind_are_added():
     near = {**records[0][1], "recipe": {**recipe, "lr": np.nextafter(recipe["lr"], 1), "seed": 9}}
     assert second.plus([("", near)]).results[-1].cell == module.cell_of(recipe)  # or the map could not be drawn
     assert empty.plus(longer) == empty
+    unvalidated = {**records[0][1], "recipe": {**recipe, "validations": 0, "seed": 9}}
+    assert second.plus([("", unvalidated)]) == second  # it has no value on the map
 
 
 def test_luck_is_about_two_standard_errors():

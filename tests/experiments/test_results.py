@@ -48,6 +48,8 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     assert_raises("none of these 0 runs finished", lambda: Runs(()).accuracy)
     assert_raises("kjv has no accuracy, only loss", lambda: language.accuracy)
     assert_raises(r"existing values are {'rank': \['8'\]}", unscored.at, rank=[1, 2], error=NotFound)
+    for same in ("v,q", ("v", "q"), np.array(["v", "q"])):
+        assert len(unscored.at(targets=same, rank=np.int64(8), model=Path("minilm"))) == 1
     assert_raises("there is no folder .*rusn", load, tmp_path / "rusn", error=NotFound)
 
 
@@ -67,7 +69,7 @@ def test_a_seed_counts_once_and_is_paired_with_itself():
         sides.append([replace(finished_run(seed, FP32, lr=lr), predictions=answers[seed]) for seed in range(5)])
     a, b = sides
     whole = verdict(Runs(tuple(a[1:4])), Runs(tuple(b[1:4])))
-    assert verdict(Runs(tuple(a[1:])), Runs(tuple(b[:4]))) == whole  # each side lost another seed
+    assert verdict(Runs(tuple(a[1:])), Runs(tuple(b[:4]))) == whole  # each side lost a different seed
     assert whole.difference == pytest.approx(-0.02, abs=0.001)
 
 

@@ -117,7 +117,7 @@ def test_identical_runs_are_equivalent_given_enough_rows():
     for seeds in (1, 5):
         same = verdict(a[:seeds], a[:seeds])
         assert (same.outcome, same.difference, same.p_difference) == ("equivalent", 0, 1)
-        few = verdict(a[:seeds, :100], a[:seeds, :100])  # in 22% of cases, 1.5% leaves no trace in 100 rows
+        few = verdict(a[:seeds, :100], a[:seeds, :100])  # 100 rows show nothing of a 1.5% gap in 22% of cases
         assert few.outcome == "undecided"
         assert verdict(a[:seeds, : 100 + few.more_rows], a[:seeds, : 100 + few.more_rows]).outcome == "equivalent"
     assert verdict(np.full((3, 50), 0.5), np.full((3, 50), 0.5)).outcome == "equivalent"

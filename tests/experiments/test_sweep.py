@@ -20,13 +20,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_lab import BadValue, Grid, LoRA, NotFound, Probe, Store, sweep, train
+from lora_lab import BadValue, FullFineTuning, Grid, LoRA, NotFound, Probe, Recipe, Store, load_tokenizer, sweep, train
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
 from lora_lab.training.pack import Pack
 from lora_lab.training.text_files import SPLITS
-from tests.conftest import PLAIN, assert_raises
+from tests.conftest import PLAIN, assert_raises, make_model
 from tests.experiments.conftest import on_step
 
 
@@ -63,6 +63,16 @@ def test_run_without_enough_memory_fails_alone(grid, tmp_path, monkeypatch):
     bad, good = sweep(grid(lr=1e-2, rank=[4, 1]), tmp_path).runs
     assert (bad.status, good.status) == ("failed", "done")
     assert "this run may need" in bad.error
+
+
+def test_run_alone_may_train_a_parameter_without_a_gradient(tiny_encoder, opinions, tmp_path):
+    """XLNet uses its mask embedding only in pretraining, so AdamW keeps no state for it."""
+    tokenizer, size = load_tokenizer(tiny_encoder), {"d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64}
+    make_model("XLNetModel", {"vocab_size": len(tokenizer), **size}).save_pretrained(tmp_path / "xlnet")
+    tokenizer.save_pretrained(tmp_path / "xlnet")
+    recipe = Recipe(str(tmp_path / "xlnet"), opinions, FullFineTuning(), lr=1e-4, steps=4, batch=8, **PLAIN)
+    (run,) = sweep([recipe], tmp_path / "runs").runs
+    assert run.status == "done"
 
 
 def test_run_with_a_nan_test_loss_fails_alone(grid, tmp_path, monkeypatch):
@@ -163,7 +173,7 @@ def test_new_seeds_do_not_join_runs_on_other_weights(changing, grid, tiny_encode
 
 
 SCRIPT = """
-import sys, torch; torch.set_num_threads(1)
+import sys, torch; torch.set_num_threads(1); sys.modules["dask"] = None  # only a cluster needs Dask
 from lora_lab import Grid, sweep
 sweep(Grid(rank=[1, 4], lr=[1e-2, 3e-3], seed=[0, 1]), sys.argv[1], model=sys.argv[2], task=sys.argv[3], size=4,
       steps=int(sys.argv[4]), batch=8, validations=4, dtype='fp32', attention='eager', device='cpu',

@@ -32,13 +32,13 @@ METHODS = {name: (kind, every.METHODS[name]) for name, kind in dict(every.CASES)
 METHODS |= {
     "patterns": ("roberta", LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})),
     "fused": ("gpt2", LoRA(rank=2, rslora=True)),
-    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB, large enough to notice excessive memory
+    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB: large enough to notice wasted memory
 }
 WITHOUT_HEADER = ("lora", "patterns", "fused", "embedding", "ia3", "vera", "tinylora", "prompt", "prefix", "large")
 
 
 def write_valid(kind: str, place) -> None:
-    """Write files of a kind. PEFT's methods are written also without our header (the large adapter in bf16)."""
+    """Write files of a kind. PEFT's methods are also written without our header (the large adapter in bf16)."""
     for name, (model, method) in METHODS.items() if kind == "adapters" else ():
         ours, theirs = save_adapter(with_adapter(model, method), place / name), place / f"peft-{name}"
         if name in WITHOUT_HEADER:

@@ -255,14 +255,28 @@ def test_mixed_refuses_layers_without_an_entry_per_row():
             bank.model(input_ids=IDS)
 
 
-def test_layers_that_put_the_sequence_first_are_neither_packed_nor_mixed():
-    """Longformer's attention reads (tokens, rows, d), so the first dimension of its inputs isn't the rows."""
-    base = make_model("LongformerForSequenceClassification", attention_window=4, sep_token_id=2)
-    with pytest.raises(BadValue, match=r"put tokens before rows, .* with --solo"):
-        stack_members(base, [with_adapter(share(base), LoRA(2))] * 2)
-    bank, _ = make_bank(base, LoRA(2))
-    with pytest.raises(BadValue, match=r"put tokens before rows: call use\(name\)"), bank.mixed(["a.0", None]):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("LongformerForSequenceClassification", {"attention_window": 4, "sep_token_id": 2}),  # (tokens, rows, d)
+        ("SwitchTransformersEncoderModel", {"d_kv": 8, "num_hidden_layers": 2, "num_sparse_encoder_layers": 1}),
+        ("NllbMoeModel", {**BART, "num_experts": 4, "encoder_sparse_step": 1, "decoder_sparse_step": 1}),
+    ],
+)
+def test_layers_that_mix_or_reorder_rows_are_neither_packed_nor_mixed(name, options):
+    """In a mixture of experts, only the experts do: each reads tokens of any row."""
+    base = make_model(name, **options)
+    experts = [path for path, _ in base.named_modules() if ".experts." in path and path.endswith(("wi", "fc1"))]
+    method = LoRA(2, targets=tuple(experts[:1]) or ("q", "v"))
+    with pytest.raises(BadValue, match=r"mix or reorder rows, .* with --solo"):
+        stack_members(base, [with_adapter(share(base), method)] * 2)
+    bank, _ = make_bank(base, method)
+    with pytest.raises(BadValue, match=r"mix or reorder rows: call use\(name\)"), bank.mixed(["a.0", None]):
         pass
+    if experts:
+        bank, _ = make_bank(base, LoRA(2))
+        with bank.mixed(["a.0", None]):
+            pass
 
 
 def test_deberta_packs_only_its_head():

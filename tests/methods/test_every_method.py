@@ -1,3 +1,4 @@
+import copy
 import re
 import runpy
 import warnings
@@ -12,6 +13,7 @@ from torch import nn
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, merge, params, save_adapter
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods import REGISTRY, Method, method_from
+from lora_lab.methods.bank import AdapterBank
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.merge import at_strength
 from lora_lab.methods.packed import share, stack_members
@@ -31,7 +33,7 @@ METHODS["pissa, freeze_a"] = LoRA(rank=2, init="pissa", freeze_a=True, rslora=Tr
 METHODS["embedding"] = LoRA(rank=2, targets=("embed", "v"))
 TRAINS_BASE = {"full"}  # cannot be disabled or detached
 CHANGES_OUTPUT = {"prompt", "ptuning", "prefix", "probe"}  # immediately, before any training
-# Both are tested in test_refused.py.
+# The next two sets are tested in test_refused.py.
 DOES_NOT_FIT = {("head", "gpt2"), ("bitfit", "llama"), ("probe", "gpt2"), ("dora, freeze_a", "gpt2")}
 NOT_QUANTIZED = {"bitfit", "dora, freeze_a", "pissa, freeze_a"}
 # Llama has no biases, other norms and fewer kv heads.
@@ -236,6 +238,10 @@ def test_torch_encoder_layer_uses_its_adapters_in_eval_mode():
     merge(model)
     torch.testing.assert_close(model(x), adapted, rtol=1e-4, atol=1e-4)
     detach(model)
+    assert model.use_nested_tensor
+    bank = AdapterBank(model)
+    bank.add("a", with_adapter(copy.deepcopy(model), LoRA(rank=2, targets="linear1")))
+    bank.close()
     assert model.use_nested_tensor
 
 

@@ -76,7 +76,7 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
 def test_merge_for_good_leaves_a_plain_model(name, kind):
     model, merged_before = (with_adapter(make_base(kind), METHODS[name]) for _ in range(2))
     adapted = logits(model)
-    with torch.autocast("cpu", torch.bfloat16):  # computes in fp32 all the same
+    with torch.autocast("cpu", torch.bfloat16):  # still computes in fp32
         merge_for_good(model)
     assert not is_adapted(model)
     assert module_types(model) == module_types(tiny(kind))
@@ -84,6 +84,13 @@ def test_merge_for_good_leaves_a_plain_model(name, kind):
     merge(merged_before)
     merge_for_good(merged_before)
     assert snapshot(merged_before) == snapshot(model)
+
+
+def test_unmerged_layers_follow_the_mode_of_the_model():
+    model = with_adapter("bert", LoRA(rank=2)).train()
+    merge(model)
+    unmerge(model.eval())
+    assert not any(module.training for module in model.modules())
 
 
 def test_report_counts_bf16_rounding():
@@ -101,6 +108,12 @@ def test_report_counts_bf16_rounding():
     assert 0.001 < report.rounding < 1
     assert "merge in fp32 to keep their updates" in str(report)
     assert json.loads(json.dumps(report.to_json()))["rounding"] == report.rounding
+    unmerge(model)
+    report = merge(model, fp32=True)
+    assert (report.rounding, {tensor.dtype for tensor in report.rounded}) == (0, {"fp32"})
+    assert all(torch.equal(layer.base_layer.weight, w) for layer, w in zip(layers, exact, strict=True))
+    unmerge(model)
+    assert all(torch.equal(layer.base_layer.weight, w) for layer, w in zip(layers, old, strict=True))  # now in fp32
 
 
 @pytest.mark.parametrize(

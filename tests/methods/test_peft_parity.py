@@ -151,6 +151,28 @@ def test_layer_named_like_a_role_is_adapted(config, tmp_path):
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
 
 
+def test_layers_of_ones_own_model_may_be_called_q_and_v(tmp_path):
+    """No layer has the role q or v, which needs a path such as attn.q."""
+    base, x = nn.Sequential(OrderedDict((name, nn.Linear(8, 8)) for name in "qkvo")), torch.randn(3, 8)
+    ours = with_adapter(copy.deepcopy(base), LoRA(rank=2, targets="q,v"))
+    theirs = load_peft(copy.deepcopy(base), save_adapter(ours, tmp_path))
+    assert ours.lora_lab_report.adapter_parameters == 2 * 2 * 16
+    torch.testing.assert_close(theirs(x), ours(x), **CLOSE)
+    load_adapter(base, tmp_path)
+    torch.testing.assert_close(base(x), ours(x), **CLOSE)
+
+
+@pytest.mark.parametrize("layers", [[0], [1]])
+def test_layers_are_selected_by_the_same_number_as_in_peft(layers, tmp_path):
+    stage = nn.Sequential(OrderedDict(fc=nn.Linear(8, 8), out=nn.Linear(8, 8)))
+    blocks = nn.Sequential(OrderedDict(blocks=nn.Sequential(copy.deepcopy(stage), copy.deepcopy(stage))))
+    ours, x = nn.Sequential(OrderedDict(stages=nn.Sequential(blocks))), torch.randn(3, 8)  # stages.0.blocks.1.fc
+    config = peft.LoraConfig(target_modules=["fc"], layers_to_transform=layers)
+    theirs = peft_model(copy.deepcopy(ours), config)
+    load_adapter(ours, save_peft(theirs, tmp_path))
+    torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
+
+
 @pytest.mark.parametrize("options", [{"rank_pattern": {"b.*": 3}}, {"alpha_pattern": {"b.*": 3}}])
 def test_path_that_ends_a_longer_path_is_not_confused_with_it(options, tmp_path):
     inner, x = nn.Sequential(OrderedDict(a=nn.Linear(8, 8))), torch.eye(8)
@@ -221,7 +243,6 @@ def test_adapter_tied_by_peft_is_refused(tmp_path):
 LORA_FILES = {
     "patterns with rsLoRA": ("roberta", LoRA(rank=4, rslora=True, rank_pattern={"*.0.*": 2}, alpha_pattern={"v": 3})),
     "names": ("roberta", LoRA(rank=2, targets=("layer.1.attention.self.query", "*.0.*.dense"))),
-    "DoRA": ("llama", LoRA(rank=4, alpha=8, targets=("q", "v", "down"), dora=True)),
     "DoRA of a fused layer": ("gpt2", LoRA(rank=4, alpha=8, targets=("c_attn", "c_proj"), dora=True)),
     "q, k and v": ("gpt2", LoRA(rank=2, targets=("q", "k", "v"))),
     "unequal slices with rsLoRA": ("gpt2", LoRA(rank=4, rslora=True, rank_pattern={"q": 1}, alpha_pattern={"v": 2})),

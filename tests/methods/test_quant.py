@@ -56,7 +56,8 @@ def test_error_is_at_most_half_a_step(name, count, seed, scale):
     dequantized, step = quantize(weight, name).dequantized(), float((levels[1:] - levels[:-1]).max())
     assert dequantized.shape == weight.shape
     assert quantize(torch.tensor(2.0), name).dequantized() == 2
-    assert float((dequantized - weight).abs().max()) <= (step / 2 + 0.02) * float(weight.abs().max()) + 1e-6
+    assert float((dequantized - weight).abs().max()) <= (step / 2 + 0.0075) * float(weight.abs().max()) + 1e-6
+    assert len(levels) == 2 ** QUANTISED_BITS[name] - name.startswith("int")  # as many as the bits allow
     for broken, match in (("nf5", "'nf5' is not a quantization format; use nf4"), (name, "NaN or infinity")):
         assert_raises(match, quantize, torch.full((1, 64), float("nan")), broken)
 
@@ -100,14 +101,21 @@ def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     assert load_adapter(plain, save_adapter(model, tmp_path)).method == LoRA()
 
 
-def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input():
-    weight, kept = load_model("minilm", 2).bert.encoder.layer[0].attention.self.query.weight, []
-    bert = load_model("minilm", 2, dtype="nf4+bf16").bert
+def test_a_layer_is_dequantized_in_double_precision(bitsandbytes):
+    layer = QuantizedLinear(nn.Linear(64, 64))
+    garbage = torch.full((64, 64), 7.0, dtype=torch.float64)
+    del garbage  # a kernel that writes nothing would return this memory
+    assert torch.equal(layer.dequantized(torch.float64), layer.dequantized().double())
+
+
+def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input(tiny_encoder):
+    weight, kept = load_model(tiny_encoder, 2).bert.encoder.layer[0].attention.self.query.weight, []
+    bert = load_model(tiny_encoder, 2, dtype="nf4+bf16").bert
     layer = bert.encoder.layer[0].attention.self.query
     assert torch.equal(layer.dequantized(), quantize(weight).dequantized())
     assert bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
-        layer(torch.randn(8, 384, requires_grad=True, dtype=torch.bfloat16))
+        layer(torch.randn(8, 32, requires_grad=True, dtype=torch.bfloat16))
     assert kept == []
 
 

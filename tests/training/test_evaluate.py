@@ -50,6 +50,15 @@ def test_perplexity_is_a_mean_over_tokens():
     assert score.predictions is score.by_row
 
 
+@pytest.mark.parametrize(("kind", "labels"), [("bert", 3), ("llama", None)])
+def test_rows_may_be_scored_in_any_order_and_more_than_once(kind, labels):
+    model, data = tiny(kind), rows(9, labels=labels)
+    randomise(model)
+    first, mixed = evaluate(model, data, pad=0), evaluate(model, [*data[::-1], *data], pad=0)
+    assert mixed.metrics == pytest.approx(first.metrics, rel=1e-5)
+    np.testing.assert_allclose(mixed.by_row, [*first.by_row[::-1], *first.by_row], rtol=1e-4, atol=1e-6)
+
+
 def test_label_smoothing_matches_torch():
     """Only the answer's tokens count. The loss against a uniform distribution over the vocabulary has weight 0.1."""
     batch = collate([Row([5, 6, 7], None, 0, 1), Row([5, 6, 7, 8, 9], None, 1, 2)], pad=0)

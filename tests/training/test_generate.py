@@ -35,10 +35,12 @@ def greedy(model, tokenizer) -> list[str]:
 
 
 @pytest.mark.parametrize("method", [LoRA(rank=4, dropout=0.5), PromptTuning(tokens=3)], ids=str)
-def test_greedy_answers_match_token_by_token_decoding(causal, method):
+def test_greedy_answers_match_token_by_token_decoding(causal, method, monkeypatch):
     model, tokenizer = causal
     base = generate(model, tokenizer, PROMPTS, SHORT)
     assert base == greedy(model, tokenizer)
+    monkeypatch.setattr("lora_lab.training.generate.ROWS", 3)  # two batches, the longest prompts first
+    assert generate(model, tokenizer, PROMPTS, SHORT) == base != [base[0]] * len(PROMPTS)
     torch.manual_seed(0)
     method.attach(model)
     randomise(model)
@@ -62,21 +64,36 @@ def test_beam_search_matches_transformers_and_ends_at_the_end_token(causal):
     assert generate(model, tokenizer, PROMPTS, SHORT) == [""] * len(PROMPTS)
 
 
+def predict(model, after: dict[int, dict[int, float]], otherwise: dict[int, float]) -> None:
+    """Let the model's logits depend only on the last token; logits that aren't listed are -100."""
+
+    def change(module, args, kwargs, output):
+        output.logits[:, -1] = -100
+        for row, token in enumerate(kwargs["input_ids"][:, -1].tolist()):
+            for following, logit in after.get(token, otherwise).items():
+                output.logits[row, -1, following] = logit
+        return output
+
+    model.register_forward_hook(change, with_kwargs=True)
+
+
 def test_no_repeat_ngram_ignores_the_prompt(causal):
     model, tokenizer = causal
     a, b = tokenizer("ab")["input_ids"][-2:]
-
-    def predict_abab(module, args, kwargs, output):
-        output.logits[:, -1] = 0
-        for row, token in enumerate(kwargs["input_ids"][:, -1].tolist()):
-            output.logits[row, -1, b if token == a else a] = 9
-        return output
-
-    model.register_forward_hook(predict_abab, with_kwargs=True)
+    predict(model, {a: {b: 9.0}}, {a: 9.0})
     assert generate(model, tokenizer, ["abab"], Decoding(max_new_tokens=8)) == ["abababab"]
     (answer,) = generate(model, tokenizer, ["abab"], Decoding(max_new_tokens=8, no_repeat_ngram=4))
     assert answer.startswith("abab")
     assert len({answer[i : i + 4] for i in range(len(answer) - 3)}) == len(answer) - 3
+
+
+def test_low_length_penalty_favors_short_answers(causal):
+    """The log-likelihood of "a" is -0.3, and that of "bbbbbbbb" is -1.3."""
+    model, tokenizer = causal
+    a, b = tokenizer("ab")["input_ids"][-2:]
+    predict(model, {a: {tokenizer.eos_token_id: 0.0}, b: {b: 0.0}}, {a: 1.0, b: 0.0})
+    for penalty, answer in ((0.0, "a"), (3.0, "b" * 8)):
+        assert generate(model, tokenizer, ["x"], Decoding(2, length_penalty=penalty, max_new_tokens=8)) == [answer]
 
 
 def test_encoders_and_invalid_settings_are_refused(tiny_encoder):

@@ -169,3 +169,9 @@ def test_checkpoint_with_different_outputs_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
     assert_raises("No space left on device; free disk space", write_merged, adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_merged_checkpoint_keeps_the_dtype_of_its_base(tmp_path):
+    base, adapter = saved(tmp_path, "llama", LoRA(rank=2))
+    tiny("llama").bfloat16().save_pretrained(base)
+    assert write_merged(adapter, tmp_path / "out", base=base)["dtype"] == "bf16"

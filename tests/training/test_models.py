@@ -4,6 +4,7 @@ import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import peft
@@ -53,9 +54,11 @@ def test_unknown_model_is_refused_and_the_hub_used_only_with_download(tmp_path, 
     for load in (load_model, load_tokenizer):
         for name in ("minilmm", "no/such-model", "../nowhere", ""):
             assert_raises(r"pass a bundled one|contains no model", load, name, error=NotFound)
-    assert_raises("with download allowed", load_tokenizer, "someone/model", error=NotFound)
-    with pytest.raises(Failed, match="the hub could not provide 'someone/model'"):
-        load_tokenizer("someone/model", download=True)  # fails because HF_HUB_OFFLINE is set
+    for cls, load in ((transformers.AutoConfig, load_model), (transformers.AutoTokenizer, load_tokenizer)):
+        for download, error, match in ((False, NotFound, "with download allowed"), (True, Failed, "the hub could not")):
+            monkeypatch.setattr(cls, "from_pretrained", asked := Mock(side_effect=OSError("no network")))
+            assert_raises(match, load, "someone/model", download=download, error=error)
+            asked.assert_called_once_with("someone/model", local_files_only=not download, trust_remote_code=False)
 
 
 def test_damaged_config_and_weights_are_refused(tiny_encoder, tmp_path):
@@ -86,6 +89,17 @@ def test_tokenizer_must_exist_and_fit_its_model(tiny_encoder, opinions, tmp_path
     for size, task in ((200, opinions), (len(tokenizer) - 1, rare)):  # in `rare`, only a test row
         make_model("BertModel", vocab_size=size).save_pretrained(tmp_path)
         assert_raises(f"knows only {size} tokens", train, str(tmp_path), str(task), steps=1, store=None)
+
+
+def test_causal_classifier_skips_the_padding_of_its_tokenizer(tmp_path):
+    save_tokenizer(tmp_path, eos_token="<end>", unk_token="<unk>")
+    model = make_model("LlamaForCausalLM", vocab_size=300, pad_token_id=1, eos_token_id=0)
+    model.save_pretrained(tmp_path)
+    tokenizer, model = load_tokenizer(str(tmp_path)), load_model(str(tmp_path), num_labels=2)
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    short, both = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (["no"], ["no", "a longer one"]))
+    with torch.no_grad():
+        torch.testing.assert_close(model(**both).logits[:1], model(**short).logits, atol=1e-6, rtol=1e-5)
 
 
 def test_checkpoint_may_lack_only_its_whole_head(tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from lora_lab import LoRA, Recipe, Store, evaluate_adapter, train
 from lora_lab.errors import LabWarning
+from lora_lab.methods.attach import quantized_layers
 from lora_lab.training import checkpoint
 from lora_lab.training.pack import Pack, key
 from tests.conftest import PLAIN, assert_raises, mapped
@@ -39,7 +40,11 @@ def test_seeds_share_one_quantized_base(recipe, tmp_path):
     recipes = [recipe(dtype="nf4+fp32", seed=seed, method=LoRA(rank=2)) for seed in (0, 1)]
     alone = train(recipes[0], store=tmp_path)
     assert (alone.environment["quantised"], alone.environment["dtype"]) == ("nf4", "fp32")
-    assert Pack(recipes).run()[0].metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    pack = Pack(recipes)
+    models = pack.base, pack.model, *(member.model for member in pack.members)
+    stored = {layer.packed.data_ptr() for model in models for layer in quantized_layers(model)}
+    assert len(stored) == len(quantized_layers(pack.base)) == 12
+    assert pack.run()[0].metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
     assert evaluate_adapter(alone.adapter, device_name="cpu", attention="eager") == pytest.approx(alone.metrics)
 
 

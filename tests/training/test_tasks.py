@@ -113,6 +113,9 @@ def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
     file = tmp_path / "sheet.csv"  # spreadsheets write unnamed columns
     file.write_text("\n".join(["text, label ,,", *(f"{r['text']},{r['label']},," for r in records())]))
     assert {text[:5] for text in load_task(str(file)).train.texts} == {"text "}
+    lines = [f"{n}, {n % 2}, {('train', 'validation', 'test')[n // 4]}" for n in range(12)]  # typed by hand
+    file.write_text("\n".join(["text, label, split", *lines]))
+    assert len(load_task(str(file)).test) == 4
 
 
 def test_pairs_that_have_labels_too_are_read_as_labeled_texts_with_a_warning(tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import shutil
@@ -17,10 +18,27 @@ from lora_lab import FullFineTuning, HeadOnly, LoRA, Probe, PromptTuning, Recipe
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, OutOfMemory
 from lora_lab.experiments.tuning import AXES
 from lora_lab.methods.io import CONFIG, WEIGHTS
+from lora_lab.training.batches import collate, training_rows
 from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning, rate_warning
 from lora_lab.training.pack import Pack
 from lora_lab.training.watching import training_lock, waits
 from tests.conftest import PLAIN, assert_raises, logits, lora_layers, make_model, tiny, until
+
+
+def test_run_equals_a_plain_loop_with_torchs_adamw(recipe):
+    wanted = recipe(steps=6, lr=1e-2, weight_decay=5.0, clip=0.0, validations=0)
+    pack = Pack([wanted])
+    model, losses = copy.deepcopy(pack.model), []
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=5.0)
+    for step, rows in enumerate(training_rows(pack.draws[0], 8, 6, seed=0), 1):
+        batch = collate(rows, pack.pad)
+        loss = model(**batch.inputs(model), labels=batch.labels).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = wanted.lr_at(step)
+        optimizer.step()
+    assert pack.run()[0].history["loss"] == pytest.approx(losses, rel=1e-5)
 
 
 def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions, voices):
@@ -117,7 +135,7 @@ def test_out_of_memory_suggests_a_batch_and_the_process_survives(recipe, tmp_pat
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
         with pytest.raises(RuntimeError, match="allocate"):  # use up what earlier tests have freed
             ballast.extend(torch.empty(2**23) for _ in range(10_000))
-        del ballast[-4:]  # leave 128 MiB for tensors, and as much for anything, such as mapped files
+        del ballast[-4:]  # leave 128 MiB for tensors, and as much for other things, such as mapped files
         resource.setrlimit(resource.RLIMIT_AS, (limit + 2**27, hard))
         with pytest.raises(OutOfMemory, match=r"with batch 1000: try batch 500,") as error:
             train(films, store=tmp_path / "runs")

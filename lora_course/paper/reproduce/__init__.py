@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
 
 class Place(NamedTuple):
-    """An item's folder, its time budget in minutes, the sink for its messages, and the event that stops it."""
+    """An item's folder, its time budget in minutes, the function for its messages, and the event that stops it."""
 
     folder: Path
     minutes: float

@@ -178,7 +178,7 @@ function start(p) {
     p.fill({
       ".title": title(now),
       ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run with its
-        own seed (initial weights, row order, any draw of rows); click it to see its method. Beside the dots: the mean and its 95% interval
+        own seed (initial weights, row order, sampled rows); click it to see its method. Beside the dots: the mean and its 95% interval
         over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
       ".big": big, ".words": words, ".facts": facts, ".about": escape(data.about + failed),
     });
@@ -233,7 +233,7 @@ function start(p) {
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
     const words = `${without(danced.truth)} of ${shown} intervals (crosses) miss the truth, ${now.format(danced.truth)}.
-      On average, at most 5 in 100 of all 95% intervals do. ${without(0)} intervals (blue) leave out 0. A single test on ${count(danced.rows)} sentences says: ${parts.join(", ") || "nothing yet"}. On the full test set: ${OUTCOMES[pair.alone]}.`;
+      On average, at most 5 in 100 of all 95% intervals miss it. ${without(0)} intervals (blue) exclude 0. A single test on ${count(danced.rows)} sentences says: ${parts.join(", ") || "nothing yet"}. On the full test set: ${OUTCOMES[pair.alone]}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }

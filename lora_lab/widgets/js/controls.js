@@ -63,7 +63,7 @@ export function table(head, rows, now = -1) {
   return `${columns && `<thead><tr>${columns}</tr></thead>`}<tbody>${rows.map(row).join("")}</tbody>`;
 }
 
-/** The stops of a logarithmic slider: eight per octave, 64, 72, 80, ..., so that real widths are among them.
+/** The stops of a logarithmic slider: eight per doubling (64, 72, 80, ...), so that real widths are among them.
  * Small numbers repeat over several positions, so that a doubling always covers the same distance on the track. */
 export function octaves(low, high) {
   const stops = [];

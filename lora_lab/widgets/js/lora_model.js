@@ -1,4 +1,4 @@
-// A whole model as a treemap: each kind of matrix is a block, area shows numbers, and LoRA's share is a sliver of it.
+// A whole model as a treemap: each kind of matrix is a block, area shows numbers, and LoRA's share is a strip of it.
 
 import { table } from "./controls.js";
 import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
@@ -6,8 +6,8 @@ import { drawPatch } from "./lora_size.js";
 import { group, rect, text } from "./svg.js";
 
 export const BF16 = 2; // bytes per number in most models' files
-const MIN_WIDTH = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
-const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
+const MIN_WIDTH = 2; // minimum width of a strip in pixels, to keep it visible; the patch is to scale
+const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue strips are drawn at
   least ${MIN_WIDTH} pixels wide; the patch is to scale.`;
 
 /** What LoRA of a given rank trains in a model: its rows with `trained`, and the totals. Counts are exact. */

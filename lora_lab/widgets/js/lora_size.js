@@ -63,7 +63,7 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // enough for a finger
   parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
   const level = dropped || hint ? Math.min(y + h - (hint ? 24 : 32), py + ph - 22) : py + ph; // one line may be below the box
-  const covers = share > 1 ? `drawn smaller: ${about(share)} times ${whole}` : `${about(1 / share)} of these cover ${whole}`;
+  const covers = share > 1 ? `real size: ${about(share)} times ${whole}` : `${about(1 / share)} of these cover ${whole}`;
   const second = dropped || share > 1 ? covers : hint;
   const beside = pw < 0.5 * w && px + pw + 9 + 6.7 * Math.max(name.length, second.length) < x + w + 12; // there is room
   const [tx, ty] = beside ? [px + pw + 9, level] : [px + 14, py + ph - 30];

@@ -126,7 +126,7 @@ function start(p) {
       ".standing": standing(measured),
       ".legend": now.drawn.wide ? "" : legendWords(result, at),
       ".caption": `Left to right: each part of the model in turn, at its fullest moment. Widths do not show
-        time.${fits ? "" : " Hatched: what does not fit."}`,
+        time.${fits ? "" : " Striped: what does not fit."}`,
     });
     p.numbers(() => actsTable(result, at));
     const settings = JSON.stringify([chosen, card]);

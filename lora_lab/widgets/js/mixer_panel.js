@@ -70,7 +70,7 @@ function start(p) {
     p.fill({
       ".title": `From ${names[0]} (${percent(right[0])} right) to ${names[1]} (${percent(right.at(-1))} right)`,
       ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
-      ".key": "Each dot is a text, placed by the rounded probability of the right answer: filled if right, hollow if wrong.",
+      ".key": "Each dot is a text, placed by the rounded probability of the right answer: filled if right, empty if wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
       ".words": `With ${first} × ${names[0]} + ${second} × ${names[1]}, ${found}.`,
       ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Most surely wrong with only ${names[0]}`,

@@ -106,7 +106,7 @@ export function panel({ title, css = "", traits, body, start }) {
         p.ask("live", { do: "stop" });
       },
 
-      /** Redraw; `quietly`, without an announcement, if nobody changed anything (at the start, or on a resize). */
+      /** Redraw. Pass `quietly` if nobody changed anything (at the start, on a resize): nothing is announced then. */
       redraw(quietly = false) {
         if (busy) return;
         const began = performance.now();
@@ -151,10 +151,11 @@ export function panel({ title, css = "", traits, body, start }) {
         for (const area of card.querySelectorAll("[data-for]")) area.hidden = !(names[area.dataset.for] ?? true);
       },
 
-      /** Update a button: its text, whether it is hidden, and whether it is disabled. */
+      /** Update a button: its text, whether it is hidden, and whether it is off. A disabled button would lose the focus. */
       button(name, { words, hidden = false, off = false }) {
         if (words !== undefined) p.fill({ [`button[name=${name}]`]: words });
-        Object.assign(find(`button[name=${name}]`), { hidden, disabled: off });
+        find(`button[name=${name}]`).hidden = hidden;
+        find(`button[name=${name}]`).setAttribute("aria-disabled", off);
       },
 
       /** Show the share of the work that is done, from 0 to 1; undefined hides the bar. */
@@ -262,7 +263,7 @@ export function panel({ title, css = "", traits, body, start }) {
     });
     card.addEventListener("click", ({ target }) => {
       const clicked = target.closest("button");
-      if (!clicked) return;
+      if (!clicked || clicked.matches('[aria-disabled="true"]')) return;
       ({ halt: p.halt, ...drawing.actions })[clicked.name]();
       p.save();
     });

@@ -129,7 +129,7 @@ function start(p) {
       if (rank > 1) parts.push(`<path d="M${w + GAP - 8} ${middle}H${w + 8}m6 -4l-6 4l6 4" class="edge"/>`);
       const [contrast, energy] = [shown.limit / limit, shown.kept[rank][1] - shown.kept[rank - 1][1]];
       key += ` Piece ${rank} holds ${percent(energy)} of the energy.`;
-      if (contrast > 1.05) key += ` (Contrast × ${about(contrast)}.)`;
+      if (contrast > 1.05) key += ` (Drawn with ${about(contrast)} times the contrast.)`;
     }
     p.fill({ ".key": key });
     p.picture({ svg: group(parts), height: top + h + 4 }, `${choice(source)[1]}, ${rows} by ${columns}: the sum of its first
@@ -219,7 +219,7 @@ function start(p) {
     const block = (head, items) => `<div><div class="head">${head}</div><ul>${items}</ul></div>`;
     return `${block(at ? `Right at rank ${cut.ranks[at]} and above` : "Right at every rank", list(cut.gained[at], false))}
       ${block(`Wrong at rank ${cut.ranks[at]}, right with nothing cut`, list(cut.lost[at], true))}
-      <p class="sub">There is a dot for each rank (${cut.ranks.join(", ")}): filled if right, hollow if wrong.</p>`;
+      <p class="sub">There is a dot for each rank (${cut.ranks.join(", ")}): filled if right, empty if wrong.</p>`;
   }
 
   function rankTable() {

@@ -69,7 +69,7 @@ function start(p) {
     const [low, high] = values.length ? extent(values) : [0, data.unit ? 100 : 1];
     const [starts, losses] = [runs.flatMap((run) => run.losses.slice(0, 1)), runs.flatMap((run) => run.losses)];
     const begin = starts.length ? sum(starts) / starts.length : 0;
-    const [lowest, highest] = losses.length ? extent(losses) : [0, data.top];
+    const [lowest, highest] = losses.length ? extent(losses) : [0, 0.1];
     const range = [Math.max(0, lowest - 0.05), Math.min(highest, Math.max(1.5 * begin, lowest + 0.1))];
     const bests = Object.fromEntries(Object.entries(data.best).map(([targets, i]) => [targets, cells[i]]));
     index = { data, byPosition, cells, low, high, begin, range, bests };
@@ -175,7 +175,8 @@ function start(p) {
     const results = drawResults(p.width("results"), training ? undefined : cell, best, [low - pad, high + pad]);
     p.picture(results, "The result of every run of this cell on a line, as in the table below.", "results");
     const curves = training ?? cell?.runs.map((run) => run.losses) ?? [];
-    const marked = { ...data, range: now.range, reach: 2, mark: now.begin, name: "before training", live: training };
+    const range = now.begin ? now.range : [0, Math.max(0.1, ...curves.flat())]; // no run is stored yet
+    const marked = { ...data, range, reach: 2, mark: now.begin, name: "before training", live: training };
     const losses = { svg: lossChart([30, p.width("curve") - 10, 8, 112], curves, marked), height: 132 };
     const ends = curves.filter((losses) => losses.length).map((losses) => losses.at(-1).toFixed(2)).join(", ") || "no run yet";
     p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
@@ -269,7 +270,7 @@ function start(p) {
     if (live.state === "done") return "Done: the new runs are on the map.";
     const list = picked.slice(0, 4).map(([r, a, l]) => `rate ${rateName(l)} at rank ${r}, ${α} ${about(a)}`).join("; ");
     if (list) return `Picked: ${list}${picked.length > 4 ? ` and ${picked.length - 4} more` : ""}.`;
-    return now.untried ? "Hatched cells haven’t been tried yet. Pick some and train them here." : "Every cell has been tried.";
+    return now.untried ? "Striped cells haven’t been tried yet. Pick some and train them here." : "Every cell has been tried.";
   }
 
   function cellTable() {

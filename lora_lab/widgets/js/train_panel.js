@@ -145,9 +145,8 @@ function start(p) {
     p.check("targets", targets, Object.keys(setup.roles ?? {}).map((role) => [role, escape(role)]));
     const same = hash === setup.hash;
     const words = busy ? "Stop" : state === "stopped" && same ? "go on" : "Start";
-    p.button("go", { words, off: p.gone() || (!busy && Boolean(setup.error)) });
-    p.find("button[name=go]").setAttribute("aria-disabled", p.waits() || halts); // a disabled button would lose the focus
-    p.button("again", { hidden: busy || state !== "done" || !same, off: p.gone() });
+    p.button("go", { words, off: p.gone() || p.waits() || halts || (!busy && Boolean(setup.error)) });
+    p.button("again", { hidden: busy || state !== "done" || !same, off: p.gone() || p.waits() });
   }
 
   function drawChanges(found) {
@@ -200,15 +199,12 @@ function start(p) {
   const actions = {
     model: (model) => p.set({ model, task: p.get("offers").tasks[model][0], targets: ["q", "v"], guess: null }),
     task: (task) => p.set({ task, guess: null }),
-    go() {
-      const { busy, halts } = p.live();
-      if (!p.waits() && !halts) (busy ? p.halt : begin)();
-    },
+    go: () => (p.live().busy ? p.halt : begin)(),
     scrub: (step, of = p.get("live").losses.length) => p.show({ at: step < of ? step / of : null }),
     play: () => p.play(REPLAY, (t) => p.keep({ at: t < 1 ? t : null })),
     again() {
       p.find("button[name=go]").focus(); // this button is about to be hidden
-      if (!p.waits()) begin({ seed: p.get("seed") + 1 });
+      begin({ seed: p.get("seed") + 1 });
     },
     text(words) {
       const text = words.trim();

@@ -16,7 +16,7 @@ export function titleOf({ found, live, metric, checks, others }) {
     const ends = extent(others.map(({ value }) => value)).map((value) => decimal(value));
     const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
     const between = `from ${decimal(found.low)} to ${decimal(found.high)}`;
-    const gloss = `95% interval: ${between}. It covers the random choice of ${count(found.rows)} test rows.${range}`;
+    const gloss = `95% interval: ${between}. It reflects the random choice of ${count(found.rows)} test rows.${range}`;
     return [`${value} ± ${points(found.half, 100)} ${end}`, gloss];
   }
   if (live.busy && checks.length) {

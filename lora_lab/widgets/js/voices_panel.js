@@ -140,7 +140,7 @@ function start(p) {
   };
 
   p.find("input[name=own]").addEventListener("keydown", ({ key, isComposing }) => { // while composing, Enter accepts letters
-    if (key === "Enter" && !isComposing && !p.find("button[name=ask]").disabled) actions.ask();
+    if (key === "Enter" && !isComposing) p.find("button[name=ask]").click();
   });
   return { actions, draw };
 }

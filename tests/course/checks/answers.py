@@ -421,9 +421,6 @@ ANSWERS += [
     ("rank_of_file", (37_868_984 / 4 / 946_176,), "whole number"),
     ("rank_of_file", ((37_868_984 - 20_000) / 4 / 946_176,), "whole number"),
     ("slide", ("a",), "1,178 times: a higher rank", "its own model"),
-    ("slide", ("b",), "1,532 times: more matrices"),
-    ("slide", ("d",), "1,232 times"),
-    ("slide", ("e",), "about 99 times"),
     ("slide", ("llama",), "answer with one of A, B, C, D, E"),
 ]
 

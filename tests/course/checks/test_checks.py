@@ -11,10 +11,13 @@ from torch import nn
 
 from lora_course import checks
 from lora_course.checks import bits, comparing, debugging, knobs, planning, reading, reproducing
+from lora_course.checks.reward import loss_or_ours
 from lora_course.checks.sure import half_width_or_ours
 from lora_course.checks.verdict import NEARLY, Choice, Function, Number, Right
 from lora_course.checks.writing import LoRALinear, layer_or_ours
+from lora_course.experiments import broken
 from lora_course.experiments.broken import ELEVENTH, PATIENTS, eleventh, patient
+from lora_course.experiments.reward import reinforce
 from lora_course.receipts import Check, Receipt
 from lora_lab import layers
 from lora_lab.experiments import playground
@@ -127,10 +130,12 @@ def test_unfinished_code_is_replaced_by_ours_with_a_note(capsys: pytest.CaptureF
     ((half_width,),) = [row[1] for row in ANSWERS if row[0] == "half_width" and len(row) == 2]
     assert layer_or_ours(LoRALinear) is LoRALinear
     assert half_width_or_ours(half_width) is half_width
+    assert loss_or_ours(reinforce) is reinforce
     assert not capsys.readouterr().out
     assert layer_or_ours(answers.Unfinished) is LoRALinear
     assert half_width_or_ours(lambda p, n: None)(0.5, 100) == pytest.approx(0.098)
-    assert capsys.readouterr().out.count("uses ours") == 2
+    assert loss_or_ours(lambda log_p, rewards: float(reinforce(log_p, rewards))) is reinforce  # has no gradient
+    assert capsys.readouterr().out.count("uses ours") == 3
 
 
 def test_fast_bracket_is_judged_by_the_stored_runs(monkeypatch: pytest.MonkeyPatch):
@@ -158,6 +163,8 @@ def test_bracket_trains_only_missing_runs(monkeypatch: pytest.MonkeyPatch):
     for _ in range(2):
         assert "77.0" in checks.check_bracket([2.5e-4, answers.BEST, 2e-3], 128.0, panel).words
     assert panel.runs == 1
+    panel.data["cells"].append(panel.cell(8, 32.0, 0.0014))  # where a map keeps all rates that agree to three digits
+    assert checks.check_bracket(np.geomspace(3.5e-4, 5.6e-3, 3), 32.0, panel).passed is not None
 
 
 def test_teacher_has_the_rank_drawn_for_the_student(monkeypatch: pytest.MonkeyPatch):
@@ -223,6 +230,9 @@ def test_inspect_finds_the_fault_of_each_patient_and_no_other(tmp_path):
         problem, *_ = inspect_folder(eleventh(number, tmp_path / "K"), "minilm").problems
         assert problem.name == (fault if number else "B is zero in some layers")  # block 0's gradient was cut
         assert checks.check_eleventh("wrong base", number).hint
+        if fault == "gradient was cut":  # A is as small as at the start, too
+            first, *_, last = broken.largest(tmp_path / "K", "A").values()
+            assert first <= 384**-0.5 < last
         assert checks.check_eleventh(fault.upper(), number).passed
 
 

@@ -24,11 +24,17 @@ GOOD = {
 WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\lora-lab"}
 MAC = {"system": "Darwin", "arch": "arm64", "version": "15.1"}
 FAULTS = (  # facts, name, and words in the finding and its remedy
-    ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
+    ({"python": (3, 10, 14)}, "python", "too old", "install Python 3.11"),
+    ({"python": (3, 15, 0)}, "python", "too new", "install Python 3.11"),
+    ({"implementation": "PyPy"}, "python", "no wheel", "64-bit"),
     ({"bits": 32}, "python", "32 bits", "64-bit"),
     ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
+    ({**MAC, "rosetta": True}, "platform", "Intel Python", "for Apple silicon"),
+    ({**MAC, "version": "13.6"}, "platform", "macOS 14", "update macOS"),
+    ({**WINDOWS, "arch": "ARM64"}, "platform", "no wheels", "Binder"),
     ({"version": "2.17"}, "platform", "2.28", "another machine"),
     ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a neighbor"),
+    ({"free": room.KERNEL - 1}, "memory", "needs 3.3 GiB free", "close other programs"),
     ({"total": 2 * GIB, "container": True}, "memory", "needs 3.7", "larger limit"),
     ({"disk": GIB // 2}, "disk", "0.5 GiB free", "free 3.5 GiB more"),
     ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),

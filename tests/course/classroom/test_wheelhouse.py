@@ -109,7 +109,7 @@ def test_another_build_of_the_lab_needs_every_machine_again(house: Path, index: 
     rebuilt = Path(shutil.copy(index / LAB, tmp_path))
     with zipfile.ZipFile(rebuilt, "a") as file:
         file.comment = b"rebuilt"
-    with pytest.raises(Failed, match=f"Windows .* has no wheels for .*{rebuilt.name}.*; run lora-lab"):
+    with pytest.raises(Failed, match=f"for Windows .* lacks .*{rebuilt.name}.*; run lora-lab"):
         gather(house, [LINUX], print, wheel=rebuilt)
     assert_raises("is unfinished", wheelhouse.check, house)
 

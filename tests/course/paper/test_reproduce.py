@@ -7,7 +7,7 @@ import pytest
 from lora_course.lesson import reference_reproductions
 from lora_course.paper import protocol
 from lora_course.paper import reproduce as paper_reproduce
-from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, item, items, studies, timing
+from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, by_verdict, item, items, studies, timing
 from lora_course.paper.reproduce import run as engine
 from lora_course.paper.reproduce.report import write_report
 from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
@@ -265,6 +265,9 @@ def test_forest_plot_agrees_with_the_rules():
     assert effects(shipped["table16"])[0].middle == pytest.approx(-pair["difference"] / pair["margin"])
     assert effects(shipped["table18"])[0].paper == pytest.approx([0.07 / 0.015])  # a lower loss is better
     assert "two hold, none fail, none undecided" in headline([shipped["table1"], shipped["table5"]])
+    close = {**EVEN, "low": 0.002, "difference": 0.008, "high": 0.013}  # better, but within the margin
+    changed = {**shipped["table5"], "verdicts": {**shipped["table5"]["verdicts"], "q,v r4 against q r8": close}}
+    assert effects(changed)[0].outcome == by_verdict(close, "better").standing == "undecided"
     told = "LoRA beats prefixes: paper no number; ours +0.265 nats (+0.052 to +0.478); needed above 0: undecided."
     assert told in forest(shipped.values()).alt
 

@@ -8,7 +8,6 @@ import pytest
 from lora_course import paper
 from lora_course.paper import facts, table
 from lora_course.paper.protocol import plan
-from lora_course.paper.reproduce import item
 from lora_lab import LoRA, NotFound, load_task, params
 from lora_lab.accounting.models import architecture_of
 from lora_lab.experiments.study import contenders
@@ -90,7 +89,6 @@ def test_row_is_found_by_its_values_and_unknown_names_are_refused():
     assert_raises("nearest: sst-2", plan, "table2", task="sst2", error=NotFound)
     assert_raises("paper, repo", plan, "table2", variant="readme")
     assert_raises("nearest", plan, "table3", gpu="V1000", error=NotFound)
-    assert_raises("nearest: table1", item, "tabel1", error=NotFound)
     assert_raises("nearest: sst-2", load_task, "glue:sst2:/nowhere", error=NotFound)
 
 
