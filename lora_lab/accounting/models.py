@@ -361,7 +361,7 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             continue
         for name in [name for name in EXPERTS if name in new and new[name].dim() == 3]:
             count, outputs, inputs = new.pop(name).shape
-            if getattr(module, "is_transposed", False) or type(module).__name__ == "Llama4TextExperts":
+            if getattr(module, "is_transposed", type(module).__name__ == "Llama4TextExperts"):  # which lacks the flag
                 inputs, outputs = outputs, inputs
             outputs //= len(EXPERTS[name])
             numbers = outputs * (inputs + (new.pop(f"{name}_bias", None) is not None))
