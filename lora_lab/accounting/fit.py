@@ -126,7 +126,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     from lora_lab.accounting import trace  # imports torch
 
     points, held_out = regime.points()
-    if (depth := trace.depth_of(config)) is None:
+    if (depth := trace.depth_of(config, method)) is None:
         raise NoFit("the layers do not repeat, or they form two stacks")
     layers, irregular, period = depth
     # Trace two depths, one period apart, with the model's last layers. Check a third depth.

@@ -38,7 +38,10 @@ NOTES = (
     "this counts only live tensors; on a GPU, add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
 EXPERTS = "experts are not quantized: they are plain tensors, and this lab and bitsandbytes quantize only linear layers"
-EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
+EDGES = (  # rows of at least this length run different operations, or fill more than one chunk
+    "sliding_window", "attention_chunk_size", "chunk_size", "mamba_chunk_size", "block_size", "index_topk",
+    "keep_window_size",
+)  # fmt: skip
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
 OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # left out of a fit's conditions
@@ -274,6 +277,8 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Return the range of batch sizes and lengths with the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"steps with rows of fewer than {SHORT} tokens are traced, not interpolated")
+    if config.get("model_type") in ("big_bird", "canine"):
+        raise NoFit("long rows attend in blocks, unlike the short rows of a fit")
     prompt, limit = positions_of(method, config), longest(config, method)
     edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length on, a mask is needed
     ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit] if limit else [])
@@ -316,7 +321,7 @@ def cached(config: Mapping[str, Any], key: str, method: Any, make: Callable[[], 
 
     For a method that isn't the lab's own, the cache ends with the process or with a new definition of the class.
     """
-    versions = [3, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 3 is the version of our traces
+    versions = [4, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 4 is the version of our traces
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     if not (kind := type(method)).__module__.startswith("lora_lab."):
         if (kind, digest) not in _foreign:
@@ -416,8 +421,8 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """
     from lora_lab.accounting import trace  # imports torch
 
-    for name in ("shard", "checkpointing", "dropout", "padded", "outputs_kept", "master_weights"):
-        if getattr(setup, name):
+    for name in ("shard", "checkpointing", "dropout", "padded", "outputs_kept", "master_weights", "optimizer"):
+        if getattr(setup, name) != getattr(Setup, name):
             raise BadValue(f"{name} has no effect on generation, which is estimated on one device: omit {name}")
     a, config = architecture_of(model), checked(model, method or FullFineTuning(), setup)
     if a.task != "causal":

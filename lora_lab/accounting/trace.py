@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from lora_lab.accounting.kernels import stand_ins
-from lora_lab.accounting.models import auto_class, known_config, meta_model
+from lora_lab.accounting.models import auto_class, known_config, meta_model, task_of
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError, LabWarning
@@ -59,6 +59,9 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
     with BUILDING:
         model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
+    for module in model.modules():
+        if getattr(module, "rope_type", "") == "dynamic":  # would read positions, on which no shape depends
+            module.rope_type = "default"
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply this type
     if setup.quantised != "none":
@@ -216,18 +219,21 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
 
 
-def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
+def depth_of(config: Mapping[str, Any], method: Any) -> tuple[int, int, int] | None:
     """Return (layers, irregular, period), where the layers after the first `irregular` repeat every `period` layers.
 
     Return None if there are several stacks of layers, or if layers are not in a ModuleList.
     """
-    model: Any = meta_model(config)  # raises for a config that transformers cannot build
-    n = getattr(known_config(config), "num_hidden_layers", 0)  # a model of text and images has several stacks
+    full_config = known_config(config)
+    model: Any = meta_model(config, 2 if task_of(full_config) == "encoder" else None)  # raises if it cannot be built
+    with warnings.catch_warnings(action="ignore", category=LabWarning):
+        method.attach(model)  # a pattern may name only some of the layers
+    n = getattr(full_config, "num_hidden_layers", 0)  # a model of text and images has several stacks
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
     if not stack or model.config.is_encoder_decoder:
         return None
     kinds = getattr(model.config, "layer_types", None) or [""] * n
-    shapes = ([(name, p.shape) for name, p in layer.named_parameters()] for layer in stack)
+    shapes = ([(name, p.shape, p.requires_grad) for name, p in layer.named_parameters()] for layer in stack)
     signatures = list(zip(kinds, shapes, strict=True))
     for period in range(1, n // 2 + 1):
         irregular = max((i + 1 for i in range(n - period) if signatures[i] != signatures[i + period]), default=0)

@@ -28,7 +28,7 @@ import numpy as np
 
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.params import params
-from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
+from lora_lab.errors import BadValue, Changed, Failed, LabError, in_a_sentence, warn
 from lora_lab.experiments.afterwards import afterwards, before, check_scorable, digest
 from lora_lab.experiments.grid import check
 from lora_lab.experiments.margins import packed, scores_in
@@ -383,7 +383,7 @@ def steps_within(
 
 
 def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
-    """Time one run of a pack over a few steps, in a temporary store."""
+    """Time one run of a pack over a few steps, in a temporary store. Raises: Failed if the run fails."""
     pack = [replace(recipe, steps=TIMED, validations=1, seed=SEED) for recipe in pack]
     stamps = [time.perf_counter()]
 
@@ -393,7 +393,9 @@ def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
 
     with TemporaryDirectory() as folder:
         swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
-    if len(stamps) <= TIMED:  # the method does not train in steps, or the run failed
+    if error := swept.runs[0].error:
+        raise Failed(error)
+    if len(stamps) <= TIMED:  # the method does not train in steps
         return Timing(swept.seconds / len(pack), 0.0, 0.0)
     spans = [b - a for a, b in pairwise(stamps)]
     step = median(spans[WARM:-1])

@@ -43,7 +43,7 @@ class Grid:
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
     method   the method, which supplies the rank, alpha or targets that are not given; only LoRA allows lists
-    Raises: BadValue for an empty list or an invalid value, and for ranks, alphas or targets with another method.
+    Raises: BadValue for an empty list, an invalid rank, alpha or targets, and for any of these with another method.
     """
 
     rank: Values = None
@@ -55,6 +55,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         make_plain(self)
+        _list("lr", self.lr), _list("seed", self.seed), self._methods()
 
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """Return the recipes, which all share `fields`; seeds vary fastest. Raises: see `Recipe`.

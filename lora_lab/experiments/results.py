@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -217,7 +218,8 @@ def from_store(store: str | Path | Store) -> Runs:
 
 def _existing(store: str | Path | Store) -> Store:
     """Open a store to read it. Raises: NotFound if there is no such folder or zip file."""
-    if not (opened := Store(store)).files.is_dir():
+    opened = Store(store)
+    if not (os.path.isdir(opened.folder) if isinstance(opened.files, Path) else opened.files.is_dir()):
         fix = "pass a folder or zip file that a sweep wrote, and unpack a zip file that is inside another one"
         raise NotFound(f"there is no folder {opened.folder}: {fix}")
     return opened

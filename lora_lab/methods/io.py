@@ -48,7 +48,7 @@ TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may 
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Save the adapter and head of `model` to the folder `path`, and return the folder.
 
-    The file holds the trainable parameters (all, after full fine-tuning). An existing adapter is replaced atomically.
+    The file holds the adapter's parameters (all, after full fine-tuning). An existing adapter is replaced atomically.
     Raises: BadValue if the model has no adapter, if the adapter is merged or its strength is not 1, if a value is not
     finite, if other parameters train, or if the folder cannot be written to.
     """

@@ -202,7 +202,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """Within the block, multiply the update by `strength`: y = W x + strength * scaling * B A x. Heads stay enabled.
 
     Raises: BadValue if the strength is not a finite number, or if the strength is neither 0 nor 1 and the adapter is
-    missing, merged or not plain LoRA.
+    missing, merged or not plain LoRA. At strength 0, see also `disabled`.
     """
     if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
         raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")

@@ -234,8 +234,9 @@ class _Product(torch.autograd.Function):
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
     """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`. Return the count.
 
-    As in bitsandbytes, embeddings, norms, biases, the head and BERT's pooler are unchanged. The model keeps the
-    fingerprint of its original weights, so adapters recognize their base model in any format.
+    Embeddings, norms, biases, the head and BERT's pooler are unchanged; with bitsandbytes, transformers also quantizes
+    BERT's pooler and the head of its classifiers. The model keeps the fingerprint of its original weights, so adapters
+    recognize their base model in any format.
     Raises: BadValue if the model has an adapter, is already quantized, or has no linear layers; see also `quantize`.
     """
     refuse_adapted(model)

@@ -113,7 +113,8 @@ def restore(pack: Pack, *paths: Path) -> None:
                 member.status = member.status if member.status in (*FINISHED, "failed") else "training"
                 pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
-        pack.random = tensors["random"]
+        if tensors["random"].shape == pack.random.shape:  # a CPU's state doesn't fit a GPU's generator
+            pack.random = tensors["random"]
     if pending:
         raise BadValue(f"{paths[0]} has no run {min(pending)}: remove the file to start the run over")
 

@@ -4,6 +4,7 @@ Prompts are padded on the left, so that all answers begin at the same position. 
 or at the token that ends a chat turn. A soft prompt or prefix is added in the first forward pass and kept in the cache.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokeniz
 from lora_lab.errors import BadValue
 from lora_lab.machine import quiet
 from lora_lab.methods.attach import answering
-from lora_lab.methods.base import make_plain, whole
+from lora_lab.methods.base import make_plain, number, whole
 from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, prompt_ids
 from lora_lab.training.models import is_causal
 
@@ -42,6 +43,7 @@ class Decoding:
         make_plain(self)
         for name, minimum in (("beams", 1), ("no_repeat_ngram", 0), ("max_new_tokens", 1)):
             whole(name, getattr(self, name), minimum)
+        number("length_penalty", self.length_penalty, ("that is finite", math.isfinite))
 
 
 GREEDY = Decoding()

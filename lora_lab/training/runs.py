@@ -8,6 +8,7 @@ The JSON file is written last, atomically, so a listed run is complete. A store 
 
 import io
 import math
+import os
 import tempfile
 import zipfile
 from collections.abc import Container, Iterator, Mapping
@@ -97,19 +98,29 @@ def stores(folder: Path) -> set[Path]:
     read; it is listed as ZIP/FILE. Raises: NotFound for a missing folder.
     """
     if _is_zip(folder):
-        with suppress(Exception), zipfile.ZipFile(folder) as packed:
+        with suppress(Exception), _opened(folder) as packed:
             files = list(map(PurePosixPath, packed.namelist()))
             inner = [file for file in files if file.suffix.lower() == ".zip" and file.name[0] != "."]
             return {Path(f"{folder}/{inside}") for inside in (*inner, *(f.parent for f in files if is_record(f)))}
         return {folder}
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise NotFound(f"there is no folder {folder}: pass a store of runs, or a folder of students' stores")
     found = {file.parent for file in folder.rglob("*.json") if is_record(file)}
     return found.union(*(stores(file) for file in folder.rglob("*.[zZ][iI][pP]") if file.is_file()))
 
 
 def _is_zip(file: Path) -> bool:
-    return file.is_file() and (file.suffix.lower() == ".zip" or zipfile.is_zipfile(file))  # a pipe would block forever
+    # A pipe would block forever. In a folder that the user may not enter, os.path returns False, but Path raises.
+    return os.path.isfile(file) and (file.suffix.lower() == ".zip" or zipfile.is_zipfile(file))
+
+
+def _opened(archive: Path) -> zipfile.ZipFile:
+    """Open a zip file. Windows PowerShell may write names with backslashes, which Python converts only on Windows."""
+    packed = zipfile.ZipFile(archive)
+    packed.NameToInfo = {name.replace("\\", "/"): entry for name, entry in packed.NameToInfo.items()}
+    for name, entry in packed.NameToInfo.items():
+        entry.filename = name
+    return packed
 
 
 @contextmanager
@@ -166,7 +177,7 @@ class Store:
         self.files: Path | zipfile.Path = self.folder
         for archive in filter(_is_zip, (self.folder, *self.folder.parents)):
             with readable(archive):
-                self.files = zipfile.Path(archive).joinpath(*self.folder.relative_to(archive).parts)
+                self.files = zipfile.Path(_opened(archive)).joinpath(*self.folder.relative_to(archive).parts)
 
     def __fspath__(self) -> str:
         return str(self.folder)

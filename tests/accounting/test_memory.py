@@ -395,10 +395,10 @@ def test_fit_with_a_false_assumption_is_rejected(monkeypatch):
         (DEEPSEEK, 64, 32, {"irregular": 0}),  # the dense layers count as regular
         (GEMMA3, 1024, 512, {"period": 1}),  # all layers count as equal
     ):
-        actual = dict(zip(("layers", "irregular", "period"), trace.depth_of(config), strict=True))
+        actual = dict(zip(("layers", "irregular", "period"), trace.depth_of(config, FULL), strict=True))
         assert all(actual[name] > value for name, value in assumed.items())
         with monkeypatch.context() as patch:
-            patch.setattr(trace, "depth_of", lambda _, depth=actual | assumed: tuple(depth.values()))
+            patch.setattr(trace, "depth_of", lambda *_, depth=actual | assumed: tuple(depth.values()))
             with pytest.raises(NoFit):
                 fit(config, FULL, Setup(batch=2, seq=seq), Regime(False, low, 0))
 
@@ -468,3 +468,23 @@ def test_film_equals_the_trace_at_every_moment(method, checkpointing):
     trace = memory(gpt2, method, trace=True, batch=5, seq=131, checkpointing=checkpointing)
     assert bytes_by_category(timeline) == bytes_by_category(trace.timeline)
     assert max(sum(m.bytes.values()) for m in timeline) == trace.peak
+
+
+SHORT_CHUNKS = {
+    "model_type": "mamba2", "hidden_size": 32, "num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1,
+    "num_hidden_layers": 8, "vocab_size": 97, "chunk_size": 128,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "seq"),
+    [
+        (small_config("llama", num_hidden_layers=16), LoRA(rank=2, targets=("*.[0-7].*.q_proj",)), 32),
+        (small_config("llama", num_hidden_layers=16), LoRA(rank=2, targets=("*.1*.q_proj",)), 32),
+        (SHORT_CHUNKS, FULL, 300),  # three chunks
+        ({"model_type": "canine", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 8}, FULL, 300),
+        (small_config("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), FULL, 32),
+    ],
+)
+def test_what_changes_only_in_deeper_layers_or_longer_rows_is_counted(config, method, seq):
+    assert memory(config, method, batch=2, seq=seq).peak == memory(config, method, batch=2, seq=seq, trace=True).peak

@@ -21,6 +21,8 @@ def test_grid_has_every_combination_once():
     assert sorted(recipe.hash for recipe in recipes) == sorted(recipe.hash for recipe in expected)
     assert [recipe.validations for recipe in Grid(lr=1e-3).recipes("m", "t", patience=2)] == [8]
     assert_raises(r"its own lr and rank: pass Grid\(lr=", Grid().recipes, "m", "t", rank=8, lr=1e-3)
+    for values in ({"rank": []}, {"lr": []}, {"rank": 0}, {"rank": 8, "method": HeadOnly()}):
+        assert_raises("", Grid, **values)
 
 
 def test_recipe_is_checked_if_its_model_can_be_counted(tiny_causal, opinions):

@@ -32,6 +32,14 @@ def two_stores(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "ada", tmp_path / "ben"
 
 
+def test_zip_file_from_windows_powershell_is_read(two_stores, tmp_path):
+    ada, _ = two_stores
+    with zipfile.ZipFile(tmp_path / "ada.zip", "w") as packed:
+        for file in filter(Path.is_file, ada.rglob("*")):
+            packed.write(file, "\\".join(("ada", "runs", *file.relative_to(ada).parts)))
+    assert load(tmp_path / "ada.zip").equals(load(ada))
+
+
 def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     Store(tmp_path).add(finished_run(3, FP32, lr=1e-3))
     (row,) = load(tmp_path).to_dict("records")

@@ -102,7 +102,7 @@ def test_encoders_and_invalid_settings_are_refused(tiny_encoder):
     for encoder in (make_model("BertLMHeadModel"), make_model("XLNetLMHeadModel", {**BART, "n_layer": 1, "n_head": 4})):
         with pytest.raises(BadValue, match="does not predict the next token"):  # they read the tokens on both sides
             generate(encoder, load_tokenizer(tiny_encoder), PROMPTS)
-    for name, value in (("beams", 0), ("max_new_tokens", 2.5)):
+    for name, value in (("beams", 0), ("max_new_tokens", 2.5), ("length_penalty", float("nan"))):
         assert_raises(f"{name} must be", Decoding, **{name: value})
 
 

@@ -101,7 +101,7 @@ def test_incompatible_recipes_are_refused(recipe):
 
 
 @pytest.mark.parametrize(("count", "dropout", "ratio"), [(1, 0.2, 4), (3, 0.0, 1)])
-def test_interrupted_pack_resumes_exactly(recipe, tmp_path, three_threads, count, dropout, ratio):
+def test_interrupted_pack_resumes_exactly(recipe, tmp_path, monkeypatch, three_threads, count, dropout, ratio):
     recipes = [
         recipe(steps=8, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=dropout, lr_ratio=ratio))
         for k in range(count)
@@ -116,6 +116,12 @@ def test_interrupted_pack_resumes_exactly(recipe, tmp_path, three_threads, count
     interrupted.written, interrupted.scores_stopped = write_and_stop, False
     assert (interrupted.run(stop=stop), interrupted.step) == ([], 4)
     resumed = Pack(recipes[::-1])
+    with monkeypatch.context() as on_a_gpu:  # its generator's state takes 16 bytes, and a CPU can't use it
+        on_a_gpu.setattr(interrupted, "random", torch.zeros(16, dtype=torch.uint8))
+        checkpoint.write(interrupted, tmp_path / "gpu.safetensors")
+    moved = Pack(recipes)
+    checkpoint.restore(moved, tmp_path / "gpu.safetensors")
+    assert {run.recipe for run in moved.run()} == {*recipes}
     checkpoint.restore(resumed, file)
     assert not mapped(file)
     for run in resumed.run():
