@@ -35,8 +35,8 @@ const lab = {
   number(text) {
     const [, digits, exponent = ""] = /^([^e]*)(e.*)?$/i.exec(text);
     let plain = digits.replace(",", ".");
-    if (/^[1-9]\d{0,2}(,\d{3})+(\.\d*)?$/.test(digits)) plain = digits.replaceAll(",", "");
-    if (/^[1-9]\d{0,2}((\.\d{3})+,\d+|(\.\d{3}){2,})$/.test(digits)) plain = digits.replaceAll(".", "").replace(",", ".");
+    if (/^[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?$/.test(digits)) plain = digits.replaceAll(",", "");
+    if (/^[-+]?[1-9]\d{0,2}((\.\d{3})+,\d+|(\.\d{3}){2,})$/.test(digits)) plain = digits.replaceAll(".", "").replace(",", ".");
     return plain ? Number(plain + exponent) : Number.NaN;
   },
   make(tag, properties, ...children) {

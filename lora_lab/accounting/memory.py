@@ -280,7 +280,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     if config.get("model_type") in ("big_bird", "canine"):
         raise NoFit("long rows attend in blocks, unlike the short rows of a fit")
     prompt, limit = positions_of(method, config), longest(config, method)
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length on, a mask is needed
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]
     ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit] if limit else [])
     low = max([32 if not limit or limit >= 160 else 8, *(edge for edge in edges if edge <= setup.seq)])
     ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")

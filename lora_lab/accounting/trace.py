@@ -60,7 +60,7 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     with BUILDING:
         model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
     for module in model.modules():
-        if getattr(module, "rope_type", "") == "dynamic":  # would read positions, on which no shape depends
+        if getattr(module, "rope_type", "") == "dynamic":  # it would read the positions' values
             module.rope_type = "default"
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply this type
@@ -222,12 +222,13 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 def depth_of(config: Mapping[str, Any], method: Any) -> tuple[int, int, int] | None:
     """Return (layers, irregular, period), where the layers after the first `irregular` repeat every `period` layers.
 
-    Return None if there are several stacks of layers, or if layers are not in a ModuleList.
+    The method is attached, because it may adapt only some layers. Return None if there are several stacks of layers, or
+    if layers are not in a ModuleList.
     """
     full_config = known_config(config)
     model: Any = meta_model(config, 2 if task_of(full_config) == "encoder" else None)  # raises if it cannot be built
     with warnings.catch_warnings(action="ignore", category=LabWarning):
-        method.attach(model)  # a pattern may name only some of the layers
+        method.attach(model)
     n = getattr(full_config, "num_hidden_layers", 0)  # a model of text and images has several stacks
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
     if not stack or model.config.is_encoder_decoder:

@@ -55,7 +55,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        _list("lr", self.lr), _list("seed", self.seed), self._methods()
+        _list("lr", self.lr), _list("seed", self.seed), self._methods()  # raise BadValue
 
     def recipes(self, model: str, task: str, **fields: Any) -> list[Recipe]:
         """Return the recipes, which all share `fields`; seeds vary fastest. Raises: see `Recipe`.

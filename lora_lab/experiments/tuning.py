@@ -109,10 +109,12 @@ def tune(
     """
     axis, sweep = axis_of(recipe.method), Sweep(store, scored=False, **options)
 
-    def run(values: Sequence[float]) -> Tuning:  # a second call with more values does not repeat earlier runs
+    def recipes(values: Sequence[float]) -> list[Recipe]:
         at_each = [replace(axis.set(recipe, value), validations=1) for value in values]
-        swept = sweep.run([one.at_seed(SEED + n) for one in at_each for n in range(seeds)])
-        sweep.again = False  # a second call must not retry what has just failed
+        return [one.at_seed(SEED + n) for one in at_each for n in range(seeds)]
+
+    def run(values: Sequence[float]) -> Tuning:  # a second call with more values does not repeat earlier runs
+        swept = sweep.run(recipes(values))
         if len(swept) < len(values) * seeds:
             raise Failed("tuning was stopped before every value was tried; repeat the call to resume")
         tried, name = list[Tried](), ""
@@ -132,5 +134,8 @@ def tune(
     tuning = run(axis.grid(rates))
     if rates > 1 and growth and tuning.edge:
         end = "above" if tuning.best == tuning.tried[-1] else "below"
-        tuning = run(axis.grid(rates, **{end: growth}))
+        grown = axis.grid(rates, **{end: growth})
+        sweep.run(recipes([value for value in grown if value not in axis.grid(rates)]))
+        sweep.again = False  # what has just failed must not be retried
+        tuning = run(grown)
     return tuning

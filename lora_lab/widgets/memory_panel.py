@@ -107,7 +107,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         super().__init__(
             films=films, model=name, method=label, rank=rank, card=chosen.name, longest=longest, **step,
             cards=[[gpu.name, gpus.usable(gpu), gpu.device, "bf16" in gpu.peaks] for gpu in gpus.cards()],
-            measurable=[small for small in HERE if small in films],
+            measurable=[small for small in HERE if small in films and films[small][0]["device"] == "cpu"],
         )  # fmt: skip
         self._given = name, label, method
         self._measuring: threading.Thread | None = None

@@ -351,7 +351,8 @@ def test_unmerged_adapter_adds_weights_nf4_shrinks_them_and_a_soft_prompt_is_in_
 def test_generation_without_a_plain_cache_or_with_an_option_of_training_is_refused():
     for model in ("bert-base", "t5-base", MAMBA):
         assert_raises(name_of(model), inference, model, Setup())
-    for name, value in (("shard", "fsdp:2"), ("checkpointing", True), ("dropout", 0.1), ("padded", True)):
+    options = {"shard": "fsdp:2", "checkpointing": True, "dropout": 0.1, "padded": True, "optimizer": "sgd"}
+    for name, value in options.items():
         assert_raises(f"{name} has no effect on generation", inference, "llama-2-7b", Setup(**{name: value}))
 
 

@@ -16,7 +16,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_bleu, corpus_chrf
 
 from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store, load_task, verdicts
-from lora_lab.errors import Changed
+from lora_lab.errors import Changed, Failed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments import compare as module
 from lora_lab.experiments.afterwards import score_answers, text_scores
@@ -267,6 +267,7 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     assert f"{steps} steps per run" in messages[2]
     assert module.steps_within(60, terms, terms.loaded(), methods, tmp_path, messages.append) == steps
     assert len(messages) == 4  # nothing was timed again
+    assert_raises("lower the rate", module.pack_timed, [replace(terms.base, lr=1e30)], error=Failed)
 
 
 def test_plan_counts_loads_and_scoring_and_scales_only_generation(monkeypatch, tmp_path):

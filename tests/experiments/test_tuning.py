@@ -11,6 +11,7 @@ from lora_lab.errors import Failed
 from lora_lab.experiments import tuning
 from lora_lab.experiments.tuning import AXES, Axis, Tried, Tuning, tune
 from lora_lab.training import pack
+from lora_lab.training.runs import failed
 from tests.conftest import PLAIN, assert_raises
 
 
@@ -72,6 +73,16 @@ def test_diverging_rate_is_not_chosen(recipe, set_grid, tmp_path):
     assert found.best.validation is not None
     set_grid(1e30)
     assert_raises("lower the rate", tune, recipe(), tmp_path, rates=2, error=Failed)
+
+
+def test_failed_rate_that_was_added_is_retried(recipe, set_grid, tmp_path):
+    set_grid(1e-8)
+    found = tune(recipe(steps=12), tmp_path, rates=2, growth=1)
+    (added,) = {tried.value for tried in found.tried} - {*AXES["lora"].grid(2)}
+    (run,) = (run for run in Store(tmp_path).runs() if run.recipe.lr == added)
+    Store(tmp_path).add(failed(run.recipe, "memory ran out"))
+    assert tune(recipe(steps=12), tmp_path, rates=2, growth=1).tried != found.tried
+    assert tune(recipe(steps=12), tmp_path, rates=2, growth=1, again=True).tried == found.tried
 
 
 @pytest.mark.parametrize("choose", [False, True])

@@ -147,7 +147,7 @@ function start(p) {
 
   function drawFlow(view) {
     const toy = readToy(view);
-    const { r, scan, scaling, out } = toy;
+    const { r, scan, scaling } = toy;
     now = { view, toy };
     const at = Math.ceil(scan);
     const position = !scan ? "start" : at <= r ? `row ${at} of A` : scan < r + D ? `row ${at - r} of W and B` : "done";
@@ -162,8 +162,7 @@ function start(p) {
     p.button("act", { words: act, hidden: !act });
     shown = drawToy(p.width(), toy);
     p.card.classList.toggle("tight", shown.small);
-    const y = out.y.map((v) => v.toFixed(1)).join(", ");
-    p.picture(shown, `A toy layer of 8 by 8: x flows through W, and through A and B; y is ${y}.`);
+    p.picture(shown, `A toy layer of 8 by 8: x flows through W, and through A and B; y is ${shown.y}.`);
     p.numbers(() => toyTable(toy));
     return describeToy(toy);
   }

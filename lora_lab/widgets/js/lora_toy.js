@@ -52,7 +52,7 @@ function layout(width, r) {
 
 /** Draw the forward pass. Returns { svg, height, bars, small }; `bars` says where x's bars can be dragged. */
 export function drawToy(width, toy) {
-  const { A, B, scan, merged, x } = toy;
+  const { A, B, scan, merged, x, out } = toy;
   const r = A.length;
   const at = layout(width, r);
   const { left, gap, cell, up } = at;
@@ -85,7 +85,8 @@ export function drawToy(width, toy) {
   const note = `an enlarged toy, 8 × 8; ${done ? "merged" : "W is frozen"}`;
   parts.push(text(left, bottom + (at.wide ? 20 : 42), note, "soft"));
   if (at.wide) parts.push(drawKey(at, done));
-  return { svg: parts.join(""), height: bottom + (4 - r) * cell + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
+  const y = shown(out).map((row) => decimal(row.y)).join(", ");
+  return { svg: parts.join(""), height: bottom + (4 - r) * cell + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30, y };
 }
 
 /** x as bars over the columns of A and W; each can be dragged. */

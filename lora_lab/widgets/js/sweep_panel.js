@@ -118,7 +118,7 @@ function start(p) {
         const cell = find(...across(number), column);
         const live = liveLosses(place);
         const longest = live && Math.max(...live.map(({ length }) => length));
-        const base = { picked: isPicked(place), training: live && (longest * data.every) / data.steps };
+        const base = { picked: isPicked(place), training: live && Math.min(1, (longest * data.every) / data.steps) };
         if (!cell) return base;
         const share = cell.mean === null ? 0 : (data.up ? cell.mean - low : high - cell.mean) / (high - low || 1);
         return { ...base, ...cell, share, best: cell === best };
@@ -178,7 +178,8 @@ function start(p) {
     const range = now.begin ? now.range : [0, Math.max(0.1, ...curves.flat())]; // no run is stored yet
     const marked = { ...data, range, reach: 2, mark: now.begin, name: "before training", live: training };
     const losses = { svg: lossChart([30, p.width("curve") - 10, 8, 112], curves, marked), height: 132 };
-    const ends = curves.filter((losses) => losses.length).map((losses) => losses.at(-1).toFixed(2)).join(", ") || "no run yet";
+    const last = curves.map((losses) => losses.findLast((loss) => loss !== null)); // null: before the kernel restarted
+    const ends = last.filter((loss) => loss !== undefined).map((loss) => loss.toFixed(2)).join(", ") || "no run yet";
     p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
     const [big, words] = describeCell({ cell, chosen, best, live: training, broken: p.gone(), data, seeds: p.kernel && !classroom && p.get("seeds") });
     p.fill({ ".big": big, ".words": words, ".doing": status(live) });

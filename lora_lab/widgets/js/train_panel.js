@@ -52,6 +52,7 @@ ${folded("the run in numbers")}`;
 function start(p) {
   const ui = p.keep({ sentence: "0", text: "", at: p.get("at") }); // at: the position of the replay from 0 to 1; null: at the end
   let typing;
+  let asked = p.get("answer").text; // the last sentence that was sent
 
   // ---- derived state
   function read() {
@@ -209,7 +210,11 @@ function start(p) {
     text(words) {
       const text = words.trim();
       clearTimeout(typing);
-      const ask = () => p.get("answer").text !== text && p.ask("answer", { do: "ask", text }); // an equal answer isn't sent
+      const ask = () => {
+        if (p.get("answer").text === text && asked === text) return; // an equal answer isn't sent
+        asked = text;
+        p.ask("answer", { do: "ask", text });
+      };
       if (text) typing = setTimeout(ask, TYPED);
       p.show({ text, sentence: text ? "own" : "0" });
     },
