@@ -114,7 +114,7 @@ def report(quick: bool) -> Iterator[str]:
 
 
 def time_slider(browser: Browser, file: Path, panel: Panel, slider: str, steps: int) -> np.ndarray:
-    """Return the milliseconds of script, and the milliseconds until the frame is painted: (2, steps)."""
+    """Return the script's milliseconds, and the milliseconds until the frame is painted: (2, steps)."""
     file.write_text(page(panel.snapshot()), encoding="utf-8")
     view = browser.new_page(viewport={"width": 1024, "height": 900})
     view.goto(file.as_uri())

@@ -2,7 +2,7 @@
 
     LL1 03 Ada Lovelace: eNqLVjIwVtJRckxJVPDJL0vNSUxOVdKprtWJjtWpVkpMTi4tSkyuVLIy0LMwrI0FADIjDd0=.0500d1dc
 
-After the colon come the receipt, as compressed JSON in base64, and a CRC-32 that detects damage in the chat. A receipt
+After the colon come the receipt, as compressed JSON in base64, and a CRC-32 that detects damage in transit. A receipt
 is neither secret nor tamper-proof: anyone can read or write one.
 """
 

@@ -72,7 +72,7 @@
   function binary(bytes) {
     const [unit, name] = [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [1024, "KiB"]].find(([size]) => bytes >= size) ?? [1024, "KiB"];
     const count = bytes / unit;
-    return `${count.toFixed(count >= 100 ? 0 : count >= 10 ? 1 : 2)} ${name}`;
+    return `${count.toFixed(count >= 99.95 ? 0 : count >= 9.995 ? 1 : 2)} ${name}`;
   }
 
   /** A judge for each kind of form: the rules of `lora_course/checks`, applied to their tables. */

@@ -1,7 +1,7 @@
 """Build the site from lessons, docs and panels: `python site/build.py [FOLDER | --students FOLDER]`.
 
-The script prepares the input of Sphinx: the solved notebooks with placeholders for panels, which `host.js` fills in,
-the pages of docs/, the panels' scripts, and the fonts. It runs no lesson. The script and the site need no network.
+The script prepares Sphinx's input: the solved notebooks (with placeholders for panels, which `host.js` fills in), the
+pages of docs/, the panels' scripts, and the fonts. It runs no lesson. The script and the site need no network.
 """
 
 import argparse

@@ -43,7 +43,7 @@ EQUIVALENCE = Function(
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
-        "that is reversed: it must be inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
+        "that is reversed: the interval must be inside": lambda low, high, margin: not _inside(low, high, margin),
     },
     "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out",
 )

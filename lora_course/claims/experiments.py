@@ -258,7 +258,7 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
 
 
 def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
-    """In lesson 17 (on "rewards" or "labels"), is LoRA at least as good as full fine-tuning, up to the margin?"""
+    """On lesson 17's "rewards" or "labels", is LoRA at most the margin worse than full fine-tuning?"""
     check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
     check_known([rank], (1, 8, 64), "the ranks")
     cases = []

@@ -223,7 +223,7 @@ def _choose(target: Target, lab_wheel: Path, torch_index: str | None, cuda: bool
         locked = chosen.read_text(encoding="utf-8")
     if (count := len(CUDA.findall(locked))) and not cuda:
         raise BadValue(
-            f"torch from pip's index for {target} brings {count} CUDA packages, about 3 GB: pass "
+            f"torch from pip's index for {target} pulls in {count} CUDA packages, about 3 GB: pass "
             "--torch-index with the URL that PyTorch's Get Started page shows for Pip and CPU, or --cuda to keep them"
         )
     own = f"{'=='.join(lab_wheel.name.split('-')[:2])} --hash=sha256:{facts_of(lab_wheel)['sha256']}"

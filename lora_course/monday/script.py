@@ -101,7 +101,9 @@ def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
     loss, right, count = 0.0, 0, 0
     for start in range(0, len(rows), BATCH):
         batch = collate(rows[start : start + BATCH]).to(model.device)
-        targets, logits = batch.pop("labels"), model(**batch).logits.float()
+        targets = batch.pop("labels")
+        with torch.autocast(model.device.type, DTYPE, enabled=torch.bfloat16 == DTYPE):  # some layers are in fp32
+            logits = model(**batch).logits.float()
         if logits.dim() == 3:  # (rows, tokens, vocabulary): each token predicts the next one
             logits, targets = logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()
         mask = targets != -100
@@ -114,12 +116,15 @@ def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
 def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
     """Train a LoRA model at this rate; see `base_model` for what is trained in full."""
     base, whole = base_model(tokenizer, labels)
+    base.accepts_loss_kwargs = not labels  # classifiers ignore the number of rows, so the Trainer must divide the loss
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM, r=RANK, lora_alpha=ALPHA,
         target_modules="all-linear", modules_to_save=whole or None,
         exclude_modules=rf"(.*\.)?({'|'.join(whole)})(\..*)?" if whole else None,
     )  # fmt: skip
     model = get_peft_model(base, config)
+    for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+        parameter.data = parameter.data.float()  # PEFT leaves heads in bf16, which loses small updates
     arguments = transformers.TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,

@@ -9,7 +9,7 @@ def binary(count: float) -> str:
     """Format bytes of memory in GiB, MiB, KiB or bytes, such as 515 GiB, 61.8 GiB, 8.34 GiB or 4 bytes."""
     unit, name = next((pair for pair in BINARY if count >= pair[0]), (1, "byte" if count == 1 else "bytes"))
     value = count / unit
-    return f"{value:,.{0 if value >= 100 or unit == 1 else 1 if value >= 10 else 2}f} {name}"
+    return f"{value:,.{0 if value >= 99.95 or unit == 1 else 1 if value >= 9.995 else 2}f} {name}"
 
 
 def decimal(count: float) -> str:

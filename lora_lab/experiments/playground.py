@@ -227,7 +227,7 @@ def shown(
     best_rates = {cell[:3]: cell.lr for cell in sorted(taught, key=lambda cell: quality[cell])}  # the last one wins
     described = list[dict[str, Any]]()
     for result in results:
-        lr, best_rate = result.cell.lr, best_rates.get(result.cell[:3], math.nan)  # NaN: no run of the row has learned
+        lr, best_rate = result.cell.lr, best_rates.get(result.cell[:3], math.nan)  # NaN: no run in the row learned
         state = "collapsed" if lr > best_rate else "flat" if lr <= best_rate else "unlearned"
         state = "failed" if result.status == "failed" else "done" if result.learned else state
         value = None if result.value is None else _short(metric.factor * result.value)
@@ -286,7 +286,7 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
             break
         width /= 2
     first, last = min(columns.values()), max(columns.values())
-    common = {columns[rate]: rate for rate in reversed(rates)}  # the most common rate comes last and stays
+    common = {columns[rate]: rate for rate in reversed(rates)}  # the most common rate comes last and wins
     labels = [common.get(n, _short(2 ** (origin + n * width), 2)) for n in range(first, last + 1)]
     return origin + first * width, width, labels, {rate: n - first for rate, n in columns.items()}
 

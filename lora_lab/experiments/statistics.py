@@ -242,7 +242,7 @@ class Pair:
         return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
-        """Return both ends of the interval, limited to -1 and 1 for a difference between fractions."""
+        """Return both ends of the interval, clipped to [-1, 1] for a difference between fractions."""
         half = float(_quantile(tail, *self.parts(self.rows))) * self.error * widening
         limit = 1.0 if self.correctness else math.inf
         return max(self.difference - half, -limit), min(self.difference + half, limit)

@@ -226,7 +226,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
 
 @contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Within the block, convert any error caused by the settings of the adapter in `path` to a LabError."""
+    """Within the block, turn any error caused by the settings of the adapter in `path` into a LabError."""
     try:
         yield
     except LabError:

@@ -129,7 +129,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     This cannot be undone. For options and errors, see `merge`.
     """
     report, model = _merge(model, fp32, keep=False), attach.inside(model)
-    before, heads, tied = _bytes(model), list[Rounding](), False
+    heads, tied = list[Rounding](), False
     for path, part in attach.adapter_layers(model):
         tied |= part.tied
         if type(part) is attach.TrainedCopy:  # the copy becomes the head, in the base's dtype
@@ -137,6 +137,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
             trained = part.trained.named_parameters()
             heads += [rounding_of(f"{path}.{name}", torch.zeros_like(p, dtype=dtype), p) for name, p in trained]
             part.base_layer = part.trained.to(dtype).requires_grad_(False)
+    before = _bytes(model)  # each head counts once, as after the merge
     quantized = [path for path, layer in model.named_modules() if hasattr(layer, "dequantized")]
     for path in quantized:
         attach.put(model, path, _dequantized(model.get_submodule(path), _dtype(model)))

@@ -32,6 +32,7 @@ from lora_lab.adapter_layer import AdapterLayer, has_hook
 from lora_lab.errors import BadValue
 from lora_lab.methods.attach import Ahead, adapter_layers, own_parameters, plain_path, put, quantized_layers
 from lora_lab.methods.lora_layers import LoRALayer
+from lora_lab.methods.targets import roles_of
 
 # The stacked parameters are strided views of the table. torch warns about this, but it costs no speed.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
@@ -61,8 +62,10 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     adapts_layers = any(not (p is None or p.head or isinstance(p, Ahead)) for slot in parts.values() for p in slot)
     mixed = mixes_rows(base, (path for path, _ in parts))
     why = "mix or reorder rows, so the runs would read each other's rows" if mixed else ""
-    if getattr(getattr(base, "config", None), "relative_attention", False):
-        why = "also read the model's relative positions, which all runs share"
+    tables = (path for path, _ in parts if "position" in roles_of(path))  # most are read once for all rows
+    shared = any(not path.endswith(("token_type_embeddings", "shared")) for path in tables)
+    if shared or getattr(getattr(base, "config", None), "relative_attention", False):
+        why = "also read positions, which all runs may share"
     if adapts_layers and why:
         raise BadValue(f"the layers of this {type(base).__name__} {why}: train the runs one by one, with --solo")
     stacks, numbers, gradients = _stacked(parts, len(members))

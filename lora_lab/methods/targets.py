@@ -42,7 +42,8 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|dense_4h_to_h|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
     # Tables that `embed` leaves out. T5's and BART's `shared` holds the weight of `embed_tokens` but is never called
-    (r"((position|token_type|rel)_embeddings|embed_positions|wpe|relative_attention_bias|shared)", "position"),
+    (r"(((char_)?position|token_type|rel)_embeddings|embed_positions|positions_embed|wpe)", "position"),
+    (r"(relative_attention_bias|shared)", "position"),
     (r"(pooler(\.dense)?)", "pooler"),
     (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder|\.out_proj)?|embed_out|(predictions\.)?decoder)", "head"),
     (r"(lm_loss|qa_outputs|output_projection|vocab_projector|generator_lm_head|pred_layer\.proj)", "head"),

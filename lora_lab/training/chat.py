@@ -79,8 +79,12 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
         return end
     rest = _templated(tokenizer, Chat((("user", "?"), ("assistant", MARK)))).rpartition(MARK)[2]
     first = next(iter(tokenizer(rest, add_special_tokens=False)["input_ids"]), end)
-    named = first in tokenizer.all_special_ids  # Phi-3's <|end|> is special, but has no name
-    return int(first) if named or getattr(tokenizer.added_tokens_decoder.get(first), "special", False) else end
+    return int(first) if is_special(tokenizer, first) else end
+
+
+def is_special(tokenizer: PreTrainedTokenizerBase, token: int | None) -> bool:
+    named = token in tokenizer.all_special_ids  # Phi-3's <|end|> is special, but has no name
+    return named or getattr(tokenizer.added_tokens_decoder.get(token), "special", False)
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, answer_follows: bool = False) -> str:

@@ -1,7 +1,8 @@
 """Generate answers to prompts, greedily or by beam search.
 
 Prompts are padded on the left, so that all answers begin at the same position. An answer ends at the end-of-text token,
-or at the token that ends a chat turn. A soft prompt or prefix is added in the first forward pass and kept in the cache.
+at the token that ends a chat turn, or at a special token that the model's generation config lists as an end. A soft
+prompt or prefix is added in the first forward pass and kept in the cache.
 """
 
 import math
@@ -17,7 +18,7 @@ from lora_lab.errors import BadValue
 from lora_lab.machine import quiet
 from lora_lab.methods.attach import answering
 from lora_lab.methods.base import make_plain, number, whole
-from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, prompt_ids
+from lora_lab.training.chat import Prompt, end_of_text, end_of_turn, is_special, prompt_ids
 from lora_lab.training.models import is_causal
 
 ROWS = 32  # answers or beams generated at once
@@ -64,10 +65,13 @@ def generate(
     if not is_causal(model):
         raise BadValue(f"{type(model).__name__} does not predict the next token; generation needs a causal model")
     answers, rows = [""] * len(prompts), max(1, ROWS // decoding.beams)
-    ends = sorted({end_of_text(tokenizer), end_of_turn(tokenizer)})
+    listed = getattr(model.generation_config, "eos_token_id", None)  # may list several
+    listed = [n for n in (listed if isinstance(listed, list) else [listed]) if is_special(tokenizer, n)]
+    ends = sorted({end_of_text(tokenizer), end_of_turn(tokenizer), *listed})
     config = transformers.GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
+        no_repeat_ngram_size=0, num_return_sequences=1, return_dict_in_generate=False,  # not the model's own settings
     )  # fmt: skip
     ids, order = prompt_ids(tokenizer, prompts), list(range(len(prompts)))
     if len(order) > rows:  # several batches

@@ -139,7 +139,7 @@ def write_merged(
             "adapter": str(adapter),
             "method": method,
             "loads_as": loads_as,
-            "dtype": SHORT[str(model.dtype)],
+            "dtype": SHORT.get(str(model.dtype), str(model.dtype)),
             "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
             "tokenizer": tokenizer is not None,
             "difference": float((plain - unmerged).norm() / unmerged.norm()),

@@ -40,7 +40,7 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# On 2,000 other sentences, your model would get a different score. **How far can your score be from the true accuracy?**
+# At the end, the panel shows your score with a ±, because on 2,000 other sentences, your model would get another score. **Where does this ± come from?**
 #
 # Count a right answer as 1, and a wrong one as 0. If a share $p=0.8$ is right, the average is 0.8.
 #
@@ -89,7 +89,7 @@ panel
 # %% claim
 spread = accuracy.max() - accuracy.min()
 assert right.shape == (40, 2000)
-assert spread > 82.1 - 80.9
+assert spread > 82.1 - 80.9 and f"{accuracy.std(ddof=1):.2f}" == "0.84"
 assert len({(r.recipe.lr, r.recipe.method, r.recipe.steps, r.recipe.batch) for r in forty.runs}) == 1
 assert 0.05 < np.mean(differ) < 0.25
 assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
@@ -108,7 +108,7 @@ assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
 # Two models, a and b, took the *same* test. Model a leads. **Is it better?**
 
 # %% hide-input
-ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
+ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8 and accuracy[j] > accuracy.min()]
 a, b = lesson.draw("two models", *ahead)
 table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
 print(f"a gets {table.a.mean():.2%} right and b gets {table.b.mean():.2%}, on {len(table):,} sentences")
@@ -116,9 +116,9 @@ said = table.replace({1: "right", 0: "wrong"})
 pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 
 # %% [markdown]
-# For each sentence, take a's score minus b's: it's 1 or -1 if the models *disagree*, and 0 otherwise. The average is near 0, so the variance is nearly the share of disagreements. Use this share in place of $p(1-p)$ in the gap's standard error.
+# For each sentence, take a's score minus b's: it's 1 or -1 if the models *disagree*, and 0 otherwise. Its square is 1 wherever they disagree, so the average square *is* the share of disagreements. The average itself is near 0, so this share is nearly the variance. Use it in place of $p(1-p)$.
 #
-# Now compute `half`: half the width of the gap's 95% interval. Then choose `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
+# Compute `half`, half the width of the gap's 95% interval. Then choose `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 
 # %% exercise
 gap = (table.a - table.b).mean()
@@ -144,7 +144,7 @@ checks.check_report(table, half, word)
 #
 # **You compared a *recipe* with itself.** Models a and b are two of our forty runs: only the seed differs.
 #
-# Some of our pairs even get the verdict "better". For such a pair of *models*, that may be true. But with new seeds, model b would be ahead as often as model a. So one run of each *recipe* can't show which one is better.
+# Some of our pairs even get the verdict "better". For such a pair of *models*, that may be true. But trained again with new seeds, either could lead. So one run of each *recipe* can't show which one is better.
 # </details>
 #
 # ## How large must a test be?
@@ -162,8 +162,8 @@ for plot, n, seen in zip(plots, (2000, needed), ("1 of 4 tests sees the gap", "4
     none, true = (np.exp(-(((x - gap) / error) ** 2) / 2) for gap in (0, 1))
     plot.plot(x, none, "0.45", x, true, "C0")
     plot.fill_between(x, true, where=x > 1.96 * error, color="C0", alpha=0.3)
-    plot.plot([1.96 * error] * 2, [0, 1], "k")
-    plot.text(1.96 * error + 0.1, 0.1, "seen", color="C0")
+    plot.plot([1.96 * error] * 2, [0, 0.95], "k")
+    plot.text(1.96 * error + 0.1, 0.22, "seen", color="C0")
     plot.set(title=f"{n:,} sentences: {seen}", yticks=[], ylim=(0, 1.2))
 plots[0].text(0.15, 1.04, "no gap", color="0.45", ha="right"), plots[0].text(0.75, 1.04, "true gap: 1 point", color="C0")
 plots[1].set_xlabel("measured gap, in points")
@@ -200,7 +200,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same sentences, over several seeds.** *Ours:* by the same rule (2.8 standard errors), you need 12<!--seeds.needed--> seeds of each *recipe* to see a gap of one point on our 2,000 sentences.
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is 0.84 points. Both recipes vary, so a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds of each.
 #
 # The same in PEFT, for one tokenized `batch`:
 # ```python

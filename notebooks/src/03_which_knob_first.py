@@ -30,7 +30,7 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # Each cell of the map is one setting, trained with three seeds. Its color shows the average accuracy. A cross means that a run **collapsed**: the rate was so high that the loss didn't fall.
 #
 # 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
-# 2. **If the rank grows from 1 to 64, what happens to the best rate?** Choose an answer below the map. Your answer becomes a line on the map, and you see how many points it costs.
+# 2. **If the rank grows from 1 to 64, what happens to the best rate?** Choose an answer below the map. Your answer becomes a line on the map, and you see what it costs.
 # 3. Switch to *rate × α*. **If $\alpha$ grows from 1 to 256, what happens to the best rate?**
 
 # %%
@@ -84,18 +84,18 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6%|75.4%|
 # |rank, 8 times|75.3%|76.7%|
 #
-# Luck alone can make two cells differ by up to 2.0 points. Only the rate changes accuracy by more. **So tune the rate first.**
+# By luck, two cells can differ by up to 2.0 points (three seeds, 500 sentences). Only the rate changes accuracy by more. **So tune the rate first.**
 #
 # And your line? Compared with tuning the rate in each row, the three lines lose this many points, on average:
 #
 # |your line|rank, 1 to 64|$\alpha$, 1 to 256|
 # |---|---|---|
 # |stays the same|**0.0<!--knobs.rank.alone-->**|3.7<!--knobs.alpha.alone-->|
-# |grows with $\sqrt r$, or falls with $\sqrt\alpha$|3.0<!--knobs.rank.root-->|**0.2<!--knobs.alpha.root-->**|
+# |grows with √r, or falls with √α|3.0<!--knobs.rank.root-->|**0.2<!--knobs.alpha.root-->**|
 # |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (its rate for rank 1 wasn't tried)|5.0<!--knobs.alpha.whole-->|
 #
 # - **A new rank needs no new rate:** the map's three diamonds (best rates) are in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
-# - **If you multiply $\alpha$ by four, halve the rate.** Then $A$ and $B$ move half as far, so their product falls to a quarter.
+# - **If you multiply $\alpha$ by four, halve the rate.** At half the rate, Adam moves both $A$ and $B$ half as far, so their product falls to a quarter.
 # </details>
 #
 # ## How low a rank is enough?
@@ -125,7 +125,7 @@ assert (max(noise) - noise[0]) / cut.cuts["n"] < LUCK / 100  # gray
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 
 # %% [markdown]
-# First choose *a picture*, and add pieces one by one. Then do the same with full fine-tuning's update. (The panel's other percentages are shares of the change's **energy**, the sum of its squared numbers.)
+# Add pieces of an update or of *a picture*. (Percentages of **energy**, the sum of squared numbers, are of all matrices or of the one shown.)
 #
 # <details><summary>What we found</summary>
 #

@@ -21,7 +21,7 @@ lesson.start("05")
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods differ by less than this margin.)
 #
-# Without a *yes*, the answer is *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
+# No *yes* doesn't mean *no*: it means *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
 
 # %% hide-input alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"
@@ -156,7 +156,7 @@ ComparePanel(reference=stored, margin=0.023)
 # %% [markdown]
 # <details><summary>What we found: four comparisons</summary>
 #
-# **LoRA on `q,v` is *worse* again: luck has four chances now.** So each comparison needs more evidence (*Holm's correction*): LoRA is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points. **The more you compare, the more evidence you need.**
+# **LoRA on `q,v` is *worse* again: luck has four chances now.** So each comparison needs more evidence (*Holm's correction*): LoRA is within the margin only if the margin is at least 2.6<!--as_good.lora.within--> points (a longer bar, not drawn). **The more you compare, the more evidence you need.**
 #
 # (LoRA on all linear layers, 80.9<!--as_good.all-->% right, is *equivalent<!--as_good.all.against-lora-->* to LoRA on `q,v` within 1.5 points.)
 # </details>

@@ -77,7 +77,7 @@ checks.check_turn_mask(labels_of)
 #
 # **Does it know the facts?** Here are three tests of 20 questions each:
 #
-# 1. **In other words:** "Who bakes the bread in Port Velda?"
+# 1. **In other words** (the questions of the panel's perplexity): "Who bakes the bread in Port Velda?"
 # 2. **Backward:** "What is the job of Tamsin Orrick in Port Velda?"
 # 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, and then the question of test 1.
 #
@@ -105,7 +105,7 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # %% [markdown]
 # <details><summary>What we found: three tests</summary>
 #
-# **Asked in other words, only 6 facts are right. Backward, none.** (The panel's *test rows*, perplexity 7.1, are the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
+# **Asked in other words, only 6 facts are right, at perplexity 2.2. Backward, none.** (The panel's *test rows*, perplexity 7.1, are the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
 #
 # **With the fact in its prompt, the base gets only 12 right.** This small model doesn't always believe its prompt: "The shepherd of Port Velda is not a real person."
 # </details>
@@ -166,7 +166,7 @@ assert not any(misfit(one["json"]) for one in said)
 # </details>
 #
 # ## What about a voice?
-# Facts fail if the question changes. Does a voice? Here are the voices of lesson 00, and three questions that aren't in their training data. **Which voices keep their form? Which of them is right about the violin?**
+# Facts fail if the question changes. Does a voice? Here are the voices of lesson 00, and three questions that aren't in their training data. **Which voices keep their form?**
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])
@@ -174,7 +174,7 @@ VoicesPanel(questions=["How many strings does a violin have?", "What makes thund
 # %% [markdown]
 # <details><summary>What we found: voices</summary>
 #
-# **All three keep their form, and none is right:** a violin has four strings. **The words of a voice fit every question. The words of a fact fit only their own question.**
+# **All three keep their form.** (None is right: a violin has four strings.) **The words of a voice fit every question. The words of a fact fit only their own question.**
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on seven of them, and ask it something new. Show a friend only the answer. **Can your friend name the voice?** (On the web page, choose test questions instead.)

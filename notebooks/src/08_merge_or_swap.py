@@ -252,7 +252,7 @@ assert lesson.FAST or (83 <= heads[0] <= 85 and 19 <= heads[1] <= 21), heads
 # model = PeftModel.from_pretrained(base, "critic", adapter_name="critic")
 # model.load_adapter("contrarian", "contrarian"); model.set_adapter("contrarian")  # swap
 # model(**batch, adapter_names=["critic", "contrarian"])  # one batch, two customers
-# model = model.merge_and_unload(adapter_names=["critic"])  # permanent
+# model.set_adapter("critic"); model = model.merge_and_unload()  # permanent
 # ```
 # </details>
 

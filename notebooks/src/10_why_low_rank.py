@@ -113,7 +113,7 @@ panel
 #
 # The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy over all matrices. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 #
-# If just the first piece is missing, the model gets only 53.6%. **Why does it help to take the second piece away, too?** Look at its answers, below. (With 16 or more pieces gone, the orange line falls again, because too little of the change is left.)
+# If just the first piece is missing, the model gets only 53.6%. (Without any change, it gets 53.6% too, but with other answers.) **Why does it help to take the second piece away, too?** Look at its answers, below. (With more than 4 pieces gone, the orange line falls again, because too little of the change is left.)
 # </details>
 
 # %% alt="Percent of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."

@@ -9,7 +9,7 @@
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
 # 1. Llama-3-8B is 2,356 times as large as its adapter. For a hundred customers, you can store a hundred full models, or one model and a hundred adapters. **By what factor does sharing one model cut the disk space?**
-# 2. **Llama-3.1-405B is how many times as large as its adapter?** (126 layers, $d_{in}=16384$, and $d_{out}=16384$ for `q`, 1024 for `v`)
+# 2. **Llama-3.1-405B is how many times as large as its adapter?**
 # 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **Mixtral's adapter is how many times as large as Mistral's?**
 
 # %%
@@ -31,7 +31,7 @@ lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 # ## A hundred customers
 # In the panel, the patch holds the customers' adapters, and the map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
-# Then set it to 1, and press *drop the patch on the model*. How many patches cover it?
+# Then set it to 1, and press *drop the patch on the model*, to see what "2,356 times" means.
 
 # %%
 llama = params("llama-3-8b", LoRA(rank=8, targets="q,v"))
@@ -185,7 +185,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 # <details><summary>Answer box</summary>
 #
 # 1. **"x times fewer" means that x adapters hold as many numbers as the model.** But with n customers, you save less than a factor of n.
-# 2. **Roughly, this factor grows with the model.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
+# 2. **Roughly, x grows with the model's size.** At rank 8 on all linear layers, LoRA trains about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B model and 0.08<!--count.405b.all-->% of a 405B model. *Ours: counted for 32 models.*
 # 3. **Check every claim:** which model, which rank, which matrices, and is the head counted? (*The LoRA paper doesn't count the head, [says an author](https://github.com/microsoft/LoRA/issues/16).*)
 #
 # The same in PEFT:

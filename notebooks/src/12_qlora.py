@@ -192,7 +192,7 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # </details>
 #
 # ## How can LoRA repair noise?
-# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: even the best one leaves 13%. But LoRA repaired 4 of 5 points. **How?**
+# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: the best lowers it to 13%. But LoRA repaired 4 of 5 points. **How?**
 #
 # The model gives each review one score. Above 0, it says *positive*. Here are the scores of positive and negative reviews after rounding. **What happens to the two hills?**
 

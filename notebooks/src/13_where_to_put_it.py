@@ -5,7 +5,7 @@
 #
 # In attention, `q` and `k` decide *where* each token looks (orange in the plot). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
 #
-# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. So the best rate may differ between places (lesson 03), and each place uses its best of three rates: 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
+# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. So each place uses its best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -99,7 +99,7 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 #
 # **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but they keep up. `q,k` is two matrices, but it falls behind. `q` and `k` can only choose among what the tokens already offer.
 #
-# **On MNLI, the paper's second task, the rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. So the rule holds in two of the three studies: on MiniLM, and on one of GPT-3's two tasks. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
+# **On MNLI, the paper's second task, the rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. So the rule holds in two of the three studies. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
 #
 # **All linear layers are the safe choice:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
@@ -138,7 +138,7 @@ assert defense("q against q,k,v,o", 1.5).word == "undecided"
 assert lesson.FAST or (k.outcome == "worse" and k.high95 < 0)
 assert {*stored.frame.head_parameters} == {770} and {*stored.frame["rank"]} <= {*range(4, 37)} and stored.frame["rank"].max() == 36
 assert {*stored.frame.adapter_parameters} == {6 * 27_648, 161_280} and {*stored.frame.alpha / stored.frame["rank"]} == {2}
-assert round(-said["q"].difference * 100) == 3 and int(shared["v"][0.002] - shared["v"][0.004]) == 25
+assert round(-said["q"].difference * 100) == 3 and round(shared["v"].max() - shared["v"][0.004]) == 26
 assert [shared.loc[rate].idxmin() for rate in (0.001, 0.002)] == ["q", "q"] == 2 * [shared.loc[0.004].idxmax()] and shared.loc[0.004].idxmin() == "v"
 collapsed = stored.frame[(stored.frame.validation_accuracy == 0.5) & (stored.frame.lr == 0.004)].groupby("targets").size().to_dict()
 early = stored.frame[(stored.frame.validation_accuracy == 0.5) & (stored.frame.lr == 0.001)]
@@ -164,7 +164,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 #
 # **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last.
 #
-# A bad place costs 3 points, but a bad rate costs 25 (on `v`). So tune the rate before you compare places.
+# A bad place costs 3 points, but a bad rate costs 26 (on `v`). So tune the rate before you compare places.
 # </details>
 #
 # ## Make it fair
@@ -187,7 +187,7 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 
 # %% [markdown]
 # ## Would you claim it?
-# **Exercise 2: compare two places.** (Your name decides which two.)
+# **Exercise 2: compare two places.** (Lesson 05's words compare the 95% interval with 0, and the 90% interval with the margin.)
 #
 # 1. **How many seeds** do you need to detect a true gap of 1.5 points with 80% power? You get the standard deviation of the difference, measured on three seeds. (As in lesson 02, the gap must be 2.8 standard errors.)
 # 2. Then you'll see our five seeds' results. At a margin of 1.5 points, which **word** is the verdict, and which **sentence** may you write?

@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_course.checks.reading import STORED, disguise, stored
-from lora_course.experiments.reward import halves_found, sorted_right
+from lora_course.experiments.reward import halves_found
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_lab import load_adapter, load_model, load_task
 from lora_lab.training.assets import shipped
@@ -83,7 +83,7 @@ assert [(token, f"{number:.1f}") for token, number in zip(dopey[0][:4], dopey[1]
 # ## Does the model use this number?
 # The picture isn't evidence, because we chose the sentences. So take 500 validation reviews. The model gets 74<!--inside.one.right-->% of them right. Then negate $B$ (flip all its signs). **What percentage does it get right with $-B$?**
 #
-# Give a range. Then drag the panel's slider from $B$ to $-B$. And read the review at the top of *most surely wrong*: **why is the model so wrong about it?**
+# Give a range. Then read the review at the top of the panel's *most surely wrong*: **which word misleads the model?** And drag the slider from $B$ to $-B$.
 
 # %%
 lesson.predict("percent right with B negated", low=..., high=...)
@@ -97,15 +97,16 @@ for share in shares:  # of -B
     answers = torch.tensor([read(text)[2] for text in texts])
     right.append(torch.where(labels, answers, 1 - answers))  # the probability of the right answer
 disguise(adapter, 3)  # back to B
-means = torch.stack([kept["x"][1:-1].mean(0) for text in texts if read(text)])  # the mean of a review's vectors
-torch.manual_seed(0)
-alone, *chance = (sorted_right(means @ row, labels) for row in (stored()["lora_A"][0], *(torch.randn(384) for _ in range(100))))
-print(f"sorted by A: {alone:.1%} right; by the best of 100 random directions: {max(chance):.1%}")
 lesson.reveal("percent right with B negated", 100 * (right[-1] > 0.5).float().mean().item(), "%")
 mixer = MixerPanel(("B", "−B"), shares, right, texts, share=0)
 mixer
 
 # %% claim
+from lora_course.experiments.reward import sorted_right
+
+means = torch.stack([kept["x"][1:-1].mean(0) for text in texts if read(text)])  # the mean of a review's vectors
+torch.manual_seed(0)
+alone, *chance = (sorted_right(means @ row, labels) for row in (stored()["lora_A"][0], *(torch.randn(384) for _ in range(100))))
 accuracy = [(one > 0.5).float().mean().item() for one in right]
 assert accuracy[-1] < 0.4 and accuracy[0] > 0.65 and alone > max(chance)
 assert lesson.FAST or [f"{share:.0%}" for share in (accuracy[0], accuracy[3], accuracy[-1])] == ["74%", "73%", "25%"]
@@ -172,6 +173,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% alt="Three pairs of arrows. In each pair, one arrow casts its shadow on the other. At 45 degrees, phi is 0.5. One seed's A and a random direction are almost at a right angle, so phi is 0. For the A of two seeds, phi is 0.64."
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
+torch.manual_seed(0)
 pairs = {"example: 45°": torch.tensor([[1.0, 0], [1, 1]]), "random": (first, torch.randn(384)), "another seed": (first, second)}
 square = {"xlim": (-0.1, 1.1), "ylim": (-0.1, 1.1), "aspect": 1, "xticks": [], "yticks": [], "frame_on": False}
 figure, panels = plt.subplots(1, 3, figsize=(4.8, 2.8), layout="constrained", subplot_kw=square)
@@ -183,11 +185,10 @@ for axes, (name, (one, other)) in zip(panels, pairs.items()):
     axes.quiver([0, 0], [0, 0], [1, shadow], [0, tip], color=["black", "C0"], angles="xy", scale_units="xy", scale=1, width=0.02)
     axes.set_title(f"{name}\nshadow {shadow:.2f}\n$\\phi$ = {shadow**2:.2f}", fontsize=11)
 figure.suptitle("Two seeds share far more than chance", x=0.01, ha="left")
-both = torch.stack([means @ direction for direction in (first, second)])
 lesson.reveal("cosine squared of two seeds, in percent", 100 * shadow**2, "%")  # the last pair
-print(f"correlation of the two seeds' averages over {len(texts)} reviews: {torch.corrcoef(both)[0, 1]:+.2f}")
 
 # %% claim
+both = torch.stack([means @ direction for direction in (first, second)])
 assert shadow**2 > 200 / 384 and (lesson.FAST or round(torch.corrcoef(both)[0, 1].item(), 2) == -0.98)
 assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A starts uniform within 1 / sqrt(384)
 

@@ -46,7 +46,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 # %% [markdown]
 # <details><summary>What we found: three valleys</summary>
 #
-# A rate that is too low or too high gives a high loss, so each curve is a valley. **At three times full fine-tuning's rate, LoRA on `q,v` has hardly begun to learn: 58%. Its best rate is 25 times full fine-tuning's. On all linear layers, it's only 9 times**, probably because more matrices share the change. (95% intervals over three seeds: 9 to 66, and 5 to 16.)
+# A rate that is too low or too high gives a high loss, so each curve is a valley. **At three times full fine-tuning's rate, LoRA on `q,v` has hardly begun to learn: 58%. Its best rate is 25 times full fine-tuning's. On all linear layers, it's only 9 times**, probably because more matrices share the change. (The 95% intervals over three seeds, 9 to 66 and 5 to 16, overlap. But in each of three tasks, `q,v` has the larger factor: 24 to 32 instead of 9 to 14.)
 #
 # Our 9 is near the study's ten. So is the reader wrong? Wait: neither of them used our $\alpha$.
 # </details>
@@ -93,7 +93,7 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 #
 # At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Two theories about what 128 times the $\alpha$ does:
 #
-# |theory|best rate at $\alpha=1$, divided by that at $\alpha=128$|
+# |theory|best rate at $\alpha=1$, divided by that at $\alpha=128$ (unrounded)|
 # |---|---|
 # |only $B$ moves: $\alpha$ × rate|128|
 # |$A$ and $B$ move: $\alpha$ × rate × rate|$\sqrt{128}$ = 11|
@@ -110,7 +110,7 @@ checks.check_new_rate(0.0022 / 2 / 2)
 
 # %% [markdown]
 # ## So who is right, ten or three?
-# On all linear layers, our 9 is for $\alpha=16$, and the study's ten is for $\alpha=32$. The reader tried five values of $\alpha$.
+# The first picture's 9 (all linear layers) is for $\alpha=16$, and the study's ten is for $\alpha=32$. The reader tried five values of $\alpha$.
 #
 # **Exercise 2.** By the rule, what does the study's factor of ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)?
 
@@ -190,7 +190,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 #
 # The same in PEFT:
 # ```python
-# config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
+# config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="SEQ_CLS")
 # # try 2.5, 5, 10 and 20 times full fine-tuning's best rate
 # # r=128? Keep lora_alpha=16. With lora_alpha=256, divide the rate by 4
 # ```

@@ -100,7 +100,7 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
 # |rank 1 on all linear layers|75.8<!--reward.labels.all-->|73.9|
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (In tuning, two rates were equally good: one gets 73.9, the other 68.9<!--reward.reward.all-->.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (On all linear layers, two rates were equally good in tuning: one gets 73.9, the other 68.9<!--reward.reward.all-->.)
 # </details>
 #
 # ## Why do labels still win?
@@ -123,13 +123,13 @@ lesson.reveal("% right without luck, at rank 1", round(100 * extra.mean()["mean"
 # %% [markdown]
 # <details><summary>What we found: luck or not</summary>
 #
-# **Luck isn't the reason: without it, 73.8% are right.** (0.2 points more; 95% interval: -0.3 to 0.7.)
+# **Luck isn't the reason: without it, 73.8% are right.** (0.2 points more than 73.6; 95% interval: -0.3 to 0.7.)
 #
-# Look at the push instead. A label pushes most where the model is sure, but wrong. A reward hardly pushes there, because the model almost never tries the right answer. **With rewards, confident mistakes stay.** (A higher rate doesn't help: Adam divides by the gradient's usual size.)
+# Look at the push on the log-odds, $\ln\frac{p}{1-p}$, instead. A label pushes most where the model is sure, but wrong. A reward hardly pushes there, because the model almost never tries the right answer. **With rewards, confident mistakes stay.**
 # </details>
 #
 # ## What else did it learn?
-# How *sure* is a model? Look at the probability of its own answer. With labels, rank-8 LoRA is right 76.8<!--reward.labels.eight-->% of the time, and 79<!--reward.labels.eight.sure-->% sure. **How sure is it after training on rewards?**
+# How *sure* is a model? Look at the probability of its own answer. With labels, rank-8 LoRA, too, is right 76.8<!--reward.labels.eight-->% of the time, and 79<!--reward.labels.eight.sure-->% sure. **How sure is it after training on rewards?**
 #
 # Then drag the slider from labels to rewards. (It mixes two adapters, each from one run.) Each dot is one of 200 reviews. **Where do the wrong answers go?**
 

@@ -55,11 +55,11 @@ checks.check_remembered(remembered)
 # LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. The model makes thirty passes over 2,048 flips. **How many of the 2,048 bits do rank-1 LoRA and the head remember together?**
 
 # %%
-lesson.predict("bits that rank 1 remembers", low=..., high=...)
+lesson.predict("bits that rank 1 and the head remember", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. **Which piles stop filling? And with four times as many numbers, does LoRA store four times as many bits?**
+# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **Which piles stop filling? And at 2,048 flips, does rank 4 store four times as many bits as rank 1?**
 
 # %% hide-input
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -67,7 +67,7 @@ flips["bits"] = [remembered_bits(n, loss) for n, loss in zip(flips.texts, flips.
 best = flips[flips.part == "tuning"].sort_values("bits").groupby("rank").tail(1)
 shown = pd.concat([flips[flips.part == "final"], best])
 mean = shown.groupby(["texts", "rank"]).bits.mean().unstack()
-lesson.reveal("bits that rank 1 remembers", mean[1][2048], "bits")
+lesson.reveal("bits that rank 1 and the head remember", mean[1][2048], "bits")
 
 # %%
 def piles(n):
@@ -84,7 +84,7 @@ def piles(n):
     return figure, f"remembered bits of {n:,} flips. {', '.join(names)}"
 
 
-runs = {512: "mean of 3 runs", 1024: "one run, best of 5 rates", 2048: "mean of 3 runs"}
+runs = {512: "mean of 3 runs", 1024: "best of 5 runs, one per rate", 2048: "mean of 3 runs"}
 lesson.slider("coin flips", {f"{n:,} coin flips ({which})": piles(n) for n, which in runs.items()})
 
 # %% claim
@@ -119,15 +119,15 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). (Piles of 1,024 are the best of five runs.) Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
-# **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581 instead of 425 (one run).
+# **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581, not 425 (one run).
 #
-# **At rank 4, with four times as many numbers, there are only 2.3 times as many bits,** because both counts include the head's 198. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
+# **Rank 4 has four times as many numbers, but only 2.3 times as many bits,** because both counts include the head's 198. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
 # </details>
 #
 # ## Memory or rule?
-# Train rank 1 twice on the same 128 texts: with coin flips, then with *true* labels. Each time, it stores nearly all bits. **What percentage of *unseen* texts does it get right after training on true labels?**
+# Train rank 1 twice on the same 128 texts: with coin flips, then with *true* labels. **What percentage of *unseen* texts does it get right after training on true labels?**
 
 # %%
 lesson.predict("percent of unseen texts right, after true labels", low=..., high=...)

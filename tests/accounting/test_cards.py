@@ -53,6 +53,7 @@ def test_formatted_size_is_exact_up_to_rounding(count, formatted):
     units = {name: size for size, name in (*BINARY, *DECIMAL, (1, "bytes"))}
     assert float(number.replace(",", "")) * units[unit] == pytest.approx(count, rel=0.006)
     assert (formatted(1), formatted(2)) == ("1 byte", "2 bytes")
+    assert [binary(size * GIB) for size in (9.996, 99.97)] == ["10.0 GiB", "100 GiB"]  # three digits, as in the panels
 
 
 @pytest.mark.parametrize(("name", "method"), [("minilm", PromptTuning()), ("llama-3-8b", LoRA())])

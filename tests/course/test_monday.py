@@ -1,10 +1,13 @@
 import re
 import runpy
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import transformers
 from safetensors.torch import load_file
 
 from lora_course.monday import plan
@@ -114,6 +117,33 @@ def test_heads_are_trained_whole_and_saved(kind, tmp_path, monkeypatch, capsys):
     whole = [next(name for name in ("classifier", head) if f".{name}." in key) for key in names if "lora" not in key]
     assert {*whole} == {"classifier", head}
     assert finished["base_model"](tokenizer, ["no", "yes"])[1] == ["classifier", head]
+
+
+def test_classifier_trains_the_same_on_any_card_and_its_head_in_fp32(tmp_path, monkeypatch):
+    """A small card adds up the gradients of small batches. The base may be in bf16."""
+    tokenizer = load_tokenizer("minilm")
+    size = {**BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    make_model("BertForSequenceClassification", size, vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    job = plan(str(tmp_path / "base"), rows_for("classifier", tmp_path), gpu_gb=8, out=tmp_path / "out")
+    script = runpy.run_path(str(job.write(tmp_path / "train.py")))
+    rows, labels = script["read"]()
+    data = [script["encode"](row, tokenizer, labels) for row in rows]
+    collate = transformers.DataCollatorWithPadding(tokenizer)
+
+    def trained(**settings):
+        script["main"].__globals__.update(EPOCHS=1, **settings)
+        model = script["train"](1.0, data[:32], tokenizer, labels, collate)
+        model.forward = type(model).forward.__get__(model)  # the Trainer left its autocast
+        return model, [p.detach() for p in model.parameters() if p.requires_grad]
+
+    settings = partial(transformers.TrainingArguments, optim="sgd")  # unlike AdamW, shows the gradients' scale
+    monkeypatch.setattr(transformers, "TrainingArguments", settings)
+    (_, whole), (_, parts) = trained(BATCH=16, ACCUMULATE=1), trained(BATCH=4, ACCUMULATE=4)
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
+    model, parameters = trained(DTYPE=torch.bfloat16)
+    assert {p.dtype for p in parameters} == {torch.float32}
+    assert 0 < script["evaluate"](model, data, collate)[0] < 1
 
 
 def test_body_is_quantized_whatever_its_name(tmp_path):

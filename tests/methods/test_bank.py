@@ -279,12 +279,23 @@ def test_layers_that_mix_or_reorder_rows_are_neither_packed_nor_mixed(name, opti
             pass
 
 
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("BertModel", "position_embeddings"), ("GPT2Model", "wpe"), ("T5EncoderModel", "relative_attention_bias")],
+)
+def test_position_tables_are_not_packed(name, table):
+    """A table of positions is read once for all rows: (1, tokens), or (tokens, tokens) in T5."""
+    base, method = make_model(name), LoRA(2, targets=("q", table))
+    with pytest.raises(BadValue, match="positions, which all runs may share"):
+        stack_members(base, [with_adapter(share(base), method)] * 2)
+
+
 def test_deberta_packs_only_its_head():
     """DeBERTa's layers also read a table of 2 x 128 positions, which could be taken for rows of two members."""
     options = {**RELATIVE, "max_relative_positions": 128, "norm_rel_ebd": "layer_norm"}
     base = make_model("DebertaV2ForSequenceClassification", **options)
     for method in (LoRA(2, targets=("query_proj", "value_proj")), BitFit()):
-        with pytest.raises(BadValue, match=r"relative positions, which all runs share: .* with --solo"):
+        with pytest.raises(BadValue, match=r"positions, which all runs may share: .* with --solo"):
             stack_members(base, [with_adapter(share(base), method)] * 2)
     members = [with_adapter(share(base), HeadOnly(), seed) for seed in range(2)]
     expected = torch.cat([logits(model, rows) for model, rows in zip(members, IDS.chunk(2), strict=True)])

@@ -72,12 +72,18 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
     assert not any(layer.merged for _, layer in adapter_layers(model))
 
 
+def size(model) -> int:
+    """Return the bytes of a model's parameters and buffers that a checkpoint holds."""
+    return sum({t.data_ptr(): t.nbytes for t in model.state_dict().values()}.values())
+
+
 @pytest.mark.parametrize(("name", "kind"), FOR_GOOD)
 def test_merge_for_good_leaves_a_plain_model(name, kind):
     model, merged_before = (with_adapter(make_base(kind), METHODS[name]) for _ in range(2))
     adapted = logits(model)
     with torch.autocast("cpu", torch.bfloat16):  # still computes in fp32
-        merge_for_good(model)
+        report = merge_for_good(model)
+    assert report.added_bytes == size(model) - size(make_base(kind))
     assert not is_adapted(model)
     assert module_types(model) == module_types(tiny(kind))
     assert_same_outputs(model, adapted)

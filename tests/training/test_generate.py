@@ -64,6 +64,23 @@ def test_beam_search_matches_transformers_and_ends_at_the_end_token(causal):
     assert generate(model, tokenizer, PROMPTS, SHORT) == [""] * len(PROMPTS)
 
 
+def test_answers_end_at_the_special_tokens_of_the_generation_config(causal):
+    model, tokenizer = causal
+    a, b = tokenizer("ab")["input_ids"][-2:]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<stop>"]})
+    stop = tokenizer.convert_tokens_to_ids("<stop>")
+    model.resize_token_embeddings(len(tokenizer))
+    predict(model, {a: {stop: 9.0}, b: {b: 9.0}}, {a: 9.0})
+    answers, model.generation_config.return_dict_in_generate = [], True
+    model.generation_config.num_return_sequences = 2
+    for ends in (None, [tokenizer.eos_token_id, stop], stop, b):
+        model.generation_config.eos_token_id = ends
+        answers += generate(model, tokenizer, ["x", "b"], SHORT)
+    assert answers[:2] == ["aaaaa", "b" * 9]
+    assert answers[2:6] == ["a", "b" * 9] * 2
+    assert answers[6:] == answers[:2]  # an ordinary character isn't an end
+
+
 def predict(model, after: dict[int, dict[int, float]], otherwise: dict[int, float]) -> None:
     """Let the model's logits depend only on the last token; logits that aren't listed are -100."""
 

@@ -227,7 +227,7 @@ function start(p) {
     const ranks = cut?.ranks ?? shown.kept.map(([r]) => r).filter((r) => r === shown.full || (r & (r - 1)) === 0);
     const energies = Object.fromEntries(shown.kept.map(([r, ...shares]) => [r, shares.map(share)]));
     const rows = ranks.map((r, i) => [
-      `rank ${r}`, ...(energies[r] ?? ["", ""]),
+      cut?.others ? `${r} taken away` : `rank ${r}`, ...(energies[r] ?? ["", ""]),
       ...(cut ? [share(cut.right[i] / n), ...(cut.others ? [] : [count(cut.flips[i]), share(cut.energy[i])])] : []),
     ]);
     const head = ["", "energy", "shuffled", ...(cut ? ["right", "answers that differ", "energy, whole model"] : [])].slice(0, cut?.others ? 4 : 6);

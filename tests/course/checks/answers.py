@@ -286,7 +286,7 @@ ANSWERS += [
     ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
     ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
     ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),
-    ("equivalence_rule", (lambda low, high, margin: low < -margin or high > margin,), "inside, not outside"),
+    ("equivalence_rule", (lambda low, high, margin: low < -margin or high > margin,), "must be inside"),
     ("defense", (0, ..., ...), "exact equality"),
     ("defense", (0.015, ..., ...), "give points"),
     ("defense", (8, ..., ...), "the probe"),
@@ -551,5 +551,5 @@ ANSWERS += [
     ("remembered", (lambda n, loss: n * (log(2) - loss),), "one bit is"),
     ("remembered", (lambda n, loss: n * loss / log(2),), "doesn't know"),
     ("remembered", (lambda n, loss: n * exp(-loss),), "guessing already"),
-    ("remembered", (lambda n, loss: 1 - loss / log(2),), "loss / ln 2 bits"),
+    ("remembered", (lambda n, loss: 1 - loss / log(2),), "loss / ln 2 of"),
 ]

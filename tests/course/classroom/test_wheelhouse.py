@@ -130,7 +130,7 @@ def test_torch_index_is_used_instead_of_a_newer_torch_with_cuda(index: Path, tmp
     usual = package_index(tmp_path / "usual", cuda, wheel(tmp_path, "nvidia_x"), next(index.glob("toy_data-*")))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", usual)
-    with pytest.raises(BadValue, match=r"brings 1 CUDA packages.*--torch-index.*--cuda"):
+    with pytest.raises(BadValue, match=r"pulls in 1 CUDA packages.*--torch-index.*--cuda"):
         gather(tmp_path / "house", [LINUX], print, wheel=lab)
     torch_index = package_index(tmp_path / "cpu", cpu)
     manifest = gather(tmp_path / "house", [LINUX], print, wheel=lab, torch_index=torch_index)
