@@ -200,7 +200,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is 0.84 points. Both recipes vary, so a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds of each.
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is 0.84 points. Both recipes vary: a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds of each.
 #
 # The same in PEFT, for one tokenized `batch`:
 # ```python

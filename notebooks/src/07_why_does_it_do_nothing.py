@@ -64,7 +64,7 @@ pd.DataFrame(files).T
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. (Some trained for only 2 to 4 steps.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So the *largest* number in B shows whether a layer has learned. (Some adapters trained for only 2 to 4 steps.)
 #
 # H's last mark stands for a layer that the others don't adapt: the *pooler*. **Which three beds, besides look 1's, does this picture explain? In which two beds did no layer learn?**
 
@@ -150,7 +150,7 @@ assert {f"{size:.1f}" for size in largest(beds["healthy"]).values()} == {"0.1"}
 # ## Look 4: the first step
 # One of the beds was trained with gradient checkpointing (lesson 04). Here is its first `backward`, with the old ("reentrant") kind of checkpointing and with the new one. (Transformers 5 prevents the old kind's fault; we switched this protection off.)
 #
-# Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. **What happens to accuracy, and to the loss? So which part has learned? And which bed is this?**
+# Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. **What happens to accuracy? So which part has learned? And which bed is this?**
 
 # %%
 from lora_lab.training.early_warnings import gradient_warning
@@ -214,7 +214,7 @@ checks.check_diagnosis(faults, first_diagnosis)
 # - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
 # - **Look 4.** *C*: accuracy rises to 64%, but only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs a gradient. The frozen token vectors need none, so the later blocks' inputs need none.
 #
-# The doubtful case is *G*: rank 128, alpha 8. Its $\frac{\alpha}{r}$ is 32 times smaller than H's, but it has 16 times as many rows of $A$. Random rows add up to $\sqrt{16}=4$ times, so its update is 8 times smaller. (In look 3, H's pooler counts as 0.) Along the gradient, all 16 add up, so at first, it lowers the loss half as much as rank 8 with $\alpha=16$. **G is slower, not broken.**
+# The doubtful case is *G*: rank 128, alpha 8. Its $\frac{\alpha}{r}$ is 32 times smaller than H's, but it has 16 times as many rows of $A$. Random rows bring a factor of $\sqrt{16}=4$, so its update is 8 times smaller. (In look 3, H's pooler counts as 0.) Along the gradient, the factor is 16, so at first, G lowers the loss half as much as rank 8 with $\alpha=16$. **G is slower, not broken.**
 # </details>
 #
 # ## The eleventh patient

@@ -93,11 +93,11 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 #
 # At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Two theories about what 128 times the $\alpha$ does:
 #
-# |theory|best rate at $\alpha=1$, divided by that at $\alpha=128$ (unrounded)|
+# |theory|best rate at $\alpha=1$, divided by that at $\alpha=128$|
 # |---|---|
 # |only $B$ moves: $\alpha$ × rate|128|
 # |$A$ and $B$ move: $\alpha$ × rate × rate|$\sqrt{128}$ = 11|
-# |**measured**|**9.2<!--regret.fall-->** (95% interval: 3.4<!--regret.fall.low--> to 25<!--regret.fall.high-->)|
+# |**measured** (before rounding)|**9.2<!--regret.fall-->** (95% interval: 3.4<!--regret.fall.low--> to 25<!--regret.fall.high-->)|
 # </details>
 #
 # **Exercise 1.** Your best rate at rank 8 and $\alpha=16$ is 0.0022. Now you want rank 128. A guide says $\alpha=2r$, so you set $\alpha=256$. **Which rate do you try first?**

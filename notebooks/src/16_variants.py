@@ -39,7 +39,7 @@ lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
 lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% [markdown]
-# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. By lesson 15's rule, the best rate goes with $1/\sqrt\alpha$. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at a rate of 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
+# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. In lesson 15, the best rate is proportional to $1/\sqrt\alpha$. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at a rate of 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
 
 
 # %% exercise
@@ -68,7 +68,7 @@ lesson.reveal("LoRA's best rate divided by LoRA+'s", float(f"{below[0]:.2g}"))
 ahead
 
 # %% [markdown]
-# The table shows each variant's lead over plain LoRA, in points. **Why does it win at one rate and lose at another?** (In the picture, LoRA+'s factor is 8: accuracy's peaks are flat.)
+# The table shows the variants' leads over LoRA, in points. **Why does a variant win at one rate and lose at another?** (In the picture, LoRA+'s factor is 8: accuracy's peaks are flat.)
 
 # %% alt="Validation accuracy of LoRA and five variants against a learning rate that all of them share. All curves rise to nearly the same height and then fall, but LoRA+ does so at lower rates, and LoRA-FA at higher rates. Where LoRA's curve is low, another curve is high: LoRA+ leads by 17.3 points and rsLoRA by 9.8 at low rates, and LoRA-FA by 15.9 at the highest shared rate; at two higher rates, LoRA-FA falls, too. In the legend, each method's best accuracy: LoRA 77.5, LoRA+ 76.0, rsLoRA 76.4, LoRA-FA 75.0, DoRA 77.1, PiSSA 76.5."
 plt.figure(figsize=(4.8, 4.6), layout="constrained")
@@ -99,7 +99,7 @@ print("you invented", variant)
 tuned = curves[variant].max() - curves["LoRA"].max()
 checks.check_flattered(rate=ahead[variant].idxmax(), tuned=round(tuned, 1), variant=variant)
 
-# %% hide-input
+# %%
 # Our unfair LoRA+ paper, live (a minute): two runs at one rate. It omits the third run: LoRA at its own best rate.
 # (One seed each: gaps below 2 points are luck.)
 store = lesson.workplace("16")

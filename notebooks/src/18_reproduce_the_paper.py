@@ -182,7 +182,7 @@ assert [case.holds for case in told[0.5].cases] == [False, False, None, None, Tr
 # **If you choose the limit after seeing the results, you choose the verdict.** At 4 points, the claim is *true*. At 0.5 points, it *depends*: LoRA is as good in one comparison, but not in two others.
 # </details>
 #
-# **Exercise 2: judge three made-up reruns.** This is a different rule, and it was written first. Which word does it give each rerun? (*Equivalent*: the whole 90% interval, as in lesson 05, is within 1.5 points of 0.)
+# **Exercise 2: judge three made-up reruns.** Here's a different rule, written before the results. Which word does it give each rerun? (*Equivalent*: the whole 90% interval, as in lesson 05, is within 1.5 points of 0.)
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)
