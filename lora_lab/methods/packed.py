@@ -63,8 +63,8 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     mixed = mixes_rows(base, (path for path, _ in parts))
     why = "mix or reorder rows, so the runs would read each other's rows" if mixed else ""
     tables = (path for path, _ in parts if "position" in roles_of(path))  # most are read once for all rows
-    shared = any(not path.endswith(("token_type_embeddings", "shared")) for path in tables)
-    if shared or getattr(getattr(base, "config", None), "relative_attention", False):
+    read_once = any(not path.endswith(("token_type_embeddings", "shared")) for path in tables)
+    if read_once or getattr(getattr(base, "config", None), "relative_attention", False):
         why = "also read positions, which all runs may share"
     if adapts_layers and why:
         raise BadValue(f"the layers of this {type(base).__name__} {why}: train the runs one by one, with --solo")

@@ -83,8 +83,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def is_special(tokenizer: PreTrainedTokenizerBase, token: int | None) -> bool:
-    named = token in tokenizer.all_special_ids  # Phi-3's <|end|> is special, but has no name
-    return named or getattr(tokenizer.added_tokens_decoder.get(token), "special", False)
+    """Return whether a token is special. Some special tokens have no name, such as Phi-3's <|end|>."""
+    return token in tokenizer.all_special_ids or getattr(tokenizer.added_tokens_decoder.get(token), "special", False)
 
 
 def _templated(tokenizer: PreTrainedTokenizerBase, chat: Chat, *, answer_follows: bool = False) -> str:
