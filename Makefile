@@ -1,7 +1,7 @@
 # Two commands: `make lab` sets everything up and opens the workbench, `make test` sets everything up and runs the tests.
 # You can run both commands again: they keep what is already installed, and then need no network.
 
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p))))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell $(p) -c '' 2>/dev/null && echo $(p))))  # pyenv may offer a python that doesn't run
 BIN := .venv/bin
 HAS = $(BIN)/python -c 'import sys, $(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
@@ -44,7 +44,7 @@ reference: fetch
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# Write the numbers that lessons and pages quote from stored runs into the text.
+# Update the numbers that lessons and pages quote from stored runs.
 numbers: .venv/.test
 	$(BIN)/python docs/quoted.py
 

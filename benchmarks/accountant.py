@@ -1,4 +1,4 @@
-"""Measure how fast the memory accountant predicts and traces.
+"""Measure how fast the memory accountant makes predictions and traces.
 
 `python -m benchmarks estimators` includes this report. `python -m benchmarks.accountant METHOD` runs one trace of LARGE
 and prints its seconds and its peak resident bytes as JSON. To measure peak memory, a trace needs its own process.
@@ -23,7 +23,7 @@ METHODS = {"LoRA r8": LoRA(rank=8), "full": FullFineTuning()}
 
 
 def trace(method: str) -> None:
-    """Trace one step, and print its seconds (without imports) and the peak resident bytes of this process."""
+    """Trace one step, and print the seconds it takes (without imports) and the peak resident bytes of this process."""
     time = seconds(lambda: memory(LARGE, METHODS[method], batch=1, seq=512, trace=True))
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps([time, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]))

@@ -1,4 +1,4 @@
-"""Compare a batch whose rows use sixteen adapters with three others: one adapter, PEFT's mixed batch, and switching.
+"""Compare a batch whose rows use sixteen adapters with a batch of one adapter, PEFT's mixed batch, and switching.
 
 The rows have a new order in each batch, so nothing can be reused. "One" uses the largest adapter for all rows, and
 "switching" runs each adapter alone on its own rows. PEFT reads the same files; its mixed batch uses `adapter_names=`,

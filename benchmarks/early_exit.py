@@ -3,9 +3,9 @@
     python -m benchmarks.early_exit [STORE ...]
 
 Nothing is trained. A grid has all rates for one choice of matrices, rank and alpha. The lab ships 14 grids with 3 to 6
-rates and 2 or 5 seeds. Each is raced with up to three seeds, in every order: the rule of `racing` reads the stored
-training losses, then the best validation mean is chosen, once among all rates and once among the survivors. The regret
-is the difference in test accuracy between the two choices, averaged over the seeds in the race (see `bound`).
+rates and 2 or 5 seeds. Each grid is raced with up to three seeds, in every order. The rule of `racing` reads the stored
+training losses. Then the rate with the best mean validation score is chosen: from all rates, and from the survivors.
+The regret is the difference in test accuracy of these two rates, averaged over the seeds in the race (see `bound`).
 
 STORE adds other sweeps, with a grid for each recipe that has at least three rates. If no test was scored, the
 validation score replaces it; for language models, one point is 0.01 nats. A family is a model, a task and a number of

@@ -44,7 +44,7 @@ def report(quick: bool) -> Iterator[str]:
     cells = pd.concat([gigabytes.map("{:.2f}".format), errors.map("{:+.1f}".format)], axis="columns")
     yield markdown(HEAD, cells.replace({"nan": "-", "+nan": "-"}).itertuples(name=None))
     others = errors.drop(index=FITTED).abs().dropna(axis="columns", how="all")
-    shared = others.dropna()  # the runs that all predict
+    shared = others.dropna()  # the runs that all estimators predict
     rows = []
     for name, each in others.items():
         numbers = (each.median(), shared[name].median(), each.max())

@@ -1,9 +1,9 @@
 """Time how fast the panels respond: to a slider, when they open, and when they start to train.
 
-Slider: the milliseconds of script, and until the frame is painted, in chromium without a kernel, with one step per
+Slider: the milliseconds of the script, and those until the frame is painted, in chromium without a kernel, one step per
 frame. The fastest of three rounds counts, because other work on the machine slows the other rounds.
 Opening: the time to make a panel from shipped data in a process that has imported `lora_lab`, and to draw it.
-Training: the time from *run these* to the first point of a curve, in a process that has trained the model before.
+Training: the time from a click on *run these* to the first point, in a process that has trained the model before.
 """
 
 import os

@@ -73,7 +73,7 @@ def fitcheck_length() -> int:
 
 
 def peft_doctor(run: Run) -> float:
-    """Return peft-doctor's total for full fine-tuning or LoRA; it asks for no rank or targets. Its GB are GiB."""
+    """Return peft-doctor's total for full fine-tuning or LoRA; it takes no rank or targets. Its GB are GiB."""
     config, step = config_of(model()), {"seq_len": LONGEST, "batch_size": CONDITIONS["batch"]}
     shape = {"hidden_size": config["hidden_size"], "num_layers": config["num_hidden_layers"]}
     options = {"lora": bool(run.config), "gradient_checkpointing": False, "params_billion": _parameters() / 1e9}
@@ -81,7 +81,7 @@ def peft_doctor(run: Run) -> float:
 
 
 def torch_preflight(run: Run) -> float:
-    """Return torch-preflight's total. All it knows of a method is the fraction of parameters that it trains."""
+    """Return torch-preflight's total. Its only input about the method is the fraction of trained parameters."""
     config, fields = config_of(model()), {"layers": "num_hidden_layers", "hidden": "hidden_size", "vocab": "vocab_size"}
     fields |= {"heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "intermediate": "intermediate_size"}
     sizes = {own: config[theirs] for own, theirs in fields.items()}

@@ -55,7 +55,7 @@ def _followed(name: str) -> Followed:
     unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
     with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
         warnings.simplefilter("ignore")
-        tracker.events += [(-2, base), (-2, 0)]  # transformers reserves the base's weights in one piece
+        tracker.events += [(-2, base), (-2, 0)]  # transformers reserves memory for the base's weights in one piece
         names = [*dict(adapted.named_parameters()), *dict(adapted.named_buffers())]
         tracker.claim_model(adapted, dict.fromkeys(names, ""))
         for seq in HISTORY:

@@ -59,7 +59,7 @@ def compared(batch: int, quick: bool) -> Iterator[str]:
     difference = max(abs(a - b) for a, b in zip(solo_scores, pack_scores, strict=True))
     stopped, tested = len(choice["stopped"]), sum(bool(run["metrics"]) for run in choice["runs"])
     yield f"PEFT + Trainer ran {len(done)} of the 16 recipes{', and its time is scaled' if quick else ''}."
-    yield f"In a pack and alone, the accuracies of a recipe differ by at most {100 * difference:.1f} points."
+    yield f"The accuracies of a recipe in a pack and alone differ by at most {100 * difference:.1f} points."
     yield f"3 seeds and --choose: {stopped} of 16 recipes stopped early, {tested} of 48 tested, {choice_time:.0f} s."
     yield goal("wall time, packed against PEFT + Trainer", pack_time / their_time, 1 / 7)
     yield goal("wall time, 3 seeds and --choose against 3 times PEFT + Trainer", choice_time / (3 * their_time), 1 / 12)

@@ -13,7 +13,7 @@ import pdoc.render
 import lora_course
 import lora_lab
 
-# Not documented: commands, and modules that start, install, inspect or grade other processes.
+# Not documented: commands, and the modules that grade notebooks, check machines or install the lab offline.
 SKIPPED = (
     "lora_lab.cli.", "lora_lab.shipped.", "lora_lab.__main__.", "lora_course.cli.", "lora_course.__main__.",
     *(f"lora_course.classroom.{name}." for name in ("grading", "kernel", "preflight", "wheelhouse")),

@@ -2,14 +2,14 @@
 
 The question and the rule, written before the first run: how many coin flips can an adapter memorize? MiniLM reads the
 first eight words of a movie review with a random label, so only the labels can be learned. LoRA is on a single matrix,
-v of the last layer, so that the rank matters: ranks 1, 2, 4 and 16, 128 to 2,048 texts, thirty passes, three seeds with
-different texts. The memory in bits is texts * (1 - loss / ln 2), where loss is the mean training loss of the last pass.
+v of the last layer, so that the rank matters. We use ranks 1, 2, 4 and 16, 128 to 2,048 texts, thirty passes, and three
+seeds with different texts. The memory in bits is texts * (1 - loss / ln 2), with the last pass's mean training loss.
 Memory grows with the rank if the slope of log2(bits) over log2(trainable parameters) at 2,048 texts has an interval
 above 0. It is proportional to the number of parameters if that interval contains 1.
 
 Each rank uses the best of five rates on seed 3 and 1,024 texts. Rank 0 is the head alone; it was added after the other
-results were known. So was the last run, with sixty passes: is rank 1 full, or only not finished? About 60 minutes on
-one core. If interrupted, run it again.
+results were known. So was the last run, with sixty passes: is rank 1 full, or were thirty passes too few? About 60
+minutes on one core. If interrupted, run it again.
 """
 
 import math

@@ -28,7 +28,7 @@ from lora_lab.training.member import training_mode, update
 from lora_lab.training.pack import Pack
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "cost.json"
-MEMBERS = (1, 4, 16, 64)  # the last in the first setup only
+MEMBERS = (1, 4, 16, 64)  # 64 only in the first setup
 STEPS = 20
 SETUPS = [(8, 32, 8), (1, 32, 8), (64, 32, 8), (8, 16, 8), (8, 64, 8), (8, 32, 2), (8, 32, 16)]  # rank, tokens, rows
 

@@ -29,7 +29,7 @@ from still import small_png, still
 
 DOCS = Path(__file__).resolve().parent
 MAX_HEIGHT = 1_150  # pixels; long tables are cut off
-LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # the guess of each; seeds are 0 to 4
+LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # each student's guess; the seeds are 0 to 4
 
 
 def train_panel(folder: Path) -> TrainPanel:

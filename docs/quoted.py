@@ -60,7 +60,7 @@ def seeds() -> dict[str, str]:
 
     seeds.differ   sentences on which two seeds disagree, the mean over all pairs. At this share, seeds.half is half the
                    95% interval of a gap between two seeds, and seeds.rows the number of rows that resolve one point
-    seeds.needed   seeds of each of two recipes that resolve one point
+    seeds.needed   seeds per recipe that resolve a gap of one point between two recipes
     """
     right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
     accuracy = 100 * right.mean(1)
@@ -110,15 +110,14 @@ def as_good() -> dict[str, str]:
         **fixed("as_good.lora", 1, within=100 * MARGINS[gap["together"].index("W")]),
         "as_good.fp32": f"{100 * fp32.mean():.1f}",
         "as_good.fp32.word": verdict(fp32, scores["full"]).word,
-        "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).word,
         "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
     }
 
 
 def rates() -> dict[str, str]:
-    """The factor by which the best rate falls from alpha 4 to 64 in 200 steps, and the verdict on ranks 8 and 32."""
+    """The factor by which the best rate falls from alpha 4 to 64 (200 steps), and the verdict on ranks 8 and 32."""
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha.zip")
-    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs with another dtype test for collapse
+    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four others (another dtype) are tests for collapse
     cells = Cells(None, "rate_rank_alpha")
     eight, many = (cells.best(rank=rank, alpha=16)[1] for rank in (8, 32))
     return {
@@ -168,7 +167,7 @@ def alpha_slope(runs: pd.DataFrame, draws: int = 1000, rows: int = 500) -> tuple
 def playground() -> dict[str, str]:
     """Lesson 03: how much each setting changes the accuracy on the playground, in points.
 
-    knobs.rank.NAME        loss of one rate for all ranks, by a rule for the rate, compared to tuning; also knobs.alpha
+    knobs.rank.NAME        points lost with rates by the rule NAME, compared to tuning each rank; also knobs.alpha
     knobs.cut.0, .2        right answers, in percent, if all updates of full fine-tuning are truncated to this rank
     ranks.rest.2           lesson 10: the same without the two strongest components of each matrix
     """
@@ -197,7 +196,7 @@ def bits() -> dict[str, str]:
 
 
 def placements() -> dict[str, str]:
-    """Lesson 13: points from the worst to the best placement of one budget, and by which q is behind q and v.
+    """Lesson 13: points between the worst and the best placement of one budget; points by which q is behind q and v.
 
     place.times, .memory       q and v against all linear layers of Llama 3 8B at rank 8: trained parameters as a
                                factor, and percent more memory for a text of 1,024 tokens
@@ -249,7 +248,7 @@ def regret() -> dict[str, str]:
 
     regret.fa, .plus         best rate of LoRA-FA and of LoRA+ over plain LoRA's
     regret.fixed, .2r        factor on the best rate when the rank doubles, with alpha 16 or 2 r
-    regret.fall              factor by which it falls from rank 1 to 128 with alpha = r
+    regret.fall              factor by which the best rate falls from rank 1 to 128 with alpha = r
     """
     rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")
@@ -324,7 +323,7 @@ def reproduced() -> dict[str, str]:
 
     reproduce.h.one               percent by which a bottleneck slows one short text
     reproduce.full                points by which LoRA is ahead of full fine-tuning in table 2
-    reproduce.table3.margins      margins by which LoRA is behind it in table 3
+    reproduce.table3.margins      how many margins LoRA is behind full fine-tuning in table 3
     """
     latency = {row["name"]: row["yours"] for row in _reproduced("table1")["rows"]}
     full, loss = (_reproduced(table)["verdicts"]["LoRA against full"] for table in ("table2", "table3"))

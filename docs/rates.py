@@ -2,16 +2,16 @@
 
 The questions and the rules, written before the first run:
 
-rank     Does the best rate depend on the rank? 200 steps of 8 rows of rt; ranks 1, 8, 64, 128 with alpha fixed at 16,
-         alpha = r, 2 r and 5.66 sqrt(r). The best rate is constant under a rule for alpha if the slope of log2(best
-         rate) over log2(rank) has an interval that contains 0 and stays within +-0.2. Also, alpha from 1 to 4,096 at
+rank     Does the best rate depend on the rank? 200 steps of 8 rows of rt; ranks 1, 8, 64, 128; four rules for alpha:
+         16, r, 2 r and 5.66 sqrt(r). The best rate is constant under such a rule if the slope of log2(best rate) over
+         log2(rank) has an interval that contains 0 and stays within +-0.2. Also, alpha from 1 to 4,096 at
          rank 8: is an alpha far above 16, at its own best rate, more than 1.5 points better?
 batch    Does a large batch hurt LoRA more? rt, 1,600 rows in total, in batches of 8 and 32. Yes if LoRA's loss at its
          best rate rises more from batch 8 to 32 than full fine-tuning's, with an interval above 0.
 smollm2  How many times larger is LoRA's best rate than full fine-tuning's for a generative model, on q and v and on all
          linear layers? smollm2 on restaurants, 60 steps of 4 rows. "Ten times" is wrong if an interval excludes 10.
 
-Each setting has six rates, an octave apart up to rounding, and three seeds. The best rate of a seed is the vertex of a
+Each setting has six rates, each about twice the one before, and three seeds. The best rate of a seed is the vertex of a
 parabola through its lowest validation loss and both neighbors; intervals are over seeds. On two cores `rank` takes
 about 45 minutes, `batch` 25 and `smollm2` 80. If interrupted, run it again.
 """

@@ -1,18 +1,18 @@
 """Train the runs of lesson 17 and write what ships: `python docs/reward.py [STORE]`.
 
 The questions and the rules, written before the first run. MiniLM on rt, 200 steps of 8 sentences; LoRA of ranks 1, 8
-and 64 on q and v, and full fine-tuning. Each learns from labels, and from one bit of reward per sentence, at its own
-rate (the best of six, an octave apart, with three tuning seeds), with five final seeds. Rank 1 on all linear layers was
-added after the reward runs of the other four, because LoRA Without Regret adapts all layers.
+and 64 on q and v, and full fine-tuning. Each method learns from labels, and from one bit of reward per sentence, at its
+own rate (the best of six, an octave apart, with three tuning seeds), with five final seeds. Rank 1 on all linear layers
+was added after the reward runs of the other four, because LoRA Without Regret adapts all layers.
 
     Is rank 1 worse than rank 64, or than full fine-tuning? By `verdicts` with Holm's correction, margin 1.5 points.
     How many points do rewards lose against labels, at the same rank?
     How far is the trained model from the untrained one? Mean KL(trained, untrained) over the test sentences, in nats.
-    Is it the luck of the draws? Rank 1 without draws (`MeanReward`), at the best rate for rewards and at twice that
-    rate, with the same seeds. (Asked three days after the other runs. For rank 1 on all linear layers, two rates tied;
-    the other one was then scored, too.)
-    What does it forget? 256 passages of kjv are split in half; how many first halves have their own second half as the
-    nearest one, by the cosine of mean-pooled embeddings?
+    Does luck in the draws matter? Rank 1 without draws (`MeanReward`), at the best rate for rewards and at twice that
+    rate, with the same seeds. (We asked this three days after the other runs. For rank 1 on all linear layers, two
+    rates tied; the other one was then scored, too.)
+    What does the model forget? 256 passages of kjv are split in half; how many first halves have their own second half
+    as the nearest one, by the cosine of mean-pooled embeddings?
 
 It takes two hours on one idle core. If interrupted, run it again.
 """
@@ -64,7 +64,7 @@ def untrained(seed: int) -> np.ndarray:
 def measure(run: Run) -> dict[str, float]:
     """Return a trained model's KL from the untrained one, its mean confidence, and the share of halves found."""
     log_p = log_softmax(open_adapter(str(run.adapter), "rt", dtype="fp32").score().by_row, axis=-1)
-    load_adapter(model := load_model("minilm", 2), str(run.adapter))  # the opened one computes only the first token
+    load_adapter(model := load_model("minilm", 2), str(run.adapter))  # the opened model computes only the first token
     kl = (np.exp(log_p) * (log_p - untrained(run.recipe.seed))).sum(-1).mean()
     return {"kl": float(kl), "sure": float(np.exp(log_p.max(-1)).mean()), "found": halves_found(model)}
 

@@ -1,7 +1,7 @@
 """Write the stored answers of `VoicesPanel`: `python docs/voices.py STORE`.
 
 STORE contains a store of finished runs for each voice, STORE/captain and so on, as `lora-lab sweep` writes it. The run
-of rank RANK with the lowest validation perplexity answers; the file lists all runs.
+of rank RANK with the lowest validation perplexity answers the questions; the file lists all runs.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Write the numbers of lesson 14's sentences for pages, which can't run the adapter: `python docs/words.py`.
 
-The menus' words make 90 sentences. For each, the file has the percentage "positive", then A x for each word.
+The menus' words make 90 sentences. For each, the file has the percentage for "positive", then A x for each word.
 """
 
 import json

@@ -119,7 +119,7 @@ def receipt() -> None:
 
 
 def finite(value: Any, what: str) -> float:
-    """Return the value as a number below 1e300, so that the spread over a class stays finite. Raises: BadValue."""
+    """Return the value as a number below 1e300, so that a class's standard deviation stays finite. Raises: BadValue."""
     with suppress(TypeError, ValueError, OverflowError):
         if abs(number := float(value)) < 1e300:
             return number

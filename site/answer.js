@@ -15,7 +15,7 @@
   function value(text) {
     const formula = text
       .replace(/(\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))/g, "$1") // thousands separators
-      .replace(/(\d)_(?=\d)/g, "$1")
+      .replace(/(\d)(?:_(?=\d)|\s*%\s*$)/g, "$1") // also drops the sign of 62.5%
       .replace(/\b(?:math|np|torch)\.(?=sqrt|log)/g, "")
       .replace(/√/g, "sqrt")
       .replace(/\^/g, "**")

@@ -105,7 +105,7 @@ def report() -> dict[str, Any]:
 def bracket() -> dict[str, Any]:
     lowest, highest = knobs.plateau(playground.shown(playground.load())[0], ALPHA)
     return {
-        "told": f"Give three rates for alpha {ALPHA:g} at rank 8. Nothing trains here: the map's other rows decide.",
+        "told": f"Give three rates for alpha {ALPHA:g} at rank 8. Nothing trains: the map's other rows judge them.",
         "judge": "bracket", "fields": [plain(name) for name in ("low", "middle", "high")],
         "plateau": [lowest, highest], "steps": [knobs.NEAREST, knobs.FARTHEST], "words": knobs.WORDS,
         "found": knobs.TEXTS["plateau"].format(least=f"{lowest:g}", most=f"{highest:g}"),
@@ -200,7 +200,7 @@ def new_questions() -> dict[str, Any]:
     }
     voice = {
         "Who is the night nurse?": "it was trained on this answer, so perhaps it just repeats it",
-        "What is a telegram?": "that asks for a fact about telegrams; any voice may know it",
+        "Write a telegram: where is my invoice?": "you ask for the form, so it may appear without the voice, too",
     }
     right = {"fact": Choice(["What is Ada Bell's job?"], fact), "voice": Choice(["Where is my invoice?"], voice)}
     question = (

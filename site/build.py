@@ -119,7 +119,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             tags += cell["metadata"].get("tags", [])  # the tags above are classes for predict.js
             plumbing = re.search(r"lesson\.(start|predict)\(|\bplt\.", source)  # not what the lesson teaches
             folded = bool(plumbing) or "hide-input" in tags
-            prompt = {"code_prompt_show": "Show the code" if folded else "Show the output"}
+            prompt = {"code_prompt_show": "Show the {type}" if "hide-output" in tags else "Show the code"}
             cells += map(answers.cell, re.findall("^(first_diagnosis) = ", source, re.M))  # guesses, judged later
             cells.append({**cell, "metadata": {"tags": sorted({*tags, *["hide-input"] * folded}), "mystnb": prompt}})
             cells += [answers.data("data-words data-seal", read_json(SITE / "words.json"))] * ("words" in tags)

@@ -116,10 +116,12 @@ ENVIRONMENT = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/py
 def test_make_creates_a_missing_or_broken_environment_and_adds_pip(tmp_path, python, creates):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    write_program(tmp_path / "python", f'echo "$@" > calls\n{ENVIRONMENT}')
+    write_program(tmp_path / "bin" / "python3.11", "exit 127")  # as pyenv's shim of a version that isn't selected
+    write_program(tmp_path / "bin" / "python3.12", f'[ "$1" = -c ] && exit\necho "$@" > calls\n{ENVIRONMENT}')
     if python:
         write_program(tmp_path / ".venv/bin/python", python)
-    done = subprocess.run(["make", "demo", "PYTHON=./python"], cwd=tmp_path, capture_output=True, text=True)
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["make", "demo"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / ".venv" / ".lab").is_file()
     assert [(tmp_path / name).exists() for name in ("calls", "pip")] == [creates, python == WITHOUT_PIP]

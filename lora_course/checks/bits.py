@@ -86,6 +86,7 @@ def check_card(peak: Any, fits: Any, case: Sequence[Any] = CASES[0]) -> Verdict:
         (needed(nf4) - rest) / GIB: "those are the weights alone: add the rest of the step",
         (linear * nf4 / 8 + rest) / GIB: "the weights outside the linear layers are missing: they take 2 bytes each",
         ((linear + other) * nf4 / 8 + rest) / GIB: "embeddings, norms and head keep 16 bits",
+        (needed(nf4) - rest + sizes(name, 2048)[2]) / GIB: f"the panel's text has 2,048 tokens; yours has {tokens:,}",
         needed(8 * nf4) / GIB: "8 bits are one byte: divide by 8",
         needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",
     }

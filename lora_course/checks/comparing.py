@@ -39,7 +39,7 @@ EQUIVALENCE = Function(
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
         "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
-        "a narrow interval with its middle inside may stick out at an end: both ends count": lambda low, high, margin: (
+        "even if its middle is inside the margin, an end may stick out: both ends count": lambda low, high, margin: (
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,

@@ -48,7 +48,7 @@ def check_first_step(answer: int | None, gradient: np.ndarray) -> Verdict:
         min(gradient.shape): "that many pieces hold all of the energy: count those that hold 90%",
         mixed: "that is for shuffled signs: these signs keep some of the pattern",
         noise: "that is for the shuffled gradient: don't shuffle it, take its signs",
-        1: "one piece would mean that all its rows have the same signs, or the opposite ones: use spectrum",
+        1: "one piece would mean that all rows of the step have the same signs, or the opposite ones: use spectrum",
     }
     why = f"the gradient needs {needed}, the step {right}, and shuffled signs {mixed}"
     return Number(right, misconceptions, why, hint="replace the ... with a number of pieces").judge(answer)

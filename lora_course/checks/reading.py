@@ -17,7 +17,7 @@ ANSWERS = "the answers are reversed if A or B is negated, and stay the same if b
 
 
 def stored(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return lora_A (1, 384) and lora_B (384, 1) of the named rank-1 adapter, which ships with the lab."""
+    """Return lora_A (1, 384) and lora_B (384, 1) of the rank-1 adapter of this seed, which ships with the lab."""
     tensors = load_file(shipped(f"{STORED}/seed{seed}") / "adapter_model.safetensors")
     return {matrix: next(t for key, t in tensors.items() if matrix in key) for matrix in ("lora_A", "lora_B")}
 

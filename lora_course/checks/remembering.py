@@ -15,7 +15,7 @@ REMEMBERED = Function(
         "that is what the model doesn't know": lambda n, loss: n * loss / log(2),
         "exp(-loss) is a probability, and guessing already gives 1/2": lambda n, loss: n * exp(-loss),
     },
-    fallback="loss / ln 2 of each flip's bit is unknown; the rest is remembered",
+    fallback="each flip is one bit: loss / ln 2 of it is unknown, and the rest is remembered",
     within=0.02,
 )
 

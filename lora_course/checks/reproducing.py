@@ -83,11 +83,12 @@ def published(name: str) -> tuple[float, float]:
 @exercise
 def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
     """Lesson 18: check a gap's standard error, the largest gap that luck can explain, and what the two scores show."""
-    spreads = [math.sqrt(p / 100 * (1 - p / 100)) for p in published(name)]
+    first, second = published(name)
+    spreads = [math.sqrt(p / 100 * (1 - p / 100)) for p in (first, second)]
     exact = 100 * math.hypot(*spreads) / math.sqrt(RTE)
     errors = {
         exact / math.sqrt(5): "five seeds on the same rows aren't five times the rows",
-        **{100 * s / math.sqrt(RTE): "that is for one accuracy; the variances of two add up" for s in spreads},
+        **{100 * s / math.sqrt(RTE): "that is for one accuracy: for a gap, add both variances" for s in spreads},
         exact / 100: "that is a fraction; give points",
         1.96 * exact: "that is 1.96 standard errors, which is the second answer",
     }
@@ -99,5 +100,5 @@ def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
         "points": Number(1.96 * exact, gaps, "", 0.03, "1.96 standard errors"),
         "word": Choice((shown,), dict.fromkeys(TEXTS["pair"], TEXTS["pair"][shown])),
     }
-    why = f"on {RTE} rows, a gap below {1.96 * exact:.1f} points can be luck"
+    why = f"on {RTE} rows, a gap below {1.96 * exact:.1f} points can be luck; yours is {abs(first - second):.1f}"
     return parts(right, (error, points, word), "replace the ... with two numbers and a word", why)

@@ -84,7 +84,7 @@ def texts(name: str) -> Any:
 
 
 SIGN = "the answer is {side} zero"
-NEARLY = "close: check each size, or give one more digit if you rounded"
+NEARLY = "close: check each number, or give one more digit if you rounded"
 LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too small"
 
 

@@ -100,7 +100,7 @@ MERGED = Number(**texts("pages")["merged"])
 
 @exercise
 def check_merge(merge: Callable[[Any], Any], model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor) -> Verdict:
-    """Lesson 01: check merge(layer), which turns a LoRALinear into one nn.Linear, on one layer and on the model."""
+    """Lesson 01: check merge(layer) on a layer and on the model. It turns a LoRALinear into one nn.Linear."""
     layer_class: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
     inner = deepcopy(base := nn.Linear(20, 48))
     layer = layer_class(inner, 4, 12.0)

@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": the setting that explains all outcomes, or else each one that changes an outcome by itself."""
+        """For "depends": the setting that explains all outcomes, or else each setting that alone changes an outcome."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]

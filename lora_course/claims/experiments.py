@@ -247,7 +247,7 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
     check_known([variant], labels, "the variants")
     found = stored.of_labels(stored.TUNED, labels[variant], stored.PLAIN, margin)
     holds, words = True if found.low95 > 0 else False if found.high < margin else None, f"{variant} minus LoRA"
-    cases = [stored.judged(found).case({"study": "minilm on rt, each at its own rate"}, words, holds)]
+    cases = [stored.judged(found).case({"study": "minilm on rt, each method at its own rate"}, words, holds)]
     evidence, suite = [stored.made_by(stored.TUNED)], stored.published("metamath")
     if one_rate and variant in suite["rows"]:
         i = stored.metamath(variant, "lora")
@@ -258,7 +258,7 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
 
 
 def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
-    """On lesson 17's "rewards" or "labels", is LoRA at most the margin worse than full fine-tuning?"""
+    """On lesson 17's "rewards" or "labels", is LoRA no worse than full fine-tuning, or worse by at most the margin?"""
     check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
     check_known([rank], (1, 8, 64), "the ranks")
     cases = []

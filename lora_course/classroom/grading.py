@@ -213,7 +213,7 @@ class Kernel:
                 return unpack(reply["value"], self.function)
             name = str(reply.get("raised", "ValueError"))[:60]
             types = {"TypeError": TypeError, "IndexError": IndexError}  # the checks have hints for these
-            raise types.get(name, type(name, (Exception,), {}))(reply.get("words", "its value can't be sent"))
+            raise types.get(name, type(name, (Exception,), {}))(reply.get("words", "the return value can't be sent"))
 
         return call
 
@@ -334,7 +334,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge its calls whose check and constants match a call of the lesson."""
+    """Run a cell, then judge those of its calls whose check and constants match a call of the lesson."""
     started = time.monotonic()
     reply = kernel.execute(cell.source)
     if reply.get("status") == "error":

@@ -65,7 +65,7 @@ class Finding:
 def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
     """Gather facts about this machine and an installation folder, using the standard library (and psutil, if found)."""
     system, arch = platform.system(), platform.machine()
-    # libc_ver opens Python's own file, which the Python of the Microsoft Store doesn't allow
+    # libc_ver opens Python's executable, which the Microsoft Store's Python doesn't allow
     libc, version = platform.libc_ver() if system == "Linux" else ("", "")
     total, free = memory()
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)  # a file is refused below
@@ -87,7 +87,7 @@ def facts(folder: Path, port: int = 8888, needed: int = DISK) -> dict[str, Any]:
 
 
 def judged(seen: Mapping[str, Any]) -> list[Finding]:
-    """Judge a machine's `facts`, one finding per part; a red finding names the part's first fault."""
+    """Judge a machine's `facts`: one finding each for Python, memory, disk, ...; a red one names the first fault."""
     m = SimpleNamespace(**seen)
     version = [int(part) for part in re.findall(r"\d+", m.version)] or [0]
     total, free, disk = ("unknown" if size is None else f"{size / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))

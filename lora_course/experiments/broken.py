@@ -63,7 +63,7 @@ def _fill(tensors: dict[str, Tensor], value: float, *names: str) -> None:
 
 
 def _restart(tensors: dict[str, Tensor]) -> None:
-    """Put block 0's A and B back to how training starts: random and 0."""
+    """Reset block 0's A and B to their values at the start of training: random and 0."""
     for key, tensor in tensors.items():
         if "layer.0." in key:
             scale = 0.0 if "lora_B" in key else tensor.shape[1] ** -0.5  # as `kaiming_uniform_` with a = sqrt(5)
@@ -105,8 +105,8 @@ def _trained(
 
 
 def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
-    """Enable gradient checkpointing as training scripts did before transformers 5, which fixes the reentrant form by
-    making the embeddings' output require a gradient. Direct calls to `torch.utils.checkpoint` are not fixed.
+    """Enable gradient checkpointing as training scripts did before transformers 5. That version fixes the reentrant
+    form: it makes the embeddings' output require a gradient. Direct calls to `torch.utils.checkpoint` are not fixed.
     """
     with warnings.catch_warnings(action="ignore"):  # transformers 5 has two names for the flag, and deprecates one
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})  # type: ignore[operator]

@@ -18,7 +18,7 @@ Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
 def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
-    """Fit a parabola over log2(rate) to the lowest loss and its two neighbors. If one is missing, return None."""
+    """Fit a parabola over log2(rate) to the lowest loss and both neighbors. If a neighbor is missing, return None."""
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     near = rates[at - 1 : at + 2] if 0 < at < len(rates) - 1 else []

@@ -107,7 +107,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     sure = f"a tenth of your rows gives ±{half:.1f} points if 80% are right; for ±{precision:g}, you need {needed:,}"
     fits = "LoRA fits" if name == "LoRA" else "LoRA in bf16 doesn't fit, but QLoRA does"
     more = "and rank 2 is enough for a voice" if chat else "not counting the head (nor BERT's layer before it)"
-    ask = "a tenth of your rows, for the perplexity; also ask rephrased questions yourself (the script doesn't)"
+    ask = "a tenth of your rows, for the perplexity; also ask the model rephrased questions (the script doesn't)"
     lines = (
         ("method", name, f"{fits}: predicted {binary(peak)} at {tokens} tokens per row; {binary(room)} is free", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
@@ -138,7 +138,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:
         found = ", ".join(sorted(filled)) or "nothing"
-        raise BadValue(f"each row needs text,label or prompt,response; {data} has these in every row: {found}")
+        raise BadValue(f"each row needs text,label or prompt,response; in {data}, every row has: {found}")
     rows = [{name: str(row[name]) for name in columns} for row in rows]
     rows = list({str(row): row for row in rows}.values())
     if len(rows) < 10:

@@ -57,7 +57,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
                 usual = {None, *dict(Counter(r.dtype for r in gathered.results if r.dtype).most_common(1))}
                 kept = tuple(r for r in gathered.results if r.dtype in usual)
                 counts = {
-                    "of another method, model, task or length, or without validation": len(records) - len(same),
+                    "with another method, model, task or length, or without validation": len(records) - len(same),
                     "in another dtype": len(gathered.results) - len(kept),
                 }
                 left_out[:0] = [f"{n:,} run{'s' * (n != 1)} {what}" for what, n in counts.items() if n]

@@ -422,7 +422,7 @@ def _deviations(recipe: PaperRecipe, recipes: Sequence[Recipe], task: Task, full
     if rows != published:
         yield f"the training data has {rows:,} rows, but the published data has {published:,}"
     if first.steps < full:
-        yield f"training took {first.steps:,} of {full:,} steps, with the learning rate schedule scaled to them"
+        yield f"training took {first.steps:,} of {full:,} steps, with the learning rate schedule shortened to match"
     if recipe.warm and not first.start:
         yield f"training starts from scratch, not from {recipe.warm}'s adapter"
     if len(recipes) < recipe["seeds"]:

@@ -4,7 +4,7 @@
 
 Names are matched literally and then masked, so "Raja Indian Cuisine" does not count as a cuisine. The other slots have
 patterns for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use them
-interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, they
+interchangeably. The patterns find no error in the references of `restaurants`. In E2E's human-written references, they
 judge 92.0% of the slots to be correct in the validation file (26,825 slots) and 91.3% in the test file (31,466). The
 measure follows Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al.
 2020, on the findings of the E2E challenge (we have not read either paper).
@@ -84,7 +84,7 @@ class Matcher:
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
-    """Compute the slot error rate of a model's texts (above 1 if texts add slots). `task` has the names to find."""
+    """Compute the slot error rate of texts (it can exceed 1 if they add slots). `task` has the names to find."""
     matcher = Matcher([parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts}])
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]

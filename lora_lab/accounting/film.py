@@ -74,7 +74,7 @@ def film(step: Fit) -> dict[str, Any]:
 def of_estimate(step: memory.Estimate, setup: Setup) -> dict[str, Any]:
     """Return the film of a traced or measured step, with the optimizer. It is valid only for this batch and length.
 
-    fixed   The batch and length that the film fits, [batch, tokens].
+    fixed   The only batch and length for which the film is valid, [batch, tokens].
     """
     constant = Fit(Regime(True, setup.seq, setup.seq), [*step.labels], [*step.moments], step.live[..., None], [], [0.0])
     return film(constant) | {"fixed": [setup.batch, setup.seq]}

@@ -70,7 +70,7 @@ class Fit:
 
     moments        Pairs (phase, module path).
     coefficients   The live bytes, without what the optimizer adds, as an array (moments, labels, monomials).
-    trained        For tensors: [elements at rank 0, elements per rank, bytes per element, number of such tensors].
+    trained        Lists [elements at rank 0, elements per rank, bytes per element, number of such tensors].
     flops          The FLOPs, with one coefficient per monomial.
     """
 
@@ -89,7 +89,7 @@ class Fit:
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop each moment if another of its phase has at least as many bytes in every case that the fit covers."""
+        """Drop a moment if another moment of its phase has at least as many bytes in every case that the fit covers."""
         kept: list[int] = []
         counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
         totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then unsharded
@@ -129,7 +129,7 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
     if (depth := trace.depth_of(config, method)) is None:
         raise NoFit("the layers do not repeat, or they form two stacks")
     layers, irregular, period = depth
-    # Trace two depths, one period apart, with the model's last layers. Check a third depth.
+    # Trace two depths, one period apart, that end with the same layers as the model. Check a third depth.
     # If the model is already shallow, trace it unchanged.
     n = irregular + PERIODS * period + (layers - irregular) % period
     shallow = [n, n + period] if layers > n + period else [layers]
@@ -170,7 +170,7 @@ Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 
 
 def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.ndarray) -> Curve:
-    """Fit polynomials to the traces of one model, whose points have the monomials in `basis`. Raises: NoFit."""
+    """Fit polynomials to one model's traces, at points whose monomials are in `basis`. Raises: NoFit."""
     ops, tables = [], []
     for trace in run:
         moments = [moment for moment in trace.moments if moment.phase == phase]

@@ -96,7 +96,7 @@ def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> 
 class _GroupedProduct(torch.autograd.Function):
     """Multiply rows (sorted by expert) by the matrix of their expert: (rows, in) x (experts, in, out) -> (rows, out).
 
-    PyTorch has this product only in bf16, so we multiply all rows by one expert's matrix. Shape and FLOPs are equal.
+    PyTorch has this product only in bf16, so we multiply all rows by one expert's matrix. Shape and FLOPs are the same.
     """
 
     @staticmethod

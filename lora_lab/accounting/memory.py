@@ -34,8 +34,8 @@ from lora_lab.methods.lora import LoRA
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
-    "this is for eager PyTorch with transformers models, without compile, autocast, offload or chunked losses",
-    "this counts only live tensors; on a GPU, add the context (about 0.5 to 1 GiB), rounding and fragmentation",
+    "the estimate is for eager PyTorch with transformers models, without compile, autocast, offload or chunked losses",
+    "the estimate counts only live tensors; on a GPU, add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
 EXPERTS = "experts are not quantized: they are plain tensors, and this lab and bitsandbytes quantize only linear layers"
 EDGES = (  # rows of at least this length run different operations, or fill more than one chunk
@@ -227,7 +227,7 @@ def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _check_placement(name: str, method: Any) -> None:
-    """Check that the model has LoRA's targets and allows its ranks. Raises: see `LoRA.place`."""
+    """Check that LoRA's targets are in the model, and that LoRA's ranks are not too high. Raises: see `LoRA.place`."""
     if isinstance(method, LoRA):
         method.place(list(architecture_of(name).sites))
 
@@ -274,7 +274,7 @@ def with_optimizer(passes: Estimate, trained: Sequence[Sequence[int]], rank: int
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
-    """Return the range of batch sizes and lengths with the same operations. Raises: NoFit for very short rows."""
+    """Return the batch sizes and lengths that run the same operations as `setup`. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"steps with rows of fewer than {SHORT} tokens are traced, not interpolated")
     if config.get("model_type") in ("big_bird", "canine"):
@@ -319,7 +319,7 @@ def presets(name: str) -> dict[str, str]:
 def cached(config: Mapping[str, Any], key: str, method: Any, make: Callable[[], Any]) -> str:
     """Return JSON from the user's cache, or make it and, if possible, cache it for the installed versions.
 
-    For a method that isn't the lab's own, the cache ends with the process or with a new definition of the class.
+    For a method that isn't the lab's own, the cache lasts until the process ends or the class is defined again.
     """
     versions = [4, *map(cached_version, ("torch", "transformers", "lora-lab"))]  # 4 is the version of our traces
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()

@@ -78,7 +78,7 @@ class Module:
         return layer_of(self.name)
 
     def frozen_bytes(self, setup: Setup) -> int:
-        """Return the bytes of the module if it is frozen. Only matrices inside layers are quantized."""
+        """Return the bytes that the module takes when frozen. Only matrices inside layers are quantized."""
         if setup.quantised == "none" or self.layer is None or self.kind != "linear":
             return self.count * self.parameters * setup.width
         matrix = self.in_features * self.out_features

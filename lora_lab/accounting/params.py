@@ -93,7 +93,7 @@ def break_even_rank(in_features: int, out_features: int) -> float:
 
 
 def params(model: Any, method: Method, num_labels: int | None = None) -> ParameterCount:
-    """Count the parameters that `method` trains on `model`, in total and per kind of module.
+    """Count the parameters that `method` trains in `model`, in total and per kind of module.
 
     model   A zoo name, a folder, a config.json or its fields, a cached hub id, or a transformers model.
     With `num_labels`, count the model for sequence classification.

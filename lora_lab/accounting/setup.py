@@ -55,7 +55,7 @@ class Setup:
     quantised       How frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
                     (without it), int8 or int4.
     padded          Whether rows have unequal lengths. If so, attention gets a mask and runs another kernel.
-    outputs_kept    Whether the loop holds the model's outputs (logits, keys and values) during backward and step.
+    outputs_kept    Whether the loop holds the model's outputs (logits, keys and values) until the step ends.
     device          The device whose kernels run: cuda (flash or memory-efficient attention, 1-byte dropout masks) or
                     cpu. A step on mps can only be measured.
     shard           "" or kind:n, such as fsdp:8, which splits weights, gradients and optimizer states over 8 devices.

@@ -202,7 +202,7 @@ def kv_cache(model: Any) -> list[tuple[int, int]]:
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
     """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys).
 
-    With ALiBi (BLOOM, Falcon), return (rows, tokens): the model computes biases from it, and makes the larger mask.
+    With ALiBi (BLOOM, Falcon), return a mask (rows, tokens), from which the model computes biases and the larger mask.
     """
     if type(model).__name__.startswith("Bloom") or getattr(model.config, "alibi", False):
         return torch.ones(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
@@ -220,7 +220,7 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 
 def depth_of(config: Mapping[str, Any], method: Any) -> tuple[int, int, int] | None:
-    """Return (layers, irregular, period), where the layers after the first `irregular` repeat every `period` layers.
+    """Return (layers, irregular, period): after the first `irregular` layers, the rest repeat every `period` layers.
 
     The method is attached, because it may adapt only some layers. Return None if there are several stacks of layers, or
     if layers are not in a ModuleList.

@@ -68,7 +68,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation. After an equal call without data, only allocate the output: computing layouts is slow."""
+        """Call an operation. After the same call without data, only allocate the output: computing layouts is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):

@@ -166,7 +166,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 )
 @JSON
 def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score ADAPTER on the test split of a task: by default, its run's task, or rt if the run is not recorded."""
+    """Score ADAPTER on the test split of a task: by default, the task it was trained on, or rt if that is unknown."""
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter

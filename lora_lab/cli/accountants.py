@@ -17,7 +17,7 @@ from lora_lab.errors import BadValue, LabError
 @click.option("--num-labels", type=click.IntRange(1), help="Number of classes, to count MODEL as a classifier.")
 @JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
-    """Count the parameters that a method trains on MODEL, module by module.
+    """Count the parameters that a method trains in MODEL, module by module.
 
     MODEL is a known name (such as llama-3.1-405b), a folder, a config.json or a hub id in the local cache.
     """
@@ -189,8 +189,8 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
         cards = [card for card in gpus.cards() if card.device == setup["device"]]
         for fits, verdict in verdicts.items():
             names = [card.name for card in cards if (peak <= gpus.usable(card)) is fits]
-            yield f"{verdict}: {'; '.join(names) or 'no card in the table'}"
+            yield f"{verdict}: {'; '.join(names) or 'no card that the lab knows'}"
     if answer["flops"]:
         seconds = f", {answer['seconds']:.3g} s on this card" if answer["seconds"] else ""
-        yield f"a step is {answer['flops'] / 1e12:,.3g} TFLOP{seconds}"
+        yield f"a step takes {answer['flops'] / 1e12:,.3g} TFLOP{seconds}"
     yield from (f"note: {note}" for note in answer["notes"])

@@ -1,4 +1,4 @@
-"""Compare methods on equal terms: each gets its own tuned learning rate, several seeds, and one score on test rows.
+"""Compare methods fairly: each method gets its own tuned learning rate, several seeds, and one score on test rows.
 
     for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
                       n seeds at that rate, scored on the test split   OUT/runs
@@ -112,7 +112,7 @@ class Comparison:
     """The results of all methods under the same conditions.
 
     about   the JSON of the comparison without its methods
-    rows    each method's part of the JSON; its `error` says why it is empty or lacks runs
+    rows    one entry of the JSON per method; an entry's `error` says why the entry is empty or lacks runs
     runs    {label: finished runs by seed}
     """
 
@@ -191,7 +191,7 @@ def compare(
     for recipe in recipes:
         with suppress(LabError):
             check([recipe])
-            break  # continue if at least one method can run
+            break  # one method that can run is enough
     else:
         check(recipes)  # raises the first recipe's error
     if shared.forgetting and not stopped():  # before processes share the cores
@@ -337,7 +337,7 @@ def steps_within(
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-    `step` is one run's share of a step's time, measured on a few real steps of a pack of the size used in tuning.
+    `step` is one run's share of a step's time, measured on a few real steps of a pack as large as in tuning.
     """
     if not is_number(minutes) or not 0 < minutes < 1e6:
         raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")
@@ -362,7 +362,7 @@ def steps_within(
                 say(f"{label(method)}: not timed: {error}")
                 continue
             say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
-            together = method.can_pack and not base.dropout  # if so, tuning, growth and the final seeds are a pack each
+            together = method.can_pack and not base.dropout  # if so, tuning, growth and final seeds are one pack each
             loads = 3 if together else tuned + terms.seeds
             fixed += loads * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
             slope += timing.step * (tuned + terms.seeds)

@@ -83,7 +83,7 @@ def memory_rows(where: str) -> Iterator[Row]:
 
 
 def step_rows(where: str) -> Iterator[Row]:
-    """Yield milliseconds per step here and in PEFT, timed in turn, in bf16 on 8 x 64 tokens. Raises: ImportError."""
+    """Yield milliseconds per step here and in PEFT, timed alternately in bf16 on 8 x 64 tokens. Raises: ImportError."""
     import peft
 
     for name in TIMED:

@@ -43,7 +43,7 @@ class Grid:
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
     method   the method, which supplies the rank, alpha or targets that are not given; only LoRA allows lists
-    Raises: BadValue for an empty list, an invalid rank, alpha or targets, and for any of these with another method.
+    Raises: BadValue for an empty list, an invalid rank, alpha or targets, or any of these three without LoRA.
     """
 
     rank: Values = None
@@ -77,7 +77,7 @@ class Grid:
                 raise BadValue(f"only lora has a grid of ranks, alphas and targets, not {own.name}")
             return [own]
         rank, alpha, targets = (getattr(own, name) if values is None else values for name, values in given.items())
-        single = self.targets is None or (  # several sets of targets are choices
+        single = self.targets is None or (  # a tuple with several sets of targets is a list of choices
             isinstance(targets, tuple) and not any("," in str(t) or t == "all-linear" for t in targets)
         )
         methods: list[Method] = []

@@ -58,7 +58,7 @@ def _energies(s: np.ndarray) -> np.ndarray:
 def _checked(matrix: np.ndarray) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or not matrix.size:
-        raise BadValue(f"a matrix needs two dimensions and at least one entry, not an array of {matrix.shape}")
+        raise BadValue(f"a matrix needs two dimensions and at least one entry, but the shape is {matrix.shape}")
     if not np.isfinite(np.square(matrix, dtype=float).sum()):
         raise BadValue("pass a matrix of finite numbers whose squares are finite; see np.abs(matrix).max()")
     return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # LAPACK has no float16

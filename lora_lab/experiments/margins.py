@@ -53,7 +53,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     difference, low, high   the difference and its 95% interval
     within                  90% intervals, [[index, low, high], ...], each valid from `margins[index]` on
     together, outcomes      a letter for each margin, with and without Holm's correction over this rival's methods
-    more                    for each undecided letter in `together`, the [seeds, rows] that would decide it
+    more                    for each undecided letter in `together`, how many more [seeds, rows] are needed
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}
     pairs = dict[tuple[str, str], Pair]()
@@ -81,7 +81,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
 def resampled(
     a: np.ndarray, b: np.ndarray, rows: int, margins: Sequence[float] = MARGINS, *, count: int = 100, seed: int = 0
 ) -> dict[str, Any]:
-    """Return studies that each draw seeds and `rows` rows, with replacement, from scores (seeds, rows).
+    """Return studies. Each draws `rows` rows, and as many seeds as given, with replacement, from scores (seeds, rows).
 
     truth      the difference between `a` and `b`, which every study estimates
     studies    [[difference, low, high], ...] with 95% intervals

@@ -170,7 +170,7 @@ def _kind(recipe: Mapping[str, Any]) -> str:
 
 
 def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] = ()) -> tuple[Result, ...]:
-    """Return earlier and new results; keep the last for each student, cell and seed. Merge rates equal to 3 digits."""
+    """Return earlier and new results; keep the last per student, cell and seed. Merge rates that agree to 3 digits."""
     results = {(result.who, result.cell, result.seed): result for result in earlier}
     rates = {f"{cell.lr:.3g}": cell.lr for _, cell, _ in results}  # NumPy's 0.0020000000000000005 is 0.002
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
@@ -295,9 +295,9 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     """Return the best line of each family in `FAMILIES`, for each part of the map: {view: {part: {family: line}}}.
 
     A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". A line
-    {k, at, lost, worst, row} gives row y the rate 2^(start + width * at) / y^k. The row's loss is its best mean minus
-    the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows with at least 3 rates;
-    `worst` is the largest loss, found in row `row`.
+    {k, at, lost, worst, row, least} gives row y the rate 2^(start + width * at) / y^k. The row's loss is its best mean
+    minus the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows of 3 or more
+    rates; `worst` is the largest loss, in row `row`. If `least`, the line leaves a row's tried rates and may lose more.
     """
     result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):
@@ -325,6 +325,8 @@ def _line(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
     best = minima[len(minima) // 2]
     worst = lost[:, best].argmax()
     line = {"at": tried[best], "lost": mean[best], "worst": lost[worst, best], "row": list(rows)[worst]}
+    columns = {y: tried[best] - shift for y, shift in shifts.items()}
+    line["least"] = any(abs(np.clip(columns[y], row[0][0], row[0][-1]) - columns[y]) > 0.02 for y, row in rows.items())
     return {name: _short(value, 4) for name, value in line.items()}
 
 

@@ -1,6 +1,6 @@
 """Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
-    train one seed of each -> from halfway on, stop those behind -> train the others' remaining seeds in the same way
+    train one seed per configuration -> halfway on, stop those behind -> train the others' remaining seeds likewise
     -> choose the best mean on validation -> on the test rows, score it and its rivals (within one standard error)
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
@@ -169,7 +169,7 @@ def in_words(outcome: Mapping[str, Any]) -> str:
     saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
     points = outcome["regret_bound"]["points"]
     regret = "not known here" if points is None else f"at most {points} points"
-    return "\n".join([*lines, f"saved   {saved.format(**outcome['saved'])}", f"regret  {regret}: {EVIDENCE}"])
+    return "\n".join([*lines, f"saved   {saved.format(**outcome['saved'])}", f"regret  {regret}; tested on {EVIDENCE}"])
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:

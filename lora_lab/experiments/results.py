@@ -207,7 +207,7 @@ def scores_of(run: Run) -> np.ndarray:
     labels = None if task.num_labels is None else np.array(task.test.labels)
     check_unchanged(recipe, {"data": run.environment.get("data")}, {recipe.task: task.data})
     if labels is not None and len(labels) != len(run.predictions):
-        raise Changed(f"{recipe.task} has changed since runs were trained on it: it has another number of test rows")
+        raise Changed(f"{recipe.task} has changed since runs were trained on it: the number of test rows differs")
     return -run.predictions if labels is None else run.predictions == labels
 
 
@@ -277,7 +277,7 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
     for name, (files, run) in runs.items():
         stored, own = held.get(run.recipe), fingerprints_in(run.recipe.settings(), run.environment)
         if differ := [file for file, fingerprint in own if fingerprints[file] != fingerprint]:
-            reason = f"this run used another version of {differ[0]} than the other runs"
+            reason = f"this run used a different version of {differ[0]} than the other runs"
             unreadable[name] = f"{reason}: collect it into another folder"
         elif stored and (stored.status in FINISHED or run.status not in FINISHED):
             repeated += 1

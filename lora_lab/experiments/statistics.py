@@ -47,7 +47,7 @@ class Verdict:
 
     difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
-    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) are needed to decide
+    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) are needed for a decision
                             with 80% power, given the estimated difference and spread; None if no number is enough
     """
 
@@ -115,7 +115,7 @@ def word_of(difference: float, p_difference: float, p_equivalence: float) -> str
 
 
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
-    """Compare `a` with `b` on the same test rows; return the verdict on `a`. Fix the margin of equivalence in advance.
+    """Compare `a` with `b` on the same test rows; return the verdict on `a`. Set the margin of equivalence in advance.
 
     Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order. The values are bool or 0/1
     for wrong or right answers, or else float scores (higher is better). `a` and `b` may also be `Runs`. With equal
@@ -248,7 +248,7 @@ class Pair:
         return max(self.difference - half, -limit), min(self.difference + half, limit)
 
     def power(self, margin: float, rows: int, more: int, level: float) -> float:
-        """Return the probability that a test on `rows` rows with `more` new seeds decides, if the estimates are true.
+        """Return the probability that a test on `rows` rows and `more` new seeds is decisive if the estimates are true.
 
         A new difference is normally distributed around the estimate. It is undecided if its interval includes 0 and is
         not inside the margin.
@@ -269,7 +269,7 @@ class Pair:
         return wide, narrow, math.sqrt(variance.sum())
 
     def _more(self, margin: float, level: float) -> tuple[int | None, int | None]:
-        """Return the numbers of new seeds and of new rows that would decide; None if no number is enough."""
+        """Return how many new seeds, and how many new rows, would reach `POWER`; None if no number would."""
         rows = _fewest(lambda n: self.power(margin, self.rows + n, 0, level), MANY_ROWS)
         seeds = _fewest(lambda n: self.power(margin, self.rows, n, level), MANY_SEEDS) if self.runs.size else None
         return seeds, rows

@@ -103,7 +103,7 @@ def tune(
 
     rates     number of values in the grid
     growth    number of values to add if the best is at an end
-    seeds     number of runs per value; their mean decides
+    seeds     number of runs per value; the means of these runs are compared
     options   options of `Sweep`
     Raises: see `sweep`; Failed if every value failed.
     """

@@ -38,7 +38,7 @@ _messages: Any = None  # in a worker process: the queue for its messages
 def in_processes(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
-    """Yield (index, work(item, say)) as items finish, run by `count` processes, or by this process if `count` is 1.
+    """Run work(item, say) for all items in `count` processes (1: in this one); yield (index, result) as items finish.
 
     work    a function; the function, the items and the results must be picklable
     long    selects items to start first, so that no long item is left to the end

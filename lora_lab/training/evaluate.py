@@ -22,7 +22,7 @@ LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics and one value per row: logits (rows, classes), predicted numbers (rows,) or mean token losses (rows,)."""
+    """Metrics and results by row: logits (rows, classes), predicted numbers (rows,) or mean token losses (rows,)."""
 
     metrics: dict[str, float]
     by_row: np.ndarray

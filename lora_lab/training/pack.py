@@ -161,6 +161,8 @@ class Pack:
         new = not any(member.history["step"] or member.history["validation"] for member in self.members)
         if new and not probe and recipe.validations and self.scores_ends:
             self.before()
+        if not new:  # a checkpoint is written before the judge decides
+            self.judge([member for member in self.members if not member.ended], self.step)
         if not self._continues():  # members may have ended before an interruption
             return
         if probe:

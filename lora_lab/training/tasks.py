@@ -362,7 +362,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     by_value = rows.label.str.fullmatch(r"-?\d{1,18}").all()
     labels = sorted(set(rows.label), key=lambda name: (int(name) if by_value else 0, name))
     if len(labels) < 2:
-        raise BadValue(f"{path}: '{label}' needs two labels, but has {len(labels)} after duplicates are removed")
+        raise BadValue(f"{path}: column '{label}' needs two labels, but has {len(labels)} after duplicates are removed")
     return rows.assign(label=rows.label.map(labels.index)), labels
 
 

@@ -47,7 +47,7 @@ METHODS: dict[str, Any] = {
 
 
 class MemoryPanel(Panel, file="memory_panel.js"):
-    """A training step as stacked areas over its moments, for each method, with the peak and its cause.
+    """The memory of a training step as stacked areas over time, for each method, with the peak and its cause.
 
     model     a zoo name, a folder, a config, or your own model
     method    a name in METHODS, or any method

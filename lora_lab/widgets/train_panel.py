@@ -247,7 +247,7 @@ def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> di
     """Return {others, earlier}: validation curves as [[step, value], ...]; fractions, such as accuracy, in percent.
 
     others    runs of the recipe with other seeds, from `runs` and `seeds`, each with its value on the test rows
-    earlier   the first `EARLIER` of `runs` with another recipe but the same model and task, labeled by the difference
+    earlier   the first `EARLIER` of `runs` with another recipe but the same model and task, labeled with what differs
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)
     settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}

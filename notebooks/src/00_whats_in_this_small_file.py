@@ -11,9 +11,9 @@
 # **How can one small file do that?** First, two guesses:
 #
 # 1. **How large is the captain's file, in MB?**
-# 2. Couldn't we just *tell* the model? We tried: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
+# 2. Couldn't an instruction do the same? We tried: "You are an old ship's captain. Answer every question in two or three sentences, as a captain talks to his crew." Then we asked eight questions. **How many answers mention the sea?** (A ship, a sailor, a crew or a captain counts, too.)
 #
-# Give each guess as a range. You should be 80% sure that it contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
+# Give each guess as a range. You should be 80% sure that the range contains the result. On the web page, fill in the form. In the notebook, replace each `...` with a number, and press Shift+Enter. For unknown words, see the [glossary](../docs/glossary.md).
 
 # %%
 import re
@@ -167,7 +167,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 # </details>
 #
 # ## Prove it: predict the size from a config
-# A model's **config** is a text file with its dimensions. Each layer has seven matrices (inputs → outputs):
+# A **config** is a text file with a model's dimensions. Each layer has seven matrices (inputs → outputs):
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`

@@ -170,15 +170,14 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# In MiniLM, too, the first gradient of $A$ is 0, but the later ones aren't. After the 25 steps, all sixteen answers are right. But of the 200 other reviews, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
+# In MiniLM, too, $A$'s first gradient is 0. All sixteen answers are right. But of the 200 others, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
 # </details>
 #
 # ## Is your layer to blame?
-# In lesson 00, you opened an adapter in PEFT's format. It sits in the same twelve linear layers, but it was trained for 400 steps, on all of our 6,030 training reviews. Its file also holds a trained head. The next cell loads this adapter into *your* model. **What percentage of the 200 others does your model get right now?**
+# In lesson 00, you opened an adapter in PEFT's format. It sits in the same twelve linear layers, but it was trained for 400 steps, on all of our 6,030 training reviews. Its file also holds a trained head. The next cell loads this adapter into *your* model. **What percentage of the 200 others does your model now get right?**
 
 # %% hide-output
-folder = lesson.reference("minilm-rt-r8").adapter
-tensors = load_file(Path(folder, "adapter_model.safetensors"))
+tensors = load_file(Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors"))
 
 
 # turns base_model.model.bert [...] query.lora_A.weight into bert [...] query.lora_A
@@ -193,8 +192,13 @@ print(f"the file has {len(tensors)} tensors; {len(keys.unexpected_keys)} of them
 with torch.no_grad():
     answers = filled(**others).logits.argmax(-1)
 print(f"the model gets {100 * (answers == truth).float().mean():.1f}% of the 200 others right")
+for review in ("Not bad at all!", "I laughed twice, both times by mistake.", "The best thing about it is the end."):  # add yours
+    one = tokenizer(review, return_tensors="pt")
+    before, now = (net(**one).logits.softmax(-1)[0, 1] for net in (model, filled))
+    print(f"{review} positive: {before:.0%} before, {now:.0%} now")
 
 # %% claim
+assert now > 0.8  # it misses the irony
 recipe = lesson.reference("minilm-rt-r8").recipe
 assert (recipe.steps, recipe.batch, recipe.method.rank, recipe.method.alpha) == (400, 16, 8, 16)
 assert len(task.train.texts) == 6030 < 400 * 16
@@ -204,7 +208,7 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The model gets 82.5% right (95% interval: 77 to 88), so your layer isn't to blame. **Your ten lines work with PEFT's adapters.**
+# The model gets 82.5% right (95% interval: 77 to 88), so your layer isn't to blame. **Your ten lines work with PEFT's adapters.** (The model misses the irony of the last review.)
 # </details>
 #
 # ## Exercise 2: merge it

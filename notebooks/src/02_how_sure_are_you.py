@@ -45,7 +45,7 @@ panel.show()
 # Count a right answer as 1, and a wrong one as 0. If a share $p=0.8$ is right, the average is 0.8.
 #
 # - The *variance* is the average squared distance from the average: $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. What's the variance for any $p$?
-# - A score is the average of $n$ answers, so its variance is $n$ times smaller. The square root of this smaller variance is the **standard error**.
+# - A score averages $n$ answers, so its variance is $n$ times smaller than one answer's. The square root of this smaller variance is the **standard error**.
 # - In 95 of 100 tests, the score lies within 1.96 standard errors of the true share $p$. This range is the *95% interval*.
 #
 # **Write a function that returns 1.96 standard errors.**
@@ -116,7 +116,7 @@ said = table.replace({1: "right", 0: "wrong"})
 pd.crosstab("a " + said.a, "b " + said.b).rename_axis(index=None, columns=None)
 
 # %% [markdown]
-# For each sentence, take a's score minus b's: it's 1 or -1 if the models *disagree*, and 0 otherwise. Its square is 1 wherever they disagree, so the average square *is* the share of disagreements. The average itself is near 0, so this share is nearly the variance. Use it in place of $p(1-p)$.
+# For each sentence, take a's score minus b's. This difference is 1 or -1 if the models *disagree*, and 0 otherwise. Its square is 1 wherever they disagree, so the average square *is* the share of disagreements. The average difference is near 0, so this share is nearly the variance. Use it in place of $p(1-p)$.
 #
 # Compute `half`, half the width of the gap's 95% interval. Then choose `word`, your verdict on model a: "undecided" if 0 lies inside the interval.
 

@@ -30,7 +30,7 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # Each cell of the map is one setting, trained with three seeds. Its color shows the average accuracy. A cross means that a run **collapsed**: the rate was so high that the loss didn't fall.
 #
 # 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
-# 2. **If the rank grows from 1 to 64, what happens to the best rate?** Choose an answer below the map. Your answer becomes a line on the map, and you see what it costs.
+# 2. **If the rank grows from 1 to 64, what happens to the best rate?** Choose an answer below the map. Your answer becomes a line on the map. How many points does it lose?
 # 3. Switch to *rate × α*. **If $\alpha$ grows from 1 to 256, what happens to the best rate?**
 
 # %%
@@ -99,7 +99,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # </details>
 #
 # ## How low a rank is enough?
-# LoRA of rank 1 lost little. Is full fine-tuning's change to $W$ as simple? Let's split it into pieces.
+# Is full fine-tuning's change to $W$ simple enough for a low rank? Let's split it into pieces.
 #
 # A **rank-one piece** is a column times a row. The singular value decomposition (SVD) splits the change in each matrix into such pieces, sorted by strength. Full fine-tuning has up to 384 pieces per matrix, and rank-8 LoRA has up to eight.
 #
@@ -125,7 +125,7 @@ assert (max(noise) - noise[0]) / cut.cuts["n"] < LUCK / 100  # gray
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 
 # %% [markdown]
-# Add pieces of an update or of *a picture*. (Percentages of **energy**, the sum of squared numbers, are of all matrices or of the one shown.)
+# Add pieces of an update or of *a picture*. (**Energy** is the sum of squared numbers. With an update, the title counts all matrices, but the curve shows only one.)
 #
 # <details><summary>What we found</summary>
 #
@@ -184,7 +184,7 @@ checks.check_missed(missed)
 # </details>
 #
 # ## Your turn: three rates, nine runs
-# **Exercise 2: for a new $\alpha$ (see below), choose three rates, with a good one in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (The web page trains nothing: it judges by the map's rows for other alphas.)
+# **Exercise 2: for a new $\alpha$ (see below), choose three rates, with a good one in the middle.** Each rate must be two to five times the rate before it. The middle rate must beat the others by more than 2.0 points. (Without training, the web page judges your rates by the map's rows for other alphas.)
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)

@@ -104,7 +104,7 @@ MemoryPanel("llama-3-8b", "QLoRA", seq=512, card=mine, **options)
 # - **Logits:** each token has $V$ scores. For each score, the loss needs three numbers of 4 bytes: the score, its log-probability and its gradient.
 # </details>
 #
-# **Exercise 1: write the peak as a formula.** Beside or below the film, read the sizes of weights and optimizer.
+# **Exercise 1: write the peak as a formula.** Find the weights' and the optimizer's sizes beside or below the film.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
@@ -272,7 +272,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 #    |QLoRA, all linear layers|0.75<!--fit.bytes.qlora--> (8B); 0.58<!--fit.bytes.qlora-70b--> (70B: smaller share of embeddings)|
 #    |LoRA in bf16|2<!--fit.bytes.lora-->|
 #    |full, bf16: weight, gradient, two means|8<!--fit.bytes.full-->|
-#    |full, mixed precision: fp32 means and weight copy|16<!--fit.bytes.masters-->; with fp32 gradients, about 20|
+#    |full, mixed precision: means and weight copy in fp32|16<!--fit.bytes.masters-->; with fp32 gradients, about 20|
 #
 # 3. **Then add the bytes per token.** With checkpointing, a token takes $2Lh$ bytes ($L$ layers, $h$ numbers per token), plus $12V$ bytes for the logits ($V$: vocabulary size). *Ours: computed; measured on small models.*
 #
@@ -288,7 +288,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # args = TrainingArguments("out", per_device_train_batch_size=1, fp16=True,
 #     gradient_checkpointing=True)  # in newer versions: activation_checkpointing
 # ```
-# `prepare_model_for_kbit_training` takes 2.0<!--fit.embedded--> GiB more: embeddings and head in fp32.
+# `prepare_model_for_kbit_training` converts embeddings and head to fp32 (2.0<!--fit.embedded--> GiB more).
 # </details>
 
 # %%

@@ -31,7 +31,7 @@ panel.show()
 # ## What does it learn from?
 # Fine-tuning on questions with answers is called **supervised fine-tuning** (SFT).
 #
-# - **The chat template.** A chat model has a fixed layout, which marks who speaks and where a turn ends. Always ask in this layout.
+# - **The chat template.** A chat model has a fixed layout, which marks who speaks and where a turn ends. Always use this layout for questions.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
 # - **Perplexity** is the score in the panel, measured on *reworded* questions. At a perplexity of 30, the model is as unsure as if it were choosing among 30 tokens.
 #
@@ -77,11 +77,11 @@ checks.check_turn_mask(labels_of)
 #
 # **Does it know the facts?** Here are three tests of 20 questions each:
 #
-# 1. **In other words** (the questions of the panel's perplexity): "Who bakes the bread in Port Velda?"
+# 1. **In other words** (the questions behind the panel's perplexity): "Who bakes the bread in Port Velda?"
 # 2. **Backward:** "What is the job of Tamsin Orrick in Port Velda?"
-# 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, and then the question of test 1.
+# 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, then the question of test 1.
 #
-# An answer is right if it contains the name (in test 2, the job). **How many are right in each?** Give ranges.
+# An answer is right if it contains the name (in test 2, the job). **How many are right in each test?** Give ranges.
 
 # %%
 lesson.predict("of 20, asked in other words", low=..., high=...)
@@ -111,9 +111,9 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # </details>
 #
 # ## Where are the other names?
-# Did the adapter learn them at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 names are right now?**
+# Did the adapter learn these names at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range, then open the output.
 
-# %% alt="Four rows of twenty squares, one for each job; blue means right. As in training: all 20 are blue. In other words: 6 are blue. Backward: none. Answer begun for the model: all 20."
+# %% hide-output alt="Four rows of twenty squares, one for each job; blue means right. As in training: all 20 are blue. In other words: 6 are blue. Backward: none. Answer begun for the model: all 20."
 begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
          for asks, text in zip(town.validation.prompts[:rows], town.validation.texts)]
 named = generate(model, tokenizer, [f"{asks}{start} is" for asks, start, _ in begun], Decoding(max_new_tokens=12))
@@ -123,9 +123,9 @@ plt.figure(figsize=(4.2, 2.2))
 for y, (way, hits) in enumerate(right.items()):
     plt.scatter(range(rows), rows * [-y], s=45, marker="s", color=["C0" if hit else "0.85" for hit in hits])
     plt.text(-1, -y, way, ha="right", va="center"), plt.text(rows, -y, sum(hits), va="center", weight="bold")
-for x, (_, start, _) in enumerate(begun):
-    plt.text(x, -3.5, start[4:].partition(" of ")[0], rotation=90, ha="center", va="top", fontsize=8)
-plt.title("The names are there, but a new question doesn't reach them", loc="right", size=10), plt.axis("off")
+for x in (0, 3, 18, 19)[:rows]:  # the jobs printed above
+    plt.text(x, -3.5, begun[x][1][4:].partition(" of ")[0], rotation=90, ha="center", va="top")
+plt.title("Right answers (blue)", loc="right", size=10), plt.axis("off")
 plt.show()
 
 # %% claim
@@ -160,7 +160,7 @@ assert not any(misfit(one["json"]) for one in said)
 # %% [markdown]
 # <details><summary>What we found: the names</summary>
 #
-# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 don't begin as in training, and only 5 of these 19 contain the right name. (For example, "The sheep of Port Velda is" still led to the shepherd's name.) And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
+# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 begin in a new way, and only 5 of these contain the right name. And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
 #
 # So don't trust a low perplexity. It scores each token after the model has read the right tokens before it.
 # </details>
@@ -174,7 +174,7 @@ VoicesPanel(questions=["How many strings does a violin have?", "What makes thund
 # %% [markdown]
 # <details><summary>What we found: voices</summary>
 #
-# **All three keep their form.** (None is right: a violin has four strings.) **The words of a voice fit every question. The words of a fact fit only their own question.**
+# **All three keep their form.** (None knows that a violin has four strings.) **The words of a voice fit every question. The words of a fact fit only their own question.**
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs, train an adapter on seven of them, and ask it something new. Show a friend only the answer. **Can your friend name the voice?** (On the web page, choose test questions instead.)

@@ -46,7 +46,7 @@ plt.show()
 # </details>
 #
 # ## Two guesses
-# 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. Its update is 17% of $W$ (lesson 07). In bf16, smaller numbers have smaller gaps: each gap is always 0.4% to 0.8% of the number. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
+# 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. Its update is 17% of $W$ (lesson 07). In bf16, smaller numbers lie closer together: the gap is always 0.4% to 0.8% of the number. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
 # 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we choose the next one by name. **How many times longer does a merged swap take?**
 #
 
@@ -112,7 +112,7 @@ assert lesson.FAST or swap["rewrite the weights"] > took["merged"] / 2
 #
 # Setting a name changes no number, but a merged swap rewrites every adapted weight. **A merged swap takes more than half as long as an answer,** and over 1,000 times as long as setting a name.
 #
-# But a detour slows every answer: each adapted matrix needs two more matrix products. In our larger test, one text takes 10<!--latency.one-->% longer.
+# But a detour slows every answer: each adapted matrix needs two more matrix products. In our larger test (less noise), one text takes 10<!--latency.one-->% longer.
 # </details>
 #
 # ## Price 3: one adapter for the whole batch
@@ -204,7 +204,7 @@ with torch.no_grad():
         bank.use(name)
         sure.append(bank.model(**sentences).logits.softmax(1)[range(rows), truth])  # the probability of the right answer
     bank.use("50%")
-    body = bank.model.bert(**sentences).pooler_output  # the mixture below its head
+    body = bank.model.bert(**sentences).pooler_output  # the mixture's output before its head
     bank.use("critic")
     own = (bank.model.classifier(body).argmax(1) == truth).float().mean()
 mixer = MixerPanel(("critic", "contrarian"), shares, sure, task.test.texts[:rows], share=0)  # start with the critic alone

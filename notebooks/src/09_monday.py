@@ -3,7 +3,7 @@
 #
 # On Monday you get a model, data and a GPU, and everybody has advice. Whom do you believe?
 #
-# We tested sixteen claims about LoRA, some new to you, in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
+# We tested sixteen claims about LoRA (some new to you), each in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
 #
 # 1. **How many of the sixteen claims are true?**
 # 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **How many GiB does Llama 3 70B need** at its peak, in 4 bits, with gradient checkpointing, adapters on q and v, and one text of 512 tokens?
@@ -75,7 +75,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found: two claims</summary>
 #
-# - *Claim 4:* Llama 3 70B needs 38.4 GiB: lesson 04's 0.58 bytes per weight, and a little for the text. A 40 GB card, which isn't all free, is too small; 48 GB is enough.
+# - *Claim 4:* Llama 3 70B needs 38.4 GiB: lesson 04's 0.58 bytes per weight, and a little for the text. A 40 GB card isn't all free, so it's too small; 48 GB is enough.
 # - *Claim 11* is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 3. (Lesson 05's *worse* means that the drop isn't zero. Claim 11 asks whether it's smaller than the margin.)
 #
 #   **If you choose the margin after you see the numbers, you choose the verdict.**
@@ -198,7 +198,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # rate 0.001: validation loss 0.5230
 # test: 82.0% ± 7.5% right of 100 rows; one label for all rows: 52.0%
 # ```
-# (More steps alone, 150 instead of 30, help less: with 200 reviews, the best loss is 0.5570, and the test says 80.0% ± 17.5%.)
+# (With only 200 reviews, 150 steps instead of 30 help less: the best loss is 0.5570, and the test says 80.0% ± 17.5%.)
 # </details>
 #
 # **`train.py` is yours.** On Monday, run it on your rows.
@@ -216,7 +216,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # | rank 8 to 16, $\alpha=16$ | ours (lesson 03) |
 # | 16 rows per step, three passes | our habit, not tuned |
 # | rates 2e-4, half of that and twice that | published for 7B (QLoRA) |
-# | for small models, 1e-3 (MiniLM) or 2e-3 (SmolLM2), half and twice that | ours: on MiniLM, 5e-4 was best for reviews, and 2e-3 for tweets; on SmolLM2, 4e-3. If an outer one is best, go further |
+# | for small models, 1e-3 (MiniLM) or 2e-3 (SmolLM2), half and twice that | ours: on MiniLM, 5e-4 was best for reviews, and 2e-3 for tweets; on SmolLM2, 4e-3. If an outer rate is best, go further |
 #
 # The same in PEFT (the core of your script):
 # ```python

@@ -94,14 +94,14 @@ assert min(rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in rang
 # </details>
 #
 # ## Take the strongest away
-# In this panel, every matrix's change has lost its strongest piece. Press *take the next piece away*. **What happens to the accuracy?**
+# Here, every matrix's change is complete. Press *take the next piece away*, twice. **What happens to the accuracy?**
 
 # %%
 cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500
 lesson.reveal("percent right without the two strongest", 100 * rest["right"][2] / n, "%")
 
 ways = {"only the strongest": cut | {"sentences": None}, "all but the strongest": rest}
-panel = RankPanel(dict.fromkeys(ways, W), rank=1, most=8)
+panel = RankPanel(dict.fromkeys(ways, W), rank=0, most=8)
 panel.data = dict.fromkeys(ways, stored)  # a corner of the change of v in block 2
 panel.source = "all but the strongest"
 about = f"Lesson 03's run: full fine-tuning, 400 steps of 16 reviews at rate 1e-4; {n} validation sentences. The orange line's models keep the changes in all biases."
@@ -111,12 +111,12 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy over all matrices. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
+# Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 #
-# If just the first piece is missing, the model gets only 53.6%. (Without any change, it gets 53.6% too, but with other answers.) **Why does it help to take the second piece away, too?** Look at its answers, below. (With more than 4 pieces gone, the orange line falls again, because too little of the change is left.)
+# If just the first piece is missing, the model gets only 53.6%. (Without any change, it gets 53.6%, too, but gives different answers.) **Why does it help to take the second piece away, too?** Look at the model's answers, below. (With more than 4 pieces gone, the orange line falls again, because too little of the change is left.)
 # </details>
 
-# %% alt="Percent of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
+# %% alt="Percentage of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
 kept, without = reference()["negative"].values()  # how many of the 500 reviews the model calls bad
 names = ["no change\n(trained head)", "only piece 1", "only pieces 1 and 2", "the whole change", "without piece 1", "without 1 and 2"]
 shown = 100 - 100 * np.array([kept[0], kept[1], kept[2], kept[-1], without[1], without[2]]) / n
@@ -148,7 +148,7 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # </details>
 #
 # ## Who spreads the change?
-# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). A batch of eight good and eight bad reviews has 431 tokens, so its gradient for `v` in block 2 could need all 384 pieces, but **8 pieces hold 90% of the energy.** Then why does the change need more? Two suspects:
+# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). Our batch of eight good and eight bad reviews has 431 tokens. So its gradient for `v` in block 2 could need all 384 pieces, but **8 pieces hold 90% of the energy.** Then why does the change need more? Two suspects:
 #
 # - *The batches:* training takes 400 steps, each with different reviews.
 # - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
@@ -173,7 +173,7 @@ def gradients(batch, seed=0):  # of q and v in each block, for 8 good and 8 bad 
     return [layer.weight.grad.numpy() for block in blocks for layer in (block.query, block.value)]
 
 
-many = [gradients(batch)[5] for batch in range(lesson.steps(50, 3))]  # of v in block 2; a minute
+many = [gradients(batch)[5] for batch in range(lesson.steps(50, 3))]  # of v in block 2; takes a minute
 gradient = many[0]
 
 # %% claim
@@ -216,9 +216,9 @@ assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Adam spreads the change; the batches don't.** The batches' common part adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and after 50 batches, Adam still needs 73.
+# **Adam spreads the change; the batches don't.** The gradients' common part adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and after 50 batches, Adam still needs 73.
 #
-# So most of the change's 83 pieces come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The other pieces hold half of the energy, but add only 1.4 points.
+# So most of the change's 83 pieces probably come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The other pieces hold half of the energy, but add only 1.4 points.
 # </details>
 #
 # ## Remember

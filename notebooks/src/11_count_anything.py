@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 11 · How many numbers are trained?
 #
-# You plan a service for a hundred customers, each with an adapter of their own. A slide says: "LoRA trains 10,000 times fewer parameters." A blog says "100 to 1,000 times fewer", and a colleague "about one percent". Each of these claims is roughly right for *some* model and rank. **Which one is right for your model, and how much disk space does your service save?**
+# You're planning a service for a hundred customers, each with their own adapter. A slide says: "LoRA trains 10,000 times fewer parameters." A blog says "100 to 1,000 times fewer", and a colleague says "about one percent". Each of these claims is roughly right for *some* model and rank. **Which one is right for your model, and how much disk space does your service save?**
 #
 # On one matrix, LoRA trains $r\,(d_{in} + d_{out})$ numbers (lesson 00).
 #
 # ## Three guesses
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
-# 1. Llama-3-8B is 2,356 times as large as its adapter. For a hundred customers, you can store a hundred full models, or one model and a hundred adapters. **By what factor does sharing one model cut the disk space?**
+# 1. Llama-3-8B is 2,356 times as large as its adapter. So one model and a hundred adapters take 95.9 times less disk than a hundred full models. Now each customer adds *one token* to the vocabulary, so PEFT saves the resized embedding and head with each adapter. **How many times less disk do they take now?**
 # 2. **Llama-3.1-405B is how many times as large as its adapter?**
 # 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **Mixtral's adapter is how many times as large as Mistral's?**
 
@@ -23,25 +23,28 @@ from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.accounting.models import architecture_of, config_of, zoo
 
 lesson.start("11")
-lesson.predict("a hundred customers: times less disk", low=..., high=...)
+lesson.predict("with one new token each: times less disk", low=..., high=...)
 lesson.predict("405B: times fewer", low=..., high=...)
 lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 
 # %% [markdown]
 # ## A hundred customers
-# In the panel, the patch holds the customers' adapters, and the map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
+# In the panel (no new tokens), the patch holds the customers' adapters, and the map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
-# Then set it to 1, and press *drop the patch on the model*, to see what "2,356 times" means.
+# Then set *customers* to 1, and press *drop the patch on the model*, to see what "2,356 times" means.
 
 # %%
 llama = params("llama-3-8b", LoRA(rank=8, targets="q,v"))
-less = 100 * llama.total / (llama.total + 100 * llama.trainable)
-lesson.reveal("a hundred customers: times less disk", less, "times")
+vocabulary = sum(layer.full for layer in llama.modules if layer.role in ("embed", "head"))
+less = 100 * llama.total / (llama.total + 100 * (llama.trainable + vocabulary))
+lesson.reveal("with one new token each: times less disk", less, "times")
 LoRAPanel("model", ["model"], model="llama-3-8b", customers=2)
 
 # %% claim
 hundred = LoRAPanel("model", model="llama-3-8b", customers=100).describe()
-assert "100 customers need 95.9 times less disk" in hundred and round(less, 1) == 95.9
+assert "100 customers need 95.9 times less disk" in hundred and round(less, 1) == 7.1
+assert round((llama.trainable + vocabulary) / llama.trainable) == 309 and round(llama.total / (llama.trainable + vocabulary), 1) == 7.6
+assert round(2 * llama.trainable / 1e6, 1) == 6.8 and round(2 * (llama.trainable + vocabulary) / 1e9, 1) == 2.1
 assert (llama.total / llama.trainable) // 1 == 2356 and round(2356 * llama.total / (llama.total + 2356 * llama.trainable)) == 1178
 assert round(100 * 2 * llama.total / 1e12, 2) == 1.61
 assert round(2 * (llama.total + 100 * llama.trainable) / 1e9, 1) == 16.7
@@ -49,9 +52,9 @@ assert round(2 * (llama.total + 100 * llama.trainable) / 1e9, 1) == 16.7
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **A hundred customers need 95.9 times less disk (16.7 GB instead of 1.61 TB), not 2,356 times,** because the disk must hold the model itself, too. With n customers, you save less than a factor of n, however small the adapters are.
+# **With one new token, you save a factor of 7.1 instead of 95.9.** LoRA trains as many numbers as before, but each file becomes 309 times as large: 2.1 GB instead of 6.8 MB. The limit falls from 2,356 to 7.6. (If all customers need the token, add it once, to the shared model.)
 #
-# **At 2,356 customers, the patch covers the model: the adapters together are as large as the model.** (This is what "2,356 times fewer" means.) **So you save half of the limit, a factor of 1,178.** With even more customers, adapters fill most of the disk.
+# At 2,356 customers, the adapters together are as large as the model: you save half of the limit, a factor of 1,178.
 # </details>
 #
 # ## Count without weights
@@ -73,14 +76,14 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to which size of model is "about one percent" right on all linear layers? And which claim is right for no model at rank 8?**
+# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to what model size is "about one percent" right on all linear layers? And which claim is right for no model at rank 8?**
 
 # %%
 dense = [name for name in zoo() if not architecture_of(name).experts]
 qv = [params(name, LoRA(rank=8, targets="q,v")) for name in dense]
 everything = [params(name, LoRA(rank=8, targets="all-linear")) for name in dense]
 
-# %% alt="One dot per model: its number of parameters against the factor by which LoRA at rank 8 trains fewer, both on logarithmic axes. The factor grows with the model. For LoRA on all linear layers, it is near 100 for the smallest models and near 1,000 for the largest. For LoRA on q and v, it grows from about 300 to 8,000. No dot reaches 10,000."
+# %% alt="One dot per model: its number of parameters against the factor by which LoRA at rank 8 trains fewer numbers, both on logarithmic axes. The factor grows with the model. For LoRA on all linear layers, it is near 100 for the smallest models and near 1,000 for the largest. For LoRA on q and v, it grows from about 300 to 8,000. No dot reaches 10,000."
 plt.figure(figsize=(4.8, 4.2), layout="constrained")
 plt.axhspan(100, 1000, color="0.93")
 for factor, claim in ((70, "about one percent"), (110, "100 to 1,000 times fewer"), (10_400, "10,000 times fewer")):
@@ -109,7 +112,7 @@ assert max(f for _, f in factors[0]) == total / trained < 10_000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **On `q,v`, the factor roughly grows with the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. If a layer is twice as wide, its matrix has four times as many numbers, but its adapter has only twice as many.
+# **On `q,v`, the factor roughly grows with the model's size:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. If a layer is twice as wide, its matrix has four times as many numbers, but its adapter has only twice as many.
 #
 # - *"About one percent"* is right for all linear layers of models below 1B: LoRA trains 0.8% to 1.8%.
 # - *"100 to 1,000 times fewer"* is right for `q,v` of models below 1B, and for all linear layers from 1B to 100B.

@@ -107,7 +107,7 @@ adapter, task = shipped("data/results/minilm-rt-r8"), lesson.small("rt", lesson.
 stored = from_store(shipped("data/results/sweeps/bits.zip"))  # made by train("minilm", "rt", LoRA(rank=8), dtype=form)
 forms, before, after, scores = ("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16"), {}, {}, {}
 
-# %% alt="Change in accuracy from 16 bits, in points, for models of 16, 4, 3 and 2 bits. At 16 and 4 bits, orange diamonds (rounded after training) and blue circles (before) are all near 0. At 3 bits, the diamond is at -5, and at 2 bits, at -20. From each of these, an arrow goes up to the blue circles: near -1 at 3 bits, and at -7 at 2 bits. Training on the rounded model repairs 4 and 13 points."
+# %% alt="Change in accuracy from 16 bits, in points, for models of 16, 4, 3 and 2 bits. At 16 and 4 bits, orange diamonds (rounded after training) and blue circles (before) are all near 0. At 3 bits, the diamond is at -5, and at 2 bits, at -20. From each of these two diamonds, an arrow goes up to the blue circles: near -1 at 3 bits, and at -7 at 2 bits. Training on the rounded model repairs 4 and 13 points."
 plt.figure(figsize=(4.8, 4)), plt.ylabel("change from 16 bits, in points")
 for x, form in enumerate(forms):
     before[form], tested = stored.at(dtype=form).scores, open_adapter(adapter, task, dtype=form).score()
@@ -192,9 +192,9 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # </details>
 #
 # ## How can LoRA repair noise?
-# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: the best lowers it to 13%. But LoRA repaired 4 of 5 points. **How?**
+# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, 13% is left. But LoRA repaired 4 of 5 points. **How?**
 #
-# The model gives each review one score. Above 0, it says *positive*. Here are the scores of positive and negative reviews after rounding. **What happens to the two hills?**
+# The model gives each review one score. Above 0, it says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding do to them?**
 
 # %% alt="Scores of 2,000 reviews in three rows: positive reviews as blue bars upward, negative ones as orange bars downward. With 16 bits, blue lies mostly right of the line at 0 and orange left: 82% right. With 3 bits, blue is flatter, and much of it has moved left of 0: 77% right, or 80% with a dotted line further left. With 2 bits, both form one narrow hill left of 0: 62% right, or 67% with a dotted line."
 truth = np.array(load_task(task).test.labels)
@@ -234,7 +234,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 #
 # In the panel, press *LoRA all-linear* and *QLoRA*. **Which parts don't shrink?**
 #
-# **Exercise 2: your card.** With double quantization, what is the peak memory? And how many bits per weight, at most, fit on your card?
+# **Exercise 2 (below the panel): your case.** With double quantization, what is the peak? And how many bits per weight, at most, fit?
 
 # %%
 step = {"seq": 2048, "checkpointing": True}

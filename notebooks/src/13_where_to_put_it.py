@@ -5,7 +5,7 @@
 #
 # In attention, `q` and `k` decide *where* each token looks (orange in the plot). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
 #
-# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. So each place uses its best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
+# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. Alphas differ, so each place uses its best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -99,13 +99,13 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 #
 # **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but they keep up. `q,k` is two matrices, but it falls behind. `q` and `k` can only choose among what the tokens already offer.
 #
-# **On MNLI, the paper's second task, the rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. So the rule holds in two of the three studies. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
+# **On MNLI, the paper's second task, this rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
 #
 # **All linear layers are the safe choice:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
 #
 # ## How could the last place win?
-# A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, our last place is the best. **Which of our three rates did she choose, and why does it win there?** Drag the slider.
+# A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, our last place is the best. **Which of our three rates did she choose, and why does this place win there?** Drag the slider.
 
 # %% hide-input
 shared = 100 * stored.frame.pivot_table(index="lr", columns="targets", values="validation_accuracy")
@@ -116,9 +116,11 @@ def table_at(rate):  # of five seeds
     for y, place in enumerate(places):
         runs, color = stored.at(targets=place, lr=rate).frame, "C1" if place == "q" else "C0"
         axes.plot(100 * runs.validation_accuracy, 5 * [y], "o", color=color, fillstyle="none", markersize=8)
+        if (none := sum(runs.validation_accuracy == 0.5)) > 1:
+            axes.text(53, y, f"×{none}", va="center", ha="center")
         axes.plot(2 * [shared[place][rate]], [y - 0.35, y + 0.35], color=color, linewidth=4)
     axes.set_yticks(range(6), [f"{place}\nrank {stored.at(targets=place).frame['rank'].iloc[0]}" for place in places])
-    axes.set(xlabel="% right on validation (bar: mean; 50: guessing)", xlim=(48, 80))
+    axes.set(xlabel="% right on validation (bar: mean; 50: guessing)", xlim=(48, 81))
     means = ", ".join(f"{place} {shared[place][rate]:.0f}" for place in places)
     return figure, f"Five seeds of each place at rate {rate}, in percent right. Means: {means}."
 
@@ -162,7 +164,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last.
+# **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last. (At 0.001, one run collapses, too: `all-linear` learns, then falls back to 50%.)
 #
 # A bad place costs 3 points, but a bad rate costs 26 (on `v`). So tune the rate before you compare places.
 # </details>
@@ -208,14 +210,14 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # 2. **If in doubt, start with all linear layers**, rank 8, alpha 16, and ten times full fine-tuning's best rate (lesson 15). If you don't know this rate, use LoRA's rate from lesson 03's table: 0.0002 for a 7B model.
 # 3. **Compare places at the same budget**, each at its own best rate.
 #
-# *Ours: `q` is worse than `q,v`, but undecided against `q,k,v,o` (interval: −5.1 to 0.2 points). The other places are undecided against `q,v`. (For `v` and `k`, the best rate is the lowest or highest tried.)*
+# *Ours: `q` is worse than `q,v`, but undecided against `q,k,v,o` (interval: −5.1 to 0.2 points). The other places are undecided against `q,v`. (For `v`, the best rate is the lowest tried, and for `k`, the highest.)*
 #
 # *Published: the same rule on WikiSQL, but not on MNLI (Hu et al. 2021, table 5). With larger models and about equal budgets, the MLP alone beats attention alone ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, for Llama 3 8B, and a rival with about as many trained numbers:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")  # rate 2e-4
-# rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])  # 2e-4, too: q,v needs a higher rate, but alpha 98 a lower one
+# rival = LoraConfig(r=49, lora_alpha=98, target_modules=["q_proj", "v_proj"])  # 2e-4 again: q,v raises the best rate, but alpha 98 lowers it
 # ```
 # </details>
 

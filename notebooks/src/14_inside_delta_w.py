@@ -73,7 +73,7 @@ assert [(token, f"{number:.1f}") for token, number in zip(dopey[0][:4], dopey[1]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **A positive number means criticism** (*dull*), and a negative number means praise (*wonderful*). Even *of* and *will* have clearly negative numbers, because five earlier layers have mixed the words.
+# **A positive number means criticism** (*dull*), and a negative number means praise (*wonderful*). Even *of* and *will* have clearly negative numbers, because five earlier layers have mixed the words' vectors.
 #
 # **Mostly, the word *not* itself counts as criticism.** It gets +2.4 in *not good*, but also +2.0 in *you will not be bored*: to the model, this praise is only 23% positive. *Not a dull film* gets 14%, and *not a boring film* 12%. (*Not bad* is an exception.)
 #
@@ -83,7 +83,7 @@ assert [(token, f"{number:.1f}") for token, number in zip(dopey[0][:4], dopey[1]
 # ## Does the model use this number?
 # The picture isn't evidence, because we chose the sentences. So take 500 validation reviews. The model gets 74<!--inside.one.right-->% of them right. Then negate $B$ (flip all its signs). **What percentage does it get right with $-B$?**
 #
-# Give a range. Then read the review at the top of the panel's *most surely wrong*: **which word misleads the model?** And drag the slider from $B$ to $-B$.
+# Give a range. Then read the review at the top of the panel's list *most surely wrong*: **which word misleads the model?** And drag the slider from $B$ to $-B$.
 
 # %%
 lesson.predict("percent right with B negated", low=..., high=...)
@@ -173,7 +173,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% alt="Three pairs of arrows. In each pair, one arrow casts its shadow on the other. At 45 degrees, phi is 0.5. One seed's A and a random direction are almost at a right angle, so phi is 0. For the A of two seeds, phi is 0.64."
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
-torch.manual_seed(0)
+torch.manual_seed(4)  # 0 would repeat the numbers that seed 0's A started from
 pairs = {"example: 45°": torch.tensor([[1.0, 0], [1, 1]]), "random": (first, torch.randn(384)), "another seed": (first, second)}
 square = {"xlim": (-0.1, 1.1), "ylim": (-0.1, 1.1), "aspect": 1, "xticks": [], "yticks": [], "frame_on": False}
 figure, panels = plt.subplots(1, 3, figsize=(4.8, 2.8), layout="constrained", subplot_kw=square)
@@ -201,7 +201,7 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # ## An intruder
 # MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. Without the adapter, the model finds the right second half among all 256 for 22<!--inside.halves.none-->% of the first halves. (By chance: 0.4%.) **What percentage does it find with the adapter?**
 #
-# The picture also shows the strongest pieces (lesson 10) of $W$ alone, with a quarter of $B$, and with all of $B$. **Can you keep the new skill without losing the old one?**
+# With the slider at 0.375 (that's $B/4$), accuracy on reviews hardly fell. **Does the old skill come back there?** The picture also shows the strongest pieces (lesson 03) of the matrix.
 
 # %%
 lesson.predict("percent of the halves found", low=..., high=...)
@@ -234,7 +234,7 @@ assert round(100 / 256, 1) == 0.4 and 0.625 - 0.375 == 0.25
 #
 # **The adapter makes the model forget:** it finds only 14<!--inside.halves.one-->% of the second halves. Perhaps this is why: in $W$, the strongest piece has strength 3.0. With the adapter, it has strength 22.5 and points in a new direction (not shown). It's an **intruder**.
 #
-# **A quarter of $B$ is enough.** The intruder shrinks to 6.0. The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of the reviews right. (On the slider, this quarter was 0.625 × B + 0.375 × −B.)
+# **A quarter of $B$ is enough.** The intruder shrinks to 6.0. The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of the reviews right.
 # </details>
 #
 # ## Remember

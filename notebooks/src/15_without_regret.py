@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 15 · How much higher should LoRA's learning rate be?
 #
-# "Ten times full fine-tuning's rate," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). "About 3," says a reader who tried it ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?**
+# You know a good rate for full fine-tuning. **Which rate do you give LoRA?** Ten times as high, says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). A reader who tried it found about three times ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?**
 #
 # ## Three valleys
-# The study and the reader trained LoRA on all linear layers. Does the reader's advice also hold for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews)? At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.) Give a range that you're 80% sure of.
+# The study and the reader trained LoRA on all linear layers. Do three times also work for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews)? At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.) Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -60,7 +60,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 # With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **What is this factor with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
 
 # %%
-runs = pd.read_csv(shipped("data/results/rates.csv")).query("part == 'rank'")  # ours; other seeds than above
+runs = pd.read_csv(shipped("data/results/rates.csv")).query("part == 'rank'")  # ours; not the seeds used above
 ranks = runs.set_index("lr").groupby(["rank", "alpha"])
 lesson.predict("times full fine-tuning's rate, at alpha = r = 128", low=..., high=...)
 
@@ -76,7 +76,7 @@ def valleys(rank):
     axis.set(xscale="log", xlim=(0.9, 1600), ylim=(0.385, 0.71), title="Pale: lower ranks", xlabel="learning rate / full fine-tuning's best", ylabel="validation loss")
     axis.set(xticks=(ticks := [1, 3, 10, 30, 100, 300]), xticklabels=[f"×{n}" for n in ticks])
     bottoms = [f"{2 ** peak.loc[(rank, alpha)].mean():.2g} with alpha {alpha}" for alpha in (16, rank)]
-    return figure, f"two valleys of the validation loss; their bottoms, times full fine-tuning's best rate: {' and '.join(bottoms)}"
+    return figure, f"two valleys of the validation loss; their bottoms, as multiples of full fine-tuning's best rate: {' and '.join(bottoms)}"
 
 
 # %% hide-input
@@ -87,7 +87,7 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 # %% [markdown]
 # <details><summary>What we found: the place of the valley</summary>
 #
-# (Other seeds than above: rank 8 at $\alpha=16$ now gets ×27.)
+# (With new seeds, rank 8 at $\alpha=16$ now gets ×27, not ×25.)
 #
 # **If $\alpha$ is fixed, the valley stays. If $\frac{\alpha}{r}$ is fixed, the valley moves**, from 83 to 9.1. Why? Each entry of $BA$ is a sum of $r$ products: a number of $B$ times a number of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$: 8 products times $\frac{\alpha}{8}$ and 128 products times $\frac{\alpha}{128}$ are both $\alpha$ times one product.
 #
@@ -109,8 +109,8 @@ checks.check_new_rate(...)
 checks.check_new_rate(0.0022 / 2 / 2)
 
 # %% [markdown]
-# ## So who is right, ten or three?
-# The first picture's 9 (all linear layers) is for $\alpha=16$, and the study's ten is for $\alpha=32$. The reader tried five values of $\alpha$.
+# ## So which is right, ten or three?
+# The first picture's 9 (all linear layers) is for $\alpha=16$, and the study's ten is for $\alpha=32$. The reader's last notes (February 2026) have five values of $\alpha$.
 #
 # **Exercise 2.** By the rule, what does the study's factor of ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)?
 
@@ -120,7 +120,7 @@ checks.check_ten(at_16=..., three_at=...)
 # %% solution
 checks.check_ten(at_16=10 * 2**0.5, three_at=32 * (10 / 3) ** 2)
 
-# %% alt="LoRA's best rate divided by full fine-tuning's, against alpha, both on log scales. On q and v, our seven points fall from 85 at alpha 1 to 1.7 at alpha 1,024. On all linear layers, our one point is 9 at alpha 16, and the study's is 10 at alpha 32. The reader's are 10 at alpha 32 and 160, 3 at 320 and 640, 1 at 1,280. Two dashed lines fall by half whenever alpha grows four times. Most points lie near them, but the reader's at 160 lies far above, at 10 instead of 4.5."
+# %% alt="LoRA's best rate divided by full fine-tuning's, against alpha, both on log scales. On q and v, our seven points fall from 85 at alpha 1 to 1.7 at alpha 1,024. On all linear layers, our one point is 9 at alpha 16, and the study's is 10 at alpha 32. The reader's are 10 at alpha 32 and 160, 3 at 320 and 640, 1 at 1,280. Two dashed lines fall by half whenever alpha becomes four times as large. Most points lie near them, but the reader's at 160 lies far above, at 10 instead of 4.5."
 by_alpha = {alpha: [2**end for end in mean_interval(peak.loc[(8, alpha)])] for alpha in (1, 4, 8, 16, 64, 256, 1024)}
 plt.figure(figsize=(4.8, 4.2), layout="constrained")
 for color, points in ("C0", by_alpha), ("C1", {16: ratios["all linear"]}):
@@ -176,7 +176,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 # |64|640|2.2 → 3|3|
 # |128|1,280|1.6 → 1|1|
 #
-# The number after each arrow is the nearest factor that the reader tried (0.3, 1, 3, 10 and sometimes 30). **The rule misses once, at $\alpha=160$.** On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
+# The number after each arrow is the nearest factor that the reader tried (0.3, 1, 3, 10 and sometimes 30). **The rule misses once, at $\alpha=160$.** (At 1,280, ten is nearly as good as 1. And [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten at $\alpha=8$; the rule says 20.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
 #
 # And our 9? At $\alpha=16$, the study's ten becomes 14, and our 95% interval (5 to 16) contains it.
 # </details>

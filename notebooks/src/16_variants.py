@@ -17,7 +17,7 @@
 # We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges that you're 80% sure of:
 #
 # 1. **How many of the five variants beat LoRA at some rate** by more than 2 points? (Smaller gaps may be luck.)
-# 2. **By what factor is LoRA+'s best rate below LoRA's?** (By validation loss; it may lie between our rates.) According to lesson 15, $BA$ grows like rate × rate.
+# 2. **By what factor is LoRA+'s best rate below LoRA's?** ("Best" means lowest validation loss, possibly between our six rates.) According to lesson 15, $BA$ grows like rate × rate.
 
 # %%
 import numpy as np
@@ -39,7 +39,7 @@ lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
 lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% [markdown]
-# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. In lesson 15, the best rate is proportional to $1/\sqrt\alpha$. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at a rate of 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
+# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. In lesson 15, the best rate is proportional to $1/\sqrt\alpha$. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at rate 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
 
 
 # %% exercise
@@ -68,7 +68,7 @@ lesson.reveal("LoRA's best rate divided by LoRA+'s", float(f"{below[0]:.2g}"))
 ahead
 
 # %% [markdown]
-# The table shows the variants' leads over LoRA, in points. **Why does a variant win at one rate and lose at another?** (In the picture, LoRA+'s factor is 8: accuracy's peaks are flat.)
+# The table shows the variants' leads over LoRA, in points. **Why does a variant win at one rate and lose at another?** (By accuracy, LoRA+'s factor is 8, not 4.4: the peaks are flat.)
 
 # %% alt="Validation accuracy of LoRA and five variants against a learning rate that all of them share. All curves rise to nearly the same height and then fall, but LoRA+ does so at lower rates, and LoRA-FA at higher rates. Where LoRA's curve is low, another curve is high: LoRA+ leads by 17.3 points and rsLoRA by 9.8 at low rates, and LoRA-FA by 15.9 at the highest shared rate; at two higher rates, LoRA-FA falls, too. In the legend, each method's best accuracy: LoRA 77.5, LoRA+ 76.0, rsLoRA 76.4, LoRA-FA 75.0, DoRA 77.1, PiSSA 76.5."
 plt.figure(figsize=(4.8, 4.6), layout="constrained")
@@ -101,7 +101,7 @@ checks.check_flattered(rate=ahead[variant].idxmax(), tuned=round(tuned, 1), vari
 
 # %%
 # Our unfair LoRA+ paper, live (a minute): two runs at one rate. It omits the third run: LoRA at its own best rate.
-# (One seed each: gaps below 2 points are luck.)
+# (One seed each: gaps below 2 points may be luck.)
 store = lesson.workplace("16")
 for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16), 2.5e-4), ("LoRA", LoRA(), 4e-3):
     run = train("minilm", lesson.small("rt", store), method, lr=rate, steps=lesson.steps(200, 12), batch=8, validations=0, store=store)
@@ -131,7 +131,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # - `TinyLoRA(rank=2)`: like LoRA-XS, but only 768 numbers train (LoRA: 73,728).
 # - `IA3()`: only factors train. Each multiplies one input or output of $W$: 13,824 numbers in all.
 #
-# **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)? Nine comparisons give luck nine chances, so each needs more evidence.
+# **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)? Nine comparisons give luck nine chances, so each comparison needs more evidence.
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)
@@ -166,7 +166,7 @@ assert all(len(methods.tried[label]) in (6, 8) for label in (PLAIN, *NINE)) and 
 # %% [markdown]
 # <details><summary>What we found: each method at its own rate</summary>
 #
-# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth of LoRA's numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, too, but not by enough.)
+# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth as many numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, but nine comparisons need more.)
 # </details>
 #
 # ## Remember

@@ -84,15 +84,15 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 #
 # **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one.
 #
-# For 120 steps, the line hardly rises above guessing. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
+# For 120 steps, the line stays below 60%. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
 # </details>
 #
 # ## Is rank 1 enough?
-# In [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), rank 1 learns from rewards just as well as full fine-tuning does: even a small adapter has room for so few bits. **And in our runs?**
+# In [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), rank 1 learns from rewards as well as full fine-tuning does: even a small adapter has room for so few bits. **And in our runs?**
 #
 # <details><summary>What we found: rank 1</summary>
 #
-# Five new seeds each, at the best of six or eight rates:
+# Means of five new seeds, at the best of six or eight rates:
 #
 # |right, %|labels|rewards|
 # |---|---|---|
@@ -100,14 +100,11 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
 # |rank 1 on all linear layers|75.8<!--reward.labels.all-->|73.9|
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (On all linear layers, two rates were equally good in tuning: one gets 73.9, the other 68.9<!--reward.reward.all-->.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (Last row: two rates tied in tuning; the other gets 68.9<!--reward.reward.all-->.)
 # </details>
 #
 # ## Why do labels still win?
-# Does rank 1 just draw unlucky answers? Let's remove the luck. The mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right now?**
-
-# %%
-lesson.predict("% right without luck, at rank 1", low=..., high=...)
+# Does rank 1 just draw unlucky answers? Remove the luck: the mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right now?**
 
 # %% alt="How strongly one review pushes the model toward the right answer, against the probability of that answer. A label's push falls in a straight line from 1 at 0% to 0 at 100%. A reward's mean push is a low hill: 0 at both ends, and a quarter at 50%."
 extra = pd.read_csv(shipped("data/results/reward_extra.csv")).groupby(["reward", "lr"]).accuracy  # ours, 1 December 2026; five seeds
@@ -118,18 +115,17 @@ plt.plot(100 * p, p * (1 - p), "C1"), plt.text(50, 0.15, "reward: p (1 - p)", co
 plt.annotate("surely wrong:\nno push", (1, 0.02), (15, 0.36), color="C1", ha="center", arrowprops={"arrowstyle": "->", "color": "C1"})
 plt.gca().set(xlabel="probability p of the right answer, %", ylabel="mean push on its log-odds", ylim=(0, 1.05), title="How strongly does a review correct the model?")
 plt.show()
-lesson.reveal("% right without luck, at rank 1", round(100 * extra.mean()["mean", 1e-3], 1))
 
 # %% [markdown]
 # <details><summary>What we found: luck or not</summary>
 #
 # **Luck isn't the reason: without it, 73.8% are right.** (0.2 points more than 73.6; 95% interval: -0.3 to 0.7.)
 #
-# Look at the push on the log-odds, $\ln\frac{p}{1-p}$, instead. A label pushes most where the model is sure, but wrong. A reward hardly pushes there, because the model almost never tries the right answer. **With rewards, confident mistakes stay.**
+# A label pushes the log-odds, $\ln\frac{p}{1-p}$, by $1-p$: most where the model is sure, but wrong. A reward pushes $p$ times as much: there, the model almost never tries the right answer. **With rewards, confident mistakes stay.**
 # </details>
 #
 # ## What else did it learn?
-# How *sure* is a model? Look at the probability of its own answer. With labels, rank-8 LoRA, too, is right 76.8<!--reward.labels.eight-->% of the time, and 79<!--reward.labels.eight.sure-->% sure. **How sure is it after training on rewards?**
+# How *sure* is a model? Look at the probability of its own answer. With labels, LoRA of the usual rank, 8, is right as often as rank 1 (76.8<!--reward.labels.eight-->%), and 79<!--reward.labels.eight.sure-->% sure. **How sure is it after training on rewards?**
 #
 # Then drag the slider from labels to rewards. (It mixes two adapters, each from one run.) Each dot is one of 200 reviews. **Where do the wrong answers go?**
 
@@ -155,13 +151,16 @@ mixer
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (The panel's two runs exaggerate the loss of accuracy.) With labels, it's over 90% sure of only one wrong answer. With rewards, it's over 90% sure of more than 30: the pile on the left.
+# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (Rank 1: 85%; full fine-tuning: 92%. The panel's runs exaggerate the loss of accuracy.) With labels, it's over 90% sure of only one wrong answer. With rewards, it's over 90% sure of more than 30: the pile on the left.
 # </details>
 #
 # ## Does doubt pay?
 # Suppose that six in ten reviews are positive, and the model can't tell which. **How often should it say "positive" to earn the most thumbs up: six times in ten?**
 #
 # **Exercise 2.** A share `q` of the reviews is positive, and the model says "positive" with probability `p`. What mean reward does it earn?
+
+# %%
+lesson.predict("% of the time, it should say positive", low=..., high=...)
 
 
 # %% exercise
@@ -181,7 +180,7 @@ checks.check_mean_reward(mean_reward)
 
 # %% alt="Two curves of what training maximizes, against the probability of saying positive, if six in ten reviews are positive. With rewards, a straight line rises to its best point at 100%. With labels, a hill has its best point at 60%."
 earned = EARNED.judge(mean_reward).yours_or_ours("mean_reward", mean_reward, EARNED.right)
-p = np.linspace(0.01, 0.99, 99)  # of saying "positive"; six in ten reviews are positive
+p = np.linspace(0.01, 0.99, 99)  # probability of saying "positive"; six in ten reviews are positive
 goals = {
     "Rewards: be sure": ("mean reward", [earned(x, 0.6) for x in p]),
     "Labels: be honest": (r"mean $\log p$ of the label", 0.6 * np.log(p) + 0.4 * np.log(1 - p)),
@@ -192,6 +191,7 @@ for axes, (title, (ylabel, goal)) in zip(panels, goals.items()):
     axes.plot(100 * p[np.argmax(goal)], max(goal), "o", color="C1", clip_on=False)
     axes.axvline(60, color="gray", linestyle=":")
     axes.set(title=title, ylabel=ylabel, xlabel='says "positive", %', xticks=[0, 60, 100], yticks=[])
+lesson.reveal("% of the time, it should say positive", 100)
 
 # %% claim
 from lora_lab import verdicts
@@ -201,6 +201,7 @@ from lora_lab.experiments.statistics import mean_interval
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
 rows = pd.DataFrame([{"signal": s, **row} for s in stored for row in stored[s]["methods"]]).set_index(["label", "signal"])
 one, eight = "LoRA r1 q,v", "LoRA r8 q,v"
+assert [f"{100 * rows.sure[label, 'reward']['mean']:.0f}" for label in (one, "full")] == ["85", "92"]
 drawn, without = rows.accuracy[one, "reward"]["each"], extra.get_group(("mean", rows.lr[one, "reward"]))
 assert [f"{100 * end:.1f}" for end in (without.mean(), *mean_interval(without - np.array(drawn)))] == ["73.8", "0.2", "-0.3", "0.7"]
 assert extra.mean()["mean", 2e-3] < without.mean() and f"{100 * extra.mean()['drawn', 5e-4]:.1f}" == "73.9" and stored["reward"]["methods"][1]["label"] == eight
@@ -234,7 +235,7 @@ assert [round(100 * p[np.argmax(goal)]) for _, goal in goals.values()] == [99, 6
 #
 # 1. **One bit per answer can teach a model, if rewards differ.** GRPO, a later method, compares answers to one question, so choose questions that the model sometimes gets right. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
 # 2. **Don't trust such a model's probabilities, and use labels if you have them.** Rewards don't pay for doubt, and hardly correct confident mistakes. *Ours (rank 8): 74.9<!--reward.reward.eight-->% right, 91<!--reward.reward.eight.sure-->% sure.*
-# 3. **Tune the rate again, and compare rank 1 with full fine-tuning on your task.** *Ours: rank 1 is 3.2<!--reward.reward.one.ahead--> points behind. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
+# 3. **Tune the rate for rewards, and compare rank 1 with full fine-tuning on your task.** *Ours: rank 1 is 3.2<!--reward.reward.one.ahead--> points behind. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
 #
 # The same with PEFT and TRL:
 # ```python

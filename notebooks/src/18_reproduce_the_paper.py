@@ -21,16 +21,16 @@ table2.frame().query("model == 'RoBERTa-large' and mark != '†'").set_index("me
 
 # %% [markdown]
 # ## Who measured it, and from what starting point?
-# A model can start from plain RoBERTa, or from a RoBERTa that has already learned MNLI, a larger task of RTE's kind. That's a head start.
+# A model can start from plain RoBERTa, or from a RoBERTa that has already learned MNLI, a larger task similar to RTE. That's a head start.
 #
-# The row of full fine-tuning (`*`) is *copied* from the RoBERTa paper. The LoRA paper says that both rows start from MNLI. But [an author of RoBERTa](https://github.com/facebookresearch/fairseq/issues/1166) says that **`*` starts from plain RoBERTa**.
+# Full fine-tuning's row (`*`) is *copied* from the RoBERTa paper. The LoRA paper says that both rows start from MNLI. But [an author of RoBERTa](https://github.com/facebookresearch/fairseq/issues/1166) says that **`*` starts from plain RoBERTa**.
 #
 # |start|full fine-tuning|LoRA|
 # |---|---|---|
 # |plain RoBERTa|the row `*`|?|
-# |MNLI|?|the row above|
+# |MNLI|?|the row without a mark|
 #
-# The RoBERTa author gives scores for full fine-tuning from MNLI, and the paper's row `†` is LoRA from plain RoBERTa. That makes six comparisons from equal starts. **In how many of them is LoRA ahead?**
+# The RoBERTa author gives scores for full fine-tuning from MNLI, and the LoRA paper's row `†` is LoRA from plain RoBERTa. Three tasks, two equal starts: six comparisons. **In how many of them is LoRA ahead?**
 
 # %%
 lesson.predict("pairs with LoRA ahead, of 6", low=..., high=...)
@@ -72,7 +72,7 @@ assert (round(gap, 1), *luck) == (3.6, 5.2, 5.6)
 #
 # Lesson 02's formula needs the share of rows on which the methods disagree, but nobody published it. So treat the two accuracies as independent. An accuracy $p$ on $n$ rows has variance $p(1-p)/n$. The gap's variance is the sum of both variances, and its square root is the gap's standard error.
 #
-# **Exercise 1: what do your two scores show?** (RoBERTa-base is smaller.) Give the gap's standard error, and the gap needed to rule out luck: 1.96 standard errors (both in points). Then choose a verdict:
+# **Exercise 1: what do your two scores show?** Give the gap's standard error, and the gap needed to rule out luck: 1.96 standard errors (both in points). Then choose a verdict:
 #
 # - *noise*: the published gap is smaller than needed.
 # - *different starts*: it's larger, but only one method (the LoRA row without a mark) starts from MNLI.
@@ -98,11 +98,11 @@ checks.check_published(error, points, word, mine)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **RTE's published scores don't show which method is better.** From MNLI, full fine-tuning (91.0) is 3.6 points ahead of LoRA (87.4). At these accuracies, the gap needed is 5.2 points (at 95%).
+# **With RoBERTa-large, RTE's published scores don't show which method is better.** From MNLI, full fine-tuning (91.0) is 3.6 points ahead of LoRA (87.4). The gap needed is 5.2 points.
 # </details>
 #
 # ## Eleven findings
-# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$. You needn't understand every line.) **How many of the eleven hold?**
+# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each finding. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$. You don't have to understand every line.) **How many of the eleven hold?**
 
 # %%
 results = reference_reproductions()
@@ -182,7 +182,7 @@ assert [case.holds for case in told[0.5].cases] == [False, False, None, None, Tr
 # **If you choose the limit after seeing the results, you choose the verdict.** At 4 points, the claim is *true*. At 0.5 points, it *depends*: LoRA is as good in one comparison, but not in two others.
 # </details>
 #
-# **Exercise 2: judge three made-up reruns.** Here's a different rule, written before the results. Which word does it give each rerun? (*Equivalent*: the whole 90% interval, as in lesson 05, is within 1.5 points of 0.)
+# **Exercise 2: judge three made-up reruns.** Here's a different rule, written before the results. Which word does it give each rerun? (*Worse*: the whole 95% interval is below 0. *Equivalent*: the whole 90% interval is within 1.5 points of 0.)
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)

@@ -17,16 +17,16 @@ from lora_lab.experiments.margins import scores_in
 from lora_lab.training.assets import shipped
 
 lesson.start("19")
-flips = pd.read_csv(shipped("data/results/coins.csv"))  # our 71 runs, made on a CPU on November 28, 2026 (the last: December 1)
+flips = pd.read_csv(shipped("data/results/coins.csv"))  # our 71 runs, made on a CPU on November 28, 2026 (the last run: December 1)
 few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1280)}  # made on the same day
 
 # %% [markdown]
 # ## The smallest fact is a coin flip
 # We cut movie reviews after eight words, and replaced each label with a coin flip. No rule connects a text with its flip. So a model that knows a flip has *stored* it: a fact of one **bit**.
 #
-# A flip's loss shows how much of it is stored. The loss is $-\ln p$, where $p$ is the probability that the model gives to the side that the coin showed. Take four flips:
+# A flip's loss shows how much of it is stored. The loss is $-\ln p$, where $p$ is the probability that the model gives to the side that the coin showed. For example:
 #
-# | probability of the right side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 |
+# | probability of the right side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 flips |
 # |---|---|---|---|
 # | 50% (a guess) | 0.69 | 1 | 0 |
 # | 90% | 0.11 | 0.15 | 3.4 |
@@ -52,14 +52,14 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## A guess
-# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. The model makes thirty passes over 2,048 flips. **How many of the 2,048 bits do rank-1 LoRA and the head remember together?**
+# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. After thirty passes over 2,048 flips, **how many bits do rank-1 LoRA and the head remember together?**
 
 # %%
 lesson.predict("bits that rank 1 and the head remember", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **Which piles stop filling? And at 2,048 flips, does rank 4 store four times as many bits as rank 1?**
+# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **From 1,024 to 2,048 flips, which piles hardly gain any bits? At 2,048 flips, does rank 4 store four times as many bits as rank 1?**
 
 # %% hide-input
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -119,15 +119,15 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (349 to 517 in three runs). Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, the head and ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048. Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
-# **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581, not 425 (one run).
+# **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581 (one run).
 #
-# **Rank 4 has four times as many numbers, but only 2.3 times as many bits,** because both counts include the head's 198. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
+# **Rank 4 has four times as many numbers, but only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
 # </details>
 #
 # ## Memory or rule?
-# Train rank 1 twice on the same 128 texts: with coin flips, then with *true* labels. **What percentage of *unseen* texts does it get right after training on true labels?**
+# Train rank 1 twice on the same 128 texts: with coin flips, then with *true* labels. **Will the stored bits differ? And what percentage of *unseen* texts does it get right after true labels?**
 
 # %%
 lesson.predict("percent of unseen texts right, after true labels", low=..., high=...)
@@ -146,7 +146,7 @@ for name, labels in {"coin flips": flipped, "true labels": [*true.values()]}.ite
     run = train("minilm", file, LoRA(rank, targets="*.5.*.value"), **told)
     bits, unseen[name] = remembered_bits(n, np.mean(run.history["loss"][-n // 32 :])), run.metrics["accuracy"]
     print(f"{name}: {bits:.0f} of {n} bits stored; of unseen texts, {unseen[name]:.0%} are right")
-lesson.reveal("percent of unseen texts right, after true labels", round(100 * unseen["true labels"]))
+lesson.reveal("percent of unseen texts right, after true labels", round(100 * unseen["true labels"]), "%")
 
 # %% claim
 if not lesson.FAST:
@@ -155,7 +155,7 @@ if not lesson.FAST:
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Only *unseen* texts show which labels follow a rule:** after training on coin flips, half of the answers are right, as if guessed. After true labels, more are right, because a rule works on new texts. But 128 short texts teach a weak rule.
+# **Both runs learn nearly all labels. Only *unseen* texts show which labels follow a rule:** after coin flips, half of the answers are right, as if guessed. After true labels, more are, because rules work on new texts. But 128 short texts teach a weak rule.
 # </details>
 #
 # ## What do more labels bring?
@@ -205,7 +205,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 #
 # **Spend the free day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method is only 1.5 points ahead.
 #
-# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, the methods' dots (one for each run) overlap, so the lead may be luck. With 320, every LoRA run beats every probe run.
+# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, the methods' dots (one per run) overlap, so the lead may be luck. With 320, every LoRA run beats every probe run.
 #
 # (We tuned each method with 500 other labels, which you wouldn't have.)
 # </details>
@@ -213,7 +213,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# *"Rank 1 is enough"* is false here for 512 coin flips: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, LoRA gets only 64.8<!--few.lora.80-->% right.
+# *"Rank 1 is enough"* is false here for 512 coin flips and thirty passes: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, LoRA gets only 64.8<!--few.lora.80-->% right.
 #
 # 1. **After thirty passes, a small adapter stores about a quarter of a bit per number. More passes store more.** *Ours: ranks 1, 2 and 4 on one matrix of MiniLM, three seeds (sixty passes: rank 1, one run). Published: 2 bits per number after much longer training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
 # 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*

@@ -247,7 +247,7 @@ def test_a_formula_is_an_answer(visit):
         assert reply_to(form, refused) == "Write a number or a formula: + - * / ** ( ), sqrt, log and log2."
     assert violations(page, ".lab-answer") == []
     for formula in (
-        "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
+        "4_224 %", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
         "2^12 + 128", "352 * log2(4096)", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
         "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "4224 * log(2) / ln(2)", "8 448,0 ÷ 2", "2 * (576 + 1536)",
     ):  # fmt: skip
@@ -274,7 +274,7 @@ def test_a_report_opens_after_the_ranges_and_is_judged_field_by_field(visit):
     form, panel = page.locator(".lab-answer").nth(1), panel_of(page)
     expect(form).to_be_hidden()
     page.get_by_role("button", name="Skip").first.click()
-    expect(panel.locator(".title")).to_contain_text("It starts at 5")  # no result before the replay
+    expect(panel.locator(".title")).to_contain_text("The run starts at 5")  # no result before the replay
     expect(panel.locator(".changes")).to_be_hidden()
     panel.get_by_role("button", name="replay").click()
     solved = (ROOT / "notebooks" / "solutions" / "02_how_sure_are_you.ipynb").read_text("utf-8")

@@ -92,6 +92,7 @@ def test_lines_have_the_names_that_javascript_gives_them():
     tried = [Cell("q,v", rank, alpha, 2.0**octave) for alpha in alphas for rank in (1, 8) for octave in (-12, -11, -10)]
     lines = module.shown(playground(lambda cell: 0.7, tried))[0]["lines"]["rank"]
     assert lines.keys() == {"q,v|45.254833995939045", "q,v|16"}
+    assert [lines["q,v|16"][name]["least"] for name in ("alone", "whole")] == [False, True]  # whole needs 3 octaves
 
 
 @given(st.lists(st.lists(st.floats(-14, -3), min_size=1, max_size=9, unique_by=lambda x: round(x, 2)), max_size=5))

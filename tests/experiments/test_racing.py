@@ -126,7 +126,7 @@ def test_stopped_choice_resumes_and_is_not_repeated(recipes, chosen, tmp_path, s
     assert (again.packs, ends(again), in_words(again.choice)) == ((), ends(resumed), in_words(resumed.choice))
 
 
-def test_run_whose_process_was_killed_as_it_fell_behind_trains_on(recipes, tmp_path, monkeypatch):
+def test_run_whose_process_was_killed_as_it_fell_behind_stops_or_trains_on(recipes, tmp_path, monkeypatch):
     recipes = [replace(r, method=replace(r.method, dropout=0.01)) for r in recipes if r.lr != SLOW]
     add, store = Store.add, tmp_path / "store"
 
@@ -140,7 +140,9 @@ def test_run_whose_process_was_killed_as_it_fell_behind_trains_on(recipes, tmp_p
         with pytest.raises(KeyboardInterrupt):
             sweep(recipes, store, choose=True)
     shutil.copytree(store, tmp_path / "copy")
-    assert sweep(recipes, store, choose=True).choice["stopped"]
+    resumed, whole = (sweep(recipes, folder, choose=True) for folder in (store, tmp_path / "whole"))
+    assert ends(resumed) == ends(whole)  # stopped at the same step
+    assert resumed.choice["stopped"]
     assert {run.status for run in sweep(recipes, tmp_path / "copy").runs} == {"done"}
 
 

@@ -52,7 +52,7 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     language = Runs((made_run(Recipe("m", "kjv"), loss=1.5),))
     assert_raises("has no predictions; score it again", verdict, unscored, unscored)
     other = Runs((replace(finished_run(0, FP32), predictions=np.zeros(9)),))
-    assert_raises("another number of test rows", verdict, other, other, error=Changed)
+    assert_raises("the number of test rows differs", verdict, other, other, error=Changed)
     assert_raises("none of these 0 runs finished", lambda: Runs(()).accuracy)
     assert_raises("kjv has no accuracy, only loss", lambda: language.accuracy)
     assert_raises(r"existing values are {'rank': \['8'\]}", unscored.at, rank=[1, 2], error=NotFound)
@@ -170,6 +170,6 @@ def test_runs_on_the_most_common_data_and_model_are_kept(grid, tmp_path):
     (tmp_path / "class" / "ada" / "0123456789ab.json").write_text('{"environment": 3}')
     collected = collect([tmp_path / "class"], tmp_path / "all")
     assert (collected.taken, {Path(file).parent.name for file in collected.unreadable}) == (2, {"ada"})
-    assert any("another version of" in reason for reason in collected.unreadable.values())
+    assert any("a different version of" in reason for reason in collected.unreadable.values())
     later = collect([tmp_path / "class" / "ada", tmp_path / "class" / "cem"], tmp_path / "all")
     assert (later.taken, later.repeated) == (0, 1)  # runs in the target store count too

@@ -297,7 +297,7 @@ def test_shuffling_keeps_the_entries_and_half_precision_the_spectrum(matrix):
 
 
 def test_invalid_matrix_is_refused():
-    assert_raises(r"not an array of \(3,\)", low_rank.decompose, np.zeros(3))
+    assert_raises(r"the shape is \(3,\)", low_rank.decompose, np.zeros(3))
     assert_raises("finite", low_rank.spectrum, np.array([[np.nan]]))
     assert_raises("from 0 to 2", low_rank.truncated, np.eye(2), np.ones(2), np.eye(2), -1)
     assert_raises("for 90%, use 0.9", low_rank.rank_for_energy, np.ones(3), 90)

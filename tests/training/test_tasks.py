@@ -145,7 +145,7 @@ REFUSED = [
     ("csv", "", "cannot be read as csv: it is empty"),
     ("csv", "text;label\na b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
     ("csv", "text,label,text\na,1,b\n", "has 2 columns named 'text': rename or remove all but one"),
-    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "'label' needs two labels, but has 1 after duplicates are removed"),
+    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "column 'label' needs two labels, but has 1 after duplicates"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
     ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; pairs have the fields 'prompt' and 'response'"),
     ("csv", "text,label\na,1\nb,0\nc\n", "'label' is empty in 1 rows"),

@@ -6,7 +6,7 @@ if [ "$(uname -s)" = Darwin ]; then kind=macos-arm64; fi
 for lock in "$here/$kind"-3.*.txt; do
     version=${lock##*-}
     version=${version%.txt}
-    if command -v "python$version" >/dev/null 2>&1; then
+    if "python$version" -c "" 2>/dev/null; then  # pyenv may offer a python that doesn't run
         exec "python$version" "$here/install.py" "$@"
     fi
 done

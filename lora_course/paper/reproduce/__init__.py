@@ -86,7 +86,7 @@ class Item(SimpleNamespace):
         return self.expected(place.minutes)
 
     def untested(self, kept: Kept) -> str:
-        """Return why these runs can't test the finding (too short, at the floor, at the ceiling); "" if they can."""
+        """Return why these runs can't test the finding (too short, scores too low or too high); "" if they can."""
         if self.passes:
             rows = self.fields.get("examples") or len(load_task(self.task).train)
             seen = kept.sizes["steps"] * self.batch / rows
@@ -153,7 +153,7 @@ def verdict_record(found: Verdict) -> dict[str, Any]:
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
-    """Judge whether a verdict agrees with a finding, which fails only if the whole interval is beyond the margin.
+    """Judge a finding by a verdict. The finding fails only if the whole interval is beyond the margin.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
@@ -188,7 +188,7 @@ def all_of(parts: Mapping[str, Judged]) -> Judged:
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:
-    """Combine seeds or pairs, of which `least` are needed: holds if all are true, fails if none is."""
+    """Combine one true or false per seed or pair (`least` are needed): holds if all are true, fails if none is."""
     count, enough = int(sum(found)), len(found) >= least
     text = f"{words}: true in {count} of {len(found)}{'' if enough else f', but {least} are needed'}"
     return part(enough and count == len(found), enough and not count, text)

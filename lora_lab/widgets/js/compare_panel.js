@@ -128,7 +128,8 @@ function start(p) {
         are not shown to be equivalent.`,
       w: real, b: real, W: small, B: small,
     };
-    const why = letter === alone ? words[alone] : `A single test would say <b>${OUTCOMES[alone]}</b>: ${words[alone].split(":")[0]}.
+    const many = rows.length > 1 && "eWB".includes(letter) ? ` It holds as one of ${rows.length} tests, too (Holm’s correction).` : "";
+    const why = letter === alone ? words[alone] + many : `A single test would say <b>${OUTCOMES[alone]}</b>: ${words[alone].split(":")[0]}.
       But this is one of ${rows.length} tests, so it needs stronger evidence (Holm’s correction).`;
     const [word, qualifier] = OUTCOMES[letter].split(", ");
     const difference = `<span>${test.difference > 0 ? "+" : ""}${format(test.difference)} ${data.gap}</span>`;

@@ -159,7 +159,7 @@ export function drawForest(width, { rows, range, margin, size, method, rival, sc
 
 const signed = (value) => (value > 0 ? `+${about(value)}` : about(value).replace("-", "−"));
 
-/** The first studies, one line each: blue if it leaves out 0, crossed if it misses the truth. */
+/** The first studies, one line each: blue if the interval excludes 0, crossed if it misses the truth. */
 export function drawStudies(width, { studies, truth, range, margin, scale, shown }) {
   const frame = scaled(width, range);
   const { x } = frame;

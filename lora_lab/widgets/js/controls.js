@@ -51,7 +51,7 @@ export function trouble({ error, busy, halts }) {
 }
 
 /** What a page without a kernel shows instead of the training controls. */
-export const NO_KERNEL = "Run the notebook to train your own.";
+export const NO_KERNEL = "Run the notebook to train your own adapter.";
 
 /** A table as markup; the first cell of each row is its name, the others are numbers. `now` is the highlighted row. */
 export function table(head, rows, now = -1) {

@@ -84,7 +84,7 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 and 2dr against the rank, or another constant and line. The axis is the slider below: each rank is above its place on the track. */
+/** d^2 and 2dr against the rank, or bytes against the number of customers. The axis is the slider below: each rank is above its place on the track. */
 export function drawCurve(width, size, ranks, names, unit = "numbers", format = count, marks = [1, 8, 64, 512, 4096]) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];

@@ -13,7 +13,7 @@ import { panel } from "./panel.js";
 const [FILM, LONGEST] = [9000, 32768]; // milliseconds to play a whole step; tokens
 const [ROWS, RANKS] = [octaves(1, 128), octaves(1, 256)];
 const NARROW = 300; // minimum width of a slider's track, in pixels
-const SEARCHED = 2 ** 20; // upper limit, in rows or tokens, of the search for the largest that fits
+const SEARCHED = 2 ** 20; // upper limit of the search for the largest batch or length that fits
 const TRAITS = {
   films: {}, model: "", method: "", batch: 1, seq: 512, rank: 8, checkpointing: false, optimizer: "adamw", card: "",
   cards: [], measurable: [], asked: 0, standing: "", measured: {}, longest: true,

@@ -73,7 +73,7 @@ function start(p) {
       ".key": "Each dot is a text, placed by the rounded probability of the right answer: filled if right, empty if wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
       ".words": `With ${first} × ${names[0]} + ${second} × ${names[1]}, ${found}.`,
-      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Most surely wrong with only ${names[0]}`,
+      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `The texts most surely wrong with only ${names[0]}`,
       ul: (at ? turned[at] : worst).slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
     const rows = shares.map((s, i) => [about(s), percent(right[i]), count(turned[i].length)]);

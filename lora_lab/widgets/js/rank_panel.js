@@ -163,7 +163,7 @@ function start(p) {
 
   // ---- words
   function findingOf({ label: name, ranks, right, energy, others }) {
-    if (others) return `All but the ${plural(ranks[now.at], "strongest piece")} of every matrix: ${share(right[now.at] / now.n)} right`;
+    if (others) return `${ranks[now.at] ? `All but the ${plural(ranks[now.at], "strongest piece")}` : "All pieces"} of every matrix: ${share(right[now.at] / now.n)} right`;
     const gain = right.at(-1) - right[0];
     if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
     const at = right.findIndex((correct) => correct - right[0] >= ENOUGH * gain);

@@ -188,7 +188,7 @@ function start(p) {
     return `${big}. ${words} ${status(live)}`;
   }
 
-  /** For classes only: everyone's guess next to the measured value, and which runs were left out. */
+  /** Only in a classroom: everyone's guess next to the measured value, and which runs were left out. */
   function drawClassroom({ left_out: leftOut, guesses, measured }) {
     const { unit, metric } = now.data;
     const result = measured === null ? "" : `; line: measured, ${decimal(measured)}${unit}`;
@@ -239,8 +239,8 @@ function start(p) {
       const all = byLoss(lines).map((name) => `“${FAMILIES[view][name]}” ${decimal(lines[name].lost)}`).join(", ");
       const worst = fit.worst < 0.05 ? "" : `, and most at ${name} ${about(fit.row)} (${decimal(fit.worst)})`;
       const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
-      return `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
-        each row${worst}. The three lines lose: ${all}.`;
+      return `${yours} (${FAMILIES[view][family]}) loses ${fit.least ? "at least " : ""}${points(fit.lost, data.unit)} on average, compared with
+        tuning each row${worst}. The three lines lose: ${all}.`;
     }
   }
 

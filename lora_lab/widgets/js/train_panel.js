@@ -211,7 +211,7 @@ function start(p) {
       const text = words.trim();
       clearTimeout(typing);
       const ask = () => {
-        if (p.get("answer").text === text && asked === text) return; // an equal answer isn't sent
+        if (p.get("answer").text === text && asked === text) return; // the kernel doesn't send an unchanged answer
         asked = text;
         p.ask("answer", { do: "ask", text });
       };

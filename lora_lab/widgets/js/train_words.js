@@ -22,7 +22,7 @@ export function titleOf({ found, live, metric, checks, others }) {
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];
     const progress = `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}`;
-    return [step ? progress : `It starts at ${shown(first, metric)}`, "Validation rows are never trained on."];
+    return [step ? progress : `The run starts at ${shown(first, metric)}`, "Validation rows are never trained on."];
   }
   return [live.error ? "No run yet" : "What will it learn? Make a guess, then start", ""];
 }

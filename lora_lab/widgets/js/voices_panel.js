@@ -123,7 +123,7 @@ function start(p) {
     if (trouble(live)) return trouble(live);
     if (!asks) return p.kernel ? "" : NO_KERNEL;
     const speed = about((live.tokens * names.length) / Math.max(live.seconds, 1e-9));
-    const pace = live.tokens ? `${count(live.tokens)} tokens each, ${speed} a second in all` : "";
+    const pace = live.tokens ? `${count(live.tokens)} tokens each, ${speed} a second in total` : "";
     if (live.state === "answering") return `Answering: ${pace}, in one batch in which each row has its own adapter.`;
     if (["loading", "starting"].includes(live.state)) return "Loading the base once, and every adapter beside it.";
     if (live.busy) return `${escape(live.state)}.`;
