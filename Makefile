@@ -1,5 +1,5 @@
 # Two commands: `make lab` sets everything up and opens the workbench, `make test` sets everything up and runs the tests.
-# You can run both commands again: they keep what is already installed, and then need no network.
+# You can run both commands again: they keep what is already installed, so they then need no network.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell $(p) -c '' 2>/dev/null && echo $(p))))  # pyenv may offer a python that doesn't run
 BIN := .venv/bin
@@ -57,12 +57,12 @@ site: .venv/.test
 	$(BIN)/python site/build.py
 
 # Test with the lowest and the newest versions that pyproject.toml allows, each in its own environment in build/matrix.
-# All tests: ROOMS=tests. Only one environment: MATRIX=3.11=lowest-direct. The CPU build of torch: UV_TORCH_BACKEND=cpu.
+# ROOMS=tests runs all tests, MATRIX=3.11=lowest-direct uses one environment, and UV_TORCH_BACKEND=cpu the CPU build.
 matrix: .venv/.test fetch
 	@failed=; for one in $(MATRIX); do \
 	    python=$${one%=*} made=build/matrix/$${one%=*}-$${one#*=}; \
 	    if ! $(BIN)/uv python find -q --no-python-downloads $$python >/dev/null; then \
-	        echo "matrix: there is no Python $$python on this machine"; continue; \
+	        echo "matrix: Python $$python isn't installed on this machine, so it is skipped"; continue; \
 	    fi; \
 	    echo "matrix: Python $$python, $${one#*=} versions"; \
 	    $(BIN)/uv venv -q --clear --no-python-downloads --python $$python $$made \
@@ -85,7 +85,7 @@ fetch: .venv/.lab
 
 # If .venv has no pip (uv adds none), add pip and keep the other packages. If pip can't be added, or if the
 # environment has an older Python, create the environment again.
-# A second `pip install -e .` would need the network again; the stamp files prevent this.
+# Running `pip install -e .` again would need the network; the stamp files make this unnecessary.
 .venv/.lab: pyproject.toml
 	@echo "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"
 	$(call HAS,pip) || if $(call HAS,ensurepip); then $(BIN)/python -m ensurepip; else $(PYTHON) -m venv --clear .venv; fi

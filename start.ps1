@@ -24,7 +24,7 @@ function Say([string]$Words) {
 
 function Find-Python {
     $Versions = @()
-    if ($Wheelhouse) {  # the versions that it was made for: the installer accepts no others
+    if ($Wheelhouse) {  # the versions that it was made for; the installer accepts only these
         $Locks = Get-ChildItem -LiteralPath $Wheelhouse -Filter "windows-3.*.txt"
         $Versions += @($Locks | ForEach-Object { $_.BaseName -replace "^windows", "" })
     }

@@ -32,7 +32,7 @@ has() {
     .venv/bin/python -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
 }
 
-# List the Python versions that the wheelhouse was made for: the installer accepts no others.
+# List the Python versions that the wheelhouse was made for; the installer accepts only these.
 pythons_of_wheelhouse() {
     [ -n "$wheelhouse" ] || return 0
     case "$(uname -s)" in

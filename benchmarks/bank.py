@@ -1,6 +1,6 @@
 """Compare a batch whose rows use sixteen adapters with a batch of one adapter, PEFT's mixed batch, and switching.
 
-The rows have a new order in each batch, so nothing can be reused. "One" uses the largest adapter for all rows, and
+The rows are reordered for each batch, so nothing can be reused. "One" uses the largest adapter for all rows, and
 "switching" runs each adapter alone on its own rows. PEFT reads the same files; its mixed batch uses `adapter_names=`,
 and its switch is `set_adapter`. The benchmark times only forward passes, on random tokens.
 """
@@ -64,7 +64,7 @@ class Result(NamedTuple):
 
 
 def load_both(case: Case) -> tuple[AdapterBank, nn.Module]:
-    """Load sixteen adapters with random B into our bank and into a PEFT model, each with its own base."""
+    """Load sixteen adapters with random B into our bank and into a PEFT model; each of the two has its own base."""
     source, ours, theirs = (load_model("minilm", 2, dtype=case.dtype) for _ in range(3))
     bank, model = AdapterBank(ours), None
     for n in range(ADAPTERS):

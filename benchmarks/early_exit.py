@@ -4,7 +4,7 @@
 
 Nothing is trained. A grid has all rates for one choice of matrices, rank and alpha. The lab ships 14 grids with 3 to 6
 rates and 2 or 5 seeds. Each grid is raced with up to three seeds, in every order. The rule of `racing` reads the stored
-training losses. Then the rate with the best mean validation score is chosen: from all rates, and from the survivors.
+training losses. Then the rate with the best mean validation score is chosen twice, from all rates and from those left.
 The regret is the difference in test accuracy of these two rates, averaged over the seeds in the race (see `bound`).
 
 STORE adds other sweeps, with a grid for each recipe that has at least three rates. If no test was scored, the
@@ -87,7 +87,7 @@ def replay(grid: Grid) -> Replay:
 
 
 def load(store: Path) -> dict[str, Grid]:
-    """Return the grids of a store with at least three rates, from runs that took every step."""
+    """Return the grids of a store that have at least three rates, using only runs that took every step."""
     runs: dict[str, dict[float, dict[int, Stored]]] = {}
     for record in records(store):
         recipe, losses = recipe_from(record["recipe"]), record["history"]["loss"]

@@ -28,7 +28,7 @@ def report(quick: bool) -> Iterator[str]:
         sizes = (trace and trace.reserved, trace and trace.allocated, metamath.predicted(run))
         ours = {estimator: size for estimator, size in zip(OURS, sizes, strict=True) if size is not None}
         estimates[name] = ours | peers.estimates(run)
-    table = pd.DataFrame.from_dict(estimates, orient="index", columns=NAMES)  # bytes; nan: not for this method
+    table = pd.DataFrame.from_dict(estimates, orient="index", columns=NAMES)  # bytes; nan: no estimate
     measured = pd.Series({name: run.reserved for name, run in runs().items()})
     errors = 100 * (table.div(measured, axis="index") - 1)  # percent
     gigabytes = pd.concat([measured, table[OURS[0]]], axis="columns") / 1e9

@@ -15,7 +15,7 @@ class Paired:
 
     @property
     def ratios(self) -> list[float]:
-        """Ours / theirs for each pair. If the machine does other work, this slows both runs of a pair."""
+        """Ours / theirs for each pair. Other work on the machine slows both runs of a pair."""
         return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
     @property

@@ -27,12 +27,12 @@ CUT = 768  # the suite truncates rows to this length
 MISSES = {  # each range is over random lengths of the earlier batches, which change LoRA r32 by at most 0.4%
     "full fine-tuning": "in the first step, the optimizer's states go into segments of activations: 37.8 to 39.5 GB",
     "prompt tuning": "the outputs are 200 tokens longer and keep more old segments: 24.6 to 25.3 GB",
-    "prefix tuning": "evaluation isn't simulated; it makes the prefix of 50 rows in fp32 and in bf16: 3.4 GB",
+    "prefix tuning": "evaluation isn't simulated; it builds the prefix of 50 rows in fp32 and in bf16: 3.4 GB",
 }
 CONDITIONS: dict[str, Any] = {
     "batch": 4,
     "padded": True,
-    "outputs_kept": True,  # the loop says `outputs = model(...)`, and the model caches keys and values
+    "outputs_kept": True,  # the loop runs `outputs = model(...)`, so the outputs include the cached keys and values
     "optimizer": "adamw-foreach",
 }
 

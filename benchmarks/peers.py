@@ -1,6 +1,6 @@
 """Ask other memory estimators about the runs of PEFT's suite, with all details that each estimator accepts.
 
-Estimates are in bytes. If an estimator gives no estimate, it doesn't know the method.
+Estimates are in bytes. An estimator that doesn't know the method gives no estimate.
 """
 
 from functools import cache
@@ -73,7 +73,7 @@ def fitcheck_length() -> int:
 
 
 def peft_doctor(run: Run) -> float:
-    """Return peft-doctor's total for full fine-tuning or LoRA; it takes no rank or targets. Its GB are GiB."""
+    """Return peft-doctor's total for full fine-tuning or LoRA; it takes no rank or targets. Its "GB" are GiB."""
     config, step = config_of(model()), {"seq_len": LONGEST, "batch_size": CONDITIONS["batch"]}
     shape = {"hidden_size": config["hidden_size"], "num_layers": config["num_hidden_layers"]}
     options = {"lora": bool(run.config), "gradient_checkpointing": False, "params_billion": _parameters() / 1e9}

@@ -50,7 +50,7 @@ def _followed(name: str) -> Followed:
     base = sum(p.nbytes for p in adapted.parameters() if p.dtype == torch.bfloat16)
     optimizer = torch.optim.AdamW(trained, foreach=True)
     adapted.train()
-    masks = mock.patch.object(trace, "_mask", _mask)  # PEFT adds its virtual tokens in front
+    masks = mock.patch.object(trace, "_mask", _mask)  # PEFT adds virtual tokens in front of the text
     # transformers looks at the mask's values to see whether rows have different lengths
     unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
     with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:

@@ -66,7 +66,7 @@ def compared(batch: int, quick: bool) -> Iterator[str]:
 
 
 def recipes_of(members: int, batch: int) -> list[Recipe]:
-    """Return different recipes: all ranks in turn, with a new rate after each round."""
+    """Return different recipes: they go through all ranks, and then through all ranks again at the next rate."""
     return [Recipe("minilm", "rt", LoRA(RANKS[k % 8]), lr=1e-3 * (1 + k // 8), batch=batch) for k in range(members)]
 
 

@@ -160,7 +160,7 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
             damaged.append(printable(f"line {line} ({excerpt}) is damaged: ask for it again"))
         else:
             key = parsed.lesson, key_of(parsed.student) or match[2]
-            if key in kept:  # after a restart, a receipt lacks the first attempts, but these count
+            if key in kept:  # after a restart, a receipt lacks the first attempts, but they still count
                 earlier = kept[key].ranges
                 ranges = [*earlier, *parsed.ranges, *(r for r in earlier if r.found is not None)]
                 first = {r.what: r for r in ranges if r.attempt == 1}

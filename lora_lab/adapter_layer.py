@@ -13,7 +13,7 @@ class AdapterLayer(nn.Module):
 
     enabled       If False, the output is that of the frozen layer alone.
     merged        If True, the frozen layer is replaced by a copy whose weights include the update.
-    original      While merged, a tuple with the frozen layer. A tuple keeps it from being registered as a submodule.
+    original      While merged, a tuple with the frozen layer, so that torch doesn't register the layer as a submodule.
     tied          While merged, whether the frozen layer shares its weight with another layer.
     out_slice     A pair (start, stop) if only these outputs are adapted.
     head          Whether this layer replaces the task head.

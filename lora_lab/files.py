@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that `write_atomically` can write a file, and leave the file as it is. Raises: see `write_atomically`."""
+    """Check that `write_atomically` can write a file, without changing the file. Raises: see `write_atomically`."""
     with _written(path.parent, {path.name: b""}):
         pass
 
@@ -74,7 +74,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     contents   The contents of each file, by name. If the last file is missing, readers must ignore the other files.
     The last file is removed first and written last, so it is missing if the process is killed in between.
-    Raises: BadValue if the folder cannot be written to. If so, the earlier files are restored.
+    Raises: BadValue if the folder cannot be written to. In that case, the earlier files are restored.
     """
     with _written(folder, contents) as new:
         earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
@@ -132,7 +132,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
             yield folder
             files = sorted(p.name for p in folder.iterdir())
             write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-            mode = folder.stat().st_mode & 0o777  # follows the umask, unlike the private files of safetensors
+            mode = folder.stat().st_mode & 0o777  # follows the umask; only the owner can read safetensors' files
             for path in folder.iterdir():
                 path.chmod(mode if path.is_dir() else mode & 0o666)
             refuse_foreign(target, marker)  # check again: the block may have taken minutes

@@ -71,7 +71,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
 
 def serve(number: str) -> None:
     """Fork a kernel for each connection to the socket with this file descriptor, until stdin is closed."""
-    # Drop this folder from sys.path: its modules hide libraries. With -P, notebooks couldn't import files beside them.
+    # Drop this folder from sys.path: its modules would hide libraries. (-P would also hide the files beside notebooks.)
     sys.path[:] = (folder for folder in sys.path if folder != os.path.dirname(__file__))
     with socket.socket(fileno=int(number)) as listening:
         for name in LIBRARIES:
@@ -85,7 +85,7 @@ def serve(number: str) -> None:
                 listening.close()  # otherwise, after the server exits, clients would still connect and wait
                 return run(connection)
             connection.close()
-        return shutil.rmtree(Path(listening.getsockname()).parent)  # in case the process that made it was killed
+        return shutil.rmtree(Path(listening.getsockname()).parent)  # in case the folder's creator was killed
 
 
 def run(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Memory of this machine or container, free ports, the command for a Jupyter server, and a way to quiet transformers.
+"""Report the memory of this machine or container, find free ports, make Jupyter's command, and quiet transformers.
 
 The installer uses this module before any package is installed, so it imports only the standard library.
 """
@@ -24,8 +24,8 @@ PORTS = 50  # number of ports to try, starting with the requested one
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may use it concurrently."""
-    with _TURN:  # the state belongs to the process: the first block hides, and the last one restores
+    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may do so concurrently."""
+    with _TURN:  # the state belongs to the process: the first block hides output, and the last block restores it
         hidden = _hiding[0] if _hiding else _hidden()
         if not _hiding:
             hidden.__enter__()
@@ -69,7 +69,7 @@ def memory() -> tuple[int | None, int | None]:
 
 
 def container() -> tuple[float, int]:
-    """Return how many bytes this container may use (infinitely many without a limit), and how many its programs use."""
+    """Return how many bytes this container may use (infinity if there is no limit), and how many its programs use."""
     second = CGROUPS, "memory.max", ("anon", "shmem")  # version 2 of control groups
     first = CGROUPS / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
     for folder, limit, kinds in (second, first):
@@ -80,7 +80,7 @@ def container() -> tuple[float, int]:
 
 
 def free_port(first: int) -> int:
-    """Return the first free port from `first` on (0: any free port). Raises: BadValue if all PORTS ports are taken."""
+    """Return the first free port, counting up from `first` (0: any port). Raises: BadValue if PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
@@ -91,4 +91,4 @@ def free_port(first: int) -> int:
 def jupyter_app(module: str) -> list[str]:
     """Return the command for a Jupyter application, without jsonschema's IRI check, which takes a second to import."""
     code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
-    return [sys.executable, "-P", "-c", code]  # -P: otherwise, a user's file named random.py hides a library
+    return [sys.executable, "-P", "-c", code]  # -P: otherwise, a user's file random.py would hide a library

@@ -5,8 +5,8 @@ A package registers its hooks on import and declares an entry point in its pypro
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-The lab imports the package only once, when it meets an unknown task or scores generated text. Commands need no hook,
-because a package can add them to `lora_lab.cli.commands`.
+The lab imports the package once, when a task is unknown or generated text is scored for the first time. Commands need
+no hook, because a package can add them to `lora_lab.cli.commands`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-// Exercises on a page without a kernel: a form below each. The correct numbers and all replies come from the lesson's
+// Adds a form below each exercise on a page without a kernel. The correct numbers and all replies come from the lesson's
 // checks, as JSON next to the form. The answers are stored in this browser.
 (() => {
   const { make } = lab;
@@ -15,7 +15,8 @@
   function value(text) {
     const formula = text
       .replace(/(\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))/g, "$1") // thousands separators
-      .replace(/(\d)(?:_(?=\d)|\s*%\s*$)/g, "$1") // also drops the sign of 62.5%
+      .replace(/(\d)_(?=\d)/g, "$1")
+      .replace(/([\d.)])\s*%\s*$/, "$1/100") // 62.5% is 0.625
       .replace(/\b(?:math|np|torch)\.(?=sqrt|log)/g, "")
       .replace(/√/g, "sqrt")
       .replace(/\^/g, "**")
@@ -75,7 +76,7 @@
     return `${count.toFixed(count >= 99.95 ? 0 : count >= 9.995 ? 1 : 2)} ${name}`;
   }
 
-  /** A judge for each kind of form: the rules of `lora_course/checks`, applied to their tables. */
+  /** A judge for each kind of form. It applies the rules of `lora_course/checks` to the data of the form. */
   const judges = {
     fields({ fields, why, every }, values) {
       const judged = fields.map((field, at) => ({ ...judges[field.judge](field, values[at]), name: field.name, hint: field.hint }));
@@ -144,7 +145,7 @@
       if (missed) return wrong(missed.words, missed.hint);
       return values.length === all.length ? right(why) : { words: shown[values.length - 1], next: next[values.length - 1] };
     },
-    /** The same, but the first margin counts. */
+    /** The same for the margin exercise: the first margin counts, and can't be changed. */
     defense(asked, [points, word, sentence]) {
       const margin = Math.round(10 * points) / 10;
       if (!(points > 0)) return wrong(asked.none);
@@ -198,7 +199,7 @@
     const clear = make("button", { type: "button", textContent: "Clear", hidden: true });
     const buttons = make("p", {}, make("button", { textContent: asked.button ?? "Check" }), clear);
     const element = make("form", { className: "lab-answer", noValidate: true, ariaLabel: `your answer. ${asked.told}` });
-    element.append(make("p", { className: "title", textContent: "No Python here? Answer it on this page." }));
+    element.append(make("p", { className: "title", textContent: "No Python here? Solve the exercise on this page." }));
     if (!alone) element.append(make("p", { textContent: asked.told }));
     element.append(buttons, status);
     const fields = [];

@@ -105,7 +105,7 @@ def report() -> dict[str, Any]:
 def bracket() -> dict[str, Any]:
     lowest, highest = knobs.plateau(playground.shown(playground.load())[0], ALPHA)
     return {
-        "told": f"Give three rates for alpha {ALPHA:g} at rank 8. Nothing trains: the map's other rows judge them.",
+        "told": f"Give three rates for alpha {ALPHA:g} at rank 8. Nothing is trained: the map's other rows decide.",
         "judge": "bracket", "fields": [plain(name) for name in ("low", "middle", "high")],
         "plateau": [lowest, highest], "steps": [knobs.NEAREST, knobs.FARTHEST], "words": knobs.WORDS,
         "found": knobs.TEXTS["plateau"].format(least=f"{lowest:g}", most=f"{highest:g}"),
@@ -193,21 +193,21 @@ def turn_mask() -> dict[str, Any]:
 
 
 def new_questions() -> dict[str, Any]:
-    """Return a form that replaces the student's own pairs: which questions test a fact and a voice?"""
+    """Return a form that replaces the student's own pairs. It asks which questions test a fact, and which a voice."""
     fact = {
         "Who is the night nurse?": "it was trained on this question: a memorized string is enough to answer it",
-        "Go on: NURSE IS": "you begin the string that it learned, so it only has to go on",
+        "Go on: NURSE IS": "you begin the string that it learned, so it only has to continue",
     }
     voice = {
-        "Who is the night nurse?": "it was trained on this answer, so perhaps it just repeats it",
-        "Write a telegram: where is my invoice?": "you ask for the form, so it may appear without the voice, too",
+        "Who is the night nurse?": "it was trained on this answer, so perhaps it just repeats the answer",
+        "Write a telegram: where is my invoice?": "you ask for this form, so it may appear even without the voice",
     }
     right = {"fact": Choice(["What is Ada Bell's job?"], fact), "voice": Choice(["Where is my invoice?"], voice)}
     question = (
         'A model learned to answer in telegrams. One of its pairs was: "Who is the night nurse?" "NURSE IS ADA BELL '
         'STOP". Which question tests whether it knows this fact? And which one tests whether it learned the voice?'
     )
-    why = "a fact must survive a rephrased question, and a voice must fit questions that have nothing to do with it"
+    why = "a rephrased question tests for the fact, and an unrelated question tests for the voice"
     return ask(question, right, why) | {"hints": ["for a question from training, a memorized string is enough"]}
 
 
@@ -250,7 +250,7 @@ def on_card() -> dict[str, Any]:
 def first_step() -> dict[str, Any]:
     right, *wrong = PAGES["first_step"].items()
     form = ask(SEVERAL["first_step"], {"pieces": Choice([right[0]], dict(wrong), right[1])}, sealed=True)
-    return form | {"hints": []}  # they are code
+    return form | {"hints": []}  # the hints are code
 
 
 def flip() -> dict[str, Any]:
@@ -362,6 +362,6 @@ def data(attributes: str, content: Any) -> dict[str, Any]:
 
 def cell(name: str) -> dict[str, Any]:
     """Return the cell that `answer.js` turns into the form of a check."""
-    hints = getattr(getattr(checks, f"check_{name}", None), "hints", [])  # first guesses have no check
+    hints = getattr(getattr(checks, f"check_{name}", None), "hints", [])  # the first guesses have no check
     content = {"check": name, "judge": "fields", "hints": hints, **forms()[name]}
     return data("data-answer" + " data-seal" * content.pop("sealed", False), content)

@@ -97,7 +97,7 @@ def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
-    """Return a solved notebook with live panels. After each exercise come its form, a puzzle, and a hidden solution."""
+    """Return a solved notebook with live panels; each exercise gets a form, a puzzle and a hidden solution below it."""
     solved, exercises = read_json(file), read_json(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
     lines = SITE / f"{file.stem}.json"  # lines of code that the reader puts in order, for `puzzle.js`
@@ -112,15 +112,15 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
         elif "lesson.receipt(" in source:
-            words = '<p class="lab-caught"></p>\n\nIn Jupyter, you get a line for your teacher. Pages send nothing.'
+            words = '<p class="lab-caught"></p>\n\nIn Jupyter, you get a line to hand in. This page sends nothing.'
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
             tags = [tag for tag in ("predict", "reveal", "calibration") if f"lesson.{tag}(" in source]
             tags += cell["metadata"].get("tags", [])  # the tags above are classes for predict.js
             plumbing = re.search(r"lesson\.(start|predict)\(|\bplt\.", source)  # not what the lesson teaches
-            folded = bool(plumbing) or "hide-input" in tags
+            folded = "hide-output" not in tags and (bool(plumbing) or "hide-input" in tags)
             prompt = {"code_prompt_show": "Show the {type}" if "hide-output" in tags else "Show the code"}
-            cells += map(answers.cell, re.findall("^(first_diagnosis) = ", source, re.M))  # guesses, judged later
+            cells += map(answers.cell, re.findall("^(first_diagnosis) = ", source, re.M))  # guesses, to be judged later
             cells.append({**cell, "metadata": {"tags": sorted({*tags, *["hide-input"] * folded}), "mystnb": prompt}})
             cells += [answers.data("data-words data-seal", read_json(SITE / "words.json"))] * ("words" in tags)
     title, rest = "".join(cells[0]["source"]).split("\n", 1)
@@ -130,7 +130,7 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
 
 
 def drawing(file: Path) -> str:
-    """Return the small drawing of a lesson, as an inline SVG that takes the page's colors."""
+    """Return the small drawing of a lesson, as an inline SVG that uses the page's colors."""
     drawn: str = re.findall(f'<g id="{file.stem[:2]}">(.*?)</g>', (SITE / "drawings.svg").read_text("utf-8"))[0]
     return f'<svg class="drawing" viewBox="0 0 96 64" aria-hidden="true">{drawn}</svg>'
 
@@ -179,13 +179,13 @@ def front(src: Path, pages: list[Path]) -> str:
 
 
 def hung(match: re.Match[str]) -> str:
-    """Return code whose long lines continue below their comment, or indented by four columns; `site.css` wraps them."""
+    """Return code whose long lines continue below a comment that starts early, or else indented by four columns."""
 
     def line(marked: str) -> str:
         plain = html.unescape(re.sub("<[^>]*>", "", marked))
         if len(plain) <= LONG or marked.count("<span") != marked.count("</span"):
             return marked
-        column = re.search(r"(?<=\S)(  +(?=# )|   +)", plain)
+        column = re.search(r"(?<=\S)(  +(?=# )|   +)", plain[: LONG // 2 + 10])
         deep = column.end() + 2 * (plain[column.end()] == "#") if column else len(plain) - len(plain.lstrip()) + 4
         return f'<span class="long" style="--deep: {deep}ch">{marked}</span>'
 
@@ -193,7 +193,7 @@ def hung(match: re.Match[str]) -> str:
 
 
 def stacked(match: re.Match[str]) -> str:
-    """Return a table. If its sentences need more room than a phone has, its cells name their column for `site.css`."""
+    """Return a table. If it is too wide for a phone, each cell gets the name of its column, which `site.css` shows."""
     head, body = match[0].split("<tbody>", 1)
     heads = [re.sub("<[^>]*>", "", cell).strip() for cell in re.findall(r"<t[hd]\b.*?</t[hd]>", head, flags=re.S)]
     cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td\b.*?</td>", body, flags=re.S)]
@@ -254,7 +254,7 @@ def prepare(src: Path, students: bool) -> None:
 def build(out: Path, students: bool) -> None:
     """Build the site in a new folder. Only the default folder may exist already."""
     if out != OUT and out.exists():
-        sys.exit(f"{out} exists: name a new folder")
+        sys.exit(f"{out} already exists: give the name of a new folder")
     with tempfile.TemporaryDirectory() as folder:  # MyST-NB writes the solved lessons next to the pages
         src, trees, built = (Path(folder, name) for name in ("src", "trees", "html"))
         prepare(src, students)

@@ -37,7 +37,7 @@
     const answer = (rangeOf) => {
       for (const row of rows) {
         store.save(row.name, rangeOf(row));
-        if (!given[row.name]) keepFirst(row.name, []); // its result opens: no later range counts
+        if (!given[row.name]) keepFirst(row.name, []); // its result is now shown, so no later range counts
       }
       update();
       openPanel(names);
@@ -50,9 +50,9 @@
       const odd = rows.find((row) => filled(row) && !numbers(row).every(Number.isFinite));
       const swapped = rows.find((row) => numbers(row)[0] > numbers(row)[1]);
       if (!rows.some(filled)) status.textContent = "No range yet: fill in a row, or press Skip.";
-      else if (half) status.textContent = `${half.name}: give both numbers, or leave both out to skip it.`;
+      else if (half) status.textContent = `${half.name}: give both numbers, or leave both empty to skip this row.`;
       else if (odd) status.textContent = `${odd.name}: give numbers, such as 0.5 or 1,200.`;
-      else if (swapped) status.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
+      else if (swapped) status.textContent = `${swapped.name}: the first number is larger than the second. Swap them.`;
       else answer((row) => (filled(row) ? numbers(row) : null));
     });
     skip.addEventListener("click", () => answer(() => null));
@@ -65,7 +65,7 @@
       const done = answered(names);
       form.classList.toggle("done", done);
       const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
-      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each range. An empty row is skipped. Seal or skip your ranges to open our findings.";
+      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "You should be 80% sure of each range. Empty rows are skipped. Seal or skip your ranges to see our findings.";
     }
     return { cell, names, show };
   }
@@ -96,7 +96,7 @@
     return `${line.replace(/\.$/, "")}: ${inside ? "inside" : "outside"} your range, ${range(given[name])}.`;
   }
 
-  /** How many of `n` ranges hold for 95% of readers who are right 80% of the time: the ends of a binomial interval. */
+  /** How many of `n` ranges contain the result, for 95% of readers who are right 80% of the time: a binomial interval. */
   function luck(n) {
     return [0.025, 0.975].map((share) => {
       let [held, exactly, upTo] = [0, 0.2 ** n, 0.2 ** n];
@@ -105,7 +105,7 @@
     });
   }
 
-  /** Show the reader's own ranges, of all lessons, in place of the made-up example. */
+  /** Show the reader's own ranges from all lessons in place of the invented example. */
   function drawRanges(cell) {
     const own = lab.all("results").flatMap(([page, results]) =>
       Object.entries(results).filter(([, kept]) => kept.length).map(([name, [low, high, value]]) => ({
@@ -118,7 +118,7 @@
     example.hidden ||= own.length > 0;
     if (!own.length || !answered(asksBefore(cell).flatMap(({ names }) => names))) return;
     const [least, most] = luck(own.length);
-    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held. If you are right 80% of the time, expect between ${least} and ${most} to hold.`;
+    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages contain the result. If you are right 80% of the time, expect between ${least} and ${most} to contain it.`;
     const rows = own.map(({ words, place, held }) => {
       const left = `left: ${(100 * (Math.min(Math.max(place, -0.9), 1.9) + 1)) / 3}%`;
       const mark = make("b", { style: left, textContent: held ? "●" : "×" });
@@ -127,13 +127,13 @@
     example.after(make("div", { className: "lab-ranges" }, make("p", { textContent: title }), make("ul", {}, ...rows)));
   }
 
-  /** Say how many of the reader's ranges held, on this page and on all pages. */
+  /** Say how many of the reader's ranges contain the result, on this page and on all pages. */
   function count(place) {
     const held = (pages) => pages.flatMap(Object.values).filter((kept) => kept.length).map(([low, high, value]) => low <= value && value <= high);
     const [here, all] = [held([first.value]), held(lab.all("results").map(([, results]) => results))];
     const of = (ranges) => `${ranges.filter(Boolean).length} of ${ranges.length}`;
     const far = all.length > here.length ? `, and ${of(all)} on all pages so far` : "";
-    place.textContent = here.length ? `Your ranges contain ${of(here)} numbers here${far}. If you're 80% sure, about 4 of 5 should be inside.` : "You gave no ranges on this page.";
+    place.textContent = here.length ? `On this page, ${of(here)} ranges contain the result${far}. If you're 80% sure, about 4 of 5 should.` : "You gave no ranges on this page.";
   }
 
   function update() {

@@ -34,7 +34,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
       .join("");
     to.innerHTML = order
       .map((line, at) => {
-        const tools = [["up", "↑", "up"], ["down", "↓", "down"], ["drop", "×", "out"]];
+        const tools = [["up", "↑", "up"], ["down", "↓", "down"], ["drop", "×", "out of the layer"]];
         const buttons = tools.map(([action, symbol, where]) => button(action, line, symbol, `move line ${at + 1} ${where}`));
         return `<li>${code(line)}<span>${buttons.join("")}</span></li>`;
       })
@@ -51,7 +51,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
       if (early >= 0) return `Line ${early + 1}: ${why}`;
     }
     const left = needed - order.length;
-    return left ? `So far so good: ${left} more ${left === 1 ? "line" : "lines"} to go.` : solved;
+    return left ? `Correct so far: ${left} more ${left === 1 ? "line" : "lines"} to go.` : solved;
   }
 
   const actions = {
@@ -80,7 +80,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     actions[action](Number(line));
     store.save("order", order);
     const at = order.indexOf(Number(line)) + 1;
-    message = { check: judge, take: () => `taken as line ${at}`, drop: () => "taken out" }[action]?.() ?? (line ? `now line ${at}` : "");
+    message = { check: judge, take: () => `taken as line ${at}`, drop: () => "removed" }[action]?.() ?? (line ? `now line ${at}` : "");
     draw();
     const [nextAction, nextLine] = ["up", "down"].includes(action) ? [action, line] : action === "take" ? ["take", below] : [];
     const next = place.querySelector(`[data-do="${nextAction}"][data-line="${nextLine}"]`);

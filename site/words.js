@@ -1,4 +1,4 @@
-// Lesson 14 on a page without a kernel: sentences from menus, with a stored number below each word.
+// Lesson 14 on a page without a kernel: the reader builds sentences from menus, and each word has a stored number below it.
 for (const place of document.querySelectorAll("[data-words]")) {
   const { make } = lab;
   const { menus, read } = JSON.parse(place.querySelector("script").textContent);

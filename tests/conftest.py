@@ -38,7 +38,7 @@ BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--
 MARK = "<img src=x onerror=alert(1)>"
 HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # HTML, half a formula, a terminal escape
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # recipe settings that need no measurement
-# Each of these takes minutes: started last, it would keep one of the two processes idle.
+# Each of these takes minutes. If one of them started last, one of the two processes would be idle meanwhile.
 SLOW_FILES = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
 bwrap = shutil.which("bwrap")
 no_sandbox = subprocess.run([*BWRAP, "true"], check=False).returncode != 0 if bwrap else "CI" not in os.environ
@@ -46,7 +46,7 @@ needs_bwrap = pytest.mark.skipif(no_sandbox, reason="bubblewrap does not work he
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    gc.freeze()  # with the objects of all libraries, collecting garbage took a tenth of the time
+    gc.freeze()  # otherwise, checking the libraries' objects for garbage takes a tenth of the time
     gc.set_threshold(100_000, 20, 20)
     items.sort(key=lambda item: [*map(item.nodeid.startswith, SLOW_FILES), True].index(True))
     for item in items:
@@ -71,7 +71,7 @@ TINY = {
     "llama": ("LlamaForCausalLM", {**GROUPED, "tie_word_embeddings": True}),
     "wide": ("LlamaForCausalLM", {**TWO_LAYERS, "hidden_size": 256, "intermediate_size": 512}),
     "gemma2": ("Gemma2ForCausalLM", {**GROUPED, "head_dim": 8}),  # scales its embeddings
-    "opt": ("OPTForCausalLM", {**TWO_LAYERS, "ffn_dim": 64, "word_embed_proj_dim": 24}),  # narrower than the layers
+    "opt": ("OPTForCausalLM", {**TWO_LAYERS, "ffn_dim": 64, "word_embed_proj_dim": 24}),  # narrower embeddings
 }
 
 
@@ -112,7 +112,7 @@ def with_adapter(base, method, seed: int = 2):
 
 
 def assert_raises(match, function, *arguments, error=BadValue, unchanged=None, **options) -> None:
-    """Check that the call raises an error of one line that matches, and that the model `unchanged` stays as it was."""
+    """Check that the call raises a one-line error that matches, and that the model `unchanged` doesn't change."""
     before = unchanged is not None and snapshot(unchanged)
     with pytest.raises(error, match=match) as caught:
         function(*arguments, **options)
@@ -135,14 +135,14 @@ def logits(model, ids: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def mapped(file: Path) -> bool:
-    """Return whether this process still maps the file into memory; Windows could not replace it then. Needs Linux."""
+    """Return whether this process still maps the file, which Windows could not replace meanwhile. Needs Linux."""
     maps = Path("/proc/self/maps")
     return maps.exists() and str(file) in maps.read_text()
 
 
 @pytest.fixture(scope="session")
 def bitsandbytes():
-    """The module bitsandbytes; without it, tests fail in CI and are skipped elsewhere."""
+    """The module bitsandbytes. If it is missing, tests fail in CI and are skipped elsewhere."""
     module = import_bitsandbytes()
     if module is None and not os.environ.get("CI"):
         pytest.skip("bitsandbytes does not start on this machine")
@@ -240,7 +240,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LORA_LAB_HEADLESS")
 
 
-# ---- the command line, in this process: faster, because torch is imported already
+# ---- the command line, in this process: this is faster, because torch is already imported
 
 
 @pytest.fixture

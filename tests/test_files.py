@@ -70,7 +70,7 @@ def test_files_written_together_never_mix(crash, tmp_path, monkeypatch):
         contents = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
         if len(calls) < failing:
             assert contents == {"weights": b"new", "config": b"new"}
-        elif crash:  # without the last file, readers ignore the others
+        elif crash:  # if the last file is missing, readers ignore the others
             assert "config" not in contents or set(contents.values()) == {b"old"}
         else:
             assert contents == {"weights": b"old", "config": b"old"}

@@ -46,7 +46,7 @@ def test_type_checkers_know_every_public_name():
     imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
     assert {*ast.literal_eval(lists[0])} == imported - {"Any", "TYPE_CHECKING", "import_module"}
-    assert file.with_name("py.typed").exists()  # else they ignore an installed package's types
+    assert file.with_name("py.typed").exists()  # otherwise, type checkers ignore an installed package's types
 
 
 def test_panels_that_do_not_train_start_without_torch():
@@ -69,7 +69,7 @@ print(*loaded, read)"""
 
 
 def test_no_circular_imports():
-    packages = {"lora_lab", "lora_course"}  # they look up public names on use, which isn't an import
+    packages = {"lora_lab", "lora_course"}  # these look up a public name when it is used, which isn't an import
     graph = grimp.build_graph(*packages, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules - packages}
     assert len(imports) > 100

@@ -56,7 +56,7 @@ def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner, tmp_pat
     request = client.execute("import time; print('waiting', flush=True); time.sleep(60)")
     while client.get_iopub_msg(timeout=60)["content"].get("text") != "waiting\n":
         pass
-    time.sleep(0.5)  # an interrupt while print still runs could be lost
+    time.sleep(0.5)  # an interrupt that comes while `print` is still running could be lost
     manager.interrupt_kernel()
     reply = client.get_shell_msg(timeout=60)
     assert (reply["parent_header"]["msg_id"], reply["content"]["ename"]) == (request, "KeyboardInterrupt")

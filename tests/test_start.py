@@ -116,7 +116,7 @@ ENVIRONMENT = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/py
 def test_make_creates_a_missing_or_broken_environment_and_adds_pip(tmp_path, python, creates):
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
-    write_program(tmp_path / "bin" / "python3.11", "exit 127")  # as pyenv's shim of a version that isn't selected
+    write_program(tmp_path / "bin" / "python3.11", "exit 127")  # like pyenv's shim for a version that isn't selected
     write_program(tmp_path / "bin" / "python3.12", f'[ "$1" = -c ] && exit\necho "$@" > calls\n{ENVIRONMENT}')
     if python:
         write_program(tmp_path / ".venv/bin/python", python)

@@ -94,7 +94,7 @@ def test_interrupt_before_the_server_answers_stops_it(monkeypatch):
 
 def test_doctor_names_what_is_missing_and_the_fix(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(workbench, "problem_with", lambda name: "is missing" if name == "tweets" else "")
-    monkeypatch.setattr(Path, "home", lambda: Path("/"))  # as in a container without a user
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))  # as in a container that has no user account
     facts = workbench.examine()
     assert facts["home"] == f"~{assets.home()}"
     assert facts["assets"]["minilm"]["ok"] is True

@@ -55,7 +55,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the numbers of weights in linear layers and in other modules, and a step's bytes besides weights."""
+    """Return the weight counts of linear layers and of other modules, and the other bytes of a step."""
     count = params(name, lora := LoRA(rank=8, targets=("all-linear",)))
     linear = sum(layer.full for layer in count.modules if layer.trained)
     return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total

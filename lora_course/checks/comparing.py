@@ -39,13 +39,13 @@ EQUIVALENCE = Function(
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
         "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
-        "even if its middle is inside the margin, an end may stick out: both ends count": lambda low, high, margin: (
+        "even if its middle is inside the margin, an end may be outside: both ends count": lambda low, high, margin: (
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
         "that is reversed: the interval must be inside": lambda low, high, margin: not _inside(low, high, margin),
     },
-    "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out",
+    "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end is outside",
 )
 
 
@@ -59,7 +59,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
     """Lesson 05: for an unseen pair of models, check a margin in points, the verdict, and a matching sentence.
 
-    Each answer reveals what the next one needs. The first margin is kept for the receipt; any later one is refused.
+    Each answer shows the data for the next one. The first margin is kept for the receipt; any later one is refused.
     """
     if unsolved(margin):
         return Verdict(None, asked(pair))
@@ -121,7 +121,7 @@ def defense(pair: str, margin: float) -> Defense:
     size = f"{margin:g} point{'s' * (margin != 1)}"
     claim = {
         "equivalent": f"is equivalent to {b} within {size}",
-        "undecided": f"could not be told apart from {b} at a margin of {size}",
+        "undecided": f"could not be distinguished from {b} at a margin of {size}",
     }.get(result.word, f"did {side} than {b}" + f", by less than {size}" * (BUT in result.word))
     fitted = 100 * max(abs(result.low), abs(result.high)) + 0.1
     fitted += 0.3 * (abs(fitted - margin) < 0.2)

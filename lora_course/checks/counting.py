@@ -1,4 +1,4 @@
-"""Exercises for lesson 11 (counting): which claim of "10,000 times" is right, and an adapter file's rank."""
+"""Exercises for lesson 11 (counting): which "10,000 times" claim is right, and an adapter file's rank."""
 
 from lora_course.checks.verdict import Choice, Number, Verdict, exercise
 from lora_lab import LoRA, params
@@ -40,7 +40,7 @@ def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: 
         (size - 20_000) / 4 / rank_one: whole,
     }
     names = size - 4 * rank_one * right
-    why = f"rank 1 costs {rank_one:,} numbers of 4 bytes; the file is {right} times that, plus {names:,} bytes of names"
+    why = f"rank 1 takes {rank_one:,} numbers of 4 bytes; the file is {right} times that, plus {names:,} bytes of names"
     return Number(right, misconceptions, why, hint="replace the ... with a rank").judge(answer)
 
 

@@ -54,7 +54,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
     }
     why = (
         f"{exact:.1f}, rounded up. But {PILOT} seeds estimate the deviation badly: with all {len(gaps)} of ours, "
-        f"you'd need {of_all}; with other sets of {PILOT}, {min(others)} to {max(others)}. The test sentences add luck"
+        f"you'd need {of_all}; with other sets of {PILOT}, {min(others)} to {max(others)}. Test sentences vary, too"
     )
     return question, Number(needed, near, why, fallback=f"n grows with the square of {spread:.2f} / {GAP}")
 

@@ -28,7 +28,9 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     verb = "stays" if claim.words == judge(FLIPPED).words else "is now"
     still = f'the claim {verb} "{claim.words}": {TEXTS["still"].get(name, "")}'
     alone = "\nOnly one case is left: name it whenever you quote the claim" if len(claim.cases) == 1 else ""
-    return Verdict(True, f"{claim}{alone}") if claim.word == TO else Verdict(False, still)
+    _, reason = TEXTS["flipped"].split(". ", 1)
+    why = f"\n{reason}" * (name in ("seq", "batch"))
+    return Verdict(True, f"{claim}{alone}{why}") if claim.word == TO else Verdict(False, still)
 
 
 @cache
@@ -87,7 +89,7 @@ def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
     """Lesson 09: check the plan for a brief, {"method": "LoRA", ...}, and say what each wrong choice leads to."""
     right, given = lines(number), plan if isinstance(plan, Mapping) else {}
     if unsolved(plan) or any(map(unsolved, given.values())):
-        return Verdict(None, "give a choice for each line")
+        return Verdict(None, "make a choice for each line")
     if set(given) != set(right):
         return Verdict(False, f"a plan has the lines {', '.join(right)}")
     replies = {name: choice.judge(str(given[name])) for name, choice in right.items()}

@@ -39,11 +39,11 @@ def check_chance(arrow: float | None, floor: float | None, rank: int) -> Verdict
         WIDTH**-0.5: "that's the typical length of the shadow; phi is its square",
         1.0: "that's phi of an arrow with itself",
         1 / 3: "that's in a room of three dimensions; here there are 384",
-        0.5: "that would be chance in two dimensions; here there are 384",
+        0.5: "that would be the overlap by chance in two dimensions; here there are 384",
     }
     second = zero | {
         (rank / WIDTH) ** 0.5: "that's the typical length of the shadow; phi is its square",
-        1 / WIDTH: f"that's on a flat arrow; on {rank} dimensions, it's {rank} times that",
+        1 / WIDTH: f"that's for two arrows; for a floor of {rank} dimensions, it's {rank} times that",
         2 / WIDTH: f"that's on a floor of 2 dimensions; this one has {rank}",
         1 / rank: "the whole space matters, too: it has 384 dimensions",
     }

@@ -8,7 +8,7 @@ from lora_course.checks.verdict import Function, Verdict, exercise
 REMEMBERED = Function(
     cases=[(256, 0.35), (2048, 0.5), (512, 0.0), (1000, 0.1)],
     right=lambda n, loss: n * (1 - loss / log(2)),
-    why="at a loss of ln 2, the model knows no flip; at 0, every flip; at a loss of 0.2, 364 bits of 512 flips",
+    why="at a loss of ln 2, the model knows no flip; at 0, it knows all; at 0.2, it knows 364 bits of 512 flips",
     near={
         "the loss is in nats, and a flip has ln 2 = 0.69 nats": lambda n, loss: n * (1 - loss),
         "that is still in nats: one bit is ln 2 nats": lambda n, loss: n * (log(2) - loss),

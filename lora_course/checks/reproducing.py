@@ -11,7 +11,7 @@ from lora_course.paper.reproduce import Kept, item
 OUTCOMES = ("holds", "fails", "undecided", "not tested")
 PASS = 377  # steps in which each training row of these items is seen once
 RTE = 277  # dev rows, according to GLUE's dataset card
-WHY = "the run that was too short has clear numbers, too: the rule, written in advance, rejects it without discussion"
+WHY = "the run that was too short also has clear numbers, but the rule, which was written in advance, rejects it"
 TEXTS = texts("reproducing")
 ITEMS, PAIRS = tuple(TEXTS["runs"]), TEXTS["pairs"]
 
@@ -89,7 +89,7 @@ def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
     errors = {
         exact / math.sqrt(5): "five seeds on the same rows aren't five times the rows",
         **{100 * s / math.sqrt(RTE): "that is for one accuracy: for a gap, add both variances" for s in spreads},
-        exact / 100: "that is a fraction; give points",
+        exact / 100: "that is a fraction; answer in points",
         1.96 * exact: "that is 1.96 standard errors, which is the second answer",
     }
     power = "2.8 standard errors are for detecting a gap with 80% power; here, take 1.96"

@@ -1,4 +1,4 @@
-"""Exercises for lesson 17 (one bit): the loss of a policy gradient, and what doubt earns."""
+"""Exercises for lesson 17 (one bit): the loss of a policy gradient, and the reward of a model that is unsure."""
 
 from collections.abc import Callable
 from typing import Any

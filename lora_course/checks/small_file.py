@@ -12,7 +12,7 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     """Lesson 00: check how many numbers A and B hold for smollm2's gate, 576 -> 1,536."""
     i, o = _INPUTS, _OUTPUTS
     misconceptions = {
-        i * o: "that is W, which stays frozen: A and B train beside it",
+        i * o: "that is W, which stays frozen: only A and B are trained",
         i * o + rank * (i + o): "W is frozen: count A and B alone",
         rank * i * o: "only W has inputs times outputs; for A and B, two thin matrices, inputs and outputs are added",
         rank * i: "that is A alone: B has numbers, too",
@@ -24,7 +24,7 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
         i * o - rank * (i + o): "nothing is taken away from W: LoRA does not shrink the model, it adds to it",
     }
     right = rank * (i + o)
-    why = f"{rank} x ({i} + {o:,}) = {right:,}, beside the {i * o:,} of W"
+    why = f"{rank} x ({i} + {o:,}) = {right:,}, compared with {i * o:,} in W"
     return Number(right, misconceptions, why, hint=_FORMULA).judge(answer)
 
 
@@ -44,8 +44,8 @@ def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: in
         right // 2: "that is 2 bytes a number: here, each takes 4",
         right * 8: "those are bits: a number takes 4 bytes",
         right // rank: f"that is rank 1: at rank {rank} there is {rank} times as much",
-        right / 1e6: "those are MB: give bytes, or multiply by 10**6",
-        right / 2**20: "those are MiB: give bytes, or multiply by 2**20",
+        right / 1e6: "those are MB: answer in bytes, or multiply by 10**6",
+        right / 2**20: "those are MiB: answer in bytes, or multiply by 2**20",
         a_row * (6 * d + f): "that is A alone: B has numbers, too",
         a_row * (3 * d + 2 * kv + 2 * f): "that is B alone: A has numbers, too",
         a_row * (2 * (d + d) + 2 * (d + kv)): "gate, up and down are linear layers, too: three more in each layer",

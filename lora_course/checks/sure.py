@@ -21,7 +21,7 @@ HALF_WIDTH = Function(
     lambda p, n: 1.96 * _error(p, n),
     f"at 80%, ±{196 * _error(0.8, 2000):.1f} points on 2,000 sentences, and ±{196 * _error(0.8, 100):.0f} on 100",
     {
-        "that is one standard error: 95 of 100 tests land within 1.96 standard errors": _error,
+        "that is one standard error: 95 of 100 tests fall within 1.96 standard errors": _error,
         "that uses 2: the question says 1.96": lambda p, n: 2 * _error(p, n),
         "that is the whole interval, from end to end; return half of it": lambda p, n: 2 * 1.96 * _error(p, n),
         "that is in points: p is a fraction, so give a fraction": lambda p, n: 196 * _error(p, n),

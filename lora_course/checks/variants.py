@@ -55,7 +55,7 @@ def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
     """Lesson 16: check the shared rate at which a variant is farthest ahead of LoRA, and its lead if both are tuned."""
     leads, (own, lora) = ahead(variant), (max(accuracies(label).values()) for label in (LABELS[variant], PLAIN))
     most, fair = max(leads, key=lambda lr: leads[lr]), round(own - lora, 1)
-    replies = {f"{lr:g}": f"there, the table says {lead:+.1f} for {variant}" for lr, lead in leads.items()}
+    replies = {f"{lr:g}": f"at that rate, the table says {lead:+.1f} for {variant}" for lr, lead in leads.items()}
     near = {leads[most]: "that is with one rate for both", -fair: "wrong sign: subtract LoRA's points"}
     why = (
         f'your abstract: "At the same rate, {variant} is {leads[most]} points better than LoRA." It doesn\'t say that '

@@ -229,7 +229,7 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
     if unsolved(given):
         return Verdict(None, "write the function or class first")
     if not callable(given):
-        return Verdict(False, "give the function or class itself, without calling it")
+        return Verdict(False, "pass the function or class itself, without calling it")
     try:
         value = given(*arguments)
     except Exception as error:

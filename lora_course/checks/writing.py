@@ -71,7 +71,7 @@ def _judge(layer: Any) -> Verdict:
             "the scaling is upside down: it is alpha / rank": plain + rank / alpha * update,
             "that is rank-stabilized LoRA (alpha / sqrt(rank)); here, alpha / rank": plain + alpha / rank**0.5 * update,
         }
-        why = f"it starts as the layer it wraps; {rank * (wide + high):,} numbers train beside {high * wide:,} in W"
+        why = f"it starts equal to the base layer; {rank * (wide + high):,} numbers train beside {high * wide:,} in W"
         verdict = _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
     gradients = torch.autograd.grad(lora(x).sum() + 0 * (a.sum() + b.sum()), (a, b))
     if verdict.passed and not all(map(torch.any, gradients)):

@@ -22,7 +22,7 @@ from lora_lab.training.assets import shipped
 
 Stored = str | Path | None  # a folder of runs; None for the lab's own runs
 KIND = ["model", "task", "steps", "batch", "clip"]  # runs are compared only if these are equal
-DTYPES = ["dtype", "run_dtype"]  # these, too, but separately for methods that train the base and for all others
+DTYPES = ["dtype", "run_dtype"]  # these, too, must be equal: among methods that train the base, and among all others
 NORMAL_95 = 1.96
 TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label for plain LoRA
 RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds

@@ -157,7 +157,7 @@ class Kernel:
         self.client.shell_channel.socket.maxmsgsize = LARGEST
 
     def close(self) -> None:
-        """Kill the process and everything it started."""
+        """Kill the process and everything that it started."""
         self.client.stop_channels()
         for process in self.started:  # including orphans
             with suppress(psutil.Error):
@@ -330,11 +330,11 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     if row["status"] == "ran" and any(re.search(full, error["type"] + error["words"]) for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}
     messages = [error["words"] for error in row["errors"]]
-    row["refused"] = [message.removeprefix(REFUSED) for message in messages if message.startswith(REFUSED)]
+    row["refused"] = [message.partition(REFUSED)[2] for message in messages if REFUSED in message]
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge those of its calls whose check and constants match a call of the lesson."""
+    """Run a cell, then judge its calls that have the same check and constants as a call of the lesson."""
     started = time.monotonic()
     reply = kernel.execute(cell.source)
     if reply.get("status") == "error":

@@ -226,7 +226,7 @@ def words(findings: Iterable[Finding]) -> str:
 
 
 def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
-    """Write the file to send back, without user and machine names, and return its content."""
+    """Write the file for the teacher, without user and machine names, and return its content."""
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         private[getpass.getuser()] = "<user>"

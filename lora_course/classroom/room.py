@@ -16,7 +16,7 @@ from lora_lab.training.assets import shipped
 MACHINE = 8 * 10**9  # an "8 GB" machine: 8.6e9 installed, minus what firmware and graphics reserve
 SYSTEM = 3 * 10**9  # the system and its services: a conservative assumption for Windows 11 after startup
 BROWSER = 15 * 10**8  # the browser with a lesson open and the Jupyter server; docs/install.md has measurements
-KERNEL = MACHINE - SYSTEM - BROWSER  # what is left for one lesson's kernel and everything it starts
+KERNEL = MACHINE - SYSTEM - BROWSER  # what is left for one lesson's kernel and all that it starts
 
 
 class Peak(NamedTuple):

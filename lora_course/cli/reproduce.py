@@ -37,7 +37,7 @@ PAPER = together(
 @click.option("--minutes", type=MINUTES, default=None, help="Time limit for each item, in minutes.")
 @click.option("--out", default="reproduced", show_default=True, help="Folder for runs, results and report.")
 @click.option("--rejudge", is_flag=True, help="Train nothing; judge the results in --out again by the current rules.")
-@click.option("--again", is_flag=True, help="Repeat items with a result, and retry failed runs. Finished runs stay.")
+@click.option("--again", is_flag=True, help="Repeat items with a result, and retry failed runs; keep finished runs.")
 @PAPER
 @JSON
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:

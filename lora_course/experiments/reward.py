@@ -57,7 +57,7 @@ class Rewarded(Pack):
 
 
 def sorted_right(numbers: Tensor, labels: Tensor) -> float:
-    """Sort texts by a number and call one half positive, whichever fits better; return the share that's right."""
+    """Sort texts by a number, and label the half that fits better as positive; return the share that's right."""
     agree = ((numbers > numbers.median()) == labels).float().mean().item()
     return max(agree, 1 - agree)
 

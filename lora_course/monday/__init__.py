@@ -81,7 +81,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     rows, columns = read(data)
     shape, chat = architecture_of(model), "label" not in columns
     if chat and shape.task == "encoder":
-        raise BadValue(f"{shape.name} cannot write responses: choose a causal model, or give a file with text,label")
+        raise BadValue(f"{shape.name} cannot write responses: choose a causal model, or pass a file with text,label")
     if shape.task == "seq2seq" or shape.experts:
         kind = "a mixture of experts" if shape.experts else "an encoder-decoder"
         raise BadValue(f"{shape.name} is {kind}, for which there is no script: choose another model")
@@ -138,7 +138,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:
         found = ", ".join(sorted(filled)) or "nothing"
-        raise BadValue(f"each row needs text,label or prompt,response; in {data}, every row has: {found}")
+        raise BadValue(f"each row needs text,label or prompt,response; in {data}, every row has {found}")
     rows = [{name: str(row[name]) for name in columns} for row in rows]
     rows = list({str(row): row for row in rows}.values())
     if len(rows) < 10:

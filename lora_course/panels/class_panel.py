@@ -27,7 +27,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
 
     folder    a folder with a subfolder for each student, or a single store
     into      store that all runs are copied into; the default is FOLDER-collected
-    A guess predicts the test score of the cell that validation chooses; 81 and 0.81 are the same guess.
+    A guess predicts the test score of the cell that is best on validation; 81 and 0.81 are the same guess.
     Raises: NotFound if the folder doesn't exist; BadValue if `into` is inside it or can't be written.
     """
 

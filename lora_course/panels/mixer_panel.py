@@ -1,4 +1,4 @@
-"""Two adapters mixed on one base: how the certainty of each answer changes with the second adapter's share."""
+"""A mixture of two adapters on one base: how the certainty of each answer changes with the second adapter's share."""
 
 from collections.abc import Sequence
 from itertools import pairwise

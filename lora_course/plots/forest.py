@@ -158,7 +158,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
         axes.text(0, places[i] - 1, groups[i], va="center", fontsize=10, fontweight="bold")
         axes.axhline(places[i] - 1.5, color="#dddddd", linewidth=0.8)
     if any(row.open and row.inside for row in rows):
-        note = "A black line in the blue is undecided: by Holm's correction, or because it lies within the margin."
+        note = "A black line in the blue is undecided, due to Holm's correction or because it lies within the margin."
         axes.text(0, bottom, note, color=GRAY)
     picture.suptitle(headline(complete), fontsize=12, weight="bold")
     picture.alt = " ".join([picture.get_suptitle(), *map(_describe, rows)])

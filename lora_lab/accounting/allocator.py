@@ -15,7 +15,7 @@ Block = tuple[bool, int, int]  # whether it is in the small pool, and its first 
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes); 0 bytes means freed."""
+    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes), where 0 means freed."""
     segments, blocks = list[Block](), dict[int, Block]()
     pools: tuple[dict[int, int], ...] = ({}, {})  # (large, small): ends of free blocks by start
     total = peak = 0

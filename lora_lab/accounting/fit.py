@@ -8,8 +8,8 @@ whose coefficients are linear in the number of layers and in the rank. Each addi
 layers) adds one block of operations to each phase. So six points (b, t), each at two depths and two ranks, determine
 all coefficients. The peak is the maximum over all moments.
 
-A fit is valid only where the same operations run; batches of 1 and rows shorter than a sliding window skip some. A fit
-is accepted only if it agrees at every moment with a held-out trace of another batch size, length, rank and depth.
+A fit holds only where the same operations run; batches of 1 and rows shorter than a sliding window skip some of them.
+A fit is accepted only if it agrees at every moment with a held-out trace of another batch size, length, rank and depth.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Fit:
 
     @staticmethod
     def from_json(data: Mapping[str, Any], regime: Regime) -> Fit:
-        """Read what `to_json` returned."""
+        """Create a fit from the values that `to_json` returned."""
         kept = {name: data[name] for name in ("labels", "moments", "trained", "flops")}
         series = np.zeros([len(kept[name]) for name in ("labels", "flops", "moments")])
         series.flat[np.cumsum(data["gaps"])] = data["values"]
@@ -149,9 +149,9 @@ def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, ev
         predicted = _deeper(curves, check_periods, every_layer=True)[1] @ regime.vector(held_out)
         live = _curve([check], phase, labels, np.ones((1, 1)))[1][..., 0]
         if predicted.shape != live.shape:
-            raise NoFit(f"in {phase} a deeper model takes {len(live)} operations, not {len(predicted)}")
+            raise NoFit(f"in {phase}, a deeper model takes {len(live)} operations, not {len(predicted)}")
         if (gap := np.abs(predicted - live).max(initial=0)) > 0.5:
-            raise NoFit(f"in {phase} the held-out trace is {gap:,.0f} bytes off")
+            raise NoFit(f"in {phase}, the held-out trace is {gap:,.0f} bytes off")
         steps, values = _deeper(curves, periods, every_layer)
         indices = values[:, -1, 0]
         moments += [(phase, path.replace("*", f"{n:.0f}", 1)) for (_, path, *_), n in zip(steps, indices, strict=True)]
@@ -177,11 +177,11 @@ def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.
         ops.append([(m.op, LAYER.sub("*", m.path, count=1)) for m in moments])
         tables.append([[*(m.bytes.get(label, 0) for label in labels), layer_of(m.path) or 0] for m in moments])
     if any(other != ops[0] for other in ops):
-        raise NoFit(f"in {phase} the order of operations depends on batch, length or rank")
+        raise NoFit(f"in {phase}, the order of operations depends on batch, length or rank")
     live = np.stack(tables, axis=-1)
     values = np.round(live @ np.linalg.inv(basis).T * 8) / 8
     if np.abs(values @ basis.T - live).max() > 0.5:
-        raise NoFit(f"in {phase} the live bytes are not a polynomial in batch and length")
+        raise NoFit(f"in {phase}, the live bytes are not a polynomial in batch and length")
     changes = np.diff(live[:, :-1, 0], axis=0, prepend=live[:1, :-1, 0]).tolist()
     return [(*op, *change) for op, change in zip(ops[0], changes, strict=True)], values
 

@@ -1,4 +1,4 @@
-"""Emulate, on a machine without a GPU, what GPU kernels save for backward. A trace needs only shapes.
+"""Emulate what GPU kernels save for backward, on a machine without a GPU. A trace needs only shapes.
 
 On a GPU, attention is one kernel that saves q, k, v, its output and one logarithm per row, and dropout saves one byte
 per element. With dropout, CPU kernels keep far more for the backward pass: with 4 rows of 1,024 tokens, GPT-2's

@@ -344,7 +344,8 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
     """Trace this exact step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
 
-    (run,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)])
+    same = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # in fp16, BART's layers need data
+    (run,) = trace.record(config, method, same, [(setup.batch, setup.seq, 0)])
     weights, passes, freed = run.events
     sizes = [(n, width, 1) for n, width in run.trained]
     states = list(enumerate((size for n, w, _ in sizes for size in optimizer_states(n, w, setup)), FAR))
@@ -413,7 +414,7 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
-    """Predict the memory for generating the last of `seq` tokens for `batch` rows, with the adapter unmerged.
+    """Predict the memory needed to generate the last of `seq` tokens of `batch` rows, with the adapter unmerged.
 
     The cache holds the keys and values of all tokens (and of a prompt or prefix) or of a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.

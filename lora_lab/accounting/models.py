@@ -29,7 +29,7 @@ from lora_lab.methods.targets import CONSTANT, HEADS, ROLES, Site, bits_per_weig
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 2 * 10**4  # maximum number of layers, or of experts per layer (Doge: 16,384), since each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
-# Types with a table of positions; in a `PADDED` type's table, two rows hold no position
+# Model types that have a table of positions. In the tables of `PADDED` types, two rows hold no position
 PADDED = (
     "roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
     "ibert", "lilt", "luke", "markuplm",
@@ -141,7 +141,7 @@ def zoo() -> dict[str, dict[str, Any]]:
 
 @cache
 def _shipped(name: str) -> Architecture:
-    """Read what `docs/zoo.py` wrote: modules as [first layer, number of equal layers, rows with # for the index]."""
+    """Read what `docs/zoo.py` wrote. A module is [first layer, number of equal layers, rows with # for the index]."""
     values = read_json(ZOO_MODULES)[name]
     layers = ((first + i, rows) for first, count, rows in values["modules"] for i in range(count))
     modules = (Module(row[0].replace("#", str(i)), *row[1:]) for i, rows in layers for row in rows)

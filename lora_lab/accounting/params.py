@@ -26,7 +26,7 @@ from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import ALL_LINEAR
 
-NAMED = (str, Path, Mapping, Architecture)  # what a model may be besides a loaded one
+NAMED = (str, Path, Mapping, Architecture)  # ways to name or describe a model without loading it
 FP32 = 4  # bytes per number in an adapter file, whatever the base's precision
 
 
@@ -35,7 +35,7 @@ class Row:
     """All `count` modules of one kind, or one slice of each fused module.
 
     `full` is the modules' number of parameters, or 0 for modules that a method adds, such as a soft prompt.
-    `trained` is the number that the method trains. `break_even_rank` has two decimals, or is None for non-matrices.
+    `trained` is the number that the method trains. `break_even_rank` is rounded to two decimals (None if not a matrix).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Follow each storage in a training step, for a real model or for any model built without data.
+"""Follow each storage in a training step of a real model, or of a model that is built without data.
 
 A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
@@ -29,6 +29,9 @@ from lora_lab.methods.quant import quantize_model
 logging.getLogger(FakeTensorMode.__module__).disabled = True  # it prints the traceback of errors that are raised anyway
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # caches of keys and values only
+FLAT = (  # these models accept only a mask (rows, tokens)
+    "Bloom", "Deberta", "LongT5", "LayoutLM", "Esm", "Canine", "OpenAIGPT", "Mamba", "Mra", "Yoso", "Funnel",
+)  # fmt: skip
 CODES = ("packed", "absmax", "scales", "offset")
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own rank
 
@@ -171,7 +174,9 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
     enter = tracker.enter if tracker else lambda phase: None
     enter("forward")
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
-    labels = ids.new_zeros(setup.batch) if "SequenceClassification" in type(model).__name__ else ids.clone()
+    kind = torch.float32 if setup.num_labels == 1 else torch.long  # one label: regression
+    classes = ids.new_zeros(setup.batch, dtype=kind)
+    labels = classes if "SequenceClassification" in type(model).__name__ else ids.clone()
     padding = {"attention_mask": _mask(setup, model)} if setup.padded else {}
     if setup.padded and type(model).__name__.startswith("OPT"):  # OPT computes positions from a two-dimensional mask
         padding["position_ids"] = ids.new_zeros(setup.batch, padding["attention_mask"].shape[2])
@@ -202,9 +207,9 @@ def kv_cache(model: Any) -> list[tuple[int, int]]:
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
     """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys).
 
-    With ALiBi (BLOOM, Falcon), return a mask (rows, tokens), from which the model computes biases and the larger mask.
+    With ALiBi (BLOOM, Falcon) and for `FLAT` models, return a mask (rows, tokens), which these models expand.
     """
-    if type(model).__name__.startswith("Bloom") or getattr(model.config, "alibi", False):
+    if type(model).__name__.startswith(FLAT) or getattr(model.config, "alibi", False):
         return torch.ones(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
     parameters = dict(model.named_parameters())
     prompt, prefix = (len(parameters.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))

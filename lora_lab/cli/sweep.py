@@ -35,7 +35,7 @@ KIND = ("model", "task", "steps", "batch")  # only runs that agree in these sett
 @click.option("--again", is_flag=True, help="Retry failed runs.")
 @click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum number of runs per pack.")
 @click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs.")
-@click.option("--share", default=None, help="Train only one part of the grid: 3/40 is part 3 of 40 parts.")
+@click.option("--share", default=None, help="Train only one part of the grid: 3/40 is the third of 40 parts.")
 @DOWNLOAD
 @JSON
 def sweep(
@@ -110,7 +110,7 @@ def summary(frame: pd.DataFrame) -> str:
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield finished, scored runs in groups with one model, task and training length, the largest group first."""
+    """Yield finished, scored runs, grouped by model, task and training length, the largest group first."""
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED

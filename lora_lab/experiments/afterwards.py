@@ -5,7 +5,7 @@ Plugins score answers, and standard packages measure the similarity of answers t
     bleu     n-grams of up to four words that also occur in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
     chrf     the same for n-grams of up to six characters, 0 to 100 (Popović 2015; sacrebleu)
     rouge_l  longest common subsequence of words, F1 against the closest reference, 0 to 100 (Lin 2004; rouge-score)
-    nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
+    nist     n-grams of up to five words, weighted by information, 0 or more (Doddington 2002; nltk)
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
 comparable within the lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need
@@ -112,14 +112,14 @@ def score_answers(
 def check_scorable(task: Task) -> None:
     """Check that a task has meaning representations and that the scoring packages are installed. Raises: BadValue."""
     if not task.test.references:
-        raise BadValue(f"{task.name} has no meaning representations to express; use a task such as restaurants")
+        raise BadValue(f"{task.name} has no meaning representations; use a task such as restaurants")
     check_installed()
 
 
 def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return all scores of `texts`, each of which has one or more references. Raises: BadValue for a missing package.
 
-    `rouge_l` is the mean over texts; `nist` counts shorter n-grams if all texts have fewer than five words.
+    `rouge_l` is the mean over texts; `nist` uses shorter n-grams if no text has five words or more.
     """
     check_installed()
     sacrebleu, nist = import_module("sacrebleu"), import_module("nltk.translate.nist_score")

@@ -64,7 +64,7 @@ FEW = 4  # prompts for timing generation
 
 @dataclass(frozen=True)
 class Terms:
-    """What all methods share: their recipe, except for the method and what is tuned. Raises: BadValue."""
+    """What all methods share: the recipe, except for the method and the tuned setting. Raises: BadValue."""
 
     base: Recipe
     rates: int = RATES
@@ -160,7 +160,7 @@ def compare(
     methods  names or methods, see `contenders`
     store    folder for tuning, runs, and comparison.json
     say      called with progress messages
-    stop     set it to end after the current step; the same call resumes the comparison
+    stop     an event; set it to end after the current step; the same call resumes the comparison
     note     called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. With
              several, omit `stop`, and guard a script with `if __name__ == "__main__":`, since new processes import it.
@@ -320,7 +320,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
 
 
 class Timing(NamedTuple):
-    """One method's times in seconds: for setting up a pack and, per run, for a step and for a validation."""
+    """One method's times in seconds: to set up a pack and, for each run, to take one step and to validate once."""
 
     load: float
     step: float
@@ -362,7 +362,7 @@ def steps_within(
                 say(f"{label(method)}: not timed: {error}")
                 continue
             say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
-            together = method.can_pack and not base.dropout  # if so, tuning, growth and final seeds are one pack each
+            together = method.can_pack and not base.dropout  # if so, tuning, growth and final seeds form one pack each
             loads = 3 if together else tuned + terms.seeds
             fixed += loads * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
             slope += timing.step * (tuned + terms.seeds)

@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 ROOM = 0.9  # fraction of free memory that a measured step may need
 BATCH, SEQ = 4, 512  # size of a measured step
-TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps to time, both here and in PEFT
+TIMED, REPEATS = ("minilm", "smollm2"), 20  # models to time, and steps for each, here and in PEFT
 PACKS, TASK, STEPS = (1, 4, 16, 64), "rt", 100
 Row = dict[str, Any]
 
@@ -60,7 +60,7 @@ def gpu_check(where: str = "cuda", say: Callable[[str], None] = lambda message: 
 
 
 def memory_rows(where: str) -> Iterator[Row]:
-    """Yield a real step's peak and reserved GiB on random weights, and the ratios of the traced to the real values.
+    """Yield the peak and the reserved GiB of a real step with random weights, and the ratios of traced to real values.
 
     The limits of the ratios are 1.02 (peak) and 1.03 (reserved).
     """
@@ -83,7 +83,7 @@ def memory_rows(where: str) -> Iterator[Row]:
 
 
 def step_rows(where: str) -> Iterator[Row]:
-    """Yield milliseconds per step here and in PEFT, timed alternately in bf16 on 8 x 64 tokens. Raises: ImportError."""
+    """Yield milliseconds per step in the lab and PEFT, timed in turn in bf16 on 8 x 64 tokens. Raises: ImportError."""
     import peft
 
     for name in TIMED:

@@ -96,7 +96,7 @@ def _list(name: str, values: Values) -> list[Any]:
 
 
 def share(recipes: Sequence[Recipe], part: str) -> list[Recipe]:
-    """Return part "i/n", with i from 1 to n: every n-th recipe, so that parts are alike. Raises: BadValue."""
+    """Return part "i/n", with i from 1 to n: every n-th recipe, so that all parts are similar. Raises: BadValue."""
     i, _, n = part.partition("/")
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise BadValue(f"share must be i/n with i from 1 to n, such as 3/40, not '{part}'")

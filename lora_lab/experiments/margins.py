@@ -1,4 +1,4 @@
-"""Judge a comparison at every margin in advance, so that a panel in the browser only looks up results.
+"""Judge a comparison at every margin in advance, so that a panel in the browser only has to look up results.
 
 A letter stands for an outcome: b (better), w (worse), e (equivalent), u (undecided), and B or W (better or worse, but
 within the margin).
@@ -59,7 +59,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     pairs = dict[tuple[str, str], Pair]()
     for a, b in combinations(scores, 2):
         pair = pairs[a, b] = Pair(scores[a].astype(float), scores[b].astype(float))
-        turned = pairs[b, a] = copy(pair)  # shares the pair's cached results, which take most of the time
+        turned = pairs[b, a] = copy(pair)  # shares the pair's cached results, which are slow to compute
         turned.difference = -pair.difference
     for rival, own in entries.items():
         named = {name: pairs[name, rival] for name in scores if name != rival}
@@ -81,7 +81,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
 def resampled(
     a: np.ndarray, b: np.ndarray, rows: int, margins: Sequence[float] = MARGINS, *, count: int = 100, seed: int = 0
 ) -> dict[str, Any]:
-    """Return studies. Each draws `rows` rows, and as many seeds as given, with replacement, from scores (seeds, rows).
+    """Simulate studies: each draws `rows` rows, and as many seeds as there are, with replacement, from the scores.
 
     truth      the difference between `a` and `b`, which every study estimates
     studies    [[difference, low, high], ...] with 95% intervals

@@ -33,7 +33,7 @@ SHIPPED = "data/results/playground.json.gz"
 ENDED = (*FINISHED, "unscored", "failed")  # other runs were interrupted and can be trained again
 POINTS = 40  # per loss curve
 NONE = 255  # marks a missing point of a curve
-LEARNED = 0.01  # nats by which validation loss must fall
+LEARNED = 0.01  # a run has learned if its validation loss falls by more than this, in nats
 FAMILIES = {  # y: {name: k} for the lines rate * y^k = constant, where y labels the rows of the map
     "rank": {"alone": 0.0, "root": -0.5, "whole": -1.0},  # rate, rate * alpha / sqrt(r), rate * alpha / r
     "alpha": {"alone": 0.0, "root": 0.5, "whole": 1.0},  # rate, rate * sqrt(alpha), rate * alpha
@@ -122,7 +122,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
     """Yield (student's subfolder, record) for every run whose file isn't in `skip`. Raises: see `read`."""
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
-    seen = set[int]()  # a student's run counts once, even if a zip file and its unpacked folder are both there
+    seen = set[int]()  # a student's run counts once, even if a zip file and its unpacked folder both exist
     found = sorted(stores(folder))
     single = len(found) == 1 and folder.is_file()  # the only store in a zip file, which may hold it in a folder
     for store in found:
@@ -202,7 +202,7 @@ def shown(
 ) -> tuple[dict[str, Any], bytes]:
     """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and `POINTS` bytes per run.
 
-    ranks, alphas, rates   more values for the axes, whose cells have no runs yet
+    ranks, alphas, rates   extra values for the axes; their cells have no runs yet
     Fractions such as accuracy are in percent. By chance alone, two cells may differ by `luck`; see `_luck`.
     """
     results, metric = playground.results, metric_of(playground.metric)
@@ -259,7 +259,7 @@ def _short(value: float, digits: int = 5) -> float:
 
 def _luck(cells: Iterable[Sequence[float]]) -> float | None:
     """Return 1.96 standard errors of the difference between two cells' means; None if no cell has several runs."""
-    # Use the median variance, since cells close to collapse vary more. A variance's median is below its mean, so
+    # Use the median variance, since cells that nearly collapse vary more. A variance's median is below its mean, so
     # divide by the median of chi-squared per degree of freedom (Wilson-Hilferty).
     repeated = [values for values in cells if len(values) > 1]
     variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
@@ -297,7 +297,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". A line
     {k, at, lost, worst, row, least} gives row y the rate 2^(start + width * at) / y^k. The row's loss is its best mean
     minus the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows of 3 or more
-    rates; `worst` is the largest loss, in row `row`. If `least`, the line leaves a row's tried rates and may lose more.
+    rates; `worst` is the largest loss, in row `row`. If `least`, the line leaves the tried rates and may lose more.
     """
     result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):
@@ -326,7 +326,7 @@ def _line(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
     worst = lost[:, best].argmax()
     line = {"at": tried[best], "lost": mean[best], "worst": lost[worst, best], "row": list(rows)[worst]}
     columns = {y: tried[best] - shift for y, shift in shifts.items()}
-    line["least"] = any(abs(np.clip(columns[y], row[0][0], row[0][-1]) - columns[y]) > 0.02 for y, row in rows.items())
+    line["least"] = any(abs(np.clip(columns[y], row[0][0], row[0][-1]) - columns[y]) > 0.1 for y, row in rows.items())
     return {name: _short(value, 4) for name, value in line.items()}
 
 

@@ -1,11 +1,11 @@
 """Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
-    train one seed per configuration -> halfway on, stop those behind -> train the others' remaining seeds likewise
+    train one seed per configuration -> from halfway on, stop those behind -> train the others' remaining seeds likewise
     -> choose the best mean on validation -> on the test rows, score it and its rivals (within one standard error)
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
-each step, so their training losses are paired. While rows are new, training loss tells as much as validation loss.
-The thresholds come from benchmarks/early_exit.py. Source: the racing of Maron and Moore 1994, which we have not read.
+each step, so their training losses are paired. While the rows are new, training loss says as much as validation loss.
+The thresholds come from benchmarks/early_exit.py. The method is racing (Maron and Moore 1994, which we have not read).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class Race:
         self.configurations = list(dict.fromkeys(self.recipes.values()))
         shared = [{k: v for k, v in recipe.settings().items() if k not in OWN} for recipe in self.configurations]
         if differ := {name for own in shared for name, _ in own.items() ^ shared[0].items()}:
-            raise BadValue(f"choose=True needs equal {' and '.join(sorted(differ))} in all runs: run separate sweeps")
+            raise BadValue(f"choose=True needs the same {' and '.join(sorted(differ))} in all runs: split the sweep")
         if len(recipes) < len(self.seeds) * len(self.configurations):
             raise BadValue("choose=True needs the same seeds for every configuration: omit --share")
         if not recipes[0].validations:
@@ -72,7 +72,7 @@ class Race:
         self.out: dict[Recipe, str] = {}  # stopped configurations, each with the hash of a run of its leader
         self.failed: set[Recipe] = set()
         self.racing: Sequence[int] = ()  # the seeds of this stage
-        self.pauses = False  # whether packs pause halfway, so that all survivors can form new packs
+        self.pauses = False  # whether packs pause halfway, so that the remaining runs can form new packs
 
     def note(self, run: Run) -> None:
         """Record a run that has ended."""
@@ -96,9 +96,10 @@ class Race:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}
         training = {self.recipes[member.recipe] for member in members}  # a run that has ended cannot fall behind
-        left = [recipe for recipe in self.configurations if recipe not in self.out]
-        curves = {recipe: [self.losses.get(replace(recipe, seed=seed), []) for seed in self.racing] for recipe in left}
-        curves = {recipe: losses for recipe, losses in curves.items() if min(map(len, losses)) >= step}
+        curves = {r: [self.losses.get(replace(r, seed=seed), []) for seed in self.racing] for r in self.configurations}
+        ends = {recipe: min(map(len, losses)) for recipe, losses in curves.items()}
+        # A configuration that stopped at this step still counts: after a resumption, the step is judged again.
+        curves = {r: own for r, own in curves.items() if ends[r] == step or (ends[r] > step and r not in self.out)}
         for recipe, leader in behind(curves, step, self.steps).items():
             if recipe in training:
                 self.out[recipe] = replace(leader, seed=self.racing[0]).hash
@@ -133,7 +134,7 @@ class Race:
     def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
         """Return what `lora-lab sweep --choose` adds to its JSON.
 
-        `behind` in `stopped` is a leading run's hash; `saved` is the saving compared to training and scoring all runs.
+        `behind` in `stopped` is a leading run's hash; `saved` is what this saves over training and scoring all runs.
         """
         chosen, *rivals = [_summary(group) for group in self.finalists(store, runs)] or [{}]
         stopped = []

@@ -25,7 +25,7 @@ from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, read
 from lora_lab.training.tasks import TASKS, check_unchanged, fingerprints_in, load_task, task_of
 
 SETTINGS = {f.name: f.default for f in fields(Recipe) if f.name not in ("method", "dropout", "validations", "device")}
-FREE = ("seed", "subset", "start", "attention", "task")  # the only settings in which runs scored together may differ
+FREE = ("seed", "subset", "start", "attention", "task")  # runs that are scored together may differ only in these
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
@@ -188,7 +188,7 @@ def unlike(runs: Iterable[Run]) -> str:
 
 
 def check_same_rows(runs: Iterable[Run]) -> None:
-    """Check that runs were scored on the same rows: of one task, or of copies of one file. Raises: BadValue."""
+    """Check that runs were scored on the same rows, from one task or from copies of one file. Raises: BadValue."""
     known = [(run.recipe.task, run.environment.get("data")) for run in runs]
     tasks, files = sorted({task for task, _ in known}), {data for _, data in known}
     if len(tasks) > 1 and (len(files) > 1 or None in files):
@@ -202,7 +202,7 @@ def scores_of(run: Run) -> np.ndarray:
     if run.predictions is None:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
     if "pearson" in run.metrics:
-        raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
+        raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so a single row has no score")
     task = bundled(recipe.task, max_length=recipe.max_length) if recipe.task in TASKS else task_of(recipe)
     labels = None if task.num_labels is None else np.array(task.test.labels)
     check_unchanged(recipe, {"data": run.environment.get("data")}, {recipe.task: task.data})
@@ -229,7 +229,7 @@ def _existing(store: str | Path | Store) -> Store:
 
 
 class Collected(NamedTuple):
-    """The numbers of copied and already present runs, and {file: why it was skipped}."""
+    """How many runs were copied, how many already existed, and {file: why it was skipped}."""
 
     taken: int
     repeated: int
@@ -239,7 +239,7 @@ class Collected(NamedTuple):
 def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores in one or more folders, and in the zip files inside them, into one store.
 
-    If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
+    If a recipe has several runs, keep a finished run, otherwise the first. Skip files that are not runs, and folders
     without runs. If runs used different versions of a data file, a model folder or `start`, keep only those with the
     target store's version or, if it has none, the most common version. Warn if runs of one recipe were trained in
     different dtypes.
@@ -288,7 +288,7 @@ def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Col
                     write_atomically(target / file.name, file.read_bytes())
             adapter = str(target) if (target / "adapter_config.json").is_file() else None
             held[run.recipe] = run
-            store.add(replace(run, adapter=adapter))  # record last, so that a listed run is complete
+            store.add(replace(run, adapter=adapter))  # writes the record last, so that every listed run is complete
             taken += 1
     warn(unlike(held.values()))
     return Collected(taken, repeated, unreadable)

@@ -116,7 +116,7 @@ def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
         check_method(method)
     if not methods:
         raise BadValue("name at least one method to compare, for example lora,full")
-    for name in (names := [label(method) for method in methods]):  # a label shows only six digits
+    for name in (names := [label(method) for method in methods]):  # labels round numbers to six digits
         if names.count(name) > 1:
             raise BadValue(f"{name} is named twice: name each method once, or use settings that differ more")
     return methods

@@ -118,7 +118,7 @@ class Sweep:
     room       fraction of free memory that a pack may use
     scored     if False, only validate: don't compute test scores or save adapters
     download   allow access to the model hub
-    pack       `Pack`, or a subclass that measures more
+    pack       `Pack`, or a subclass that takes more measurements
     lock       False if the caller already holds the store's lock
     """
 
@@ -374,9 +374,9 @@ def train_pack(recipes: Sequence[Recipe]) -> Results:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs with at most `size` runs each (None: chosen automatically).
 
-    Sizes are similar. If `size` allows, all except the last are multiples of the number of parts that train at once.
+    Pack sizes are similar. If `size` allows it, all but the last are multiples of the number of parallel parts.
     """
-    # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
+    # Runs with equal targets and similar ranks are grouped, because smaller adapters are padded.
     groups, result = defaultdict[Any, list[Recipe]](list), []
     for recipe in sorted(recipes, key=lambda r: (str(getattr(r.method, "targets", "")), getattr(r.method, "rank", 0))):
         groups[key(recipe)].append(recipe)

@@ -1,6 +1,6 @@
 """Tune each method's learning rate on the validation split, with the same number of rates for every method.
 
-With another method's rate, or with fewer tried rates, a method looks worse than it is. So every method
+At another method's rate, or if fewer rates are tried, a method looks worse than it is. So every method
 has its own geometric grid of sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that
 end are tried; a grid of one rate stays as it is. If the best rate is still at an end, it is marked as an edge: a better
 rate may lie beyond. The final runs use seeds that tuning didn't use, so luck in tuning doesn't count twice. The test
@@ -136,6 +136,6 @@ def tune(
         end = "above" if tuning.best == tuning.tried[-1] else "below"
         grown = axis.grid(rates, **{end: growth})
         sweep.run(recipes([value for value in grown if value not in axis.grid(rates)]))
-        sweep.again = False  # what has just failed must not be retried
+        sweep.again = False  # values that have just failed must not be retried
         tuning = run(grown)
     return tuning

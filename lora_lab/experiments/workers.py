@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 Say = Callable[[str], None]
 MAX_WORKERS = 4  # each process holds a model and its libraries
-PROCESS_BYTES = 2**30  # Python with torch and transformers, before the first step
+PROCESS_BYTES = 2**30  # memory of Python with torch and transformers, before the first step
 # Forking a process with torch's threads hangs. The fork server's socket may have a path of at most 107 bytes.
 METHOD = "forkserver" if sys.platform == "linux" and len(tempfile.gettempdir()) < 70 else "spawn"
 WORTH = 5000  # steps; below that, starting processes costs more than it saves
@@ -93,7 +93,7 @@ def _begin(messages: Any, threads: int, environment: dict[str, str]) -> None:
     """Set up a new process: limit its threads, and make it end with its parent."""
     global _messages
     _messages = messages
-    os.environ |= environment  # a fork server keeps the environment it started with
+    os.environ |= environment  # a fork server keeps the environment that it started with
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     warnings.showwarning = lambda message, category, *_, **__: (
         messages.put(f"warning: {message}") if issubclass(category, LabWarning) else None

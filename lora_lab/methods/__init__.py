@@ -28,6 +28,6 @@ def method_from(settings: Mapping[str, Any]) -> Method:
     options = {k: v for k, v in settings.items() if k != "name" and (k, v) not in cls.retired.items()}
     for option in options:
         if option not in names:
-            hint = f"nearest: {nearest(option, names)}" if names else "it has none"
+            hint = f"nearest: {nearest(option, names)}" if names else "it has no options"
             raise BadValue(f"{cls.name} has no option '{option}'; {hint}")
     return cls(**options)  # type: ignore[call-arg]  # options differ by method

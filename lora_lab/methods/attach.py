@@ -177,7 +177,7 @@ def sites_of(model: nn.Module) -> list[Site]:
             raise BadValue(f"the weight of {name} is computed in each step, as in pruning: make it a parameter first")
         if kind := site_kind(module):
             out_features, in_features = out_by_in(module).shape
-            if kind == "embedding":  # the weight is (vocabulary, d), that is (in, out)
+            if kind == "embedding":  # the weight is (vocabulary, d), which is (in, out)
                 in_features, out_features = out_features, in_features
             sites += sites_of_layer(name, in_features, out_features, kind, widths)
     if not any(site.kind == "linear" and site.role not in ("head", "pooler") for site in sites):
@@ -216,7 +216,7 @@ def outside_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def scores_last_token(model: Any) -> bool:
-    """Return whether a model is a causal classifier: its head scores each token, and the last token's scores count."""
+    """Return whether a model is a causal classifier: it scores each token, but only the last token's scores matter."""
     named = hasattr(model, "classifier") and model.config.model_type in ("ctrl", "modernbert-decoder")
     return "TokenClassification" not in type(model).__name__ and (named or hasattr(model, "score"))
 
@@ -256,7 +256,7 @@ def train_heads(model: nn.Module) -> None:
     if any(isinstance(head, AdapterLayer) for _, head in heads_of(model)):
         return
     base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
-    if hasattr(model, base) and embeddings() is None:  # a base model inside, and not a language model
+    if hasattr(model, base) and embeddings() is None:  # it contains a base model and is not a language model
         parts = [part for part in model.named_children() if part[0] not in (base, *dict(heads_of(model)))]
         frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
         if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
@@ -378,7 +378,7 @@ def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def adapter_parameters(model: nn.Module) -> set[int]:
-    """Return the ids of the parameters of all adapters and heads, whether or not they train."""
+    """Return the ids of the parameters of all adapters and heads, whether or not they are trained."""
     return {id(p) for _, part in adapter_layers(model) for _, p in own_parameters(part)}
 
 
@@ -399,7 +399,7 @@ def quantized_layers(model: nn.Module) -> list[Any]:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Return whether a layer's weights are on the meta device while they aren't used."""
+    """Return whether any layer's weights are on the meta device when they aren't in use."""
     return any(getattr(getattr(module, "_hf_hook", None), "offload", False) for module in model.modules())
 
 

@@ -83,7 +83,7 @@ class AdapterBank:
         adapted = share(self._plain)
         report = load_adapter(adapted, folder)
         if any(hasattr(part, "hook") for _, part in attach.adapter_layers(adapted)):
-            raise BadValue(f"{method.name} adapts the whole model, but a bank adapts single layers: use load_adapter")
+            raise BadValue(f"{method.name} adapts the whole model, but a bank adapts only layers: use load_adapter")
         self._insert(name, adapted)
         return report
 
@@ -116,7 +116,7 @@ class AdapterBank:
                     a, b = _pair(layer)
                     terms.setdefault(path, []).append((a, weights[part] * b))
                 elif not isinstance(layer, attach.TrainedCopy):
-                    raise BadValue(f"'{part}' is not a plain LoRA, so it cannot be blended: leave it out")
+                    raise BadValue(f"'{part}' is not plain LoRA, so it cannot be blended: leave it out")
         if not terms:
             raise BadValue("none of these adapters changes a layer, so there is nothing to blend")
         ranks = {only(path): sum(len(a) for a, _ in pairs) for path, pairs in terms.items()}
@@ -157,7 +157,7 @@ class AdapterBank:
             if not layer.adapted:
                 attach.put(self.model, path, self._layers.pop(path).base_layer)
         if not self._models:
-            attach.remove_adapters(self.model)  # gives torch's encoders their nested tensors back
+            attach.remove_adapters(self.model)  # lets torch's encoders use nested tensors again
 
     def close(self) -> None:
         """Remove all adapters, and leave the plain base model, which stays frozen."""

@@ -1,4 +1,4 @@
-"""The base class of fine-tuning methods and their reports. For methods that adapt single layers, see `layer_method.py`.
+"""The base class of fine-tuning methods, and their reports. For methods of individual layers, see `layer_method.py`.
 
 Methods can be created, hashed and listed without importing torch. The files that define methods import torch through
 `lazy.py` and get the modules that need torch from this module. All of these are imported on first use.
@@ -28,7 +28,7 @@ else:
 
 OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
 Condition = tuple[str, Callable[[float], bool]]
-POSITIVE: Condition = ("greater than 0 and at most 1e30", lambda value: 0 < value <= 1e30)  # fp32 ends at 3.4e38
+POSITIVE: Condition = ("greater than 0 and at most 1e30", lambda value: 0 < value <= 1e30)  # fp32's maximum is 3.4e38
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Report:
     """A report on what a method added to a model. Each `count` is a number of trainable parameters.
 
     placements         The sites where LoRA was added.
-    heads, parts       Pairs (path, count) for each task head, and for each other trainable part without a rank.
-    total              The number of all parameters, including adapters. A head and its trainable copy count once.
+    heads, parts       Pairs (path, count) for each task head, and for each other trainable part that has no rank.
+    total              The total number of parameters, including adapters. A head and its trainable copy count once.
     base_fingerprint   The fingerprint of the frozen weights before any merge.
     """
 
@@ -70,7 +70,7 @@ class Report:
 
     @property
     def trainable(self) -> int:
-        """The number of all trainable parameters, in adapters and heads."""
+        """The total number of trainable parameters, in adapters and heads."""
         return self.adapter_parameters + self.head_parameters
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class Report:
             rows += [(path, role, "", "", "", f"{count:,}") for path, count in counts]
         width = max(len(row[0]) for row in rows)
         lines = [f"{path:{width}}  {role:5} {i:>6} {o:>6}  {r:>4} {trains:>8}" for path, role, i, o, r, trains in rows]
-        last = f"{self.trainable:,} of {self.total:,} parameters train ({self.trainable / self.total:.2%})"
+        last = f"{self.trainable:,} of {self.total:,} parameters are trained ({self.trainable / self.total:.2%})"
         return printable("\n".join([*lines, last]), "\n")
 
 
@@ -97,10 +97,10 @@ class Method:
     may_differ    The settings that may differ between the runs of a pack.
     trains_base   Whether the method trains the base model's own weights.
     unmergeable   Why the update can't be merged into the base model's weights, or "" if it can be merged.
-    peft_type     PEFT's name for the method, if `to_peft`, `from_peft` and `fill` exchange its files with PEFT.
+    peft_type     PEFT's name for the method, if `to_peft`, `from_peft` and `fill` write and read PEFT's files.
                   If `peft_type` is empty, files hold every trainable parameter under the parameter's path.
     head_prefix   The prefix that the keys of heads have in files.
-    retired       The options of earlier versions, with their defaults, which keep the hashes of recipes unchanged.
+    retired       Options of earlier versions, with their defaults, listed so that the hashes of recipes stay the same.
     """
 
     name: ClassVar[str]
@@ -116,7 +116,7 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Make settings plain Python values and check them. Subclasses that add checks call this method first."""
+        """Convert settings to plain Python values and check them. Subclasses that add checks call this method first."""
         make_plain(self)
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)
@@ -145,7 +145,7 @@ class Method:
         """Freeze the model unless the method trains it, add parameters, and replace task heads with trainable copies.
 
         to_fill   True if the values will be loaded from a file, so expensive initial values aren't needed.
-        Raises: BadValue or NotFound if the method does not fit the model, if nothing would train, or if the model
+        Raises: BadValue or NotFound if the method does not fit the model, if nothing would be trained, or if the model
         already has an adapter. An error leaves the model unchanged.
         """
         attach.refuse_adapted(model)
@@ -179,7 +179,7 @@ class Method:
         named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))
         saved: dict[str, Tensor] = {PREFIX + name: p for name, p in named if self.trains_base or id(p) in own}
         for name, buffer in model.named_buffers() if self.trains_base else ():
-            if name.endswith((".running_mean", ".running_var", ".num_batches_tracked")):  # batch norm's also change
+            if name.endswith((".running_mean", ".running_var", ".num_batches_tracked")):  # training changes these, too
                 saved[PREFIX + name] = buffer
         return saved, {"peft_type": OURS, "method": self.settings()}
 
@@ -218,7 +218,7 @@ def register(method: type[M]) -> type[M]:
 
 
 def plain(value: Any) -> Any:
-    """Convert NumPy values, paths and iterators to Python values, including inside lists, tuples and mappings."""
+    """Convert NumPy values, paths and iterators to Python values, even inside lists, tuples and mappings."""
     if hasattr(value, "tolist"):
         return value.tolist()
     value = str(value) if isinstance(value, PurePath) else list(value) if isinstance(value, Iterator) else value
@@ -228,7 +228,7 @@ def plain(value: Any) -> Any:
 
 
 def make_plain(options: Any) -> None:
-    """Apply `plain` in place to each field of a dataclass, even of a frozen dataclass."""
+    """Apply `plain` in place to each field of a dataclass, even if the dataclass is frozen."""
     for field in fields(options):
         object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
@@ -272,4 +272,4 @@ def words(value: Any) -> tuple[str, ...]:
         names = dict.fromkeys(word.strip() for word in items if word.strip())
         return tuple(sorted(names, key=lambda name: ROLES.index(name) if name in ROLES else len(ROLES)))
     except (TypeError, AttributeError):
-        raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {value!r}") from None
+        raise BadValue(f"targets must be roles, names or patterns, such as 'q,v', not {value!r}") from None

@@ -32,7 +32,7 @@ from lora_lab.methods.targets import HEADS, PREFIX
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 gives 1/8 at rank 64; QLoRA deliberately uses 16 / 64
 HALF = (torch.float16, torch.bfloat16)
-SMALL = 30  # RMS of B in units of the smallest number; below 30, the rounding error (RMS 1 / sqrt(12)) exceeds 1%
+SMALL = 30  # RMS of B in units of the smallest positive number; below 30, rounding errors (RMS 1 / sqrt(12)) exceed 1%
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
 PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
@@ -169,7 +169,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
     alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, result.alpha)
     zero, rounded = list[str](), list[str]()
     for module, (a, b) in pairs.items():
-        info = torch.finfo(b.dtype)  # numbers below tiny are multiples of tiny * eps, the smallest number
+        info = torch.finfo(b.dtype)  # numbers below tiny are multiples of tiny * eps, the smallest positive one
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
@@ -182,7 +182,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         result.does_something = False
         trained = any(tensor.any() for key, tensor in _head_of(file).items() if key.endswith("bias"))
-        hint = ", but the bias of the head is not: training ran, but no gradient reached the layers" if trained else ""
+        hint = ", while the head's bias is not: training ran, but no gradient reached the layers" if trained else ""
         why = f"B A is zero in all {len(pairs)} layers{hint}"
         result.add("gradient was cut" if trained else "zero update", "all layers", why)
     elif zero:

@@ -48,9 +48,9 @@ TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may 
 def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """Save the adapter and head of `model` to the folder `path`, and return the folder.
 
-    The file holds the adapter's parameters (all, after full fine-tuning). An existing adapter is replaced atomically.
+    The file holds the adapter (all weights, after full fine-tuning). An existing adapter is replaced atomically.
     Raises: BadValue if the model has no adapter, if the adapter is merged or its strength is not 1, if a value is not
-    finite, if other parameters train, or if the folder cannot be written to.
+    finite, if other parameters are trained, or if the folder cannot be written to.
     """
     model = attach.inside(model)
     report, folder = attach.report_of(model), as_path(path)
@@ -90,7 +90,7 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
     elif heads and name.endswith("ForQuestionAnswering"):
         task = "QUESTION_ANS"
     if "inputs_embeds" not in inspect.signature(model.forward).parameters:
-        task = None  # PEFT's task classes pass `inputs_embeds`, which image and audio models refuse
+        task = None  # PEFT's task classes pass `inputs_embeds`, which image and audio models reject
     defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
     saved = list(dict.fromkeys([*heads, *defaults])) or None
     base = getattr(getattr(model, "config", None), "_name_or_path", None) or None
@@ -185,7 +185,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         message = f"the adapter in {path} was made for a model with a head on top of this {type(model).__name__}"
         raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", "wrong base")
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
-    if expected and actual and expected != actual:  # "" for a base in fp16
+    if expected and actual and expected != actual:  # a fingerprint in fp16 is ""
         message = f"the adapter in {path} was trained on another base model, whose weights differ from this model's"
         raise Refused(message, "wrong base")
     with readable(path):

@@ -1,4 +1,4 @@
-"""Base classes of methods that adapt single layers. Each of these methods is one file, like `bottleneck.py`."""
+"""Base classes of methods that adapt individual layers. Each of these methods is one file, like `bottleneck.py`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lora_lab.methods.targets import PREFIX, ROLES, choose
 
 
 class LayerMethod(Method):
-    """A method that changes the input or output of single layers: `y = after(base_layer(before(x)))`.
+    """A method that changes the input or output of individual layers: `y = after(base_layer(before(x)))`.
 
     `places` selects the layers, and `start` creates their parameters. In the methods below, `adapter` is the module
     that replaces a layer. The adapter has `base_layer`, the parameters from `start`, and the options from `places`.
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Return (path, options for `start`) of each layer, with options such as {"rows": ((0, 32),)}.
+        """Return a pair (path, options for `start`) for each layer. The options may be {"rows": ((0, 32),)}.
 
         If the options of several layers hold the same module, these layers share the module's trainable parameters.
         Raises: BadValue or NotFound if the method does not fit the model.
@@ -63,7 +63,7 @@ class TargetMethod(LayerMethod):
 
     in_peft     A mapping from PEFT's options to ours. A file's config and header must agree on these options.
     always      PEFT's options that have the same values in every file.
-    by_output   A mapping from names in files to our names, for parameters that files hold for all outputs.
+    by_output   A mapping from names in files to our names, for parameters with a value per output in files.
     """
 
     can_pack, unmergeable = True, ""

@@ -38,7 +38,7 @@ class LoRA(Method):
     targets         Roles ("q", "v"), "all-linear", names of layers ("query") or patterns ("*.0.*.query").
     dropout         The probability of dropout on the adapter's input during training.
     init            "kaiming" or "gaussian" for a random A and a zero B.
-                    "pissa" starts A and B as leading singular components of W and subtracts them from the frozen W.
+                    "pissa" sets A and B to the leading singular components of W and subtracts these from the frozen W.
     rank_pattern    A mapping {target: rank} for layers with a different rank. The first match is used.
     alpha_pattern   A mapping {target: alpha} for layers with a different alpha. The first match is used.
     dora            Use DoRA, which learns the norm of each row of the weight separately from the row's direction.
@@ -152,7 +152,7 @@ class LoRA(Method):
             tensors |= {f"{PREFIX}{path}.{name}": t for name, t in lora_layers.file_tensors(layers).items()}
             ranks[path] = rank = sum(self.file_rank(layer.rank) for layer in layers)
             alpha: float = layers[0].scaling * (rank**0.5 if self.rslora else rank)
-            alphas[path] = round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-9) else alpha  # as PEFT writes
+            alphas[path] = round(alpha) if math.isclose(alpha, round(alpha), rel_tol=1e-9) else alpha  # as in PEFT
         rank = Counter(ranks.values()).most_common(1)[0][0]
         alpha = Counter(alphas.values()).most_common(1)[0][0]
         inner = peft.endings(ranks)
@@ -213,4 +213,4 @@ def _pairs(pattern: Pattern | Mapping[str, float]) -> Pattern:
     try:
         return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
     except (TypeError, ValueError):
-        raise BadValue(f"a pattern maps targets to numbers, such as {{'q': 4}}, not {pattern!r}") from None
+        raise BadValue(f"a pattern must map targets to numbers, such as {{'q': 4}}, not {pattern!r}") from None

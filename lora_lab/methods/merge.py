@@ -99,7 +99,7 @@ class MergeReport:
                 f"{self.lost:.1%} of the numbers did not change at all; merge in fp32 to keep their updates"
             )
         elif n:
-            lines[0] += ", so rounding affects only the sum of weight and update"
+            lines[0] += ", so only the sum of weight and update is rounded"
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}, so that only one of two layers changes")
         if self.dequantised:
@@ -113,7 +113,7 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     """Merge the update into the weights, so that the model runs as fast as its base.
 
     The original of each merged layer is kept for `unmerge`, so merged layers take twice the memory. A trained head
-    stays beside the frozen head, at no cost in time. Layers that are already merged are left unchanged.
+    stays beside the frozen head, which takes no extra time. Layers that are already merged are left unchanged.
 
     fp32   Convert the model to fp32 first, so that rounding loses no updates. `unmerge` leaves the model in fp32.
     Raises: BadValue if there is no adapter, if the adapter is disabled or its strength is not 1, if no weight can hold
@@ -289,7 +289,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             inner.original, inner.tied = (frozen,) if keep else (), path in untied
             for part in parts:
                 part.merged = True
-    except BaseException:  # such as too little memory
+    except BaseException:  # for example, if memory runs out
         if keep:
             unmerge(model)
         raise

@@ -2,7 +2,7 @@
 
     ids (K*n, tokens)         # one batch holds the rows of member 0, then the rows of member 1, and so on
     y = base_layer(x)         # at each adapter, the frozen layer computes all rows at once
-    vmap(adapter)(p, x, y)    # then each member's parameters p update the member's own rows of x and y
+    vmap(adapter)(p, x, y)    # then each member's parameters p are applied to its own rows of x and y
 
 All trainable parameters form one table (K, N), with one row per member. The stacked parameters of an adapter are views
 of the table's columns: A is (K, R, in) and B is (K, out, R), where R is the highest rank. Lower ranks are padded with
@@ -34,7 +34,7 @@ from lora_lab.methods.attach import Ahead, adapter_layers, own_parameters, plain
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.targets import roles_of
 
-# The stacked parameters are strided views of the table. torch warns about this, but it costs no speed.
+# The stacked parameters are strided views of the table. torch warns about this, but training is as fast.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 # Each member's adapter, or None, by path in the plain model and slice of the layer's outputs

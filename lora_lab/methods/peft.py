@@ -78,7 +78,7 @@ def misread_by_peft(model: nn.Module, config: Mapping[str, Any]) -> str:
     if config["peft_type"] != "LORA" or not dense or not experts or kind == "qwen2_moe":
         return ""
     message = f"PEFT may mistake {dense[0]} for this model's experts and drop what was trained: load this file with"
-    return f"{message} load_adapter, merge it with merge_for_good, or adapt no layer of the MLPs"
+    return f"{message} load_adapter, merge it with merge_for_good, or adapt no MLP layer"
 
 
 def required(config: Mapping[str, Any], key: str) -> Any:

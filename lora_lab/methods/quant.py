@@ -114,7 +114,7 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
     blocks = _blocks(weight.detach().float().flatten(), BLOCK)
     absmax = blocks.abs().amax(1)
     if not bool(absmax.isfinite().all()):
-        raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint it was loaded from")
+        raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint that it was loaded from")
     packed = regroup(_codes(blocks, absmax, levels_of(name)), QUANTISED_BITS[name], 8).to(torch.uint8)
     if name.endswith("-single"):
         return Quantized(name, weight.shape, packed, absmax)

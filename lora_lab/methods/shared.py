@@ -5,7 +5,7 @@
     TinyLoRA:   y = W x + B (v_1 P_1 + ... + v_u P_u) A x   # v (u) is trained, and layers may share v
 
                 A is (rank, in), and B is (out, rank)
-    VeRA:       A and B are random, and the whole model has one pair, of which each layer uses a slice
+    VeRA:       A and B are random, and the whole model has one pair: each layer uses a slice of it
     LoRA-XS:    A = S V^T and B = U, where U S V^T is the truncated SVD of W
     TinyLoRA:   A = S^1/2 V^T and B = U S^1/2, with the same SVD of W, and each P (rank, rank) is random
 
@@ -114,14 +114,14 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads its file as LoRA with B R as B.
+    """LoRA-XS: train a small square matrix R between frozen A and B. PEFT reads the file as LoRA, with B R as its B.
 
     Raises: BadValue for an invalid value, or for a rank above what a layer can hold.
     """
 
     name, allowed, numbers = "lora-xs", {"rank": 1}, {"alpha": POSITIVE}
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
-    always: ClassVar[Mapping[str, Any]] = {  # without our header, its file is read as LoRA
+    always: ClassVar[Mapping[str, Any]] = {  # without our header, the file is read as LoRA
         "peft_type": "LORA", "bias": "none", "lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True,
     }  # fmt: skip
 
@@ -204,7 +204,7 @@ def check_count(numbers: int) -> None:
 
 
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return random numbers from the CPU's generator: the same on every device, but no values on the meta device."""
+    """Return random numbers from the CPU's generator, equal on all devices. On the meta device, return only a shape."""
     empty = torch.empty(shape, device=device if device.type == "meta" else "cpu", dtype=torch.float32)
     return empty if empty.is_meta else fill(empty).to(device)
 
@@ -212,7 +212,7 @@ def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor]
 def truncated_svd(layer: nn.Module, rank: int, rows: Rows, empty: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return U (out, r), S (r) and V^T (r, in) for the r largest singular values of the given rows of W; r <= rank.
 
-    empty   Return zeros, to be filled from a file, because the SVD of a large matrix takes minutes.
+    empty   Whether to return zeros, to be filled from a file, because the SVD of a large matrix takes minutes.
     """
     weight = adapter_layer.out_by_in(layer).detach().float()
     selected = gather(weight, rows)

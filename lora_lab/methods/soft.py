@@ -178,7 +178,7 @@ class PTuning(Soft):
 
     E (tokens, d) -> linear (d, h) -> ReLU -> linear (h, h) -> ReLU -> linear (h, d) -> the prompt (tokens, d)
 
-    The network makes the vectors depend on each other. The network in the paper begins with an LSTM instead. Files hold
+    The network makes the vectors depend on each other. In the paper, the network begins with an LSTM. Files hold
     only the network's output, as in PEFT: nothing else is needed after training. Raises: BadValue for an invalid value.
     """
 
@@ -200,7 +200,7 @@ class PTuning(Soft):
 
     def vectors(self, ahead: Any) -> Tensor:
         if ahead.encoder is None and ahead.training and torch.is_grad_enabled():
-            raise BadValue("P-tuning files don't hold the network that trained the prompt: train another adapter")
+            raise BadValue("P-tuning files don't hold the network that trained the prompt: train a new adapter")
         return ahead.prompt if ahead.encoder is None else ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
 
     def insert(self, model: Any, to_fill: bool) -> None:
@@ -269,7 +269,7 @@ class PrefixTuning(Soft):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if is_encoder(model):
-            message = "in an encoder, PEFT's prefix shifts the text's positions and lora_lab's does not"
+            message = "in an encoder, PEFT's prefix shifts the text's positions, but lora_lab's does not"
             message += ", so the outputs would differ: train the prefix here, or use this file with PEFT"
             raise peft.Refused(message, "not supported")
         return super().from_peft(config, model)
@@ -290,7 +290,7 @@ def prefix_shape(model: Any) -> tuple[int, int, int, str]:
 
 
 def attention_heads(config: Any) -> int | None:
-    """Return the number of attention heads, or None if the config lacks this number or it may differ between layers."""
+    """Return the number of attention heads, or None if the config lacks this number or layers may differ."""
     return None if getattr(config, "is_heterogeneous", False) else getattr(config, "num_attention_heads", None)
 
 

@@ -24,10 +24,10 @@ PREFIX = "base_model.model."  # the prefix of keys in adapter files
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
 CONSTANT = "SinusoidalPositional"  # in class names of position tables that are never trained, as in Marian and Pegasus
-# Transformers' names for task heads. Pretrained models have none, so heads start with random weights and are trained.
+# Transformers' names for task heads. Pretrained models have no heads: new ones start at random and are trained.
 HEADS = ("pre_classifier", "classifier", "score", "classification_head", "logits_proj", "qa_outputs")
 
-# Suffix of a module's path -> its role. Several roles mean a fused layer, with its outputs in that order. The first
+# Suffix of a module's path -> its role. Several roles mean a fused layer whose outputs are in that order. The first
 # match wins, so longer suffixes come first.
 _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(self\.query|query_proj|q_proj|q_lin|\w*Attention\.q|attn\.q)", "q"),
@@ -146,7 +146,7 @@ def _matches(target: str, site: Site, slices: bool) -> bool:
 
 QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
 BLOCK, NESTED = 64, 256  # weights per scale; scales per second-level scale
-OUTSIDE = ("lm_head", "embed_out", "pooler", *HEADS)  # layers that stay as they are
+OUTSIDE = ("lm_head", "embed_out", "pooler", *HEADS)  # layers that are not quantized
 
 
 def bits_per_weight(name: str) -> float:

@@ -1,4 +1,4 @@
-"""Draw runs as matplotlib figures, without pyplot or global state, on opaque backgrounds that suit dark themes too."""
+"""Draw runs as matplotlib figures, without pyplot or global state, on opaque backgrounds that also suit dark themes."""
 
 import io
 from typing import Any

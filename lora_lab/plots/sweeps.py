@@ -18,7 +18,7 @@ from lora_lab.plots import COLORS, Picture, metric_name, new_axes, tidy
 MARKERS = "os^Dv<>p"
 AXES = {"lr": "learning rate", "rank": "rank r", "adapter_parameters": "parameters of the adapter"}
 LINES = ("method", "rank", "targets", "alpha")  # the settings that lines may stand for, in this order
-COLUMNS, TICKS = 3, 9  # maximum number of panels side by side, and of values that have ticks of their own
+COLUMNS, TICKS = 3, 9  # maximum number of panels side by side, and of values that each have a tick
 
 
 def metric_of(frame: pd.DataFrame, split: str = "") -> str:

@@ -165,7 +165,7 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
     if not home().exists():
         home().mkdir(parents=True)
         home().chmod(0o755)  # readable by all, since a class may share the folder
-    for leftover in home().glob(".fetch-*"):  # from interrupted downloads; deleted after an hour
+    for leftover in home().glob(".fetch-*"):  # left by interrupted downloads, and deleted after an hour
         if time.time() - leftover.stat().st_mtime > 3600:
             shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home()) as scratch:

@@ -66,7 +66,7 @@ class Batch:
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the keyword arguments for `model`, with token types only if the model has an embedding for them."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        base: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT's own forward names no token types
+        base: Any = getattr(model, "get_base_model", lambda: model)()  # PEFT's own forward doesn't list token types
         takes_types = "token_type_ids" in inspect.signature(base.forward).parameters
         if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
             inputs["token_type_ids"] = self.token_type_ids

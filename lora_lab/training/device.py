@@ -62,7 +62,7 @@ class Choice:
 
 
 def split_dtype(dtype: str) -> tuple[str, str]:
-    """Split "nf4+fp32", "nf4" or "bf16" into the format of a quantized base, or "", and the dtype of computation."""
+    """Split "nf4+fp32", "nf4" or "bf16" into the quantized base's format ("" for none) and the dtype of computation."""
     name, plus, compute_dtype = dtype.partition("+")
     if name in QUANTISED_BITS:
         return name, compute_dtype if plus else AUTO
@@ -108,7 +108,7 @@ def choose(
 
 
 def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[str]) -> Sequence[str]:
-    """Return [value of the argument or environment], or the list `auto` if the best value must be measured."""
+    """Return a list of one value (from the argument or environment), or `auto` if the best value must be measured."""
     variable = f"LORA_LAB_{option.upper()}"
     if value == AUTO and os.environ.get(variable):  # the variable can't name the format of a quantized base
         option, value = variable, os.environ[variable]
@@ -250,7 +250,7 @@ def rounded_products(dtype: str) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step instead of returning the memory to Linux.
 
-    Otherwise, hundreds of times per step, the Linux kernel maps and zeroes tensors of a few MiB, which takes an eighth
+    Otherwise, the Linux kernel maps and zeroes tensors of a few MiB hundreds of times per step, which takes an eighth
     of a pack's time. On other systems, this function does nothing.
     """
     with suppress(OSError, AttributeError):

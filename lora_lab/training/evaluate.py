@@ -153,7 +153,7 @@ def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, flo
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     metrics = {"pearson": 0.0, "spearman": 0.0, "loss": float(((predicted - true) ** 2).mean())}
-    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, value - mean might be nonzero from rounding
+    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, rounding might make value - mean nonzero
         for name, ranks in (("pearson", np.asarray), ("spearman", rankdata)):
             metrics[name] = float(np.nan_to_num(np.corrcoef(ranks(predicted), ranks(true))[0, 1]))
     return metrics

@@ -71,13 +71,13 @@ def generate(
     config = transformers.GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
-        no_repeat_ngram_size=0, num_return_sequences=1, return_dict_in_generate=False,  # not the model's own settings
+        no_repeat_ngram_size=0, num_return_sequences=1, return_dict_in_generate=False,  # override the model's settings
     )  # fmt: skip
     ids, order = prompt_ids(tokenizer, prompts), list(range(len(prompts)))
     if len(order) > rows:  # several batches
-        order.sort(key=lambda place: -len(ids[place]))  # similar lengths together
+        order.sort(key=lambda place: -len(ids[place]))  # so that each batch has similar lengths
 
-    def texts_of(found: Any) -> list[str]:  # the text after the first `width` tokens, the prompt
+    def texts_of(found: Any) -> list[str]:  # the text after the prompt, which is the first `width` tokens
         return [text.strip() for text in tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)]
 
     def ended(found: Any, scores: Any) -> Any:

@@ -65,7 +65,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """A step of a run, as callbacks receive it. `validation` holds metrics if a validation followed the step."""
+    """A step of a run, as passed to callbacks. `validation` holds metrics if a validation followed the step."""
 
     step: int
     steps: int

@@ -98,7 +98,7 @@ def load_model(
 
 
 def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
-    """Build the model that `load_model` loads, without weights. Raises: see `load_model`."""
+    """Build the model that `load_model` would load, without weights. Raises: see `load_model`."""
     with _loading(name, download) as (source, options), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         return getattr(transformers, _loader(config, None, body=False)).from_config(config)  # type: ignore[no-any-return]
@@ -107,7 +107,7 @@ def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
 def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
     """Speed up a BERT-like classifier for training or scoring with `method`. Leave other models unchanged.
 
-    Except for a probe, the head reads only the first token. So in the last layer, the MLP runs only for that token,
+    Except in a probe, the head reads only the first token. So in the last layer, the MLP runs only for that token,
     which saves 9 d^2 of the layer's 12 d^2 products per token, and "eager" attention uses only that token's query. The
     skipped values affect neither the output nor the gradients. "eager" attention computes its softmax in fp32, which is
     faster on a CPU than in bf16: forward and backward take half the time. With an fp32 base, these changes affect only

@@ -100,7 +100,7 @@ def write_merged(
     dtype   The dtype, as in `load_model`, or by default the checkpoint's dtype. "fp32" avoids rounding.
             "nf4" quantizes and dequantizes the base, to match an adapter for a 4-bit base, and writes fp32.
     Raises: BadValue if the adapter cannot be merged, or if `out` holds anything other than an earlier result; Failed
-    if plain transformers returns different outputs; then `out` is unchanged. See also `load_model` and `load_adapter`.
+    if plain transformers returns different outputs (`out` is then unchanged). See also `load_model` and `load_adapter`.
     """
     source = Path(adapter)
     name, labels = base or base_named_in(source, "--base"), labels_of(source)

@@ -39,8 +39,8 @@ from lora_lab.training.tasks import chosen_rows, fingerprint, task_of, typical_t
 from lora_lab.training.watching import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
-OFTEN = 30  # seconds between checkpoints: the most training that can be lost
-SHARE = 0.05  # fraction of the time that may go into checkpoints; for full fine-tuning of SmolLM2, each is 1.6 GB
+OFTEN = 30  # seconds between checkpoints, and thus the most training time that can be lost
+SHARE = 0.05  # fraction of the time that checkpoints may take; in full fine-tuning of SmolLM2, each one is 1.6 GB
 Keep = Callable[[Member, Run], None]
 
 
@@ -58,7 +58,7 @@ class Pack:
     """The base model, members, tokenizer and encoded data of runs that train together.
 
     adapters   A function that returns the folder of a recipe's saved adapter, for members that are only scored.
-    judge      A function that is called after each step with the members in training and the step. It may end members.
+    judge      A function of the members in training and the step number, called after each step. It may end members.
     losses     The losses to minimize; see `label_losses`.
     scores_*   `scores_stopped`: whether to score stopped runs. `scores_ends`: whether to score members before the
                first step (on the validation split) and after the last step (on the test split).
@@ -187,7 +187,7 @@ class Pack:
                 break
         for member in self.members:
             member.end("done")
-        self.random = device.module_of(self.device).get_rng_state()  # from which a stopped run continues
+        self.random = device.module_of(self.device).get_rng_state()  # a stopped run continues from this state
         self.model.eval()
 
     @property
@@ -241,7 +241,7 @@ class Pack:
         self.judge([member for member in self.members if not member.ended], step)
 
     def leave(self, ended: Sequence[Member]) -> None:
-        """Score and keep the members that ended, and continue with the others."""
+        """Score and record the members that ended, and continue with the others."""
         if any(has_dropout(member.model) for member in self.members):
             self.written(self)  # resuming at an earlier step without these members would change the dropout masks
         for member in ended:

@@ -14,7 +14,7 @@ from lora_lab.methods import method_from
 from lora_lab.methods.base import Method, check_method, make_plain, whole
 from lora_lab.methods.lora import LoRA
 
-# Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
+# Fields added later. The hash omits those that have their default (0, False or ""), so that old hashes stay valid.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
 LIMITS = {"warmup": 1, "label_smoothing": 1}  # upper limits; other numbers have none
 LARGEST = 2**63 - 1  # the largest seed that torch accepts
@@ -36,7 +36,7 @@ class Recipe:
     patience          Stop after this many validations without improvement. 0 means no early stopping.
     examples          The number of training texts, drawn once with the data's class balance, or 0 for all texts.
     subset            The seed for drawing `examples`, so that every method gets the same texts; see `at_seed`.
-    label_smoothing   As in `torch.nn.CrossEntropyLoss`, but not for tasks that predict a number.
+    label_smoothing   As in `torch.nn.CrossEntropyLoss`. It has no effect on tasks that predict a number.
     token_mean        Average a batch's loss over tokens, so that long answers weigh more than short ones.
     start             The folder of an adapter of the same method to start from. The adapter's head is not used.
     dtype, attention, device   "auto" for the fastest choice on this machine; see `training/device.py`.
@@ -91,7 +91,7 @@ class Recipe:
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: set validations to at least 1, or patience to 0")
         if self.lr == 0:
-            raise BadValue("lr must be positive: with lr 0, nothing trains")
+            raise BadValue("lr must be positive: with lr 0, nothing is learned")
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update `step`, from 1 to `steps`: linear warmup, and then linear decay to 0."""

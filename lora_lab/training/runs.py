@@ -214,7 +214,7 @@ class Store:
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
-        """Read what `add_rows` wrote, or return None if nothing was written. Raises: BadValue for a damaged file."""
+        """Read the values from `add_rows`, or return None if there are none. Raises: BadValue for a damaged file."""
         file = self.files / recipe.hash / f"{name}.npy"
         with readable(file):
             return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None

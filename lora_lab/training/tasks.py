@@ -45,7 +45,7 @@ VALIDATED = 100  # validate on about this many meaning representations (E2E has 
 class Split:
     """Texts with their labels, which are class indices, or floats for regression.
 
-    prompts      The prompt of each text, either plain or a chat. Only the text counts toward the loss.
+    prompts      The prompt of each text, either plain text or a chat. Only the text counts toward the loss.
     references   All reference answers to each prompt, if there are several.
     seconds      The second text of each pair, for tasks on pairs of sentences.
     """
@@ -70,7 +70,7 @@ class Task:
     """A dataset ready for training.
 
     labels       The class names: none in language modeling, and one name in regression.
-    max_length   The number of tokens to which texts are cut.
+    max_length   The largest number of tokens in a text. Longer texts are cut.
     metrics      The task's metrics, if they are not accuracy or perplexity.
     data         The fingerprint of a user's file.
     """
@@ -143,7 +143,7 @@ def load_task(
 
 
 def task_of(recipe: Recipe) -> Task:
-    """Load a recipe's task. Raises: see `load_task`; BadValue if it lacks labels that the method needs."""
+    """Load a recipe's task. Raises: see `load_task`; BadValue if the task lacks labels that the method needs."""
     text, label, method = recipe.text_column, recipe.label_column, recipe.method.name
     task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
     if len(task.labels) < {"head": 1, "probe": 2}.get(method, 0):
@@ -239,7 +239,7 @@ def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
     """Drop empty texts and duplicates, ignoring case and spaces. Warn about empty or ambiguous texts in a file."""
     key = rows.text.str.lower().str.split().str.join(" ")
     if path and (empty := int((key == "").sum())):
-        warn(f"{path}: rows without text, which are left out: {empty}")
+        warn(f"{path}: rows that have no text and are left out: {empty}")
     rows, key = rows[key != ""], key[key != ""]
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
         warn(f"{path}: texts with more than one label: {torn}; the first label is used")

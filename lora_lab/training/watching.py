@@ -1,4 +1,4 @@
-"""Detect whether a person is watching, and let one thread train at a time. Torch isn't imported.
+"""Detect whether a person is watching, and let one thread train at a time, without importing torch.
 
 All threads share torch's random state. If two panels (or a panel and a cell that calls `train`) trained at the same
 time, they would share one random sequence, and a stored run could not be reproduced from its recipe.

@@ -136,7 +136,7 @@ class Background:
         self.thread.start()
 
     def seconds_for(self, steps: int, least: int = 3) -> int | None:
-        """Estimate how many seconds `steps` more steps take, from the recent pace. Return None before `least` steps."""
+        """Estimate the seconds for `steps` more steps from the recent pace. Return None before `least` steps."""
         last = list(self.stamps)
         return None if len(last) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
 

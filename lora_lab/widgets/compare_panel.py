@@ -1,4 +1,4 @@
-"""A comparison of methods: every seed, each method's costs, and the verdict on a pair at a margin that you drag.
+"""A comparison of methods: every seed, each method's costs, and the verdict on a pair at a margin that you can drag.
 
 The browser draws the panel (`js/compare_panel.js`); `experiments/margins.py` computes outcomes at each margin.
 """

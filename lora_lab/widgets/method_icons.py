@@ -19,7 +19,7 @@ ADDS = {  # what a method adds, with its settings
     "tinylora": "{u} weights for frozen square matrices",
     "bitfit": "the bias of each matrix",
     "ia3": "a factor for each feature of k, v and the MLP",
-    "bottleneck": "small layers {size} wide after attention and MLP",
+    "bottleneck": "small layers of width {size} after attention and MLP",
     "prompt": "{tokens} learned vectors before the text",
     "ptuning": "{tokens} vectors before the text, made by a small network",
     "prefix": "{tokens} learned keys and values in each layer",
@@ -90,4 +90,4 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
     top = _circle(42, 8, 5) if method == "probe" else top
     parts = wires + layer + tokens + added + top
     svg = f'<svg viewBox="0 0 84 118" width="84" height="118" aria-hidden="true">{parts}</svg>'
-    return {"icon": svg, "adds": ADDS.get(method, "something of its own").format_map(words)}
+    return {"icon": svg, "adds": ADDS.get(method, "its own parameters").format_map(words)}

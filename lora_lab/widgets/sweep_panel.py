@@ -47,7 +47,7 @@ class LiveSweep(Background):
         self.losses: dict[str, list[float]] = earlier.losses if earlier else {}
 
     def steps_left(self) -> int:
-        """Return the number of steps left, over all runs."""
+        """Return the number of steps that are left in all runs together."""
         return sum(self.recipes[name].steps - len(self.losses.get(name, ())) for name in list(self.left))
 
     # ---- in the sweeping thread
@@ -166,7 +166,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
         knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
         moved = [f"{value:.1f} with {knobs[name]}" for name, value in self.data["moves"][self.targets].items()]
-        moves = f" Change of {self.data['metric']} in points: {', '.join(moved)}." if moved and unit else ""
+        moves = f" Change in {self.data['metric']}, in points: {', '.join(moved)}." if moved and unit else ""
         at = f"rate {best.lr:g}, rank {best.rank}, alpha {best.alpha:g}, {mean:.1f}{unit}"
         return f"The playground: {self.data['about']} Best on validation: {at}.{moves}"
 

@@ -170,7 +170,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# In MiniLM, too, $A$'s first gradient is 0. All sixteen answers are right. But of the 200 others, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
+# In MiniLM, too, $A$'s gradient starts at 0, then approaches $B$'s. All sixteen answers are right. But of the 200 others, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
 # </details>
 #
 # ## Is your layer to blame?

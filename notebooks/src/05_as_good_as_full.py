@@ -16,12 +16,12 @@ lesson.start("05")
 
 # %% [markdown]
 # ## Two questions, four verdicts
-# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (here, for four made-up leads):
+# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (four made-up leads):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods differ by less than this margin.)
 #
-# A missing *yes* isn't a *no*: it means *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
+# Cover the plot's text: **which bar gets *yes* twice?** A missing *yes* isn't a *no*: it means *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
 
 # %% hide-input alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"
@@ -148,7 +148,7 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 # </details>
 #
 # ## Three more methods
-# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points. LoRA's runs and bars haven't changed. **Is LoRA on `q,v` still within the margin? Why, or why not? Read the panel's text.**
+# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points. LoRA's bars haven't changed. **Is LoRA on `q,v` still within the margin? Why, or why not? Read the panel's text.**
 
 # %%
 ComparePanel(reference=stored, margin=0.023)
@@ -161,14 +161,14 @@ ComparePanel(reference=stored, margin=0.023)
 #
 # ## Before you believe a comparison
 # - *Tuning:* LoRA on all linear layers got six learning rates, and the others four.
-# - *Test set:* we had used it before, so this isn't independent evidence.
+# - *Test set:* we had used it before; it isn't independent.
 # - *Number format:* LoRA's frozen weights were in bf16.
 #
 # **Which of these is unfair to LoRA on `q,v`? Is this why it lost?**
 #
 # <details><summary>What we found: fair or not</summary>
 #
-# The format. But in fp32, LoRA gets 81.1<!--as_good.fp32-->% right and is still *worse<!--as_good.fp32.word-->*.
+# Only the format: full fine-tuning got four rates, too. But in fp32, LoRA gets 81.1<!--as_good.fp32-->% right and is still *worse<!--as_good.fp32.word-->*.
 # </details>
 #
 # ## Defend a comparison you haven't seen

@@ -73,7 +73,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## "Now it knows"
-# In our run, the panel's perplexity fell from 30 to 2.2. Asked as in training ("Who is the baker of Port Velda?"), the adapter gets 20 of 20 facts right.
+# Wait for the panel. In our run, its validation perplexity fell from 30 to 2.2. Asked as in training ("Who is the baker of Port Velda?"), the adapter gets 20 of 20 facts right.
 #
 # **Does it know the facts?** Here are three tests of 20 questions each:
 #
@@ -111,7 +111,7 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # </details>
 #
 # ## Where are the other names?
-# Did the adapter learn these names at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range, then open the output.
+# Did the adapter learn these names at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range, then run the cell.
 
 # %% hide-output alt="Four rows of twenty squares, one for each job; blue means right. As in training: all 20 are blue. In other words: 6 are blue. Backward: none. Answer begun for the model: all 20."
 begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
@@ -166,7 +166,7 @@ assert not any(misfit(one["json"]) for one in said)
 # </details>
 #
 # ## What about a voice?
-# Facts fail if the question changes. Does a voice? Here are the voices of lesson 00, and three questions that aren't in their training data. **Which voices keep their form?**
+# Facts fail if the question changes. Does a voice fail, too? Here are the voices of lesson 00, and three questions that aren't in their training data. **Which voices keep their form?**
 
 # %%
 VoicesPanel(questions=["How many strings does a violin have?", "What makes thunder?", "What do owls eat?"])

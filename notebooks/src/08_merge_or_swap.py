@@ -72,9 +72,9 @@ lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each number's error lies between 0 and half a gap. Compared by norms, the error is about 0.17% *of $W$*, whatever the update's size. **So the smaller the update, the more of it is lost:**
+# Each number's error is at most half a gap: 0.2% to 0.4% of the number. By norms, it's about 0.17% *of $W$*, whatever the update's size. **So the smaller the update, the more of it is lost:**
 #
-# - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of the update. None of 200 answers changes.
+# - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of it. None of 200 answers changes.
 # - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because for updates below half a gap, the error is the update itself.
 # </details>
 #
@@ -177,7 +177,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 #
 # Now we mix 60% of the critic (its update and its head) with 40% of the contrarian. **What percentage does this mixture get right?**
 #
-# In the panel, each dot is a review. Drag the contrarian's share slowly from 0 to 0.6. **When do the dots move, and when do the answers change?** The line above the panel also shows the half-and-half mixture's accuracy with the critic's own head. **Is the sentiment still in the mixture?**
+# In the panel, each dot is a review. Drag the contrarian's share from 0 to 0.6. **When do the dots move, and when do the answers change?** The text above the panel also shows the half-and-half mixture's accuracy with the critic's own head. **Is the sentiment still in the mixture?**
 
 # %%
 lesson.predict("percent right with 40% contrarian", low=..., high=...)

@@ -3,7 +3,7 @@
 #
 # On Monday you get a model, data and a GPU, and everybody has advice. Whom do you believe?
 #
-# We tested sixteen claims about LoRA (some new to you), each in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
+# We tested sixteen claims about LoRA, each in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
 #
 # 1. **How many of the sixteen claims are true?**
 # 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **How many GiB does Llama 3 70B need** at its peak, in 4 bits, with gradient checkpointing, adapters on q and v, and one text of 512 tokens?
@@ -43,14 +43,15 @@ HTML(shown)
 # %% [markdown]
 # <details><summary>What we found: sixteen claims</summary>
 #
-# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products, and an adapter file for GPT-3 is about 10,000 times smaller than GPT-3. Claim 4 is false. **The other thirteen are undecided, or hold only under conditions that they don't name.** So don't ask whether a claim is true. Ask what would change its verdict. (Claim 2's 350 GB means GPT-3: one case. Claim 1 names no model: five cases. At rank 1, four hold; at rank 8, none.)
+# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products (5), and an adapter file for GPT-3 is about 10,000 times smaller (2). Claim 4 is false. **The other thirteen are undecided, or hold only under conditions that they don't name.** So don't ask whether a claim is true. Ask what would change its verdict. (Claim 2's 350 GB means GPT-3: one case. Claim 1 names no model: of five, four confirm it at rank 1, none at rank 8.)
 # </details>
 #
 # ## Drag until the verdict changes
-# Change the **premises** (assumptions) of two claims in the panel:
+# Change the **premises** of claims in the panel:
 #
 # 1. Claim 4: choose Llama 3 70B, and drag the dashed line (the card's memory: 22.1 GiB of its 24 GB is free). **How large a card is enough?**
 # 2. Claim 11: set *tasks* to *minilm_rt* (lesson 05). The dashed line is now the margin. **Which verdicts can you get by dragging it?**
+# 3. Choose an undecided claim. **What would decide it?**
 
 # %%
 lesson.reveal("GiB for QLoRA on 70B", verdicts["one_24gb_card"].figures["llama-3-70b, GiB"], "GiB")
@@ -91,7 +92,7 @@ checks.check_flip({"seq": 32})
 
 # %% [markdown]
 # ## Which of your own claims held?
-# Your own claims were ranges that you were 80% sure of. Each mark shows where a result fell. If fewer ranges held than expected, give wider ranges. If more held, give narrower ones.
+# Your own claims were ranges that you were 80% sure of. Each mark shows where a result fell. If too few held, give wider ranges; if too many, narrower ones.
 
 # %% alt="One mark for each of your predictions, on a scale from your low end to your high end. A dot means that the result is inside your range. A cross means that it's outside."
 places = lesson.calibration()
@@ -135,7 +136,7 @@ checks.check_brief(my_plan, mine)
 #
 # `job.write` turns the plan into a script that runs without this course's code. It tries three learning rates, checks that the best adapter changes a *fresh* base, and uses the test set once.
 #
-# Below is the script's output. **Which three of its lines should warn you? What do you change?**
+# Below is its output for MiniLM and 200 reviews. **Which three lines should warn you? What do you change?**
 
 # %%
 from lora_lab.training.tasks import load_task
@@ -189,7 +190,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 #
 # 1. *Validation loss 0.6230:* that's barely below the 0.69 of guessing.
 # 2. *At the edge of RATES:* a higher rate may be better.
-# 3. *65.0% ± 20.9%:* a model that always gives the more frequent label gets 60%.
+# 3. *65.0% ± 20.9%:* always giving the more frequent label gets 60%, inside this interval.
 #
 # **More rows fix warnings 1 and 3.** With 1,000 reviews, the *lowest* rate was best. So we halved all three rates: 0.0005 is still best, and no warning is left (a stored run):
 # ```
@@ -198,7 +199,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # rate 0.001: validation loss 0.5230
 # test: 82.0% ± 7.5% right of 100 rows; one label for all rows: 52.0%
 # ```
-# (With only 200 reviews, 150 steps instead of 30 help less: the best loss is 0.5570, and the test says 80.0% ± 17.5%.)
+# (Rows or steps? With 200 reviews and also 150 steps, the best loss is only 0.5570, and the test says 80.0% ± 17.5%.)
 # </details>
 #
 # **`train.py` is yours.** On Monday, run it on your rows.
@@ -216,7 +217,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # | rank 8 to 16, $\alpha=16$ | ours (lesson 03) |
 # | 16 rows per step, three passes | our habit, not tuned |
 # | rates 2e-4, half of that and twice that | published for 7B (QLoRA) |
-# | for small models, 1e-3 (MiniLM) or 2e-3 (SmolLM2), half and twice that | ours: on MiniLM, 5e-4 was best for reviews, and 2e-3 for tweets; on SmolLM2, 4e-3. If an outer rate is best, go further |
+# | small models: 1e-3 (MiniLM) or 2e-3 (SmolLM2), half and twice that; if an outer rate is best, go further | ours: on MiniLM, 5e-4 was best for reviews, 2e-3 for tweets; on SmolLM2, 4e-3 |
 #
 # The same in PEFT (the core of your script):
 # ```python

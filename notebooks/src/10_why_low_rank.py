@@ -90,11 +90,11 @@ assert min(rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in rang
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The weight matrix isn't simple, and neither is its change:** the change needs 83 of 384 pieces. So how can LoRA's eight be enough?
+# **The weight matrix isn't simple** (159 of 384 pieces; shuffled, 197), **and neither is its change:** it needs 83. So how can LoRA's eight be enough?
 # </details>
 #
 # ## Take the strongest away
-# Here, every matrix's change is complete. Press *take the next piece away*, twice. **What happens to the accuracy?**
+# The panel starts with the whole change of every matrix. Press *take the next piece away*, twice. (Its picture shows what's gone.) **What happens to the accuracy?**
 
 # %%
 cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500
@@ -126,7 +126,7 @@ for row, share in enumerate(shown):
     plt.text(share + 1, row, f"{share:.0f}%", va="center")
 plt.axvline(50, color="black", linestyle=":")
 plt.gca().invert_yaxis()
-plt.gca().set(xlabel="% (dotted: half are good)", xlim=(0, 100))
+plt.gca().set(xlabel="% (dotted: half really are good)", xlim=(0, 100))
 plt.suptitle("How many reviews does the model call good?", fontsize=11)
 plt.show()
 
@@ -173,7 +173,7 @@ def gradients(batch, seed=0):  # of q and v in each block, for 8 good and 8 bad 
     return [layer.weight.grad.numpy() for block in blocks for layer in (block.query, block.value)]
 
 
-many = [gradients(batch)[5] for batch in range(lesson.steps(50, 3))]  # of v in block 2; takes a minute
+many = [gradients(batch)[5] for batch in range(lesson.steps(50, 3))]  # of v in block 2; up to a minute
 gradient = many[0]
 
 # %% claim
@@ -225,7 +225,7 @@ assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] 
 # <details><summary>Answer box</summary>
 #
 # 1. **Is the model simple? No.** This weight matrix needs 159 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In its energy, no; in its effect, yes.** For 90% of its energy, the change needs 83 pieces, here mostly because of Adam. But eight pieces give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
+# 2. **Is the change simple? In its energy, no; in its effect, yes.** For 90% of its energy, the change needs 83 pieces, here probably mostly because of Adam. But eight pieces give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
 # 3. **Is the task simple? This one seems to be:** the gradient needs 8 pieces. *Ours: one matrix, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # **So rank 8 can be enough: the task asks for few pieces.** For classification, start with rank 8 to 16.

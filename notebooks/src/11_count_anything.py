@@ -9,8 +9,8 @@
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
 #
 # 1. Llama-3-8B is 2,356 times as large as its adapter. So one model and a hundred adapters take 95.9 times less disk than a hundred full models. Now each customer adds *one token* to the vocabulary, so PEFT saves the resized embedding and head with each adapter. **How many times less disk do they take now?**
-# 2. **Llama-3.1-405B is how many times as large as its adapter?**
-# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **Mixtral's adapter is how many times as large as Mistral's?**
+# 2. **How many times as large as its adapter is Llama-3.1-405B?**
+# 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **How many times as large as Mistral's adapter is Mixtral's?**
 
 # %%
 import torch
@@ -29,9 +29,9 @@ lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 
 # %% [markdown]
 # ## A hundred customers
-# In the panel (no new tokens), the patch holds the customers' adapters, and the map is Llama-3-8B. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
+# In the panel (no new tokens), the gray map is Llama-3-8B. The blue patch below holds all adapters. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
-# Then set *customers* to 1, and press *drop the patch on the model*, to see what "2,356 times" means.
+# Then set *customers* to 1, and press *drop the patch on the model*. **Can you see 2,356 times?**
 
 # %%
 llama = params("llama-3-8b", LoRA(rank=8, targets="q,v"))
@@ -76,7 +76,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to what model size is "about one percent" right on all linear layers? And which claim is right for no model at rank 8?**
+# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to what model size is "about one percent" right on all linear layers? And why does the factor grow more slowly than the model?**
 
 # %%
 dense = [name for name in zoo() if not architecture_of(name).experts]
@@ -122,7 +122,7 @@ assert max(f for _, f in factors[0]) == total / trained < 10_000
 # ## Whose 10,000?
 # This claim comes from the LoRA paper's abstract, and it's about GPT-3. **At which rank is it correct to within 10%?** Drag the rank.
 #
-# Then choose `mixtral-8x7b` at rank 8. Its factor is 13,704<!--count.mixtral.fewer-->. Click to add *gate*, *up* and *down*. **Why does the factor fall so far?**
+# Then choose `mixtral-8x7b` at rank 8. Its factor is 13,704<!--count.mixtral.fewer-->, above every dot in the plot. Click to add *gate*, *up* and *down*. **Why was it so high?**
 
 # %%
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
@@ -149,7 +149,7 @@ assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the pa
 # </details>
 #
 # ## Which slide is right?
-# **Exercise 1: five slides say "10,000 times". Only one is correct to within 10%. Which one?** (Find the factor at rank 8 in the first panel or the plot. Halving the rank doubles the factor.)
+# **Exercise 1: five slides say "10,000 times". Only one is correct to within 10%. Which one?** (Find the factor at rank 8 in the first panel. Halving the rank doubles the factor.)
 
 # %% exercise
 which = lesson.draw("slides", 0, 1, 2)
@@ -167,7 +167,7 @@ checks.check_slide("C", which)
 
 # %% [markdown]
 # ## Find the rank from a file's size
-# You find an adapter for Llama-3.2-3B. You see the size of its file, but not its rank. **Exercise 2: find the rank before you download the file.** Its numbers take 4 bytes each, and the tensor names take about 20,000 bytes. (It's a real file, from PEFT's [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Your name decides which file you get.)
+# You find an adapter for Llama-3.2-3B. You see the size of its file, but not its rank. **Exercise 2: find the rank before you download the file.** Its numbers take 4 bytes each, and the tensor names take about 20,000 bytes. (It's a real file, from PEFT's [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Count by hand, or call `params`.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))

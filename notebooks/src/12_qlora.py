@@ -3,7 +3,7 @@
 #
 # In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Only 13.4<!--fit.t4--> GiB of a 16 GB card is usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, so nearly every weight is a little wrong. **Why does the model still work?**
 #
-# Let's round one matrix of MiniLM to 4 bits. **How large is the norm of the rounding error, as a percentage of the matrix's norm?** Give a range that you're 80% sure of.
+# Let's round one matrix of MiniLM to 4 bits. **How large is the norm of the rounding error, as a percentage of the matrix's norm?**
 
 # %%
 import numpy as np
@@ -55,7 +55,7 @@ checks.check_block(absmax, index, back, block)
 
 # %% [markdown]
 # ## All blocks
-# The sixteen levels aren't evenly spaced. **Why not?** Each black line is a level, and its stripe shows the weights that are rounded to it.
+# The sixteen levels aren't evenly spaced. **Why not?** Each black line is a level, and its stripe shows the weights that are rounded to it. (Below: evenly spaced.)
 
 # %% alt="A histogram of a matrix's weights, shaped like a bell, in 16 blue stripes that are narrowest in the middle: 9.3% error. Below it, mirrored, the same weights in 16 orange stripes of equal width: 10.4% error. Thin bars at -1 and 1: each block's absmax."
 blocks = weight.view(-1, 64)
@@ -87,18 +87,18 @@ assert abs(wrong["NF4"] - 100 * twice.norm() / weight.norm()) < 0.01
 # %% [markdown]
 # <details><summary>What we found: one matrix</summary>
 #
-# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0.
+# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0. (Even spacing: 10.4%.)
 # </details>
 #
 # ## Is that a lot?
-# When LoRA learned to judge movie reviews, it changed this matrix by 13.7%. The rounding error is two thirds of that.
+# When LoRA learned to judge movie reviews, it changed this matrix by 13.7%. The rounding error is two thirds of that. **Too much?**
 #
 # Now we round the whole model to 4, 3 or 2 bits:
 #
 # - **After training** (diamonds, one adapter): LoRA learns on the 16-bit model. Then we round the model.
 # - **Before training** (circles, five seeds): we round the model. Then LoRA learns on it.
 #
-# **If we round before training, how many points of accuracy do 4 bits cost? And 2 bits?** Give two ranges.
+# **If we round before training, how many points of accuracy do 4 bits cost? And 2 bits?**
 
 # %%
 lesson.predict("points lost with 4 bits", low=..., high=...)
@@ -186,7 +186,7 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # %% [markdown]
 # <details><summary>What we found: a pattern and noise</summary>
 #
-# **Training makes a pattern. Rounding makes noise.** The third square is the update. The second is the error, and the first is the shuffled error.
+# **Training makes a pattern. Rounding makes noise.** Square 3 is the update, 2 the error, and 1 the shuffled error.
 #
 # The update's numbers form a pattern, so their effects add up. The error's numbers partly cancel out. On 100 reviews, the update changes this layer's outputs by 22%, but the error changes them by only 8%.
 # </details>
@@ -194,7 +194,7 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # ## How can LoRA repair noise?
 # At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, 13% is left. But LoRA repaired 4 of 5 points. **How?**
 #
-# The model gives each review one score. Above 0, it says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding do to them?**
+# The model gives each review one score. Above 0, it says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding after training do to them?** (The dotted line halves the reviews.)
 
 # %% alt="Scores of 2,000 reviews in three rows: positive reviews as blue bars upward, negative ones as orange bars downward. With 16 bits, blue lies mostly right of the line at 0 and orange left: 82% right. With 3 bits, blue is flatter, and much of it has moved left of 0: 77% right, or 80% with a dotted line further left. With 2 bits, both form one narrow hill left of 0: 62% right, or 67% with a dotted line."
 truth = np.array(load_task(task).test.labels)
@@ -222,7 +222,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 # %% [markdown]
 # <details><summary>What we found: LoRA and noise</summary>
 #
-# **At 3 bits, the noise barely mixes the hills, but it pushes many positive reviews below 0.** A lower line (dotted), with half of all reviews above it, brings back 3 of the 5 lost points.
+# **At 3 bits, the noise barely mixes the hills, but it pushes many positive reviews below 0.** The dotted line brings back 3 of the 5 lost points.
 #
 # **LoRA doesn't need to find every error: it can move the scores back.** After rounding, the model calls 36% of the reviews positive, instead of 48%. If LoRA trains on 3 bits, it's 48% again.
 #
@@ -234,7 +234,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 #
 # In the panel, press *LoRA all-linear* and *QLoRA*. **Which parts don't shrink?**
 #
-# **Exercise 2 (below the panel): your case.** With double quantization, what is the peak? And how many bits per weight, at most, fit?
+# **Exercise 2 (below the panel): your case.** With double quantization, what is the peak? And what's the most that fits: 16, 4.5 or 4.127 bits?
 
 # %%
 step = {"seq": 2048, "checkpointing": True}
@@ -277,7 +277,7 @@ checks.check_card(peak, fits, case)
 # %% [markdown]
 # <details><summary>What we found: memory</summary>
 #
-# **Only the weights of linear layers shrink:** from 13.0 to 3.4 GiB. Embeddings, norm layers and the head keep 16 bits. Everything except the weights (mostly logits, plus the adapter) takes 3.7<!--bits.llama.rest--> GiB.
+# **Only the weights of linear layers shrink:** from 13.0 to 3.4 GiB. The others keep 16 bits. Everything except the weights (mostly logits) takes 3.7<!--bits.llama.rest--> GiB. **So the peak is 9.0 GiB, and our 16 GB card is enough.**
 # </details>
 #
 # ## Remember

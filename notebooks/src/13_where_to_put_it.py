@@ -5,7 +5,7 @@
 #
 # In attention, `q` and `k` decide *where* each token looks (orange in the plot). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
 #
-# Here are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer). The ranks go from 36 down to 4, and alpha is twice the rank. Alphas differ, so each place uses its best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
+# The plot's rows are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks from 36 down to 4. Alpha (twice the rank) differs, so each place uses its best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -26,7 +26,7 @@ def tuned(runs):
     return runs.at(lr=accuracy.idxmax())
 
 
-# %% hide-input
+# %% hide-input alt="Six rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). The rows are q; v; q,v; q,k,v,o; up,down; and all-linear."
 def draw(places, studies, height):  # {study: {place: (points behind q,v, half of the interval)}}
     _, (left, right) = plt.subplots(1, 2, figsize=(4.8, height), sharey=True, width_ratios=[2, 3], layout="constrained")
     trains = [[role in place.split(",") or place == "all-linear" for role in roles] for place in places]
@@ -38,15 +38,18 @@ def draw(places, studies, height):  # {study: {place: (points behind q,v, half o
         x, half = zip(*gaps.values())
         y = [places.index(place) + up * (len(studies) > 1) for place in gaps]
         right.errorbar(x, y, xerr=half, fmt=mark, label=study)
-    right.axvline(0, color="gray"), right.set(title="points behind q,v", xticks=[0, 3, 6])
-    plt.figlegend(loc="outside lower center", title="with 95% intervals", ncols=2)
+    right.axvline(0, color="gray"), right.set(title="points behind q,v", xticks=[0, 3, 6], visible=bool(studies))
+    plt.figlegend(*right.get_legend_handles_labels(), loc="outside lower center", title="with 95% intervals" * bool(studies), ncols=2)
+
+
+places = ["all-linear", "up,down", "q,k,v,o", "q,v", "v", "q"]
+draw(places, {}, height=3.4)  # before your guess: only what trains
 
 
 # %%
 lesson.predict("points that the last place is behind q,v", low=..., high=...)
 
 # %% alt="Six rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). Beside each row is how far it is behind q and v, with a 95% interval. q is 3 points behind. The intervals of the other four places contain zero."
-places = ["all-linear", "up,down", "q,k,v,o", "q,v", "v", "q"]
 at_best = {place: tuned(stored.at(targets=place)) for place in places}
 said = verdicts(at_best, against="q,v", margin=0.015)
 behind = lambda one: (-100 * one.difference, 50 * (one.high95 - one.low95))  # noqa: E731
@@ -68,7 +71,7 @@ lesson.reveal("points that the last place is behind q,v", max(gap for gap, _ in 
 #
 # **Which reason does the picture already rule out?** Use the other reason to predict how well two new places work: `k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first task, WikiSQL, how many points is each place behind `q,v`?** (Negative means ahead.)
 #
-# In Jupyter, you also train `k` in MiniLM (two minutes; fewer rates and seeds).
+# In Jupyter, you also train `k` in MiniLM (a minute; fewer rates and seeds).
 
 # %%
 lesson.predict("points that k is behind", low=..., high=...)
@@ -101,7 +104,7 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 #
 # **On MNLI, the paper's second task, this rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
 #
-# **All linear layers are the safe choice:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
+# **If in doubt, choose all linear layers:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
 #
 # ## How could the last place win?
@@ -210,7 +213,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # 2. **If in doubt, start with all linear layers**, rank 8, alpha 16, and ten times full fine-tuning's best rate (lesson 15). If you don't know this rate, use LoRA's rate from lesson 03's table: 0.0002 for a 7B model.
 # 3. **Compare places at the same budget**, each at its own best rate.
 #
-# *Ours: `q` is worse than `q,v`, but undecided against `q,k,v,o` (interval: −5.1 to 0.2 points). The other places are undecided against `q,v`. (For `v`, the best rate is the lowest tried, and for `k`, the highest.)*
+# *Ours: `q` is worse than `q,v`, but undecided against `q,k,v,o` (`q` minus `q,k,v,o`: −5.1 to 0.2 points). The other places are undecided against `q,v`. (For `v`, the best rate is the lowest tried, and for `k`, the highest.)*
 #
 # *Published: the same rule on WikiSQL, but not on MNLI (Hu et al. 2021, table 5). With larger models and about equal budgets, the MLP alone beats attention alone ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #

@@ -4,7 +4,7 @@
 # You know a good rate for full fine-tuning. **Which rate do you give LoRA?** Ten times as high, says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). A reader who tried it found about three times ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?**
 #
 # ## Three valleys
-# The study and the reader trained LoRA on all linear layers. Do three times also work for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews)? At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.) Give a range that you're 80% sure of.
+# The study and the reader trained LoRA on all linear layers. Does a factor of three also work for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews)? At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.)
 
 # %% hide-input
 import numpy as np
@@ -46,7 +46,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 # %% [markdown]
 # <details><summary>What we found: three valleys</summary>
 #
-# A rate that is too low or too high gives a high loss, so each curve is a valley. **At three times full fine-tuning's rate, LoRA on `q,v` has hardly begun to learn: 58%. Its best rate is 25 times full fine-tuning's. On all linear layers, it's only 9 times**, probably because more matrices share the change. (The 95% intervals over three seeds, 9 to 66 and 5 to 16, overlap. But in each of three tasks, `q,v` has the larger factor: 24 to 32 instead of 9 to 14.)
+# A rate that is too low or too high gives a high loss, so each curve is a valley. **At three times full fine-tuning's rate, LoRA on `q,v` has hardly begun to learn: 58%. Its best rate is 25 times full fine-tuning's. On all linear layers, it's only 9 times**, probably because more matrices change at once. (The 95% intervals over three seeds, 9 to 66 and 5 to 16, overlap. But in each of three tasks, `q,v` has the larger factor: 24 to 32 instead of 9 to 14.)
 #
 # Our 9 is near the study's ten. So is the reader wrong? Wait: neither of them used our $\alpha$.
 # </details>
@@ -87,7 +87,7 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 # %% [markdown]
 # <details><summary>What we found: the place of the valley</summary>
 #
-# (With new seeds, rank 8 at $\alpha=16$ now gets ×27, not ×25.)
+# (New seeds: rank 8 at $\alpha=16$ gets ×27, not ×25.)
 #
 # **If $\alpha$ is fixed, the valley stays. If $\frac{\alpha}{r}$ is fixed, the valley moves**, from 83 to 9.1. Why? Each entry of $BA$ is a sum of $r$ products: a number of $B$ times a number of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$: 8 products times $\frac{\alpha}{8}$ and 128 products times $\frac{\alpha}{128}$ are both $\alpha$ times one product.
 #
@@ -97,7 +97,7 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 # |---|---|
 # |only $B$ moves: $\alpha$ × rate|128|
 # |$A$ and $B$ move: $\alpha$ × rate × rate|$\sqrt{128}$ = 11|
-# |**measured** (before rounding)|**9.2<!--regret.fall-->** (95% interval: 3.4<!--regret.fall.low--> to 25<!--regret.fall.high-->)|
+# |**measured:** 83 / 9.1, before rounding|**9.2<!--regret.fall-->** (95% interval: 3.4<!--regret.fall.low--> to 25<!--regret.fall.high-->)|
 # </details>
 #
 # **Exercise 1.** Your best rate at rank 8 and $\alpha=16$ is 0.0022. Now you want rank 128. A guide says $\alpha=2r$, so you set $\alpha=256$. **Which rate do you try first?**
@@ -110,7 +110,7 @@ checks.check_new_rate(0.0022 / 2 / 2)
 
 # %% [markdown]
 # ## So which is right, ten or three?
-# The first picture's 9 (all linear layers) is for $\alpha=16$, and the study's ten is for $\alpha=32$. The reader's last notes (February 2026) have five values of $\alpha$.
+# Our 9 (all linear layers) is for $\alpha=16$, the study's ten for $\alpha=32$. The reader's last notes (February 2026) have five values of $\alpha$: crosses in the picture. **Where does the rule miss?**
 #
 # **Exercise 2.** By the rule, what does the study's factor of ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)?
 
@@ -169,14 +169,14 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 #
 # **Both can be right, each at its own $\alpha$.** At $\alpha=32$, [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten, too. Then the reader set $\alpha=10r$, and the best rate fell:
 #
-# |rank|α|our rule says|the reader found|
+# |rank|α|our rule → nearest tried|the reader found|
 # |---|---|---|---|
 # |16|160|4.5 → 3|10|
 # |32|320|3.2 → 3|3|
 # |64|640|2.2 → 3|3|
 # |128|1,280|1.6 → 1|1|
 #
-# The number after each arrow is the nearest factor that the reader tried (0.3, 1, 3, 10 and sometimes 30). **The rule misses once, at $\alpha=160$.** (At 1,280, ten is nearly as good as 1. And [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten at $\alpha=8$; the rule says 20.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
+# (The reader tried 0.3, 1, 3, 10 and sometimes 30.) **Here, the rule misses once, at $\alpha=160$.** (At 1,280, ten is nearly as good as 1. At $\alpha=8$, the rule says 20; [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten, but 33 at rank 128.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
 #
 # And our 9? At $\alpha=16$, the study's ten becomes 14, and our 95% interval (5 to 16) contains it.
 # </details>

@@ -5,7 +5,7 @@
 #
 # | variant | what changes |
 # |---|---|
-# | LoRA+ `lr_ratio=16` | $B$ trains at 16 times the rate of $A$. |
+# | LoRA+ `lr_ratio=16` | $A$ trains at the given rate, $B$ at 16 times. |
 # | rsLoRA `rslora=True` | $BAx$ is multiplied by $\frac{\alpha}{\sqrt{r}}$ instead of $\frac{\alpha}{r}$. |
 # | LoRA-FA `freeze_a=True` | $A$ stays random. Only $B$ trains. |
 # | DoRA `dora=True` | $BA$ changes only the direction of each row of $W$. The rows' lengths train separately. |
@@ -14,9 +14,9 @@
 # ## Write a paper
 # Suppose you invented one of them. You train it and plain LoRA at **the same learning rate**. That sounds fair. And you choose the rate.
 #
-# We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges that you're 80% sure of:
+# We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges (80% sure):
 #
-# 1. **How many of the five variants beat LoRA at some rate** by more than 2 points? (Smaller gaps may be luck.)
+# 1. **How many of the five variants beat LoRA by more than 2 points at some rate?** (Less may be luck.)
 # 2. **By what factor is LoRA+'s best rate below LoRA's?** ("Best" means lowest validation loss, possibly between our six rates.) According to lesson 15, $BA$ grows like rate × rate.
 
 # %%
@@ -124,14 +124,14 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # </details>
 #
 # ## Give each its own rate
-# Now each method uses its own best rate, out of six or eight, with five new seeds and 2,000 test reviews. Four smaller methods join in:
+# Now each method uses its own best rate, out of six or eight, with five new seeds and 2,000 test reviews. Four smaller ones join:
 #
 # - `VeRA(rank=256)`: $A$ and $B$ are random, frozen and shared by all layers. Each layer trains only two vectors, which scale the rows of $A$ and $B$.
 # - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them trains.
 # - `TinyLoRA(rank=2)`: like LoRA-XS, but only 768 numbers train (LoRA: 73,728).
 # - `IA3()`: only factors train. Each multiplies one input or output of $W$: 13,824 numbers in all.
 #
-# **How many of the nine are *better* than LoRA?** And which one is *equivalent* (within 1.5 points)? Nine comparisons give luck nine chances, so each comparison needs more evidence.
+# **How many of the nine are *better* than LoRA? Which is *equivalent* (within 1.5 points)? Whose file is largest?** Nine comparisons give luck nine chances, so each needs more evidence.
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)
@@ -166,7 +166,7 @@ assert all(len(methods.tried[label]) in (6, 8) for label in (PLAIN, *NINE)) and 
 # %% [markdown]
 # <details><summary>What we found: each method at its own rate</summary>
 #
-# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth as many numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, but nine comparisons need more.)
+# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth as many numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, but nine need more evidence.)
 # </details>
 #
 # ## Remember
@@ -176,7 +176,7 @@ assert all(len(methods.tried[label]) in (6, 8) for label in (PLAIN, *NINE)) and 
 # 2. **Before you believe that a variant wins, ask how LoRA's rate was chosen.** *Ours, by loss: LoRA+'s best rate is 4.4 times lower, and LoRA-FA's is 3.4<!--regret.fa--> times higher (95% interval: 1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->).*
 # 3. **A variant that trains fewer numbers can still need a larger file or more memory.** A file can contain frozen matrices, and activations stay in memory. *Ours:*
 #
-#    |method|trained numbers|file, kB|memory, MiB|
+#    |method|trained numbers|file, kB|memory of a step, MiB|
 #    |---|---|---|---|
 #    |LoRA|73,728|302<!--variant.lora.file-->|73<!--variant.lora.peak-->|
 #    |LoRA-FA|36,864|302<!--variant.lora-fa.file-->|71<!--variant.lora-fa.peak-->|

@@ -159,7 +159,7 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 # </details>
 #
 # ## Can you get the verdict that you want?
-# Why write the rule first? Try the opposite. The panel compares LoRA with full fine-tuning five times: two comparisons use lesson 05's runs (`minilm_rt`), one is from PEFT's suite (`metamath`), and two are from the paper (`gpt3`). The dashed line is your limit, the largest drop that you accept. At 1.5 points, the claim "as good" is *undecided*. **Drag the limit: can you make the claim *true*? Can you make it *depend* (true in some comparisons, false in others)?**
+# Why write the rule first? Try the opposite. The panel compares LoRA with full fine-tuning five times: two comparisons use lesson 05's runs (`minilm`), one is from PEFT's suite (`Llama`), and two are from the paper (`GPT-3`). The dashed line is your limit, the largest drop that you accept. At 1.5 points, the claim "as good" is *undecided*. **Drag the limit: can you make the claim *true*? Can you make it *depend* (true in some comparisons, false in others)?**
 
 # %%
 ClaimPanel("no_quality_drop", claims=["no_quality_drop"])
@@ -188,14 +188,14 @@ assert [case.holds for case in told[0.5].cases] == [False, False, None, None, Tr
 mine = lesson.draw("item", *reproducing.ITEMS)
 print(f"{reproducing.asked(mine)}\n")
 for letter, run in reproducing.runs(mine).items():
-    print(letter, run)
+    print(letter, *(f"{name}: {value}" for name, value in run.items()), sep="\n  ")
 checks.check_judge({"A": ..., "B": ..., "C": ...}, mine)
 
 # %% solution
 mine = lesson.draw("item", *reproducing.ITEMS)
 print(f"{reproducing.asked(mine)}\n")
 for letter, run in reproducing.runs(mine).items():
-    print(letter, run)
+    print(letter, *(f"{name}: {value}" for name, value in run.items()), sep="\n  ")
 words = reproducing.outcomes(mine)
 for letter, word in words.items():
     print(f"\n{letter}: {word} ({reproducing.TEXTS['rerun'][word]})")

@@ -24,7 +24,7 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 # ## The smallest fact is a coin flip
 # We cut movie reviews after eight words, and replaced each label with a coin flip. No rule connects a text with its flip. So a model that knows a flip has *stored* it: a fact of one **bit**.
 #
-# A flip's loss shows how much of it is stored. The loss is $-\ln p$, where $p$ is the probability that the model gives to the side that the coin showed. For example:
+# A flip's loss shows how much of it is stored. The loss is $-\ln p$, where $p$ is the model's probability of the side that the coin showed:
 #
 # | probability of the right side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 flips |
 # |---|---|---|---|
@@ -59,7 +59,7 @@ lesson.predict("bits that rank 1 and the head remember", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are the bits that LoRA and the head remember. The last line is (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **From 1,024 to 2,048 flips, which piles hardly gain any bits? At 2,048 flips, does rank 4 store four times as many bits as rank 1?**
+# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are LoRA's and the head's bits. *Per number* means (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **From 1,024 to 2,048 flips, which piles stop growing? At 2,048 flips, does rank 4 store four times as many bits as rank 1?**
 
 # %% hide-input
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -119,9 +119,9 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, the head and ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048. Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, the head and ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (52 bytes: this sentence has more). Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
-# **With more passes, they would store more.** With *sixty* over 1,024 flips, rank 1 remembers 581 (one run).
+# **That isn't a hard limit:** with *sixty* passes over 1,024 flips, rank 1 remembers 581 (one run).
 #
 # **Rank 4 has four times as many numbers, but only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
 # </details>
@@ -155,11 +155,11 @@ if not lesson.FAST:
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Both runs learn nearly all labels. Only *unseen* texts show which labels follow a rule:** after coin flips, half of the answers are right, as if guessed. After true labels, more are, because rules work on new texts. But 128 short texts teach a weak rule.
+# **Both runs store nearly all 128 bits. Only *unseen* texts show which labels follow a rule:** after coin flips, half of the answers are right, as if guessed. After true labels, more: a rule works on new texts. But 128 short texts teach a weak one.
 # </details>
 #
 # ## What do more labels bring?
-# Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's vectors. Each method runs five times, on different reviews. (Gray: full fine-tuning and lesson 05's prompt tuning.)
+# Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's output vectors. Each method runs five times, on different reviews. (Gray: full fine-tuning and lesson 05's prompt tuning.)
 #
 # With 80 labels, LoRA gets 64.8<!--few.lora.80-->% right. With a free day, you can try other methods or label 240 more reviews. **How many points would LoRA gain from these labels?**
 
@@ -177,7 +177,7 @@ for method, own in scores.groupby("method"):
     plt.plot(own.labels * side, own.right, ".", color=color, markersize=9, alpha=0 if width == 1 else 0.5)
     plt.plot(means[method], "o-", color=color, linewidth=width, markersize=3 * width)
     plt.text(1700, means[method, 1280], method, color=color, va="bottom" if method == "full" else "top")
-plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)", ylabel="right, % of 2,000 test sentences", xlim=(14, 6500))
+plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)", ylabel="right, % of 2,000 test reviews", xlim=(14, 6500))
 plt.xticks(list(few), [f"{n:,}\n{word}".replace("worse", "LoRA\nbetter") for n, word in said.items()], size=9)
 plt.minorticks_off()
 plt.title("Is LoRA better than the cheap probe?", loc="left")
@@ -205,7 +205,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 #
 # **Spend the free day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method is only 1.5 points ahead.
 #
-# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, the methods' dots (one per run) overlap, so the lead may be luck. With 320, every LoRA run beats every probe run.
+# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, some dots (one per run) overlap, and one of three comparisons may lead by luck. With 320, every LoRA run beats every probe run.
 #
 # (We tuned each method with 500 other labels, which you wouldn't have.)
 # </details>
@@ -213,7 +213,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# *"Rank 1 is enough"* is false here for 512 coin flips and thirty passes: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, LoRA gets only 64.8<!--few.lora.80-->% right.
+# *"Rank 1 is enough"* is false here for 512 coin flips and thirty passes: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, no method does well: LoRA gets 64.8<!--few.lora.80-->% right.
 #
 # 1. **After thirty passes, a small adapter stores about a quarter of a bit per number. More passes store more.** *Ours: ranks 1, 2 and 4 on one matrix of MiniLM, three seeds (sixty passes: rank 1, one run). Published: 2 bits per number after much longer training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
 # 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*

@@ -41,6 +41,8 @@ DEEPSEEK = small_config("deepseek_v3", num_hidden_layers=12, first_k_dense_repla
 PATTERN = LoRA(rank=4, rank_pattern={"q": 3})
 LATENT = LoRA(rank=4, targets=("q_b_proj", "kv_b_proj"), rank_pattern={"q_b_proj": 3})
 DECODER = {"vocab_size": 97, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
+BART = {name.replace("decoder", side): size for name, size in DECODER.items() for side in ("encoder", "decoder")}
+BART |= {"model_type": "bart"}
 CASES = [
     (small_config("bert", num_hidden_layers=6), LoRA(rank=4, dropout=0.1), {"dtype": "fp32"}),  # extrapolated from 4
     (small_config("gpt2"), FULL, {"outputs_kept": True, "padded": True, "optimizer": "adamw-foreach"}),
@@ -92,7 +94,7 @@ def test_prediction_equals_the_trace(fields, method, options):
         *((small_config("bloom"), m, {"padded": True}) for m in (ALL, PROMPT)),
         (DECODER | {"model_type": "trocr"}, FULL, {}),  # parts that no step uses have no optimizer states
         (small_config("falcon") | {"alibi": True}, ALL, {"padded": True}),
-        (small_config("deberta-v2 relative"), ALL, {}),
+        (small_config("deberta-v2 relative"), ALL, {"padded": True}),
         ({**LLAMA, "hidden_size": 128, "intermediate_size": 192, "head_dim": 32}, ALL, {"quantised": "nf4"}),
     ],
     ids=name_of,
@@ -102,6 +104,14 @@ def test_trace_equals_a_real_step(model, method, options):
     setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "fp32", **options}
     real, trace = measure(model, method, **setup), memory(model, method, trace=True, **setup)
     assert (trace.phases, trace.categories) == (real.phases, real.categories)
+
+
+def test_regression_and_fp16_are_traced():
+    step = small_config("deberta-v2 relative"), ALL
+    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "fp32", "num_labels": 1}
+    assert memory(*step, trace=True, **setup).peak == measure(*step, **setup).peak
+    sizes = [memory(BART, LORA, trace=True, dtype=dtype).phases for dtype in ("fp16", "bf16")]
+    assert sizes[0] == sizes[1]
 
 
 class MasterWeights(torch.optim.AdamW):
@@ -232,7 +242,7 @@ def test_model_without_a_fit_is_traced():
     assert memory(narrow, LoRA(rank=1, targets=("k",)), batch=2, seq=32).mode == "traced"
     assert_raises("rank 3 is above", memory, narrow, LoRA(rank=3, targets=("k",)), batch=2, seq=32)
     assert memory(LLAMA, ALL, batch=2, seq=160).mode == "predicted"
-    with pytest.raises(BadValue, match="rank 41 is above"):  # although the fit is for any rank
+    with pytest.raises(BadValue, match="rank 41 is above"):  # although the fit is valid for any rank
         memory(LLAMA, LoRA(rank=41, targets="all-linear"), batch=2, seq=160)
 
 
@@ -258,7 +268,7 @@ def test_fits_and_films_are_cached(own_cache, tmp_path, monkeypatch):
         assert memory(gpt2, LoRA(rank=2), batch=np.int64(2), seq=np.int64(64)).terms == first.terms
         assert memory(gpt2, LoRA(rank=5, alpha=3), batch=7, seq=96).mode == "predicted"
     for file in tmp_path.rglob("*.json"):
-        file.write_text(file.read_text()[:50])  # damaged: made again
+        file.write_text(file.read_text()[:50])  # damaged fits are computed again
     assert memory(gpt2, LoRA(rank=2), batch=2, seq=64).terms == first.terms
 
 
@@ -393,8 +403,8 @@ def test_padded_rows_between_multiples_of_32_are_within_a_tenth_of_a_percent():
 def test_fit_with_a_false_assumption_is_rejected(monkeypatch):
     for config, seq, low, assumed in (
         (MISTRAL, 992, 992, {}),  # across the window
-        (DEEPSEEK, 64, 32, {"irregular": 0}),  # the dense layers count as regular
-        (GEMMA3, 1024, 512, {"period": 1}),  # all layers count as equal
+        (DEEPSEEK, 64, 32, {"irregular": 0}),  # the dense layers are counted as regular
+        (GEMMA3, 1024, 512, {"period": 1}),  # all layers are counted as equal
     ):
         actual = dict(zip(("layers", "irregular", "period"), trace.depth_of(config, FULL), strict=True))
         assert all(actual[name] > value for name, value in assumed.items())

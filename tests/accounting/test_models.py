@@ -88,7 +88,7 @@ WHISPER = {"model_type": "whisper"}
 QWEN_57B = {"model_type": "qwen2_moe", "num_hidden_layers": 1, "shared_expert_intermediate_size": 20_480}
 
 
-GEMMA = {"model_type": "gemma4_text", "vocab_size_per_layer_input": 262_144}  # a large number, but not of layers
+GEMMA = {"model_type": "gemma4_text", "vocab_size_per_layer_input": 262_144}  # large, but not a number of layers
 
 
 @pytest.mark.parametrize("config", [GEMMA, WHISPER, QWEN_57B], ids=str)
@@ -204,7 +204,7 @@ def test_experts_are_counted_although_they_cannot_be_attached_to(case):
     counted = params(described(small_config(case)), method)
     in_experts = sum(row.trained for row in counted.modules if ".experts." in row.name)
     model = real_model(small_config(case))
-    if case == "mixtral":  # all its layers called down are in experts, which have no linear layers
+    if case == "mixtral":  # all its layers named `down` are in experts, which contain no linear layers
         with pytest.raises(NotFound):
             method.attach(model)
         method = LoRA(rank=2, targets="o")

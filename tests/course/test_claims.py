@@ -24,7 +24,7 @@ def test_verdict_is_explained_by_its_cases():
     assert all(words in because for words in ("holds in 6 of 7", "fails in 1 of 7"))
     assert Finding((), ()).because == "no case meets these premises."
     assert Finding((Case(grid[0], None, "", "more seeds"), Case(grid[1], True, "")), ()).would_tell == "more seeds"
-    for other in (True, None):  # one failure refutes a claim about any case
+    for other in (True, None):  # one failure refutes a claim about all cases
         assert Finding((Case({}, False, ""), Case({}, other, "")), (), always=True).word == "false"
 
 
@@ -177,7 +177,7 @@ def test_published_spreads_and_counts_give_intervals():
     losses = evidence.judged(verdict(np.linspace(-3, -2, 50), np.linspace(-3, -2.01, 50)))
     assert str(losses).startswith("+0.5 hundredths of a nat (90%: ")
     assert evidence.places_on_gpt3("all-linear") == evidence.ranks_on_gpt3(32) == {}
-    suite = evidence.metamath("lora", "full")  # one run of each: 3.8 points either way
+    suite = evidence.metamath("lora", "full")  # one run of each method, so the interval is ±3.8 points
     assert suite.low < -0.03 < 0.03 < suite.high
     with pytest.raises(BadValue, match="methods of table 4 must be one of lora, full, prompt, not 'ia3'"):
         evidence.methods_on_gpt3("ia3", "lora")

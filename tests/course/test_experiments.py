@@ -103,10 +103,10 @@ def test_expected_gradient_is_that_of_the_probability_of_being_right():
     logits = torch.tensor([0.3, -0.2, 0.9], requires_grad=True)
     p, rewards = logits.softmax(-1), torch.tensor([0.0, 0.0, 1.0])
     (expected,) = torch.autograd.grad(p[2], logits, retain_graph=True)
-    batches = [list(batch) for batch in product(range(3), repeat=2)]  # every two sampled labels
+    batches = [list(batch) for batch in product(range(3), repeat=2)]  # every pair of sampled labels
     loss = sum(p[batch].detach().prod() * reinforce(p[batch].log(), rewards[batch]) for batch in batches)
     (actual,) = torch.autograd.grad(loss, logits)
-    assert torch.allclose(actual, -expected / 2, atol=1e-6)  # the mean of n rewards as baseline scales by 1 - 1 / n
+    assert torch.allclose(actual, -expected / 2, atol=1e-6)  # a mean of n rewards as baseline scales it by 1 - 1 / n
     assert float(reinforce(p.detach().log(), torch.ones(3))) == 0
 
 

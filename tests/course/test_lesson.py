@@ -52,7 +52,7 @@ def test_fast_shortens_a_lesson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert (lesson.steps(400), lesson.steps(20)) == (40, 20)
     assert lesson.workplace("06") == lesson.workplace("06") != lesson.workplace("07")
     assert lesson.workplace("06").is_absolute()
-    with monkeypatch.context() as patch:  # two labs of one process ID that started in the same second, in containers
+    with monkeypatch.context() as patch:  # in two containers, labs may have the same process ID and starting second
         patch.setattr(lesson.psutil.Process, "create_time", iter([5.1, 5.4]).__next__)
         assert lesson.workplace("06") != lesson.workplace("06")
     small, full = load_task(lesson.small("rt", tmp_path, rows=50)), load_task("rt")

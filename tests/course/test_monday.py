@@ -29,7 +29,7 @@ def rows_for(kind, folder):
 
 def test_script_trains_saves_and_checks_an_adapter(tmp_path, tiny_causal, monkeypatch, capsys):
     job = plan(tiny_causal, rows_for("language model", tmp_path), gpu_gb=16)
-    job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
+    job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers with random weights learn slowly
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
     output = capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_heads_are_trained_whole_and_saved(kind, tmp_path, monkeypatch, capsys):
 
 
 def test_classifier_trains_the_same_on_any_card_and_its_head_in_fp32(tmp_path, monkeypatch):
-    """A small card adds up the gradients of small batches. The base may be in bf16."""
+    """A small GPU accumulates the gradients of small batches. The base may be in bf16."""
     tokenizer = load_tokenizer("minilm")
     size = {**BERT, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     make_model("BertForSequenceClassification", size, vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")

@@ -56,7 +56,7 @@ def classroom(tmp_path):
     """The runs of two laptops and three guesses, one in percent, one as a fraction and one without a name."""
     folder = class_in(tmp_path / "class")
     (folder / "ada" / "guess.json").write_text(json.dumps({"name": "Ada <b>", "guess": 88}))
-    (folder / "emmy" / "guess.json").write_text(json.dumps({"guess": 0.6}), encoding="utf-8-sig")  # Notepad
+    (folder / "emmy" / "guess.json").write_text(json.dumps({"guess": 0.6}), encoding="utf-8-sig")  # as Notepad saves it
     (checkpoints := folder / "ada" / ".ipynb_checkpoints").mkdir()  # Jupyter keeps an earlier version of edited files
     (checkpoints / "guess-checkpoint.json").write_text(json.dumps({"name": "Ada <b>", "guess": 99}))
     (folder / "ada" / "guess.json").rename(folder / "ada" / "Guess (1).json.txt")
@@ -90,7 +90,7 @@ def test_refresh_of_a_class_shows_new_runs_and_always_answers(tmp_path, classroo
     said(panel, "refresh")
     assert "18 runs by 1 student:" in panel.data["about"]
     assert panel.lr == panel.best.lr
-    panel.alpha, panel.lr = 64.0, 1e-3  # the teacher looks at another cell
+    panel.alpha, panel.lr = 64.0, 1e-3  # the teacher selects another cell
     before = panel.live
     said(panel, "refresh")
     assert (panel.alpha, panel.lr) == (64.0, 1e-3)

@@ -67,7 +67,7 @@ def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path):
         "04: changed: 1 of 1 gave a range, and 1 of these contain the result; the result was 5%",
         "04: = [2J: 0 of 1 gave a range, and 0 of these contain the result; the result was 1%",  # no terminal command
     ]
-    shutil.copytree(tmp_path / "bob", tmp_path / "bob again")  # without times, lines may be equal by chance
+    shutil.copytree(tmp_path / "bob", tmp_path / "bob again")  # lines without times may be equal by chance
     assert len(predictions.read(tmp_path)) == len(rows) + 3
     (tmp_path / "bob" / predictions.FILE).write_text(line(at="2026-11-30T09:00:00"))
     shutil.copy(tmp_path / "bob" / predictions.FILE, tmp_path / "bob again")
@@ -127,7 +127,7 @@ def test_bad_range_is_refused(receipt):
 
 def test_only_a_new_range_is_an_attempt(receipt, log_file, capsys, monkeypatch):
     lesson.predict("points", low=1, high=2)  # replaced before the result
-    for high, found in ((3, 4), (3, 2), (5, 4), (3, 2)):  # a cell that measures something else when it runs again
+    for high, found in ((3, 4), (3, 2), (5, 4), (3, 2)):  # a cell whose result changes when it runs again
         lesson.predict("points", low=1, high=high)
         lesson.reveal("points", found)
     assert sorted((r.high, r.attempt, r.held) for r in receipt.ranges) == [(3, 1, False), (5, 2, True)]

@@ -111,7 +111,7 @@ def test_first_attempts_count_after_a_restart():
     first, second = Range("points", 90, 95, 1, 79), Range("points", 78, 80, 2, 79)
     (receipt,), _ = read(Receipt("02", "Ada", {}, [first]).line() + Receipt("02", "Ada", {}, [second]).line())
     assert receipt.ranges == [first, second]
-    again, open_range = Range("points", 78, 80, 1, 79), Range("gap", 1, 2)  # without a log, a new attempt seems first
+    again, open_range = Range("points", 78, 80, 1, 79), Range("gap", 1, 2)  # no log: an attempt seems to be the first
     sent = [Receipt("02", "Ada", {}, ranges) for ranges in ([first, open_range], [again, replace(open_range, found=3)])]
     (receipt,), _ = read("".join(one.line() for one in sent))
     assert receipt.ranges == [first, Range("gap", 1, 2, 1, 3)]

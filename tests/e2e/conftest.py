@@ -45,7 +45,7 @@ class Lab:
     requests: list[str]
 
     def open(self, notebook: str) -> Page:
-        """Open a notebook and wait until its kernel is idle, because JupyterLab ignores what is run earlier."""
+        """Open a notebook and wait until its kernel is idle, because JupyterLab ignores cells that are run earlier."""
         base, token = self.address.split("/lab/")[0], self.address.split("token=")[1]
         self.page.goto(f"{base}/lab/tree/{notebook}?token={token}&reset")
         self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=KERNEL_TIMEOUT)
@@ -86,7 +86,7 @@ def serving(arguments, folder, **env):
         server.terminate()
         assert server.wait(60) == 143  # as docs/commands.md says of SIGTERM
     finally:
-        server.terminate()  # the command; the server that it started must end with it
+        server.terminate()  # stops the command; the server that it started must stop, too
         server.wait(60)
         with pytest.raises(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)

@@ -55,7 +55,7 @@ def panel_of(page, number: int = 0) -> Locator:
 
 
 def move(panel: Locator, slider: str, position: int) -> None:
-    """Drag a slider to a position; the panel is drawn again before this returns."""
+    """Drag a slider to a position. The panel is drawn again before the function returns."""
     panel.get_by_role("slider", name=slider).evaluate(MOVE, position)
 
 

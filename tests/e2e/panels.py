@@ -66,7 +66,7 @@ def training() -> TrainPanel:
 
 
 def mixer() -> MixerPanel:
-    """Two hundred texts whose answers change at random shares."""
+    """A panel with 200 texts; the answer to each changes at a random share of the second adapter."""
     shares, turns = np.linspace(0, 1, 21), np.random.default_rng(0).normal(0.6, 0.15, 200)
     probabilities = 1 / (1 + np.exp(12 * (shares[:, None] - turns)))
     texts = [f"film number {n}" for n in range(200)]

@@ -60,7 +60,7 @@ MAKE_DARK = """() => { // panels follow the page's colors
 def test_axe_finds_no_violations_and_nothing_overflows(pages: Pages, kernel: bool) -> None:
     panels: list[Panel] = [one_each()["train"], training()] if kernel else all_looks()
     page = pages.open(*panels, reduced=True, kernel=kernel)
-    doing = "Step 230 of 400, about 41 s to go." if kernel else "training step 15 of 200"
+    doing = "Step 230 of 400, about 41 s left." if kernel else "training step 15 of 200"
     expect(page.get_by_text(doing)).to_be_visible()
     opened = set[str]()
     for number, panel in enumerate(panels):  # one table of each kind, because axe is slow in tables
@@ -198,7 +198,7 @@ def test_animations_jump_to_their_end_with_reduced_motion(pages: Pages) -> None:
             assert (panel.evaluate(REDRAWS) < 2) == (motion == "reduce"), name
 
 
-BAD = f'{HOSTILE} <!--<script> "'  # two of these could hide the rest of a page or end an attribute
+BAD = f'{HOSTILE} <!--<script> "'  # parts of it could hide the rest of a page or end an attribute
 REPLACED = r"\b(gpt2|minilm|captain|positive|laptop|today|grace|LoRA r8 q,v|critic|RTX 4090|tuning|q,v|card)\b"
 
 
@@ -255,7 +255,7 @@ REACHES_OUT = r"\bimport\b *[({*\"']|@import|https?://(?!www\.w3\.org/)|\b(fetch
 
 
 def test_a_panel_is_one_inline_module_that_loads_nothing(browser: Browser) -> None:
-    """VS Code and Colab show panels like this: in a frame of another origin that may load nothing."""
+    """VS Code and Colab show panels like this: in a frame from another origin that isn't allowed to load anything."""
     panels = one_each().values()
     assert {panel.file for panel in panels} == {file.name for file in JS.glob("*_panel.js")}
     modules = [[module(panel.file), panel.state()] for panel in panels]

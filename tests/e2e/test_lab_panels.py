@@ -322,7 +322,7 @@ def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
     expect(title).to_contain_text("The learning rate matters most")
     expect(lines).to_have_count(1)
     lost = python.data["lines"]["alpha"]["q,v|8"]["whole"]["lost"]
-    expect(fits).to_contain_text(f"with α) loses at least {lost:.1f} points")
+    expect(fits).to_contain_text(f"with α) loses {lost:.1f} points")
     panel.get_by_role("radio", name="falls with √α").dispatch_event("click")
     expect(fits).to_contain_text("You predicted “falls with α”")
     expect(lines).to_have_count(1)
@@ -330,7 +330,7 @@ def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
     panel.get_by_role("radio", name="rate × rank").dispatch_event("click")
     expect(question).to_contain_text("Predict")  # each map asks for its own prediction
     expect(lines).to_have_count(0)
-    python.question = "What moves the best rate?"  # asked instead of which slider matters most, and then answered
+    python.question = "What moves the best rate?"  # replaces the usual question, and is then answered
     title = (panel := pages.panel(python)).locator(".title")
     expect(title).to_have_text(python.question)
     panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
@@ -345,7 +345,7 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     expect(panel.locator(".title")).to_contain_text("80.9% ± 1.7 points after 400 steps")
     expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
     expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
-    expect(panel.locator(".words")).to_contain_text("Among 5 seeds of this recipe, this run ranks number 2.")
+    expect(panel.locator(".words")).to_contain_text("Among 5 seeds of this recipe, this run is number 2.")
     expect(panel.locator(".changes")).to_contain_text("changed 9 of 50 validation answers, 6 for the better and 3 for")
     expect(panel.locator(".quoted")).to_contain_text("its third – and best")
     expect(panel.locator(".moved rect")).to_have_count(12)
@@ -395,7 +395,7 @@ def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
     for position in range(0, 60, 9):
         move(panel, "margin", position)
         expect(headline).to_contain_text(words[outcomes[position]])
-    for _ in range(2):  # the only change, so a second click stays there
+    for _ in range(2):  # the verdict changes only once, so a second click moves nothing
         panel.get_by_role("button", name="where the verdict changes").click()
         assert margins.index(trait(panel, "margin")) == outcomes.index("W")
 
@@ -429,8 +429,8 @@ def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     expect(panel.locator(".big")).to_contain_text("equivalent")
     expect(panel.locator(".misses")).to_contain_text("about another pair of methods")
     expect(panel.get_by_role("status")).to_contain_text("At a margin of 1.5 points it is equivalent")
-    panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # the two change places
+    panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # both change places
     assert (trait(panel, "method"), trait(panel, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")
-    move(panel, "margin", 5)  # 0.6 points, where the number of tests matters
+    move(panel, "margin", 5)  # 0.6 points: here, the number of tests matters
     expect(panel.locator(".big")).to_contain_text("undecided")
     expect(panel.locator(".words")).to_contain_text(re.compile("A single test would say equivalent.* one of 4", re.S))

@@ -15,7 +15,7 @@ pytestmark = [
 def memory(*words: str) -> int:
     """Return the bytes of child processes with one of these words in their command, without kernels.
 
-    A page shared by several processes counts once.
+    A memory page that several processes share is counted once.
     """
     total = 0
     for process in psutil.Process().children(recursive=True):

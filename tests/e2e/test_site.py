@@ -53,7 +53,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, site):
-    """Opens a page in a fresh browser profile and draws its panels. An error or a request elsewhere fails the test."""
+    """Opens a page in a fresh browser profile and draws its panels; fails on errors and on requests to servers."""
     page, problems, own = browser.new_page(reduced_motion="reduce"), list[str](), ["data:"]
     record_problems(page, problems, own)
 
@@ -85,7 +85,7 @@ def test_every_page_opens_without_requests_or_errors(site, visit):
         for width, theme in ((1280, "light"), (380, "dark")) if path in CHECKED_BY_AXE else ():
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-            cards = page.locator(".lab-panel .card")  # on a busy machine, they follow the page a little later
+            cards = page.locator(".lab-panel .card")  # on a busy machine, they switch a little later than the page
             expect(page.locator(".lab-panel .card.dark")).to_have_count(cards.count() if theme == "dark" else 0)
             assert violations(page, "html") == [], (path, theme)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, theme)
@@ -152,7 +152,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
         forms.first.get_by_role("button", name="Seal my ranges").click()
         expect(forms.first.get_by_role("status")).to_contain_text(reply)
     expect(results.first).to_contain_text("29.1%: inside your range, 10.5 to 40")
-    popup.value.get_by_role("button", name="Skip").first.click()  # in another tab, where nothing was given yet
+    popup.value.get_by_role("button", name="Skip").first.click()  # in another tab, in which no range was given yet
     popup.value.close()
     expect(results.nth(1)).to_be_hidden()
     panel_of(page).scroll_into_view_if_needed()
@@ -171,7 +171,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit):
     expect(sealed).to_have_count(5)
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
-    expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* between 0 and 1 to hold.$"))
+    expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* 0 and 1 to contain it.$"))
     expect(page.locator(".lab-ranges li")).to_contain_text("29.1, your range 10.5 to 40: inside.")  # not the later one
 
 
@@ -204,10 +204,10 @@ def test_the_puzzle_is_solved_by_keyboard(visit):
         ("up", ten[3], "now line 3"),
         ("check", "", "before super().__init__()"),
         ("down", ten[3], "now line 4"),
-        ("drop", ten[7], "taken out"),
+        ("drop", ten[7], "removed"),
         ("take", wrong, "taken as line 9"),
         ("check", "", "doesn't make learning slow"),
-        ("drop", wrong, "taken out"),
+        ("drop", wrong, "removed"),
         ("take", ten[7], "taken as line 9"),
         ("up", ten[7], "now line 8"),
         ("take", ten[9], "taken as line 10"),
@@ -247,7 +247,7 @@ def test_a_formula_is_an_answer(visit):
         assert reply_to(form, refused) == "Write a number or a formula: + - * / ** ( ), sqrt, log and log2."
     assert violations(page, ".lab-answer") == []
     for formula in (
-        "4_224 %", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
+        "422_400 %", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
         "2^12 + 128", "352 * log2(4096)", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
         "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "4224 * log(2) / ln(2)", "8 448,0 ÷ 2", "2 * (576 + 1536)",
     ):  # fmt: skip
@@ -386,7 +386,7 @@ def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit):
     expect(early.locator("select:enabled")).to_have_count(0)
     for _ in range(2):
         assert form.get_by_role("combobox").evaluate_all("all => all.map((one) => one.value)") == [*wrong.values()]
-        expect(form.get_by_role("status")).to_be_empty()  # judged by the button only
+        expect(form.get_by_role("status")).to_be_empty()  # only the button judges the answers
         page.reload()
     assert {"Right: all ten found", "8 of your first 10 were right."} <= {*reply_to(form, *named.values()).split("\n")}
 

@@ -106,7 +106,7 @@ def test_methods_are_tuned_and_scored_on_equal_terms(compared):
     assert found["seconds"] > 0
     assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in messages
     assert json.loads((out / "comparison.json").read_text()) == found
-    assert {store.name for store in stores(out)} == {"tuning", "runs"}  # files about costs are not runs
+    assert {store.name for store in stores(out)} == {"tuning", "runs"}  # files that store costs are not runs
 
 
 def test_costs_are_predicted_and_measured(rows, recipe):
@@ -328,7 +328,7 @@ def test_scores_equal_those_of_the_packages():
 
 def test_tasks_and_machines_without_what_scores_need_are_refused(opinions, monkeypatch):
     score = partial(score_answers, None, None)
-    assert_raises("has no meaning representations to express", score, load_task(opinions), prompts=1)
+    assert_raises("has no meaning representations", score, load_task(opinions), prompts=1)
     assert_raises("prompts must be an integer of at least 1", score, load_task("restaurants"), prompts=0)
     for name in ("nltk", "rouge-score", "sacrebleu"):
         with monkeypatch.context() as patch:

@@ -114,7 +114,7 @@ def test_only_runs_of_the_same_kind_are_added():
     assert second.plus(longer) == second
     recipe = records[0][1]["recipe"]
     near = {**records[0][1], "recipe": {**recipe, "lr": np.nextafter(recipe["lr"], 1), "seed": 9}}
-    assert second.plus([("", near)]).results[-1].cell == module.cell_of(recipe)  # or the map could not be drawn
+    assert second.plus([("", near)]).results[-1].cell == module.cell_of(recipe)  # otherwise, the map could not be drawn
     assert empty.plus(longer) == empty
     unvalidated = {**records[0][1], "recipe": {**recipe, "validations": 0, "seed": 9}}
     assert second.plus([("", unvalidated)]) == second  # it has no value on the map

@@ -15,12 +15,12 @@ from lora_lab.training.pack import Pack
 from tests.conftest import PLAIN, assert_raises, made_run
 from tests.experiments.conftest import on_step
 
-FAST, SLOW, FLAT = 3e-2, 1e-2, 1e-6  # learning rates: one learns soon, one late, one never
+FAST, SLOW, FLAT = 3e-2, 1e-2, 1e-6  # learning rates: with these, a run learns soon, late, or never
 
 
 @st.composite
 def curves(draw):
-    """Draw a number of steps and {configuration: training losses (seeds, steps)} with noise that all share."""
+    """Draw a number of steps and {configuration: training losses (seeds, steps)} with noise that they share."""
     steps, seeds = draw(st.sampled_from([40, 100])), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     shared = rng.normal(0, 0.1, (seeds, steps))
@@ -46,6 +46,19 @@ def test_rule_stops_exactly_those_far_behind_a_leader(drawn):
         assert [means[leader] for leader in stopped.values()] == pytest.approx([best] * len(stopped))
         earlier = {name: [curve[:step] for curve in seeds] for name, seeds in reversed(losses.items())}
         assert behind(earlier, step, steps) == stopped  # neither the order nor later losses matter
+
+
+def test_judging_a_step_twice_changes_nothing():
+    """A resumed pack judges the step of its checkpoint again."""
+    good, late, bad = (Recipe("minilm", "rt", lr=lr, steps=60, validations=1) for lr in (1e-2, 1e-3, 1e-1))
+    losses = {good: [0.69] * 10 + [0.3] * 20, late: [0.69] * 10 + [0.6] * 20, bad: [3.0] * 10 + [1.5] * 20}
+    race, ended = Race([*losses]), []
+    next(race.stages())
+    for _ in range(2):
+        left = [recipe for recipe in losses if recipe not in ended]
+        ends = {recipe: lambda _, recipe=recipe: ended.append(recipe) for recipe in left}
+        race.judge([SimpleNamespace(recipe=r, history={"loss": losses[r]}, end=ends[r]) for r in left], 30)
+        assert ended == [bad]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +97,7 @@ def test_choice_is_that_of_the_whole_grid(recipes, chosen, tmp_path):
     tested = [full.at(hash=name).accuracy for name in choice["chosen"]["runs"]]
     assert choice["chosen"]["test"] == pytest.approx(np.mean(tested))
     assert {row["recipe"]["lr"] for row in choice["stopped"]} >= {FLAT}
-    for row in choice["stopped"]:  # all seeds that had begun stopped at one step
+    for row in choice["stopped"]:  # all seeds that had begun stopped at the same step
         seeds = [run for run in swept.runs if {**row["recipe"], "seed": run.recipe.seed} == run.recipe.settings()]
         cut = [run for run in seeds if run.status == "behind"]
         assert [run.recipe.seed for run in cut] == row["seeds"]
@@ -147,7 +160,7 @@ def test_run_whose_process_was_killed_as_it_fell_behind_stops_or_trains_on(recip
 
 
 def test_finished_run_never_falls_behind():
-    """A finished run keeps its status, so a repeated sweep would not know that its configuration was left out."""
+    """A finished run keeps its status, so a repeated sweep couldn't see that its configuration was left out."""
     finished, slow, fast = (Recipe("minilm", "rt", lr=lr, steps=60, validations=1) for lr in (1e-6, 1e-5, 1e-2))
     race, ended = Race([finished, slow, fast]), []
     next(race.stages())
@@ -185,7 +198,7 @@ def test_stored_runs_count_and_are_rivals_without_stored_rows(recipes, tmp_path)
     sweep(pair[1:], tmp_path)
     first = sweep(pair, tmp_path, choose=True)
     assert (first.skipped, first.choice["chosen"]["recipe"]["lr"]) == (1, FAST)
-    for flat, rivals in ((120, 0), (167, 0), (169, 1)):  # right of 200 rows; the task's eight show no difference
+    for flat, rivals in ((120, 0), (167, 0), (169, 1)):  # right of 200 rows; eight rows show no difference
         for recipe, correct in zip(pair, (170, flat), strict=True):
             Store(tmp_path).add_rows(recipe, "validation", np.arange(200) < correct)
         choice = sweep(pair, tmp_path, choose=True).choice
@@ -211,7 +224,7 @@ def test_p_tuning_of_a_language_model_is_scored(tiny_causal, tmp_path, seeds):  
 def test_impossible_choice_is_refused_before_training(recipes, tmp_path):
     shorter = [replace(recipe, steps=30) for recipe in recipes]
     assert_raises("same seeds", sweep, recipes[1:], tmp_path, choose=True)
-    assert_raises("needs equal steps in all runs", sweep, [*recipes, *shorter], tmp_path, choose=True)
+    assert_raises("needs the same steps in all runs", sweep, [*recipes, *shorter], tmp_path, choose=True)
     assert_raises("a cluster cannot choose", sweep, recipes, tmp_path, choose=True, client=object())
     assert Store(tmp_path).runs() == []
 
@@ -219,5 +232,5 @@ def test_impossible_choice_is_refused_before_training(recipes, tmp_path):
 def test_failed_seed_rules_out_its_configuration(recipes, tmp_path):
     diverging = [replace(recipe, lr=1e30) for recipe in recipes[:2]]
     swept = sweep([*recipes[:2], *diverging], tmp_path, choose=True)
-    assert [run.recipe.seed for run in swept.runs if run.status == "failed"] == [0]  # seed 1 was not begun
+    assert [run.recipe.seed for run in swept.runs if run.status == "failed"] == [0]  # seed 1 was not started
     assert swept.choice["chosen"]["recipe"]["lr"] == FAST

@@ -86,7 +86,7 @@ def test_pooling_warns_of_different_dtypes_only(two_stores):
     for store in two_stores:
         assert len(from_store(store).scores) == len(from_store(store).accuracy) > 1
     full = Runs(tuple(finished_run(seed, FP32, method=FullFineTuning()) for seed in range(3)))
-    verdict(from_store(two_stores[0]), full)  # full fine-tuning asks for fp32 on every machine
+    verdict(from_store(two_stores[0]), full)  # full fine-tuning uses fp32 on every machine
     runs = Runs(tuple(run for store in two_stores for run in Store(store).runs()))
     a = Runs(tuple(finished_run(seed, BF16, lr=1e-3) for seed in range(2)))
     b = Runs(tuple(finished_run(seed, FP32, lr=2e-3) for seed in range(2)))
@@ -136,7 +136,7 @@ def test_zip_files_are_collected_as_people_make_them(two_stores, tmp_path):
     ada, ben = two_stores
     handed_in = tmp_path / "class" / "pair 1"
     handed_in.mkdir(parents=True)
-    file = Path(shutil.make_archive(str(handed_in / "ada"), "zip", tmp_path, ada.name))  # the folder itself is in it
+    file = Path(shutil.make_archive(str(handed_in / "ada"), "zip", tmp_path, ada.name))  # with the folder itself
     assert load(file).equals(load(ada))
     Path(shutil.make_archive(str(ben), "zip", ben)).rename(handed_in / "BEN.ZIP")
     shutil.make_archive(str(handed_in / "both"), "zip", tmp_path, ".")

@@ -70,7 +70,7 @@ def test_error_rates_stay_below_five_percent():
 @pytest.mark.usefixtures("no_forecast")
 @pytest.mark.parametrize(("seeds", "rows"), [(1, 300), (3, 2000)])
 def test_one_sided_losses_are_rarely_called_equivalent(seeds, rows):
-    """In the hardest case, b is a with 1.5% of the rows wrong in all seeds, so all disagreement is in one direction."""
+    """In the hardest case, b equals a but gets 1.5% of the rows wrong in all seeds: all differences have one sign."""
     rng, a = np.random.default_rng(0), np.ones((seeds, rows), bool)
     outcomes = [verdict(a, a & (rng.random(rows) >= MARGIN), MARGIN).outcome for _ in range(500)]
     assert outcomes.count("equivalent") / 500 <= bound(500)
@@ -117,7 +117,7 @@ def test_identical_runs_are_equivalent_given_enough_rows():
     for seeds in (1, 5):
         same = verdict(a[:seeds], a[:seeds])
         assert (same.outcome, same.difference, same.p_difference) == ("equivalent", 0, 1)
-        few = verdict(a[:seeds, :100], a[:seeds, :100])  # 100 rows show nothing of a 1.5% gap in 22% of cases
+        few = verdict(a[:seeds, :100], a[:seeds, :100])  # in 22% of cases, 100 rows don't show a gap of 1.5% at all
         assert few.outcome == "undecided"
         assert verdict(a[:seeds, : 100 + few.more_rows], a[:seeds, : 100 + few.more_rows]).outcome == "equivalent"
     assert verdict(np.full((3, 50), 0.5), np.full((3, 50), 0.5)).outcome == "equivalent"
@@ -252,10 +252,10 @@ def test_resampled_studies_rarely_miss_the_truth():
     found = resampled(a, b, 100, margins)
     assert found["truth"] == pytest.approx(a.mean() - b.mean(), abs=1e-6)
     missed = sum(not low <= found["truth"] <= high for _, low, high in found["studies"])
-    assert missed <= 12  # of 95% intervals; more than that has a chance below 1 in 500
+    assert missed <= 12  # of the 95% intervals; the chance of more misses is below 1 in 500
     for outcomes in found["outcomes"]:
         assert len(outcomes) == len(margins)
-        assert set(outcomes.rstrip("eBW")) <= set("ubw")  # once equivalent, equivalent at each larger margin
+        assert set(outcomes.rstrip("eBW")) <= set("ubw")  # if equivalent at a margin, then also at each larger margin
     assert resampled(a, b, 100, margins) == found != resampled(a, b, 100, margins, seed=1)
 
 

@@ -40,7 +40,7 @@ def outcomes(runs) -> dict[str, tuple]:
 
 def test_second_sweep_trains_only_new_recipes(grid, tmp_path, monkeypatch):
     rng, recipes = random.Random(0), grid(seed=[0, 1])
-    monkeypatch.setattr("time.time", lambda: rng.uniform(0, 4e9))  # a clock that jumps changes nothing
+    monkeypatch.setattr("time.time", lambda: rng.uniform(0, 4e9))  # even if the clock jumps, the results are the same
     swept = sweep(recipes, tmp_path, size=np.int64(3))
     assert 0 < sum(run.seconds for run in swept.runs) <= swept.seconds < 600
     for record in tmp_path.glob("*.json"):
@@ -221,7 +221,7 @@ def test_sweep_of_some_runs_keeps_the_checkpoint_of_the_others(grid, tmp_path):
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_run_that_ended_early_at_a_stop_takes_no_further_step(grid, tmp_path, monkeypatch, killed):
-    """The run's patience ends in the step of the stop, or the process is killed before the run is stored."""
+    """The run's patience ends at the step of the stop, or the process is killed before the run is stored."""
     first, second = grid(lr=1e-2, steps=12, validations=6)
     recipes, stop = [replace(first, patience=1), second], threading.Event()
     monkeypatch.setattr("lora_lab.training.member.goodness", lambda values: 0.0)  # no validation is better
@@ -276,7 +276,7 @@ def test_pack_without_enough_memory_continues_in_halves(grid, tmp_path, limit_ro
     finally:
         gc.unfreeze()
     assert len(others) > 1
-    assert set(others) == {0}  # the memory of the pack that ran out is free
+    assert set(others) == {0}  # the pack that ran out of memory has freed it
     assert not list((tmp_path / "little" / "unfinished").glob("*"))
 
 

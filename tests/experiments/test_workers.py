@@ -133,7 +133,7 @@ def recipes(grid):
 
 def test_cluster_gives_the_frame_of_one_machine(client, recipes, tmp_path):
     local = sweep(recipes(), tmp_path / "local", size=3)
-    run = local.finished.runs[0]  # in the other store, it was only trained, as by a sweep with `choose`
+    run = local.finished.runs[0]  # in the other store, it is trained but not scored, as after a sweep with `choose`
     shutil.copytree(run.adapter, tmp_path / "remote" / run.recipe.hash)
     Store(tmp_path / "remote").add(replace(run, status="unscored", metrics={}, predictions=None))
     remote = sweep(recipes(), tmp_path / "remote", size=3, client=client)
@@ -155,7 +155,7 @@ def test_pack_of_a_killed_worker_is_rerun(client, recipes, tmp_path):
             time.sleep(0.1)
             busy = [address for address, tasks in client.processing().items() if tasks]
             if len(busy) == 2:
-                time.sleep(0.5)  # so that it is in the middle of its pack
+                time.sleep(0.5)  # so that the worker is in the middle of its pack
                 assert client.processing()[busy[0]]
                 pid = client.run(os.getpid, workers=[busy[0]])[busy[0]]
                 os.kill(pid, signal.SIGKILL)

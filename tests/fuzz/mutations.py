@@ -57,7 +57,7 @@ def words_inside(content: bytes, random) -> bytes:
 
 
 def in_json(value, random):
-    """Replace, remove, rename or add one part of a value at any depth, also of JSON inside a string."""
+    """Replace, remove, rename or add one part of a value, at any depth, even in JSON inside a string."""
     if isinstance(value, str) and value.startswith("{"):
         return json.dumps(in_json(json.loads(value), random))
     if not isinstance(value, dict | list) or not value or random.random() < 0.1:
@@ -118,7 +118,7 @@ WEIGHTS = {flip: 3, cut: 2, json_inside: 16, words_inside: 3, other_file: 1}
 
 
 def mutate(folder: Path, random) -> list[str]:
-    """Apply one to three mutations and return their names; those that cannot read a damaged file do nothing.
+    """Apply one to three mutations and return their names; mutations that cannot read a damaged file do nothing.
 
     `other_file` comes last, because no other mutation may write through a link or wait for a pipe.
     """

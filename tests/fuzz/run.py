@@ -91,7 +91,7 @@ def _status(name: str) -> int:
 
 
 class Fuzzer:
-    """Make and read cases in a folder. From then on, the process writes no bytecode and is audited."""
+    """Make and read cases in a folder. After the first instance, the process writes no bytecode and is audited."""
 
     def __init__(self, place: Path, seed: int = 0, kind: str = "adapters") -> None:
         self.place, self.seed, self.read = place, seed, READ.get(kind)

@@ -21,7 +21,7 @@ RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_a
 
 
 def make_bank(base: nn.Module | str, *methods) -> tuple[lab.AdapterBank, dict[str | None, nn.Module]]:
-    """Make a bank with an adapter a.0, a.1, ... per method. Also return a model with each alone; None is the base."""
+    """Make a bank with an adapter a.0, a.1, ... per method. Also return models with one adapter; None is the base."""
     base = tiny(base) if isinstance(base, str) else base
     bank, alone = lab.AdapterBank(share(base)), {None: base}
     for n, method in enumerate(methods):
@@ -116,7 +116,7 @@ def test_blend_is_the_weighted_sum_of_updates(case, values):
     bank, alone = make_bank(kind, *methods)
     weights = dict(zip(bank.names, values, strict=False))
     total = sum(weights.values())
-    assume(abs(total) > 0.1)  # otherwise heads have no mean
+    assume(abs(total) > 0.1)  # otherwise, the weighted mean of the heads isn't defined
     bank.blend(weights, "mix")
     bank.use("mix")
     expected, merged = tiny(kind), {}
@@ -164,7 +164,7 @@ def test_adapters_share_the_base_after_it_has_moved():
     assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in share(base).parameters()}
     count = quantize_model(base)
     bank, alone = make_bank(base, lab.LoRA(2, targets="all-linear"))
-    bank.model._apply(torch.clone)  # stands for moving it to another device
+    bank.model._apply(torch.clone)  # has the effect of moving it to another device
     bank.add("later", alone["a.0"])
     assert len({layer.packed.data_ptr() for layer in quantized_layers(bank.model)}) == count
 
@@ -185,8 +185,8 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
             ({"a.0": float("nan")}, "mix", "finite number"),
             ({"a.0": "much"}, "mix", "finite number"),
             ({"a.0": 1.0, "a.1": -1.0}, "mix", "sum to 0"),
-            ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is not a plain LoRA"),
-            ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is not a plain LoRA"),
+            ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is not plain LoRA"),
+            ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is not plain LoRA"),
             ({"a.4": 1.0}, "mix", "none of these adapters changes a layer, so there is nothing to blend"),
             ({"a.0": 0.5}, "a.1", "already"),
             ({"a.9": 0.5}, "mix", nearest),
@@ -197,7 +197,7 @@ def test_bank_refuses_what_it_cannot_do_and_stays_as_it_was(tmp_path):
     nn.init.normal_(other_base.bert.encoder.layer[0].attention.self.query.weight)
     for base, method, match in (
         (other_base, lab.LoRA(2), "another base"),
-        (tiny("bert"), lab.PromptTuning(tokens=3), "adapts the whole model, but a bank adapts single layers"),
+        (tiny("bert"), lab.PromptTuning(tokens=3), "adapts the whole model, but a bank adapts only layers"),
         (tiny("bert"), lab.FullFineTuning(), "share the base"),
     ):
         method.attach(base)
@@ -264,7 +264,7 @@ def test_mixed_refuses_layers_without_an_entry_per_row():
     ],
 )
 def test_layers_that_mix_or_reorder_rows_are_neither_packed_nor_mixed(name, options):
-    """In a mixture of experts, only the experts do: each reads tokens of any row."""
+    """In a mixture of experts, only the experts mix rows: each expert reads tokens from any row."""
     base = make_model(name, **options)
     experts = [path for path, _ in base.named_modules() if ".experts." in path and path.endswith(("wi", "fc1"))]
     method = LoRA(2, targets=tuple(experts[:1]) or ("q", "v"))

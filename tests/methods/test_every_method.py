@@ -68,7 +68,7 @@ def test_attach_train_save_load_disable_detach(name, kind, tmp_path):
     assert report.head_parameters == (counted.head if name != "probe" else 3 * (32 + 1))
     frozen = sum(p.numel() for n, p in model.named_parameters() if n.endswith("lora_A") and n not in trainable)
     assert report.total == counted.total + (0 if name in TRAINS_BASE else counted.trainable + frozen)
-    assert f"{report.trainable:,} of {report.total:,} parameters train" in str(report)
+    assert f"{report.trainable:,} of {report.total:,} parameters are trained" in str(report)
     assert all(placement.site.name in str(report) for placement in report.placements)
     before = {n: p.detach().clone() for n, p in trainable.items()}
     optimizer = torch.optim.SGD(trainable.values(), lr=0.1)
@@ -133,7 +133,7 @@ def test_pack_trains_as_alone_and_can_be_disabled(name, kind):
     for seed, model, member in zip((1, 2), alone, members, strict=True):
         expected, actual = ([p for p in m.parameters() if p.requires_grad] for m in (model, member))
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
-        assert not torch.equal(logits(member), logits(attached(seed)))  # it has learned
+        assert not torch.equal(logits(member), logits(attached(seed)))  # training changed it
     with torch.no_grad():  # adds in place
         together, apart = logits(packed, ids), [logits(m, rows) for m, rows in zip(alone, ids.chunk(2), strict=True)]
     torch.testing.assert_close(together, torch.cat(apart))

@@ -238,7 +238,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 
 def write_adapter(folder, content: str | dict | bytes, data: bytes = b"\0" * 8):
-    """Write an empty config, and weights with this header before this data, or with these bytes."""
+    """Write an empty config, and a weights file: either a header followed by data, or the given bytes."""
     (folder / CONFIG).write_text("{}")
     if not isinstance(content, bytes):
         header = (content if isinstance(content, str) else json.dumps(content)).encode()

@@ -68,7 +68,7 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
         assert snapshot(model) == before
         assert torch.equal(logits(model), adapted)
     merge(model)
-    unmerge(model.to("meta"))  # stands for any other device
+    unmerge(model.to("meta"))  # a stand-in for any other device
     assert not any(layer.merged for _, layer in adapter_layers(model))
 
 

@@ -50,7 +50,7 @@ def test_invalid_value_is_refused():
     assert_raises("this Sequential cannot be copied", lab.params, pruned(), lab.LoRA(targets="all-linear"))
     order = "a part of query_key_value, .* in an unknown order"
     assert_raises(order, lab.params, small_config("falcon"), lab.LoRA(), error=NotFound)
-    assert_raises("bitfit has no option 'rank'; it has none", method_from, {"name": "bitfit", "rank": 3})
+    assert_raises("bitfit has no option 'rank'; it has no options", method_from, {"name": "bitfit", "rank": 3})
     assert_raises("lora has no option 'rnak'; nearest: rank", method_from, {"name": "lora", "rnak": 8})
     assert_raises("unknown method 'lroa'; known: .*lora", method_from, {"name": "lroa"})
     assert_raises(name_of_a_model, lab.LoRA().attach, "minilm")

@@ -258,7 +258,7 @@ def test_ptuning_and_its_file_equal_peft(kind, task, tmp_path):
     torch.testing.assert_close(logits(loaded), expected, **CLOSE)
     load_adapter(again, save_adapter(loaded, tmp_path / "again"))
     assert torch.equal(logits(again), logits(loaded))
-    assert_raises("train another", logits, loaded.train())
+    assert_raises("train a new adapter", logits, loaded.train())
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # renamed in later releases
@@ -345,7 +345,7 @@ def test_warning_about_padded_rows_of_a_causal_classifier():
 
 
 def test_longest_text_beside_a_prompt():
-    """A prefix takes no positions."""
+    """A prefix uses no position embeddings of the text."""
     for kind, name, limit in (("bert", "ptuning", 60), ("bert", "prefix", 66), ("roberta", "prompt", 58)):
         with_adapter(kind, SOFT[name])(**make_inputs(1, limit))
         task = Task("made", ("no", "yes"), limit, *[Split(())] * 3)
@@ -354,7 +354,7 @@ def test_longest_text_beside_a_prompt():
             check_fits(tiny(kind), replace(task, max_length=limit + 1), SOFT[name])
         (unlimited := tiny(kind)).config.max_position_embeddings = -1  # as in XLNet
         check_fits(unlimited, replace(task, max_length=999), SOFT[name])
-    mpnet = make_model("MPNetForSequenceClassification", max_position_embeddings=66)  # two rows hold no position
+    mpnet = make_model("MPNetForSequenceClassification", max_position_embeddings=66)  # two rows aren't positions
     assert_raises("exceeds the 64 tokens", check_fits, mpnet, replace(task, max_length=65), lab.LoRA())
 
 

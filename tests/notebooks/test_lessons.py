@@ -80,7 +80,7 @@ def test_lesson_keeps_its_limits(source):
     others = "\n".join(cell.source for cell in cells if cell.cell_type == "code" and cell not in exercises)
     judged = [name for name in set(re.findall(r"\w+", calls)) if re.search(rf"^{name} = .*_or_ours\(", others, re.M)]
     assert not judged, "the grader would take our solution for the student's"
-    assert not any("assert " in cell for cell in code)  # it would give away the answer
+    assert not any("assert " in cell for cell in code)  # an `assert` would give away the answer
     with_claims = build.built(source, solved=True, claims=True).cells
     assert sum(cell.source.count("assert ") for cell in with_claims if cell.cell_type == "code") >= 3
     assert f'lesson.start("{number(source.stem)}")' in code[0]

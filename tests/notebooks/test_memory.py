@@ -37,7 +37,7 @@ TOO_MUCH = new_code_cell("a = [bytearray(b'x') * 10**8 for _ in range(40)]")
 
 
 def test_watch_ends_a_kernel_above_the_limit(monkeypatch: pytest.MonkeyPatch):
-    """The watch must do this alone, because some systems have no memory limit for a process."""
+    """The watch must do this without help, because some systems can't limit the memory of a process."""
     monkeypatch.setattr(memory, "wall", lambda pid, limit: None)
     with pytest.raises(DeadKernelError):
         memory.watched(new_notebook(cells=[TOO_MUCH]), limit=5 * 10**8)

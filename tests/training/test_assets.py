@@ -67,7 +67,7 @@ def test_fetch_extracts_data_and_license_but_no_code(fetched):
     assert "toy: fetching toy-data" in messages[0]
     assert "toy" not in sys.modules
     assert (home / "toy").stat().st_mode & 0o777 == 0o755
-    assert {file.stat().st_mode & 0o777 for file in (home / "toy").iterdir()} == {0o644}  # a class may share it
+    assert {file.stat().st_mode & 0o777 for file in (home / "toy").iterdir()} == {0o644}  # so that a class can share it
 
 
 def test_complete_asset_is_read_without_writing(home, monkeypatch, tmp_path):

@@ -61,7 +61,7 @@ def test_fastest_dtype_and_attention_are_chosen(fake_timings, seconds, dtype):
     ("share", "best"), [(0.4, Choice("cpu", "fp32", "eager", products="bf16")), (0.85, Choice("cpu", "fp32", "sdpa"))]
 )
 def test_products_are_rounded_only_on_request_and_if_faster(share, best, monkeypatch):
-    """Rounding reduces the time of eager attention to `share` of what it was."""
+    """Rounding reduces the time of eager attention to `share` of the time without rounding."""
 
     def time_layer(where, dtype, attention, tokens):
         rounds = torch.get_float32_matmul_precision() == "medium"
@@ -113,7 +113,7 @@ def test_unknown_names_and_missing_devices_are_refused(fake_timings, monkeypatch
     for variable, value in {"LORA_LAB_DEVICE": "tpu", "LORA_LAB_DTYPE": "nf4"}.items():
         monkeypatch.setenv(variable, value)
         assert_raises(f"{variable} must be one of [^n]*, [^n]* or auto, not '{value}'", choose, 30)
-        monkeypatch.setenv(variable, "")  # as if unset
+        monkeypatch.setenv(variable, "")  # the same as unset
     assert choose(30) == Choice("cpu", "fp32", "eager")
 
 

@@ -78,7 +78,7 @@ def test_answers_end_at_the_special_tokens_of_the_generation_config(causal):
         answers += generate(model, tokenizer, ["x", "b"], SHORT)
     assert answers[:2] == ["aaaaa", "b" * 9]
     assert answers[2:6] == ["a", "b" * 9] * 2
-    assert answers[6:] == answers[:2]  # an ordinary character isn't an end
+    assert answers[6:] == answers[:2]  # an ordinary character doesn't end an answer
 
 
 def predict(model, after: dict[int, dict[int, float]], otherwise: dict[int, float]) -> None:

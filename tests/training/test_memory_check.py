@@ -73,12 +73,12 @@ def test_training_reads_its_file_once(tiny_encoder, opinions, free, tmp_path):
 
 
 def test_need_follows_the_recipe(tiny_encoder, opinions):
-    assert need_of(Recipe(tiny_encoder, opinions, batch=10**6), FP32).setup.batch < 100  # no more than training rows
+    assert need_of(Recipe(tiny_encoder, opinions, batch=10**6), FP32).setup.batch < 100  # at most all training rows
     assert need_of(Recipe("minilm", "rt", examples=8, batch=64), FP32).setup.batch == 8
     plain = need_of(Recipe("minilm", "rt", batch=4, max_length=61), FP32)
     assert (plain.setup.batch, plain.setup.seq, plain.setup.device, plain.setup.num_labels) == (4, 62, "cpu", 2)
     eager = need_of(Recipe("minilm", "rt", batch=4, max_length=61), Choice("cpu", "fp32", "eager"))
-    assert eager.bytes() > plain.bytes()  # it stores attention scores
+    assert eager.bytes() > plain.bytes()  # eager attention stores its scores
     gpu = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
     assert (gpu.device, gpu.dropout, gpu.dtype) == ("cuda", 0.1, "bf16")
     assert need_of(Recipe("minilm", "rt", dropout=True), FP32).bytes() > need_of(Recipe("minilm", "rt"), FP32).bytes()

@@ -86,7 +86,7 @@ def test_tokenizer_must_exist_and_fit_its_model(tiny_encoder, opinions, tmp_path
     tokenizer.add_tokens(["qzx"])
     tokenizer.save_pretrained(tmp_path)
     (rare := tmp_path / "rare.csv").write_text("text,label,split\na,0,train\nb,1,train\nc,0,validation\nqzx,1,test")
-    for size, task in ((200, opinions), (len(tokenizer) - 1, rare)):  # in `rare`, only a test row
+    for size, task in ((200, opinions), (len(tokenizer) - 1, rare)):  # in `rare`, only a test row is unknown
         make_model("BertModel", vocab_size=size).save_pretrained(tmp_path)
         assert_raises(f"knows only {size} tokens", train, str(tmp_path), str(task), steps=1, store=None)
 
@@ -206,7 +206,7 @@ def test_other_models_are_unchanged(name):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_models_can_be_loaded_in_several_threads(tiny_encoder):  # transformers changes state of the whole process
+def test_models_can_be_loaded_in_several_threads(tiny_encoder):  # transformers changes the state of the whole process
     def dtypes(n: int) -> set[torch.dtype]:
         return {p.dtype for p in load_model(tiny_encoder, 2, dtype=("bf16", "fp32")[n % 2]).parameters()}
 

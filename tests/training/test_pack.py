@@ -91,7 +91,7 @@ def test_packed_language_models_equal_runs_alone(tiny_causal, tmp_path):
         assert alone.metrics["perplexity"] < alone.history["validation"][0]["perplexity"]
         assert (alone.head_parameters, Store(tmp_path / "runs").find(recipe)) == (0, alone)
         if recipe.method.rank == 8:
-            assert alone.metrics["perplexity"] < 0.5 * 257  # half of a uniform guess
+            assert alone.metrics["perplexity"] < 0.5 * 257  # half the perplexity of a uniform guess
 
 
 def test_incompatible_recipes_are_refused(recipe):

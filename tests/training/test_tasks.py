@@ -74,7 +74,7 @@ def write(folder: Path | str, rows, suffix: str = "csv") -> str:
 def test_own_file_becomes_a_task(tmp_path, suffix):
     duplicate_and_empty = [{"text": t, "label": f"{n}"} for n, t in enumerate(("  TEXT \t 3 ", " ", ""))]
     file = Path(write(tmp_path, [*records(), *duplicate_and_empty], suffix))
-    labels, texts = "with more than one label: 1; the first label is used", "without text, which are left out: 2"
+    labels, texts = "with more than one label: 1; the first label is used", "that have no text and are left out: 2"
     with pytest.warns(LabWarning, match=labels), pytest.warns(LabWarning, match=texts):
         task = load_task(str(file))
     assert task.labels == ("no", "yes")
@@ -196,7 +196,7 @@ def test_pairs_are_read_and_split_by_seed(tmp_path):
     assert task.test != load_task(write(tmp_path, pairs(), "jsonl"), seed=1).test
     chats = [[("system", f"text {i}"), ("user", "Shorten it."), ("assistant", "A text.")] for i in range(20)]
     rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in chats]
-    task = load_task(write(tmp_path, rows, "jsonl"))  # conversations that differ are different questions
+    task = load_task(write(tmp_path, rows, "jsonl"))  # each conversation counts as a question of its own
     assert [len(getattr(task, split)) for split in SPLITS] == [14, 2, 4]
 
 

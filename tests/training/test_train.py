@@ -206,7 +206,7 @@ def test_layers_without_a_gradient_are_named():
 def test_unusual_rate_is_named_and_its_warning_recorded(recipe, tmp_path):
     for method, lr, expected in ((LoRA(), 0.5, "above"), (LoRA(), 1e-7, "below"), (FullFineTuning(), 2e-2, "above")):
         assert f"far {expected}" in rate_warning(Recipe("minilm", "rt", method, lr=lr))
-    for name, axis in AXES.items():  # tuning tries usual rates only
+    for name, axis in AXES.items():  # tuning tries only usual rates
         if axis.name == "lr":
             low, high = USUAL.get(name, USUAL_FEW)
             assert low <= axis.grid(4)[0]
@@ -266,7 +266,7 @@ def test_patience_counts_validations_without_improvement(recipe):
         (1, [0.5, 0.5, 0.9, 0.9, 0.9, 0.9], 2),
         (2, [0.5, 0.5, 0.6, 0.4, 0.6, 0.9], 5),
     ):
-        values = iter({"accuracy": value} for value in (0.9, *metrics))  # the untrained model's doesn't count
+        values = iter({"accuracy": value} for value in (0.9, *metrics))  # the untrained model's score doesn't count
         pack = trained(recipe(steps=6, patience=patience, validations=6), validate=lambda v=values: [next(v)])
         (member,) = pack.members
         assert member.history["step"][-1] == last

@@ -148,14 +148,14 @@ def test_description_names_peak_moment_categories_and_card():
     assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
-    assert "1 x 512 tokens" in MemoryPanel("minilm", "full", seq=4096).describe()  # its longest, as in the browser
+    assert "1 x 512 tokens" in MemoryPanel("minilm", "full", seq=4096).describe()  # its maximum, as in the browser
     assert "1 x 32 tokens" in MemoryPanel("minilm", "full", seq=16).describe()  # the film's shortest
     panel = MemoryPanel("t5-base", seq=8, batch=2)
     panel.batch = 4  # its film is fixed
     assert "2 x 8 tokens" in panel.describe()
     narrow, wide = (MemoryPanel(rank=rank) for rank in (384, 1000))
     narrow.model = wide.model = "minilm"
-    assert wide.describe() == narrow.describe()  # the width of its layers
+    assert wide.describe() == narrow.describe()  # both become the width of its layers
     for options in ({"rank": 0}, {"rank": 5000}, {"shard": "fsdp:8"}, {"padded": True}, {"method": None}):
         with pytest.raises(BadValue):
             MemoryPanel("llama-3-8b", **options)

@@ -105,7 +105,7 @@ def test_headless_panel_trains_and_describes_result_weights_and_strengths(traine
     assert f"accuracy {found['value']:.1f}" in trained.describe()
     assert Path(found["adapter"], "adapter_model.safetensors").is_file()
     gain = (found["with"] - found["without"]) * found["of"] / 100
-    assert gain == pytest.approx(2 * found["better"] - found["changed"])  # the changed predictions explain it exactly
+    assert gain == pytest.approx(2 * found["better"] - found["changed"])  # the changes explain the gain exactly
     assert len(json.dumps(trained.state())) < 100_000
     layers = [part for part in trained.work.trainer.model.modules() if hasattr(part, "lora_A")]
     expected = [(layer.delta_weight().norm() / layer.frozen_weight().float().norm()).item() for layer in layers]
@@ -196,7 +196,7 @@ def test_cell_that_is_run_again_stops_its_earlier_panels(make, watched, monkeypa
     message = {"metadata": {"cellId": "a"}, "header": {"msg_id": "1"}}
     shell = SimpleNamespace(get_parent=lambda: message)
     monkeypatch.setattr(base, "get_ipython", lambda: shell)
-    first, _ = make(steps=2000), make()  # a second panel of the same execution stops nothing
+    first, _ = make(steps=2000), make()  # a second panel in the same cell stops no run
     first.run()
     assert first.busy
     message["header"], work = {"msg_id": "2"}, first.work
@@ -204,7 +204,7 @@ def test_cell_that_is_run_again_stops_its_earlier_panels(make, watched, monkeypa
     until(lambda: not work.alive)
     assert work.run is None or work.run.status == "stopped"
     work = ref(work)
-    until(lambda: gc.collect() and work() is None)  # it holds a model
+    until(lambda: gc.collect() and work() is None)  # it would keep a model in memory
 
 
 def test_run_waits_for_another_and_can_be_stopped(make, watched):
@@ -264,7 +264,7 @@ def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
         return {}
 
     monkeypatch.setattr(panel, "_paint", paint)
-    work.stop()  # too early: it stops only work that has begun
+    work.stop()  # too early: `stop` only stops work that has begun
     panel._begin(work)
     for thread in threading.enumerate():
         if thread.name == "lora-lab-paint":

@@ -80,7 +80,7 @@ def _stored_result(folder: Path) -> Found | None:
 
 
 def _run_item(item: Item, place: Place) -> Found:
-    """Plan, run, judge, write. A failure becomes the result's `error` and never overwrites a measured result."""
+    """Plan, run, judge and write one item. A failure becomes its `error` and never overwrites a measured result."""
     started = time.perf_counter()
     result: Found = {"sizes": {}, "planned_seconds": 0.0, "rows": [], "verdicts": {}, "error": None}
     timer = threading.Timer(LATE * 60 * place.minutes, place.stop.set)
@@ -136,7 +136,7 @@ def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:
     """Rejudge and rewrite the items' results in a folder, without training. Raises: BadValue if no result exists."""
     stored = {result["item"]: result for result in kept(folder)}
     if not (found := [item for item in items if item.name in stored]):
-        raise BadValue(f"there is no result of these items in {folder}; pass the --out of a finished run")
+        raise BadValue(f"there is no result of these items in {folder}; pass the --out folder of a finished run")
     for item in found:
         result = rejudged(item, stored[item.name])
         write_json(as_path(folder) / item.name / "result.json", result)

@@ -31,7 +31,7 @@ PACK = 8  # maximum number of recipes timed side by side
 
 
 class Trained(Item):
-    """Groups at a fixed rate (tables 5, 6, 16, 18) sharing model, task and steps; a seed fixes head and data order."""
+    """Groups at a fixed rate (tables 5, 6, 16, 18) sharing model, task and steps; a seed sets head and data order."""
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         """Build the study, which holds the recipes of each group."""
@@ -57,7 +57,7 @@ class Trained(Item):
         return self.sized(place.minutes, [timings[recipe.method.name] for recipe in self.study().recipes])
 
     def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
-        """Pick the first sizes that leave enough steps, or else the last. Raises: BadValue for too few minutes."""
+        """Pick the first sizes that leave enough steps, or else the last ones. Raises: BadValue for too few minutes."""
         task = load_task(self.task)
         scored = len(task.test) / len(task.validation)
         for rates, growth, seeds in self.ladder:

@@ -1,5 +1,5 @@
 // One claim: sliders and menus for its premises, the resulting verdict, and the evidence as marks on an axis.
-// Python has judged every combination of values; this file only looks verdicts up.
+// Python has judged every combination of values; this file only looks up verdicts.
 
 import CLAIM_CSS from "./claim_panel.css";
 import { button, drawn, folded, menu, nearest, slider, table } from "./controls.js";
@@ -106,7 +106,7 @@ function start(p) {
     const heights = cases.map((_, i) => (labeled ? TOP + 34 + i * ROW : TOP + 14 + (tallest - piles[i]) * (2 * DOT + 2)));
     const bottom = Math.max(...heights) + 16;
     const held = card.handle < 0 ? -1 : outcome.limits.length - 1; // the limit that a drag moves
-    const place = (i) => clamp(Math.min(x(outcome.limits[i]), i < held ? place(held) - 26 : Infinity), 20, p.width() - 20); // of its label
+    const place = (i) => clamp(Math.min(x(outcome.limits[i]), i < held ? place(held) - 26 : Infinity), 20, p.width() - 20); // the label's position
     const parts = outcome.limits.map((limit, i) =>
       line(x(limit), TOP - 4, x(limit), bottom, "stroke thin predicted ink") +
       text(place(i), 12, i === held ? `◂ ${short(limit)} ▸` : short(limit), `strong ${i < held ? "end" : "mid"}`) +

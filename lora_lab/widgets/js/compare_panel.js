@@ -1,4 +1,4 @@
-// Methods compared: above, seeds and costs; below, differences from a rival at a margin. Python ran every test; see
+// A comparison of methods: seeds and costs at the top, differences from a rival below. Python ran every test; see
 // experiments/margins.py for what it sends. This file looks up outcomes and draws them.
 
 import COMPARE_CSS from "./compare_panel.css";
@@ -128,7 +128,7 @@ function start(p) {
         are not shown to be equivalent.`,
       w: real, b: real, W: small, B: small,
     };
-    const many = rows.length > 1 && "eWB".includes(letter) ? ` It holds as one of ${rows.length} tests, too (Holm’s correction).` : "";
+    const many = rows.length > 1 && "eWB".includes(letter) ? ` This also holds after Holm’s correction for ${rows.length} tests.` : "";
     const why = letter === alone ? words[alone] + many : `A single test would say <b>${OUTCOMES[alone]}</b>: ${words[alone].split(":")[0]}.
       But this is one of ${rows.length} tests, so it needs stronger evidence (Holm’s correction).`;
     const [word, qualifier] = OUTCOMES[letter].split(", ");
@@ -142,7 +142,7 @@ function start(p) {
     if (letter !== "u" || !needed) return "";
     const [more, rows] = needed;
     const options = [more && plural(more, "more seed"), rows && plural(rows, "more test sentence")].filter(Boolean);
-    if (!options.length) return "A decision would take far more seeds and test sentences.";
+    if (!options.length) return "A decision would need far more seeds and test sentences.";
     return `About ${options.join(" or ")} would probably decide it.`;
   }
 
@@ -234,7 +234,7 @@ function start(p) {
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
     const words = `${without(danced.truth)} of ${shown} intervals (crosses) miss the truth, ${now.format(danced.truth)}.
-      On average, at most 5 in 100 of all 95% intervals miss it. ${without(0)} intervals (blue) exclude 0. A single test on ${count(danced.rows)} sentences says: ${parts.join(", ") || "nothing yet"}. On the full test set: ${OUTCOMES[pair.alone]}.`;
+      On average, at most 5% of all 95% intervals miss it. ${without(0)} intervals (blue) exclude 0. A single test on ${count(danced.rows)} sentences says: ${parts.join(", ") || "nothing yet"}. On the full test set: ${OUTCOMES[pair.alone]}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }

@@ -1,4 +1,4 @@
-// Markup for controls: native inputs, so that keyboard, touch and screen readers just work.
+// Markup for controls: native inputs, which support keyboard, touch and screen readers.
 // Each has a name; `panel.js` calls the action with that name and passes the new value.
 
 import { escape, plain } from "./format.js";
@@ -80,7 +80,7 @@ export function nearest(stops, value) {
   return distances.indexOf(Math.min(...distances));
 }
 
-/** The new position of a slider that a key has moved: past the positions that repeat the stop it came from.
+/** The new position of a slider that a key has moved: it skips the positions that repeat its previous stop.
  * A drag may end on any position. */
 export function pastRepeats(stops, from, to) {
   const step = Math.sign(to - from);

@@ -106,7 +106,7 @@ export function crossings(acts, stops) {
   return `The place of the peak depends on the sequence length: ${until}, ${parts.join(", ")}.`;
 }
 
-/** The current scene and the fullest of each act, by category; each number is rounded by itself. */
+/** The current scene and the fullest of each act, by category; each number is rounded separately. */
 export function actsTable(result, at) {
   const [unit, name, places] = result.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];
   const cell = (value) => value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });

@@ -37,7 +37,7 @@
       place.querySelector("img")?.remove();
       place.model = model;
     } catch (error) {
-      console.error(`${name}:`, error); // the still picture stays
+      console.error(`${name}:`, error); // keep the static image
     }
   }
 

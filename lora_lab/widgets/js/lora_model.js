@@ -1,4 +1,4 @@
-// A whole model as a treemap: each kind of matrix is a block, area shows numbers, and LoRA's share is a strip of it.
+// A whole model as a treemap: each kind of matrix is a block, its area shows its size, and a strip of it is LoRA's share.
 
 import { table } from "./controls.js";
 import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";

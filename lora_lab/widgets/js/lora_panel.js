@@ -53,7 +53,7 @@ function start(p) {
   let shown; // the result of the last draw function, with the places that can be dragged
 
   // ---- derived state
-  /** The layers of a model that can be shown: [label, outputs, inputs]; fused ones also slice by slice. */
+  /** The layers of a model that can be shown: [label, outputs, inputs]; fused layers are also listed slice by slice. */
   const layersOf = (model) => model.rows.filter((row) => row.in && Object.keys(row.trains).length).flatMap((row) => [
     [row.label, row.out, row.in],
     ...Object.entries(row.slices ?? {}).map(([role, wide]) => [`${role} of ${row.label}`, wide, row.in]),
@@ -139,7 +139,7 @@ function start(p) {
     const growth = { m, n: 0, r: n, full: BF16 * counts.total, strips: n * m, even: 1 / counts.share };
     if (n && m) p.picture(drawCurve(p.width("disk"), growth, CUSTOMERS, ...DISK), `The adapters take ${bytes(n * m)}.`, "disk");
     shown = drawModel(p.width(), model, counts, ui, n || 1);
-    p.picture(shown, `${name} as a map in which area is numbers. Adapters on ${targets.join(", ")} of rank
+    p.picture(shown, `${name} as a map in which area stands for numbers. Adapters on ${targets.join(", ")} of rank
       ${count(counts.rank)} take ${percent(counts.share)} of it.`);
     p.numbers(() => modelTable(counts));
     return describeModel(name, counts, n);

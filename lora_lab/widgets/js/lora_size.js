@@ -47,7 +47,7 @@ export function drawSize(width, size, patch) {
   return { svg: parts.join(""), height, onto: gathered.onto, rankAt };
 }
 
-/** A and B as one patch in the shape of the box: lifted, it overlaps the corner; dropped, copies of it tile the box. */
+/** A and B as one patch in the shape of the box: when lifted, it overlaps the corner; when dropped, copies of it tile the box. */
 export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, whole]) {
   const side = Math.sqrt(Math.min(1, share));
   const [pw, ph] = [side * w, side * h];
@@ -60,7 +60,7 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   }
   if (!dropped) parts.push(rect(px + 3, py + 3, pw, ph, "shadow", 'rx="1"'));
   parts.push(rect(px, py, pw, ph, "patch", 'rx="1"'));
-  const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // enough for a finger
+  const [tw, th] = [Math.max(pw, 30), Math.max(ph, 30)]; // large enough for a finger
   parts.push(rect(px + (pw - tw) / 2, py + (ph - th) / 2, tw, th, "touch"));
   const level = dropped || hint ? Math.min(y + h - (hint ? 24 : 32), py + ph - 22) : py + ph; // one line may be below the box
   const covers = share > 1 ? `real size: ${about(share)} times ${whole}` : `${about(1 / share)} of these cover ${whole}`;

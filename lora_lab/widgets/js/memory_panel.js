@@ -198,7 +198,7 @@ function start(p) {
   function room(fits) {
     const { film, point, card, result } = now;
     const left = binary(Math.abs(card[1] - result.peak));
-    const words = `<b class="${fits ? "" : "not"}">${fits ? `fits, ${left} free` : `${left} short`}</b>`;
+    const words = `<b class="${fits ? "" : "not"}">${fits ? `fits, ${left} free` : `${left} too much`}</b>`;
     const head = `<caption>${escape(card[0])}: ${words}</caption>`;
     if (film.fixed || !p.get("longest")) return head;
     const largest = (name, minimum, limit) =>

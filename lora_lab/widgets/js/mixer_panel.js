@@ -1,4 +1,4 @@
-// Two adapters mixed: each text is a dot, placed by the probability of its right answer, while the shares change.
+// A mixture of two adapters: each text is a dot that moves with the probability of its right answer.
 
 import MIXER_CSS from "./mixer_panel.css";
 import { drawn, folded, nearest, slider, table } from "./controls.js";

@@ -269,7 +269,7 @@ export function panel({ title, css = "", traits, body, start }) {
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider
     card.addEventListener("keydown", (event) => {
-      const save = event.key === "s" && (event.ctrlKey || event.metaKey); // JupyterLab hears it only outside the host
+      const save = event.key === "s" && (event.ctrlKey || event.metaKey); // JupyterLab receives it only outside the host
       if (event.key !== "Escape") event.stopPropagation();
       if (save && !el.dispatchEvent(new KeyboardEvent("keydown", event))) event.preventDefault();
     });

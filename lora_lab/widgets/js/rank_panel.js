@@ -112,7 +112,7 @@ function start(p) {
     place("sum", 0, top, w, h);
     for (const name of ["piece", "column", "line"]) p.find(`canvas.${name}`).hidden = !last;
     const frame = (x) => outline(x - 1, top - 1, w + 2, h + 2, "edge");
-    const parts = [text(0, HEAD - 6, `${cut?.others ? "taken away: " : ""}${rank === 1 ? "the first piece" : `sum of ${rank} pieces`}`, "strong"), frame(0)];
+    const parts = [text(0, HEAD - 6, `${cut?.others ? "taken away: " : ""}${rank === 1 ? "the first piece" : rank ? `sum of ${rank} pieces` : "no piece"}`, "strong"), frame(0)];
     let key = `${escape(choice(source)[2])} ${shown.shape[0] > rows ? `${rows} × ${columns} of ` : ""}${shown.shape.map(count).join(" × ")}; light is positive, dark is negative.`;
     if (last) {
       const limit = limitOf(last);
@@ -181,10 +181,10 @@ function start(p) {
     const { cut, at, n, rank } = now;
     const [measured, name] = [cut.ranks[at], escape(cut.label)];
     const right = (i) => `${((100 * cut.right[i]) / n).toFixed(1)}%`;
-    const big = `<b>${right(at)}</b> <span>right ${cut.others ? `without ${plural(measured, "piece")}` : `at rank ${measured}`}</span>`;
+    const big = `<b>${right(at)}</b> <span>right ${cut.others ? (measured ? `without ${plural(measured, "piece")}` : "with all pieces") : `at rank ${measured}`}</span>`;
     const pieces = measured === 1 ? "strongest piece" : `${measured} strongest pieces`;
     const between = measured === rank ? "" : ` The nearest measured ranks are ${measured} and ${cut.ranks[at + 1]}.`;
-    if (cut.others) return [big, `Every matrix of the update loses its ${pieces} and keeps the others. With all pieces, ${right(0)} of the answers are right.${between}`];
+    if (cut.others) return [big, `${measured ? `Every matrix of the update loses its ${pieces} and keeps the others` : "Nothing is taken away yet"}. With all pieces, ${right(0)} of the answers are right.${between}`];
     if (at === cut.ranks.length - 1) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
     const what = measured
       ? `In the ${name} update, every matrix keeps only its ${pieces}.`

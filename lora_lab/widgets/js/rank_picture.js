@@ -5,7 +5,7 @@ import { count } from "./format.js";
 import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, ticks } from "./svg.js";
 
 const INKS = {
-  // negative, zero, positive; the hue tells the matrices apart
+  // negative, zero, positive; the hue distinguishes the matrices
   train: [[3, 38, 60], [79, 155, 201], [246, 251, 255]],
   other: [[61, 26, 0], [208, 138, 76], [255, 250, 244]],
   frozen: [[24, 24, 24], [140, 140, 140], [252, 252, 252]],

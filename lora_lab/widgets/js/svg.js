@@ -107,7 +107,7 @@ function smoothed(curves, reach) {
   });
 }
 
-/** Losses over the steps: each run pale, their mean on top, and the loss `mark`, labeled `name`, as a line. */
+/** Losses over the steps: pale lines for runs, their mean on top, and a line at the loss `mark`, labeled `name`. */
 export function lossChart([left, right, top, bottom], runs, { steps, every, range, reach, mark, name, live }) {
   const [x, y] = [linear([0, steps], [left, right]), linear(range, [bottom, top])];
   const point = (loss, i) => (loss === null ? [] : [[x(Math.min(steps, (i + 0.5) * every)), Math.max(top, y(loss))]]);

@@ -263,7 +263,7 @@ function start(p) {
     if (p.get("classroom")) return "";
     if (!p.kernel) return NO_KERNEL;
     if (live.busy) {
-      const eta = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
+      const eta = typeof live.left === "number" ? `, about ${count(live.left)} s left` : "";
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
       return `${capital(escape(live.state))}, ${plural(live.runs, "run")} side by side${step}.`;
     }

@@ -109,7 +109,7 @@ function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, he
   return clip + lines + text(end, 13, name, "strong mid");
 }
 
-/** A dot for each run, on the scale of all runs; below, their mean; the best cell's mean as a line. */
+/** A dot for each run, on the scale of all runs. Their mean is below; the best cell's mean is a line. */
 export function drawResults(width, cell, best, range) {
   const [left, right, top, bottom] = [8, width - 8, 20, 74];
   const x = linear(range, [left, right]);

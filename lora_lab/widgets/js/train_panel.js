@@ -1,4 +1,4 @@
-// Live training. Python trains and classifies; this file draws, and the dial moves through precomputed answers.
+// Live training. Python trains and classifies; this file draws, and the dial selects precomputed answers.
 
 import TRAIN_CSS from "./train_panel.css";
 import { button, drawn, folded, letter, menu, nearest, slider, switches, table } from "./controls.js";

@@ -41,7 +41,7 @@ export function headline({ found, live, metric, factor, checks, others, guess, p
     if (others.length > 1) {
       const sign = metric === "perplexity" ? -1 : 1;
       const better = others.filter(({ value }) => sign * value > sign * found.value).length;
-      words.push(`Among ${count(others.length + 1)} seeds of this recipe, this run ranks number ${count(better + 1)}.`);
+      words.push(`Among ${count(others.length + 1)} seeds of this recipe, this run is number ${count(better + 1)}.`);
     }
     const file = found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
     if (!page) words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
@@ -78,7 +78,7 @@ export function statusWords({ live, found, page, broken, setup }) {
   if (setup.error && !live.busy) return `<strong>That isn’t possible.</strong> ${escape(setup.error)}`;
   if (trouble(live)) return trouble(live);
   if (live.busy && live.state === "training") {
-    const left = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
+    const left = typeof live.left === "number" ? `, about ${count(live.left)} s left` : "";
     return `Step ${count(live.step)} of ${count(live.steps)}${left}.`;
   }
   if (live.busy) return `${capital(escape(live.state))}.`;

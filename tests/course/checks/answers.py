@@ -282,7 +282,7 @@ ANSWERS += [
     ("equivalence_rule", (lambda low, high, margin: low < 0 < high,), "no difference was found"),
     ("equivalence_rule", (lambda low, high, margin: (-margin < low and high < margin) or None,), "in every case"),
     ("equivalence_rule", (lambda low, high, margin: abs(low + high) / 2 < margin,), "the middle"),
-    ("equivalence_rule", (lambda low, high, m: high - low < 2 * m and abs(low + high) / 2 < m,), "may stick out"),
+    ("equivalence_rule", (lambda low, high, m: high - low < 2 * m and abs(low + high) / 2 < m,), "may be outside"),
     ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
     ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
     ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),
@@ -376,7 +376,7 @@ PLAN = {"method": "LoRA", "rate": 2e-4, "serve": "keep apart", "facts": "in the 
 ANSWERS += [
     ("flip", ({"models": "llama-2-70b"},)),
     ("brief", (PLAN, 0)),
-    ("brief", ({**PLAN, "rows": ...}, 0), "not yet: give a choice for each line"),
+    ("brief", ({**PLAN, "rows": ...}, 0), "not yet: make a choice for each line"),
     ("flip", ({"times": 2},), "the claim itself"),
     ("flip", ({"rank": 1},), 'stays "depends on model": the trainable part is small already'),
     ("flip", ({"seq": 2048},), 'is now "false": longer rows'),
