@@ -9,7 +9,7 @@ ARGS ?= $(if $(CI),--check)
 MATRIX ?= 3.11=lowest-direct 3.11=highest 3.12=highest 3.13=highest
 ROOMS ?= tests/methods tests/training tests/accounting tests/widgets
 
-.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site matrix
+.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site matrix again
 
 lab: fetch
 	@echo "opening JupyterLab with the lessons; Ctrl+C stops it"
@@ -35,7 +35,7 @@ bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m benchmarks
 
-# Make the reference results of `lora-lab reproduce`: takes hours, but can be resumed. The runs don't ship with the lab.
+# Make `lora-lab reproduce`'s reference results. This takes hours, but can be resumed. The runs don't ship with the lab.
 reference: fetch
 	$(BIN)/python -m lora_course reproduce --out runs/reference
 	mkdir -p data/results/reproduce
@@ -57,7 +57,7 @@ site: .venv/.test
 	$(BIN)/python site/build.py
 
 # Test with the lowest and the newest versions that pyproject.toml allows, each in its own environment in build/matrix.
-# ROOMS=tests runs all tests, MATRIX=3.11=lowest-direct uses one environment, and UV_TORCH_BACKEND=cpu the CPU build.
+# ROOMS=tests runs all tests; MATRIX=3.11=lowest-direct uses one environment; UV_TORCH_BACKEND=cpu uses the CPU build.
 matrix: .venv/.test fetch
 	@failed=; for one in $(MATRIX); do \
 	    python=$${one%=*} made=build/matrix/$${one%=*}-$${one#*=}; \
@@ -80,13 +80,13 @@ wheelhouse: .venv/.lab
 	$(BIN)/python -m lora_course wheelhouse $(FOR)
 
 fetch: .venv/.lab
-	@echo "models and data: the first time, downloads 200 MB; after that, only checks the files"
+	@echo "models and data: this downloads 200 MB the first time, and later only checks the files"
 	$(BIN)/python -m lora_course fetch
 
 # If .venv has no pip (uv adds none), add pip and keep the other packages. If pip can't be added, or if the
 # environment has an older Python, create the environment again.
 # Running `pip install -e .` again would need the network; the stamp files make this unnecessary.
-.venv/.lab: pyproject.toml
+.venv/.lab: pyproject.toml $(if $(realpath $(BIN)/python),,again)  # an update may have removed its Python
 	@echo "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"
 	$(call HAS,pip) || if $(call HAS,ensurepip); then $(BIN)/python -m ensurepip; else $(PYTHON) -m venv --clear .venv; fi
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .

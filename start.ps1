@@ -47,13 +47,13 @@ function Test-Environment([string]$Module) {
 }
 
 if ($Named -and -not (Test-Path -LiteralPath ([IO.Path]::Combine($Named, "install.py")))) {
-    Write-Output "start: LORA_LAB_WHEELHOUSE is $Named, which has no install.py: set it to a wheelhouse's folder, or unset it"
+    Write-Output "start: LORA_LAB_WHEELHOUSE is $Named, which has no install.py: set it to a wheelhouse folder, or unset it"
     exit 1
 }
 $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
     Where-Object { $_ -and (Test-Path -LiteralPath ([IO.Path]::Combine($_, "install.py"))) } | Select-Object -First 1
 
-if (-not (Test-Path -LiteralPath $Stamp)) {
+if (-not ((Test-Path -LiteralPath $Stamp) -and (Test-Environment "os"))) {  # an update may have removed its Python
     $Python = Find-Python
     if (-not $Python) {
         Write-Output "start: the lab needs Python 3.11 to 3.14: install it (an installation for your own account is enough), then run this script again"
@@ -75,7 +75,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
         if (-not $DryRun) { New-Item -ItemType File -Path $Stamp -Force | Out-Null }
     }
 }
-Say "models and data: the first time, downloads 200 MB; after that, only checks the files"
+Say "models and data: this downloads 200 MB the first time, and later only checks the files"
 $Fetch = @("-m", "lora_course", "fetch")
 if ($Wheelhouse) { $Fetch += @("--from", [IO.Path]::Combine($Wheelhouse, "assets")) }
 Invoke-Step $Lab $Fetch

@@ -59,7 +59,7 @@ find_python() {
 
 find_wheelhouse() {
     if [ -n "${LORA_LAB_WHEELHOUSE:-}" ] && [ ! -f "$LORA_LAB_WHEELHOUSE/install.py" ]; then
-        echo "start: LORA_LAB_WHEELHOUSE is $LORA_LAB_WHEELHOUSE, which has no install.py: set it to a wheelhouse's folder, or unset it" >&2
+        echo "start: LORA_LAB_WHEELHOUSE is $LORA_LAB_WHEELHOUSE, which has no install.py: set it to a wheelhouse folder, or unset it" >&2
         exit 1
     fi
     for folder in ${LORA_LAB_WHEELHOUSE:+"$LORA_LAB_WHEELHOUSE"} wheelhouse ../wheelhouse; do
@@ -71,7 +71,7 @@ find_wheelhouse() {
 }
 
 wheelhouse=$(find_wheelhouse)
-if [ ! -f .venv/.lab ]; then
+if [ ! -f .venv/.lab ] || ! has os; then # an update may have removed its Python
     python=$(find_python)
     say "installing Python packages into .venv (once): 3 to 10 minutes without output, 2 GB of disk (more with CUDA)"
     if [ -n "$wheelhouse" ]; then
@@ -86,7 +86,7 @@ if [ ! -f .venv/.lab ]; then
         run touch .venv/.lab
     fi
 fi
-say "models and data: the first time, downloads 200 MB; after that, only checks the files"
+say "models and data: this downloads 200 MB the first time, and later only checks the files"
 if [ -n "$wheelhouse" ]; then
     run .venv/bin/python -m lora_course fetch --from "$wheelhouse/assets"
 else

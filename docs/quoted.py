@@ -217,7 +217,7 @@ def placements() -> dict[str, str]:
 def variants() -> dict[str, str]:
     """Lesson 16 and the README: methods tuned under the same conditions, and their verdicts against plain LoRA.
 
-    variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .worst: its
+    variant.NAME              accuracy in percent; .half: half-width of 95% interval over seeds, in points; .worst: its
                               worst run, in percent; .word: the verdict; .peak: MiB of a step; .file: kB of its file
     variant.winners           number of the five variants that lead plain LoRA by over 2 points at some shared rate
     variant.flattered         largest lead of one of the five at a shared rate

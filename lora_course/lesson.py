@@ -184,7 +184,7 @@ def _check_name(name: str, names: Iterable[str], kind: str) -> None:
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return each function's median time; every round times all functions, so that a short slowdown affects all."""
+    """Return each function's median time; every round times all functions, so a short slowdown affects them all."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, function in ways.items():

@@ -82,13 +82,13 @@ def student() -> str:
 
 
 def seed_of(name: str = "") -> int:
-    """Return a student's seed, 1 to 999,999, regardless of case and extra spaces in the name; 0 without a name."""
+    """Return a student's seed (1 to 999,999), ignoring case and extra spaces in the name, or 0 without a name."""
     name = key_of(name or student())
     return 1 + _number(name) % 999_999 if name else 0
 
 
 def key_of(name: str) -> str:
-    """Return the common form of all spellings of a name."""
+    """Return a name in canonical form, regardless of case, spacing and Unicode variants."""
     return unicodedata.normalize("NFKC", " ".join(name.casefold().split()))
 
 
@@ -130,7 +130,7 @@ def handed_in(folder: Path, name: str) -> list[Path]:
     """Return the files below a folder that look like "guess.json", such as "Guess (1).json.txt"; skip hidden ones."""
     stem, _, suffix = name.rpartition(".")
     paths = (path for path in folder.rglob("*") if re.search(rf"(?i){stem}.*\.{suffix}(\.(txt|json))?$", path.name))
-    hidden = re.compile(r"(^|/)\.")  # such as "._guess.json" of macOS, and all files in Jupyter's ".ipynb_checkpoints"
+    hidden = re.compile(r"(^|/)\.")  # such as macOS's "._guess.json", and all files in Jupyter's ".ipynb_checkpoints"
     return sorted(path for path in paths if not hidden.search(path.relative_to(folder).as_posix()))
 
 

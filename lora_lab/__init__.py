@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 # Torch's threads wait for each other many times per step. By default, they spin while they wait. On 2 cores, another
 # busy program (such as a browser) then slows a 0.1 s step down to 2 s or more. Sleeping threads free their cores, but
 # waking them takes time. A step of 8 short rows takes 50 ms if threads don't spin, 33 ms if they spin 1,000 times (a
-# few microseconds), and 28 ms for 10,000 spins. With a busy program, it takes 48, 66 and 236 ms, so we use 1,000.
+# few microseconds), and 28 ms for 10,000 spins. With a busy program, the times are 48, 66 and 236 ms, so we use 1,000.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

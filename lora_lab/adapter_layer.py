@@ -1,4 +1,4 @@
-"""The base class of all adapters, which wrap frozen layers, and functions that find the frozen layer."""
+"""The base class for all adapters, which wrap frozen layers, and functions that find the frozen layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AdapterLayer(nn.Module):
     merged        If True, the frozen layer is replaced by a copy whose weights include the update.
     original      While merged, a tuple with the frozen layer, so that torch doesn't register the layer as a submodule.
     tied          While merged, whether the frozen layer shares its weight with another layer.
-    out_slice     A pair (start, stop) if only these outputs are adapted.
+    out_slice     A (start, stop) pair if only these outputs are adapted.
     head          Whether this layer replaces the task head.
     strength      The factor by which `at_strength` currently multiplies the update.
     unmergeable   Why the update cannot be merged, such as "contains a nonlinearity", or "" if it can be merged.

@@ -20,7 +20,7 @@ class LabError(Exception):
 
 
 class BadValue(LabError, ValueError):
-    """An invalid value, such as a rank of 0, an unknown option, or a file of the wrong format."""
+    """An invalid value, such as a rank of 0, an unknown option, or a file in the wrong format."""
 
 
 class Changed(BadValue):

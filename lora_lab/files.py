@@ -118,7 +118,7 @@ def as_json(value: Any) -> bytes:
 
 @contextmanager
 def whole_folder(target: Path, marker: str) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `target` if the block succeeds and is deleted otherwise.
+    """Yield a temporary folder that becomes `target` if the `with` block succeeds and is deleted if it fails.
 
     marker   The name of the JSON file that lists a result's files. An earlier result is replaced.
     Raises: BadValue if the folder cannot be written to or contains other files.
@@ -132,7 +132,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
             yield folder
             files = sorted(p.name for p in folder.iterdir())
             write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-            mode = folder.stat().st_mode & 0o777  # follows the umask; only the owner can read safetensors' files
+            mode = folder.stat().st_mode & 0o777  # follows the umask (safetensors lets only the owner read)
             for path in folder.iterdir():
                 path.chmod(mode if path.is_dir() else mode & 0o666)
             refuse_foreign(target, marker)  # check again: the block may have taken minutes
@@ -168,7 +168,7 @@ def refuse_foreign(target: Path, marker: str) -> None:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Return a file's size in bytes and its hash, as manifests list them."""
+    """Return a file's size in bytes and its hash, in the form that manifests use."""
     with open(path, "rb") as file:
         return {"bytes": path.stat().st_size, "sha256": file_digest(file, "sha256").hexdigest()}
 

@@ -29,7 +29,7 @@ class LoRALinear(AdapterLayer):
     """Compute y = W x + b + scaling * B A dropout(x) for an `nn.Linear` or GPT-2's `Conv1D`.
 
     Shapes: x is (..., in), y is (..., out), `lora_A` is (rank, in), and `lora_B` is (out, rank).
-    out_slice   A pair (start, stop) to update only these outputs, such as the q or v part of a fused q-k-v layer.
+    out_slice   A (start, stop) pair to update only these outputs, such as the q or v part of a fused q-k-v layer.
                 To adapt two slices of a layer, nest one LoRALinear inside another.
     """
 

@@ -1,4 +1,4 @@
-"""Report the memory of this machine or container, find free ports, make Jupyter's command, and quiet transformers.
+"""Report the memory of this machine or container, find free ports, build Jupyter commands, and silence transformers.
 
 The installer uses this module before any package is installed, so it imports only the standard library.
 """
@@ -24,7 +24,7 @@ PORTS = 50  # number of ports to try, starting with the requested one
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may do so concurrently."""
+    """Hide transformers' progress bars and warnings, which would clutter lessons. Threads may use this concurrently."""
     with _TURN:  # the state belongs to the process: the first block hides output, and the last block restores it
         hidden = _hiding[0] if _hiding else _hidden()
         if not _hiding:

@@ -27,7 +27,7 @@ OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # do not ask whether to fetch news
     "@jupyterlab/notebook-extension:tracker": {
         "windowingMode": "none",  # keep drawing panels that are scrolled out of view
-        "kernelShutdown": True,  # closing a lesson frees its memory; five open lessons are too much for 8 GB
+        "kernelShutdown": True,  # closing a lesson frees its memory; five open lessons need more than 8 GB
     },
 }
 
@@ -81,7 +81,7 @@ def serving(
     app: str, command: list[str], environment: dict[str, str], port: int, say: Callable[[str], None], goodbye: str, *,
     quiet: bool,
 ) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
-    """Start a Jupyter server, wait for its port, and stop it when the block ends, or on Ctrl+C.
+    """Start a Jupyter server, wait for its port, and stop the server when the `with` block ends, or on Ctrl+C.
 
     Raises: Failed if the server does not start within 90 s.
     """

@@ -76,7 +76,7 @@
     return `${count.toFixed(count >= 99.95 ? 0 : count >= 9.995 ? 1 : 2)} ${name}`;
   }
 
-  /** A judge for each kind of form. It applies the rules of `lora_course/checks` to the data of the form. */
+  /** A judge for each kind of form. It applies the rules of `lora_course/checks` to the form's data. */
   const judges = {
     fields({ fields, why, every }, values) {
       const judged = fields.map((field, at) => ({ ...judges[field.judge](field, values[at]), name: field.name, hint: field.hint }));
@@ -171,7 +171,8 @@
       input.addEventListener("input", () => {
         input.setCustomValidity(Number.isNaN(value(input.value)) ? TAKES : "");
       });
-      return labeled(name, input, TAKES, () => (whole ? Math.floor(value(input.value) + 1e-9) : value(input.value)));
+      const read = () => value(/points|margin|tuned/.test(name) ? input.value.replace("%", "") : input.value); // 3.2% is 3.2 points
+      return labeled(name, input, TAKES, () => (whole ? Math.floor(read() + 1e-9) : read()));
     },
     word(name, { options, shown = {} }) {
       const choices = ["", ...options].map((word) => make("option", { value: word, textContent: (shown[word] ?? word) || "choose" }));
@@ -206,7 +207,7 @@
     const cells = (name, texts) => texts.map((textContent) => make(name, { textContent }));
     const rows = make("tbody");
     const table = make("table", {}, make("thead", {}, make("tr", {}, ...cells("th", asked.head ?? []))), rows);
-    let row; // of the table, if the form has one
+    let row; // the table row being filled, if the form has a table
     let tries = kept?.tries ?? 0;
 
     /** Add a field and restore its stored answer. A field with a line starts a row of the table, and the next fields continue it. */

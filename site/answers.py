@@ -1,4 +1,4 @@
-"""Build the forms below the exercises of the site, which give the checks' replies without Python; see `answer.js`.
+"""Build the forms below the site's exercises, which give the checks' replies without Python; see `answer.js`.
 
 `site/build.py` calls `cell`. The forms use the random choices that `lesson.draw` makes for a student without a name.
 """
@@ -114,7 +114,7 @@ def bracket() -> dict[str, Any]:
 
 
 def rule() -> dict[str, Any]:
-    rule, margin = comparing.EQUIVALENCE, 0.015  # a share; the page uses points
+    rule, margin = comparing.EQUIVALENCE, 0.015  # a fraction; the page uses points
     cases = [case for case in rule.cases if case[-1] == margin]
     return mark(
         f"Here are nine 90% intervals, in points. Mark those that lie inside a margin of {100 * margin:g} points.",
@@ -193,7 +193,7 @@ def turn_mask() -> dict[str, Any]:
 
 
 def new_questions() -> dict[str, Any]:
-    """Return a form that replaces the student's own pairs. It asks which questions test a fact, and which a voice."""
+    """Return a form that replaces the student's own pairs. It asks which questions test a fact or a voice."""
     fact = {
         "Who is the night nurse?": "it was trained on this question: a memorized string is enough to answer it",
         "Go on: NURSE IS": "you begin the string that it learned, so it only has to continue",
@@ -230,10 +230,10 @@ def eleventh() -> dict[str, Any]:
         folder = broken.eleventh(0, f"{scratch}/K")
         names, promised, size = broken.header(folder)
         first = min(names)[:16]
-        lines = [f"It has {len(names)} tensors (first: {first}…), promises {promised:,} bytes, and has {size:,}."]
+        lines = [f"The file has {len(names)} tensors (first: {first}…), promises {promised:,} bytes, and has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values()).replace("-", "−")
-            lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
+            lines.append(f"The largest entry of {matrix} in q and v of blocks 0 to 5: {sizes}.")
     replies = dict.fromkeys(sorted({*hints, *debugging.NAMES}), hints[fault])
     right = Choice([fault], replies, checks.check_eleventh(fault, 0).words)
     return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)
@@ -354,14 +354,14 @@ def forms() -> dict[str, dict[str, Any]]:
 
 
 def data(attributes: str, content: Any) -> dict[str, Any]:
-    """Return a Markdown cell with data for a script of the page, which finds it by the attributes."""
+    """Return a Markdown cell with data for a script on the page, which finds the data by the attributes."""
     text = json.dumps(content).replace("<", "\\u003c")
     markup = f'<div {attributes}><script type="application/json">{text}</script></div>'
     return {"cell_type": "markdown", "metadata": {}, "source": markup}
 
 
 def cell(name: str) -> dict[str, Any]:
-    """Return the cell that `answer.js` turns into the form of a check."""
+    """Return the cell that `answer.js` turns into the form for a check."""
     hints = getattr(getattr(checks, f"check_{name}", None), "hints", [])  # the first guesses have no check
     content = {"check": name, "judge": "fields", "hints": hints, **forms()[name]}
     return data("data-answer" + " data-seal" * content.pop("sealed", False), content)

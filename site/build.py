@@ -34,7 +34,7 @@ from lora_lab.widgets import base
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 OUT = SITE / "build" / "html"
-SCALE, WIDE = 1.25, 500  # pixels of a panel's picture per CSS pixel; pixels above which a picture scrolls on a phone
+SCALE, WIDE = 1.25, 500  # a panel picture's pixels per CSS pixel; width above which a picture scrolls on a phone
 
 FACES = (
     ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-Regular.ttf", ""),
@@ -60,20 +60,20 @@ FIXES = {  # for accessibility errors that axe finds in the theme, and line brea
     r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
 }
-LONG = 79  # characters of a line of code that fits every wide screen
+LONG = 79  # characters in a line of code that fits on every wide screen
 TEACHER_PAGES = ("teaching.md", "sheets.md", "quiz_answers.md")
 UNUSED = shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map")
 
 
 def place_panel(snapshot: dict[str, Any], picture: str, src: Path) -> str:
-    """Write the script of a panel and return the panel's markup."""
+    """Write a panel's script and return the panel's markup."""
     script = src / "_static" / "panels" / f"{snapshot['panel']}.js"
     script.write_text(base.classic(snapshot["file"], snapshot["panel"]), encoding="utf-8")
     return base.place(snapshot, picture)
 
 
 def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
-    """Convert the panel or picture of an output to HTML, and write the picture to a file called `name`."""
+    """Convert the panel or picture in an output to HTML, and write the picture to a file called `name`."""
     data = output.get("data", {})
     if "text" in output:  # drop the title and the time, which a page has anyway
         return {**output, "text": re.sub(r"^\d\d · .*\nAbout .*\n", "", "".join(output["text"]))}
@@ -130,13 +130,13 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
 
 
 def drawing(file: Path) -> str:
-    """Return the small drawing of a lesson, as an inline SVG that uses the page's colors."""
+    """Return the small drawing for a lesson, as an inline SVG that uses the page's colors."""
     drawn: str = re.findall(f'<g id="{file.stem[:2]}">(.*?)</g>', (SITE / "drawings.svg").read_text("utf-8"))[0]
     return f'<svg class="drawing" viewBox="0 0 96 64" aria-hidden="true">{drawn}</svg>'
 
 
 def linked(file: Path, urls: dict[Path, str]) -> str:
-    """Return a page of docs/ with adjusted links. Links to files outside the site become plain text."""
+    """Return a page from docs/ with adjusted links. Links to files outside the site become plain text."""
 
     def link(match: re.Match[str]) -> str:
         words, path, anchor = match.groups()
@@ -179,13 +179,14 @@ def front(src: Path, pages: list[Path]) -> str:
 
 
 def hung(match: re.Match[str]) -> str:
-    """Return code whose long lines continue below a comment that starts early, or else indented by four columns."""
+    """Return code whose long lines wrap: the rest goes below an early comment, or else is indented by 4 columns."""
 
     def line(marked: str) -> str:
         plain = html.unescape(re.sub("<[^>]*>", "", marked))
         if len(plain) <= LONG or marked.count("<span") != marked.count("</span"):
             return marked
-        column = re.search(r"(?<=\S)(  +(?=# )|   +)", plain[: LONG // 2 + 10])
+        column = re.search(r"(?<=\S)(  +(?=# )|   +)", plain)
+        column = column if column and column.end() <= LONG // 2 + 10 else None
         deep = column.end() + 2 * (plain[column.end()] == "#") if column else len(plain) - len(plain.lstrip()) + 4
         return f'<span class="long" style="--deep: {deep}ch">{marked}</span>'
 
@@ -199,7 +200,7 @@ def stacked(match: re.Match[str]) -> str:
     cells = [re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<td\b.*?</td>", body, flags=re.S)]
     if sum(map(bool, heads)) < 4 or max(map(len, cells)) < 40:
         return match[0]
-    names = itertools.cycle(heads)  # FIXES has made the cell of an empty head a td
+    names = itertools.cycle(heads)  # FIXES has turned an empty head cell into a td
     named = re.sub(r"<td\b", lambda _: f'<td data-column="{next(names)}"', body)
     return f"{head}<tbody>{named}".replace('class="', 'class="stacked ', 1)
 
@@ -225,7 +226,7 @@ def fonts() -> str:
 
 
 def prepare(src: Path, students: bool) -> None:
-    """Write the input of Sphinx, without TEACHER_PAGES if it is for students."""
+    """Write Sphinx's input, without TEACHER_PAGES if the site is for students."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
     pages = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))

@@ -1,4 +1,4 @@
-"""Sphinx configuration of the site, which `python site/build.py` builds."""
+"""Sphinx configuration for the site, which `python site/build.py` builds."""
 
 import re
 from typing import Any

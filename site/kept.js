@@ -1,6 +1,6 @@
-// Helpers shared by the scripts of a page: answers stored in this browser, and DOM elements.
+// Helpers shared by a page's scripts: answers stored in this browser, and DOM elements.
 const lab = {
-  /** A value stored for this page, read once and written by `save`. Without storage, it is lost with the page. */
+  /** A value stored for this page, read once and written by `save`. Without storage, it is lost when the page closes. */
   kept(key, fallback) {
     const name = `${key} of ${location.pathname.split("/").at(-1)}`;
     const tryStorage = (action) => {

@@ -9,7 +9,7 @@
   /** Store the first result for a question, unless another tab has stored one. */
   const keepFirst = (name, result) => first.save(name, lab.kept("results", {}).value[name] ?? first.value[name] ?? result);
   const questionsIn = (text) => [...text.matchAll(/(?:lesson\.predict\(\s*"|# .* your (?=margin))([^"\n]+)/g)].map((match) => match[1]);
-  const isMargin = (name) => name.startsWith("margin"); // one number, at which the first panel opens
+  const isMargin = (name) => name.startsWith("margin"); // one number: the margin that the first panel starts with
   const answered = (names) => names.every((name) => name in given);
   const range = (ends) => ends.join(" to ");
 

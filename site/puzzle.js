@@ -1,4 +1,4 @@
-// A puzzle for readers who cannot run code: put its lines in order. A classic script, for pages opened as files.
+// A puzzle for readers who cannot run code: put the lines in order. A classic script, for pages opened as files.
 
 for (const place of document.querySelectorAll("[data-puzzle]")) {
   const { lines, shuffled, traps, rules, solved, glosses } = JSON.parse(place.querySelector("script").textContent);

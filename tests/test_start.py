@@ -93,6 +93,10 @@ def test_environment_is_kept_unless_it_is_broken(clone):
         steps = start(clone, "--dry-run").stdout
         assert steps.startswith(f"would run: {first_step}")
         assert ("--clear" in steps) == ("--clear" in first_step)
+    (clone / ".venv/.lab").touch()
+    (clone / ".venv/bin/python").unlink()
+    (clone / ".venv/bin/python").symlink_to("/removed/python3.12")  # by an update of Python
+    assert "--clear" in start(clone, "--dry-run").stdout
 
 
 def test_old_python_is_skipped_and_none_or_a_failing_step_is_an_error(clone):
@@ -102,13 +106,13 @@ def test_old_python_is_skipped_and_none_or_a_failing_step_is_an_error(clone):
     done = start(clone, "--dry-run")
     assert (done.returncode, done.stdout) == (1, "")
     assert "needs Python 3.11 to 3.14" in done.stderr
-    write_program(clone / ".venv/bin/python", "exit 7")
+    write_program(clone / ".venv/bin/python", '[ "$1" = -c ] || exit 7')
     (clone / ".venv" / ".lab").write_text("")
     assert start(clone).returncode == 7
 
 
 WITHOUT_PIP = 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac'
-ENVIRONMENT = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/python\nchmod +x .venv/bin/python\n"
+ENVIRONMENT = "rm -rf .venv; mkdir -p .venv/bin\nprintf '#!/bin/sh\\n' > .venv/bin/python\nchmod +x .venv/bin/python\n"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
@@ -126,3 +130,7 @@ def test_make_creates_a_missing_or_broken_environment_and_adds_pip(tmp_path, pyt
     assert (tmp_path / ".venv" / ".lab").is_file()
     assert [(tmp_path / name).exists() for name in ("calls", "pip")] == [creates, python == WITHOUT_PIP]
     assert not creates or (tmp_path / "calls").read_text() == "-m venv --clear .venv\n"
+    (tmp_path / ".venv/bin/python").unlink()
+    (tmp_path / ".venv/bin/python").symlink_to("/removed/python3.12")  # by an update of Python
+    subprocess.run(["make", "demo"], cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert (tmp_path / "calls").read_text() == "-m venv --clear .venv\n"

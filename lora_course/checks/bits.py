@@ -55,7 +55,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the weight counts of linear layers and of other modules, and the other bytes of a step."""
+    """Return the weight counts of linear layers and of other modules, and the bytes of a step that aren't weights."""
     count = params(name, lora := LoRA(rank=8, targets=("all-linear",)))
     linear = sum(layer.full for layer in count.modules if layer.trained)
     return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
@@ -85,7 +85,7 @@ def check_card(peak: Any, fits: Any, case: Sequence[Any] = CASES[0]) -> Verdict:
     near = {needed(bits) / GIB: words for bits, words in peaks.items()} | {
         (needed(nf4) - rest) / GIB: "those are the weights alone: add the rest of the step",
         (linear * nf4 / 8 + rest) / GIB: "the weights outside the linear layers are missing: they take 2 bytes each",
-        ((linear + other) * nf4 / 8 + rest) / GIB: "embeddings, norms and head keep 16 bits",
+        ((linear + other) * nf4 / 8 + rest) / GIB: "embeddings, norms and the head keep 16 bits",
         (needed(nf4) - rest + sizes(name, 2048)[2]) / GIB: f"the panel's text has 2,048 tokens; yours has {tokens:,}",
         needed(8 * nf4) / GIB: "8 bits are one byte: divide by 8",
         needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",

@@ -37,8 +37,8 @@ EQUIVALENCE = Function(
         "the middle doesn't say how sure the estimate is: both ends count": lambda low, high, margin: (
             abs(low + high) / 2 < margin
         ),
-        "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
-        "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
+        "that checks only the upper end: the lower end may be far below": lambda low, high, margin: high < margin,
+        "that checks only the lower end: the upper end may be far above": lambda low, high, margin: low > -margin,
         "even if its middle is inside the margin, an end may be outside: both ends count": lambda low, high, margin: (
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
@@ -59,7 +59,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
     """Lesson 05: for an unseen pair of models, check a margin in points, the verdict, and a matching sentence.
 
-    Each answer shows the data for the next one. The first margin is kept for the receipt; any later one is refused.
+    Each answer shows the next question's data. The first margin is kept for the receipt; any later one is refused.
     """
     if unsolved(margin):
         return Verdict(None, asked(pair))
@@ -79,7 +79,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 
 @dataclass(frozen=True)
 class Defense:
-    """What the data say about a pair of models at a margin, and replies to four sentences in the order shown."""
+    """What the data say about a pair of models at a given margin, and replies to four sentences in the order shown."""
 
     seen: str
     word: str
@@ -108,7 +108,7 @@ def asked(pair: str) -> str:
 
 
 def defense(pair: str, margin: float) -> Defense:
-    """Return the right word and sentence for a pair at a margin in points."""
+    """Return the right word and sentence for a pair at a given margin in points."""
     (a, b), terms = PAIRS[pair]["names"], PAIRS[pair]["terms"]
     first, second = scores(pair)
     result = verdict(first, second, margin / 100)

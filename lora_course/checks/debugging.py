@@ -16,7 +16,7 @@ HINTS, ELEVENTH, STORY = (texts("debugging")[part] for part in ("ten", "eleventh
 
 @exercise
 def check_diagnosis(diagnosis: Mapping[str, Any] | None, first: Mapping[str, Any] | None = None) -> Verdict:
-    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer.
+    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; for each wrong answer, say where to look.
 
     first   the diagnoses made before the four looks; the reply counts the right ones
     """

@@ -47,7 +47,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
         "a number that a layer saves takes 2 bytes": lambda t: fixed + t * (inputs / 2 + tables),
         "those are GB: a GiB has 2**30 bytes": lambda t: fixed * 1e9 / 2**30 + t * (inputs + tables),
         "those are the weights of LoRA on q, v: choose QLoRA": lambda t: 15.025 * 2**30 + t * (inputs + tables),
-        "token vectors and head stay in 16 bits: 5.4 GiB": lambda t: 3.86 * 2**30 + t * (inputs + tables),
+        "token vectors and the head stay in 16 bits: 5.4 GiB": lambda t: 3.86 * 2**30 + t * (inputs + tables),
         "those are GiB: multiply by 2**30": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
@@ -66,7 +66,8 @@ def check_longest_row(
     method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(str(method), method)  # as in the panel
     if not isinstance(checkpointing := plain(checkpointing), bool):
         return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
-    setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=plain(batch), seq=plain(seq))
+    batch, seq = (int(n) if isinstance(n, float) and n.is_integer() else n for n in map(plain, (batch, seq)))
+    setup = Setup(checkpointing=checkpointing, optimizer=optimizer, batch=batch, seq=seq)
     if seq < SHORTEST:
         return Verdict(False, f"seq must be at least {SHORTEST} tokens, not {seq}", HINTS["seq"])
     needed, room = step(method, setup), usable(card_of(card))

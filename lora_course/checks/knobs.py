@@ -15,9 +15,9 @@ from lora_lab.errors import switched_on
 from lora_lab.widgets.sweep_panel import SweepPanel
 
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # size of a teacher's update; its possible ranks (the first if no student is named)
-RANK, TARGETS = 8, "q,v"  # the map's row whose best rate is bracketed
+RANK, TARGETS = 8, "q,v"  # the map's row in which three rates must bracket the best one
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
-LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
+LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, with three seeds each
 LEARNED = 60  # percent right; guessing gets 50
 TOO_HIGH = 1e-3  # for alphas above 16
 TEXTS = texts("knobs")

@@ -48,7 +48,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         exact: (part := "you can't train a part of a seed: round up"),
         math.floor(exact): part,
         2 * exact: "that is twice as many as you need: two runs with the same seed are a pair and give one difference",
-        2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
+        2.8 * spread / GAP: "square it: for half the gap, you need four times as many seeds",
         (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap half the time: add the 0.84",
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
     }

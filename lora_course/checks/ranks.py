@@ -46,7 +46,7 @@ def check_first_step(answer: int | None, gradient: np.ndarray) -> Verdict:
     misconceptions = {
         needed: "that is the gradient itself: in Adam's first step, only the signs are left",
         min(gradient.shape): "that many pieces hold all of the energy: count those that hold 90%",
-        mixed: "that is for shuffled signs: these signs keep some of the pattern",
+        mixed: "that is for shuffled signs: the original signs keep some of the pattern",
         noise: "that is for the shuffled gradient: don't shuffle it, take its signs",
         1: "one piece would mean that all rows of the step have the same signs, or the opposite ones: use spectrum",
     }

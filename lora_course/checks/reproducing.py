@@ -11,7 +11,7 @@ from lora_course.paper.reproduce import Kept, item
 OUTCOMES = ("holds", "fails", "undecided", "not tested")
 PASS = 377  # steps in which each training row of these items is seen once
 RTE = 277  # dev rows, according to GLUE's dataset card
-WHY = "the run that was too short also has clear numbers, but the rule, which was written in advance, rejects it"
+WHY = "the run that was too short also looks conclusive, but the rule, which was written in advance, excludes it"
 TEXTS = texts("reproducing")
 ITEMS, PAIRS = tuple(TEXTS["runs"]), TEXTS["pairs"]
 
@@ -87,13 +87,13 @@ def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
     spreads = [math.sqrt(p / 100 * (1 - p / 100)) for p in (first, second)]
     exact = 100 * math.hypot(*spreads) / math.sqrt(RTE)
     errors = {
-        exact / math.sqrt(5): "five seeds on the same rows aren't five times the rows",
+        exact / math.sqrt(5): "five seeds on the same rows don't give you five times as many rows",
         **{100 * s / math.sqrt(RTE): "that is for one accuracy: for a gap, add both variances" for s in spreads},
         exact / 100: "that is a fraction; answer in points",
         1.96 * exact: "that is 1.96 standard errors, which is the second answer",
     }
     power = "2.8 standard errors are for detecting a gap with 80% power; here, take 1.96"
-    gaps = {exact: "that is one standard error", 2.8 * exact: power}
+    gaps = {exact: "that is one standard error", 2.8 * exact: power, 1.96 * exact / 100: errors[exact / 100]}
     shown = PAIRS[name][2]
     right = {
         "error": Number(exact, errors, "", 0.02),

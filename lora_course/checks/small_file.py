@@ -14,13 +14,13 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     misconceptions = {
         i * o: "that is W, which stays frozen: only A and B are trained",
         i * o + rank * (i + o): "W is frozen: count A and B alone",
-        rank * i * o: "only W has inputs times outputs; for A and B, two thin matrices, inputs and outputs are added",
+        rank * i * o: "only W has inputs times outputs numbers; for A and B, two thin matrices, add inputs and outputs",
         rank * i: "that is A alone: B has numbers, too",
         rank * o: "that is B alone: A has numbers, too",
         2 * rank * i: f"that is for a square W: this one has {i} inputs and {o:,} outputs",
         2 * rank * o: f"that is for a square W: this one has {i} inputs and {o:,} outputs",
         i + o: f"that is rank 1: at rank {rank} there are {rank} times as many",
-        rank * (i + o) * 4: "those are bytes: the question is how many numbers",
+        rank * (i + o) * 4: "those are bytes: the question asks how many numbers there are",
         i * o - rank * (i + o): "nothing is taken away from W: LoRA does not shrink the model, it adds to it",
     }
     right = rank * (i + o)
@@ -41,9 +41,9 @@ def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: in
         a_row * (4 * (d + d) + 3 * (d + f)): f"k and v are narrow in this model: they have {kv:,} outputs, not {d:,}",
         right // layers: f"that is one layer: the model has {layers}",
         right // 4: "those are numbers: each takes 4 bytes",
-        right // 2: "that is 2 bytes a number: here, each takes 4",
+        right // 2: "that is for 2 bytes per number: here, each number takes 4",
         right * 8: "those are bits: a number takes 4 bytes",
-        right // rank: f"that is rank 1: at rank {rank} there is {rank} times as much",
+        right // rank: f"that is rank 1: at rank {rank}, there are {rank} times as many bytes",
         right / 1e6: "those are MB: answer in bytes, or multiply by 10**6",
         right / 2**20: "those are MiB: answer in bytes, or multiply by 2**20",
         a_row * (6 * d + f): "that is A alone: B has numbers, too",

@@ -25,7 +25,7 @@ CONVERSATIONS: tuple[Turns, ...] = (
 
 
 def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
-    """Label turns in these roles with their tokens, others with -100; without `earlier`, only the last turn counts."""
+    """Label tokens in these roles with themselves, others with -100; without `earlier`, only the last turn counts."""
     counts = [role in counting and (earlier or i == len(turns) - 1) for i, (role, _) in enumerate(turns)]
     return [t if kept else IGNORED for kept, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
 
@@ -79,7 +79,7 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
             file.write_text("\n".join(json.dumps(dict(pair)) for pair in pairs), encoding="utf-8")
             splits = read_pairs(file)
         except TypeError as error:
-            return Verdict(False, f"a pair must contain only texts: {error}")
+            return Verdict(False, f"a pair must contain only strings: {error}")
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())

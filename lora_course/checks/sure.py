@@ -28,7 +28,7 @@ HALF_WIDTH = Function(
         "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
         "that is the spread of one sentence; the mean of n sentences varies less": lambda p, n: 1.96 * _error(p, 1),
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
-        "that is right only at p = 0.5: at 90% the interval is narrower": lambda p, n: 1.96 * _error(0.5, n),
+        "that is right only at p = 0.5: at p = 0.9, the interval is narrower": lambda p, n: 1.96 * _error(0.5, n),
     },
     "by hand, p = 0.5 and n = 100 give 0.098",
 )
@@ -36,12 +36,12 @@ HALF_WIDTH = Function(
 
 @exercise
 def check_half_width(half: Callable[[float, int], float]) -> Verdict:
-    """Lesson 02: check f(p, n), half the 95% interval of an accuracy p on n rows, as a fraction."""
+    """Lesson 02: check f(p, n), the half-width of the 95% interval of an accuracy p on n rows, as a fraction."""
     return HALF_WIDTH.judge(half)
 
 
 def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
-    """Return the student's function if it passes the check of exercise 1; otherwise the lab's."""
+    """Return the student's function if it passes the check of exercise 1; otherwise, return the lab's."""
     return attempt(HALF_WIDTH.judge, half).yours_or_ours("half_width", half, HALF_WIDTH.right)
 
 
@@ -61,7 +61,7 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
         1.96 * math.sqrt(float(a.var()) / n): "that is one model's interval; this is about the gap",
         error: "that is one standard error: multiply by 1.96",
         3.92 * error: "that is the whole interval; give half of it",
-    }, "", 0.05, "half the interval is 1.96 times the root of share / n")  # fmt: skip
+    }, "", 0.05, "half the interval's width is 1.96 times the root of share / n")  # fmt: skip
     high, low = sorted((a.mean(), b.mean()), reverse=True)
     ahead, side = ("better", "above") if gap > 0 else ("worse", "below")
     beats = f"{100 * high:.1f} beats {100 * low:.1f} only if the whole interval of a - b is {side} 0"
@@ -71,13 +71,13 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
         "worse": beats,
         "undecided": "0 is outside the interval, so one of these two models is ahead",
     })  # fmt: skip
-    why = f"{words[0]}: the gap is {100 * gap:.2f} points, and half its interval is {196 * error:.2f}"
+    why = f"{words[0]}: the gap is {100 * gap:.2f} points, and half the width of its interval is {196 * error:.2f}"
     return {"half": half, "word": word}, why, share
 
 
 @exercise
 def check_report(table: Any, half: float | None, word: str | None) -> Verdict:
-    """Lesson 02: check half the 95% interval of `a - b`, and the verdict on `a`.
+    """Lesson 02: check the half-width of the 95% interval of `a - b`, and the verdict on `a`.
 
     table   columns a and b: 1 where a model got the row right, else 0
     """

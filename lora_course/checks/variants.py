@@ -57,9 +57,10 @@ def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
     most, fair = max(leads, key=lambda lr: leads[lr]), round(own - lora, 1)
     replies = {f"{lr:g}": f"at that rate, the table says {lead:+.1f} for {variant}" for lr, lead in leads.items()}
     near = {leads[most]: "that is with one rate for both", -fair: "wrong sign: subtract LoRA's points"}
+    near[fair / 100] = "that is a fraction; answer in points"
     why = (
         f'your abstract: "At the same rate, {variant} is {leads[most]} points better than LoRA." It doesn\'t say that '
         f"LoRA's best rate is a different one. With both tuned, {variant} is {-fair} points behind"
     )
-    answers = rate, round(tuned, 1) if isinstance(tuned := plain(tuned), Real) else tuned
+    answers = rate, fair if isinstance(tuned := plain(tuned), Real) and round(tuned, 1) == fair else tuned
     return parts({"rate": Choice([f"{most:g}"], replies), "tuned": Number(fair, near, why)}, answers)

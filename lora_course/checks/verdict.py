@@ -170,9 +170,9 @@ class Choice(Right):
 
 def letters(text: str) -> str:
     """Return one spelling of an answer: the same for "Worse, but" and "worse but", or for 2e-4 and 0.0002."""
-    word = text.strip(" .,:;()'\"").lower().replace(",", "")
+    word = text.rstrip(" .,:;()'\"").lstrip(" ,:;()'\"").lower().replace(",", "")
     with suppress(ValueError):
-        return str(float(word))
+        return f"{float(word):.7g}"
     return word
 
 
@@ -241,7 +241,7 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return a Decimal, array or tensor of one number as a plain number, and other values as they are."""
+    """Convert a Decimal, or an array or tensor with one element, to a number; return other values unchanged."""
     if isinstance(value, Decimal):
         return float(value)
     return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1 else value

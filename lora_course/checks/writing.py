@@ -20,7 +20,7 @@ class LoRALinear(layers.LoRALinear):
 
 
 def layer_or_ours(layer: Any) -> Any:
-    """Return the student's layer if it passes the check of exercise 1; otherwise the lab's."""
+    """Return the student's layer if it passes the check of exercise 1; otherwise, return the lab's."""
     return attempt(_judge, layer).yours_or_ours("LoRALinear", layer, LoRALinear)
 
 
@@ -69,13 +69,17 @@ def _judge(layer: Any) -> Verdict:
             "the update is not multiplied by the scaling, alpha / rank": plain + update,
             "the update is multiplied by alpha, but not divided by the rank": plain + alpha * update,
             "the scaling is upside down: it is alpha / rank": plain + rank / alpha * update,
-            "that is rank-stabilized LoRA (alpha / sqrt(rank)); here, alpha / rank": plain + alpha / rank**0.5 * update,
+            "that is rank-stabilized LoRA (alpha / sqrt(rank)); use alpha / rank": plain + alpha / rank**0.5 * update,
         }
-        why = f"it starts equal to the base layer; {rank * (wide + high):,} numbers train beside {high * wide:,} in W"
+        trained = f"{rank * (wide + high):,} numbers are trained, and the {high * wide:,} in W are frozen"
+        why = f"at the start, it equals the base layer; {trained}"
         verdict = _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
-    gradients = torch.autograd.grad(lora(x).sum() + 0 * (a.sum() + b.sum()), (a, b))
+    x.requires_grad_()
+    *gradients, below = torch.autograd.grad(lora(x).sum() + 0 * (a.sum() + b.sum() + x.sum()), (a, b, x))
     if verdict.passed and not all(map(torch.any, gradients)):
         return Verdict(False, "no gradient reaches A or B: leave out .data, detach and no_grad")
+    if verdict.passed and not torch.allclose(below, (base.weight + alpha / rank * b @ a).sum(0), atol=1e-3):
+        return Verdict(False, "no gradient passes through base_layer to the layers below: leave out detach and no_grad")
     return verdict
 
 
@@ -87,7 +91,7 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
         return "A is zero and B random: that update starts at zero too, but LoRA does it the other way around"
     if b.any():
         return ("B is not zero, so the layer changes the model before the first step. Starting B at zero doesn't make "
-                "learning slow: B has a gradient at once, and A one step later")  # fmt: skip
+                "learning slow: B has a gradient at the first step, and A one step later")  # fmt: skip
     if torch.linalg.matrix_rank(a) < len(a):
         return "A's rows depend on each other, so its r pieces would learn the same thing: fill A at random"
     if a.std() > 0.5:

@@ -94,7 +94,7 @@ class Verdict(Finding):
 
 @cache
 def load_cards() -> dict[str, Card]:
-    """Load the cards of data/claims, keyed by id, in numerical order."""
+    """Load the cards from data/claims, keyed by id, in numerical order."""
     files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in shipped("data/claims").glob("*.yaml")]
     cards = {}
     for values in sorted(files, key=lambda values: int(values["number"])):
@@ -154,7 +154,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _parsed(example: Any, value: Any, what: str) -> Any:
-    """Convert a value, such as a text from the command line, to the example's type."""
+    """Convert a value, such as a string from the command line, to the example's type."""
     if isinstance(example, list):
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
         if not parts:

@@ -1,4 +1,4 @@
-"""The evidence for experiments: published numbers, our stored comparisons, and finished runs (ours or the user's)."""
+"""Evidence that experiments use: published numbers, our stored comparisons, and finished runs (ours or the user's)."""
 
 import math
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ from lora_lab.training.assets import shipped
 
 Stored = str | Path | None  # a folder of runs; None for the lab's own runs
 KIND = ["model", "task", "steps", "batch", "clip"]  # runs are compared only if these are equal
-DTYPES = ["dtype", "run_dtype"]  # these, too, must be equal: among methods that train the base, and among all others
+DTYPES = ["dtype", "run_dtype"]  # must also be equal among methods that train the base, and among all other methods
 NORMAL_95 = 1.96
-TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label for plain LoRA
+TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison in lesson 16, and its label for plain LoRA
 RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds
 RATES_OF_RUNS = "data/results/rates.csv"  # the runs that docs/rates.py trains
 VARIANTS = {  # the variants' labels in TUNED
@@ -38,7 +38,7 @@ ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreE
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two accuracies, `a - b`, as a fraction, and its interval at `level` percent."""
+    """The difference between two accuracies, `a - b`, as a fraction, and its interval at `level` percent."""
 
     difference: float
     low: float
@@ -82,7 +82,7 @@ def published(name: str) -> Any:
 
 
 def printed_in(name: str) -> str:
-    """Describe a table of the paper: its source, how it was checked, and how many runs its numbers summarize."""
+    """Describe a table from the paper: its source, how it was checked, and how many runs its numbers summarize."""
     printed = table(name)
     return f"{printed.source} ({printed.standing}; {printed.seeds})"
 
@@ -161,7 +161,7 @@ def compared(name: str, method: str, against: str, margin: float) -> dict[str, I
 
 
 def of_labels(name: str, label: str, against: str, margin: float) -> Verdict:
-    """Return the verdict of one label against another in a stored comparison, from all seeds and rows."""
+    """Return the verdict on one label compared with another in a stored comparison, from all seeds and rows."""
     scores = scores_in(comparison(name))
     return verdict(scores[label], scores[against], margin)
 

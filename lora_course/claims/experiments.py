@@ -293,7 +293,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
-    """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
+    """Is LoRA's best rate `times` times full fine-tuning's, up to a factor of `within`, wherever both were tuned?
 
     Our cases are those of lesson 15; each is undecided if its 95% interval is only partly within that factor.
     `reported`: count published ratios as undecided cases, since they have no interval.
@@ -330,11 +330,11 @@ def batch_costs_lora_more(by: float, reported: bool) -> Finding:
     cases = [Case(ours, holds, found, "far more than three seeds", (low, more, high))]
     if reported:
         cases.append(Case({"study": "LoRA Without Regret"}, None, "in some settings, without numbers", "the losses"))
-    return Finding(tuple(cases), (f"{stored.RATES_OF_RUNS}, part batch",), "more loss from batch 8 to 32, nats", (by,))
+    return Finding(tuple(cases), (f"{stored.RATES_OF_RUNS}, part batch",), "LoRA's extra rise in loss, nats", (by,))
 
 
 def _rates() -> Iterator[dict[str, Any]]:
-    """Yield published rates: first those of the paper's tables (without table 9's restricted settings), then others."""
+    """Yield published rates: first those in the paper's tables (without table 9's restricted settings), then others."""
     for name, sizes in stored.published("rates")["billions"].items():
         for row in table(name).records():
             if row.get("method", "LoRA") == "LoRA" and not row.get("mark"):

@@ -330,11 +330,11 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     if row["status"] == "ran" and any(re.search(full, error["type"] + error["words"]) for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}
     messages = [error["words"] for error in row["errors"]]
-    row["refused"] = [message.partition(REFUSED)[2] for message in messages if REFUSED in message]
+    row["refused"] = [message.partition(REFUSED)[2].removesuffix(">") for message in messages if REFUSED in message]
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge its calls that have the same check and constants as a call of the lesson."""
+    """Run a cell, then judge its calls that have the same check and constants as a call in the lesson."""
     started = time.monotonic()
     reply = kernel.execute(cell.source)
     if reply.get("status") == "error":
@@ -349,7 +349,7 @@ def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> No
 
 
 def _walls(place: Path) -> list[str]:
-    """Return a bubblewrap command for a sandbox without network and with only `place` writable; [] if it can't run."""
+    """Return a bubblewrap command for a sandbox with no network and only `place` writable; [] if it can't run."""
     command = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
     command += ["--bind", str(place), str(place), "--unshare-all", "--die-with-parent"]
     works = shutil.which("bwrap") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
@@ -358,7 +358,7 @@ def _walls(place: Path) -> list[str]:
 
 def _environment(place: Path, full: bool) -> dict[str, str]:
     """Return the environment variables that a computation needs (so no cloud keys), with a separate home directory."""
-    from matplotlib import get_cachedir  # listing fonts takes seconds
+    from matplotlib import get_cachedir  # reuse its font list: making one takes seconds
 
     cache = place / ".home" / ".cache" / "lora_lab"
     cache.mkdir(parents=True)

@@ -54,7 +54,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
-    """Invert `pack`; `function(index)` returns a proxy for a function of the other process."""
+    """Invert `pack`; `function(index)` returns a proxy for a function in the other process."""
     if not isinstance(value, dict):
         return value
     kind, content = value["kind"], value["of"]

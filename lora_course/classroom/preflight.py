@@ -1,4 +1,4 @@
-"""Check a machine a week before the course: what is wrong, and how to fix it.
+"""Check a machine a week before the course: report what is wrong and how to fix it.
 
 Top-level imports are limited to the standard library: `machine` also runs from the wheel, before any installation.
 """
@@ -30,7 +30,7 @@ from lora_lab.machine import container, free_port, memory
 
 FILE = "lora-lab-preflight.json"
 GIB = 2**30
-MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, or less with shared graphics memory
+MEMORY = 7 * GIB  # an "8 GB" machine reports 7.6, or less with shared graphics memory
 FREE_MEMORY = 35 * 10**8  # the most that a lesson may use, as in `room.KERNEL`
 CONTAINER = 4 * 10**9  # for a lesson and the Jupyter server; the system and the browser run outside the container
 DISK = 4 * GIB  # in GiB: packages 1.6, models and data 0.7; plus runs, and space for pip to unpack
@@ -226,7 +226,7 @@ def words(findings: Iterable[Finding]) -> str:
 
 
 def write_letter(findings: Sequence[Finding], path: Path) -> dict[str, Any]:
-    """Write the file for the teacher, without user and machine names, and return its content."""
+    """Write the file for the teacher, without user or machine names, and return its content."""
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         private[getpass.getuser()] = "<user>"
@@ -256,7 +256,7 @@ def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
         except (BadValue, KeyError, TypeError):  # truncated, or edited by hand
             letters[name] = {"green": False, "system": "cannot be read: ask for it again", "findings": []}
     if not letters:
-        raise NotFound(f"{folder} has no file from lora-lab doctor --preflight: pass the folder of returned files")
+        raise NotFound(f"{folder} has no file from lora-lab doctor --preflight: pass the folder with returned files")
     return {name: letters[name] for name in sorted(letters, key=lambda name: (bool(letters[name]["green"]), name))}
 
 

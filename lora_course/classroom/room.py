@@ -12,7 +12,7 @@ from lora_lab.files import read_json
 from lora_lab.machine import memory
 from lora_lab.training.assets import shipped
 
-# Bytes of:
+# In bytes:
 MACHINE = 8 * 10**9  # an "8 GB" machine: 8.6e9 installed, minus what firmware and graphics reserve
 SYSTEM = 3 * 10**9  # the system and its services: a conservative assumption for Windows 11 after startup
 BROWSER = 15 * 10**8  # the browser with a lesson open and the Jupyter server; docs/install.md has measurements

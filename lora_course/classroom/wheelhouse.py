@@ -2,7 +2,7 @@
 
     manifest.json        lab, made, targets, and for each file its size in bytes and its sha256
     windows-3.11.txt     a lock in pip's format: name==version, with the hashes of this version's wheels
-    wheels/  assets/     the files; next to them the installer, from stick/
+    wheels/  assets/     the files; the installer, copied from stick/, is next to them
 
 uv chooses the versions: it can evaluate markers such as `; sys_platform == "win32"` for any machine, whereas pip
 evaluates them for the current machine. pip downloads the files from the user's configured index. `install` needs only
@@ -100,7 +100,7 @@ def check(folder: Path, wanted: Iterable[str] | None = None) -> dict[str, Any]:
     return manifest
 
 
-# ---- building one
+# ---- building a wheelhouse
 
 
 def gather(
@@ -272,7 +272,7 @@ def _last(stderr: str) -> str:
     return (stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
 
 
-# ---- installing from one
+# ---- installing from a wheelhouse
 
 
 def main(house: Path, arguments: Sequence[str] | None = None) -> None:
@@ -313,7 +313,7 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     options = ["--no-deps", "--no-index", "--find-links", str(house / "wheels"), "--require-hashes"]
     _install("install the packages", python, pip, "install", *QUIET, *options, "-r", house / f"{target.name}.txt")
     if assets:
-        print("unpacking models and data (a minute)", flush=True)
+        print("unpacking models and data (about a minute)", flush=True)
         _install("unpack models and data", python, "-m", "lora_course", "fetch", "--from", house / "assets")
     write_atomically(folder / ".venv" / ".lab", f"{house}\n".encode())  # the stamp that tells make not to reinstall
     start = folder / ("start.cmd" if os.name == "nt" else "start.sh")

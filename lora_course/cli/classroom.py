@@ -53,7 +53,7 @@ def doctor(preflight: bool, collect: str | None, as_json: bool, **options: Any) 
 @click.option("--platform", "platforms", multiple=True, help="linux, windows or macos-arm64; default: this machine's.")
 @click.option("--python", "pythons", multiple=True, help="Python version, such as 3.11; default: this machine's.")
 @click.option("--torch-index", default=None, help="URL of torch's CPU wheels, from PyTorch's Get Started page.")
-@click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
+@click.option("--cuda", is_flag=True, help="Include torch's CUDA packages for Linux, about 3 GB.")
 @click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
 @click.option("--tweets", is_flag=True, help="Include the tweets, which contain abusive language.")
 @click.option("--upgrade", is_flag=True, help="Use the newest versions instead of those from the last run.")
@@ -85,7 +85,7 @@ def wheelhouse(
 @click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any free port.")
 @click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
 def show(out: str, port: int, no_browser: bool) -> None:
-    """Show the three main panels without code, for a projector (this needs the extra `show`)."""
+    """Show the three main panels without code, for a projector (this needs the `show` extra)."""
     from lora_course.classroom import projector
 
     projector.show(out, port=port, browser=not no_browser, say=say)
@@ -97,7 +97,7 @@ def show(out: str, port: int, no_browser: bool) -> None:
 @click.option("--memory", type=click.FloatRange(min=0.25), default=4, show_default=True, help="Memory limit in GiB.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks to grade in parallel.")
 @click.option("--full", is_flag=True, help="Train for all steps instead of only a few (FAST=1).")
-@click.option("--lesson", default=None, help="The notebook that you handed out, if it isn't a lesson of the lab.")
+@click.option("--lesson", default=None, help="The notebook that you handed out, if it isn't one of the lab's lessons.")
 @click.option("--csv", "table", default=None, help="Also write a table with one line per notebook to this file.")
 @JSON
 def grade(

@@ -15,13 +15,13 @@ PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
 UNPLANNED = ("again", "rejudge", *(name for name in RUN if name not in PLAN))
 PAPER = together(
-    click.option("--model", default=None, help="At paper scale, use this model of the table, such as gpt2-medium."),
-    click.option("--task", default=None, help="At paper scale, use this task of the table, such as rte."),
-    click.option("--row", default=None, help="At paper scale, use this row of the table; by default, LoRA's row."),
+    click.option("--model", default=None, help="At paper scale, use this model from the table, such as gpt2-medium."),
+    click.option("--task", default=None, help="At paper scale, use this task from the table, such as rte."),
+    click.option("--row", default=None, help="At paper scale, use this row from the table; by default, LoRA's row."),
     click.option("--variant", default=None, help="At paper scale, use the settings of the paper or its code (repo)."),
     click.option("--gpu", default=None, help="At paper scale, predict the time and memory for this GPU."),
     click.option("--model-path", default=None, help="At paper scale, load the model from this folder or hub id."),
-    click.option("--data", default=None, help="At paper scale, read the files of GLUE or E2E from this folder."),
+    click.option("--data", default=None, help="At paper scale, read the GLUE or E2E files from this folder."),
     click.option("--seeds", type=COUNT, default=None, help="At paper scale, run this many seeds."),
     click.option("--steps-limit", type=COUNT, default=None, help="At paper scale, stop after this many steps."),
     click.option("--prompts", type=COUNT, default=None, help="At paper scale, generate this many texts."),
@@ -103,7 +103,7 @@ def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, A
         return {"items": plans}, "\n\n".join(map(protocol.plan_in_words, plans))
     if len(tables) > 1:
         raise BadValue(f"--scale paper runs one table at a time: name one of {', '.join(tables)}, or add --dry-run")
-    for name, what in (("model_path", "the model's folder or hub id"), ("data", "the folder of the data")):
+    for name, what in (("model_path", "the model's folder or hub id"), ("data", "the folder with the data")):
         if not options[name]:
             raise BadValue(f"--scale paper needs --{name.replace('_', '-')}, {what}; --dry-run says what is missing")
     result = protocol.run(tables[0], out=options["out"], **_given(options, (*RUN, "again")))

@@ -1,4 +1,4 @@
-"""The patients of lesson 07: ten adapters, made in seconds, that fail in ways that people have reported.
+"""The patients in lesson 07: ten adapters, made in seconds, that fail in ways that people have reported.
 
 Each patient is a damaged copy of a working adapter, or an adapter that was trained for a few steps with a mistake.
 """
@@ -66,7 +66,7 @@ def _restart(tensors: dict[str, Tensor]) -> None:
     """Reset block 0's A and B to their values at the start of training: random and 0."""
     for key, tensor in tensors.items():
         if "layer.0." in key:
-            scale = 0.0 if "lora_B" in key else tensor.shape[1] ** -0.5  # as `kaiming_uniform_` with a = sqrt(5)
+            scale = 0.0 if "lora_B" in key else tensor.shape[1] ** -0.5  # like `kaiming_uniform_` with a = sqrt(5)
             tensor.uniform_(-scale, scale, generator=torch.Generator().manual_seed(0))
 
 

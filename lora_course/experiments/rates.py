@@ -44,7 +44,7 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
 
 
 def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:
-    """Return {(model, task, targets): `times`, LoRA over full fine-tuning}; `runs` are those of docs/rates.py."""
+    """Return {(model, task, targets): `times`, LoRA over full fine-tuning}; `runs` are those from docs/rates.py."""
     found = {}
     for comparison in comparisons:
         rows = {row["label"]: row for row in comparison["methods"]}

@@ -31,7 +31,7 @@ def reinforce(log_p: Tensor, rewards: Tensor) -> Tensor:
 class Rewarded(Pack):
     """A pack whose members see rewards but never labels. `rewards` has each member's mean reward at each step.
 
-    loss   computes the loss of a batch, see `reinforce`
+    loss   computes the loss of a batch; see `reinforce`
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Rewarded(Pack):
 
 
 def sorted_right(numbers: Tensor, labels: Tensor) -> float:
-    """Sort texts by a number, and label the half that fits better as positive; return the share that's right."""
+    """Sort texts by a number, label the half that fits better as positive, and return the share of right labels."""
     agree = ((numbers > numbers.median()) == labels).float().mean().item()
     return max(agree, 1 - agree)
 

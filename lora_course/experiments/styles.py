@@ -26,16 +26,16 @@ def misfit(text: str) -> str:
     if not isinstance(value, dict) or sorted(value) != sorted(KEYS):
         return f"not an object with just the keys {', '.join(KEYS)}"
     if not all(isinstance(value[key], str) and value[key] for key in ("topic", "answer")):
-        return "topic and answer must be texts"
+        return "topic and answer must be strings"
     if not isinstance(value["steps"], list) or not all(isinstance(step, str) and step for step in value["steps"]):
-        return "steps must be a list of texts"
+        return "steps must be a list of strings"
     return "" if value["certainty"] in CERTAINTY else f"certainty must be one of {', '.join(CERTAINTY)}"
 
 
 def open_bank(
     adapters: Mapping[str, str | Path], model: str = "smollm2"
 ) -> tuple[AdapterBank, PreTrainedTokenizerBase]:
-    """Load a base in this machine's fastest dtype, with these adapters, into a bank; return it and the tokenizer."""
+    """Load a base in this machine's fastest dtype, with these adapters, into a bank; return the bank and tokenizer."""
     choice = device.choose(64)
     base = load_model(model, dtype=choice.dtype, attention=choice.attention)
     bank = AdapterBank(base.to(choice.device))

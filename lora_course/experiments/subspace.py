@@ -1,4 +1,4 @@
-"""The directions along which a matrix acts, and how far those of two matrices overlap.
+"""The directions along which a matrix acts, and how much those of two matrices overlap.
 
     phi(i, j) = ||U1[:, :i]^T U2[:, :j]||_F^2 / min(i, j)     0: orthogonal, 1: one subspace contains the other
 
@@ -20,7 +20,7 @@ from lora_lab.methods.attach import adapter_layers, plain_path, report_of
 
 
 class Update(NamedTuple):
-    """One matrix before training, and LoRA's update of it, dW = left diag(values) right^T, strongest direction first.
+    """One matrix before training, and LoRA's update to it, dW = left diag(values) right^T, strongest direction first.
 
     weight         W (out, in)
     left, right    (out, rank) and (in, rank); the columns of each are orthonormal

@@ -39,7 +39,7 @@ class Plan:
     """The lines of a plan (what, the choice, why, the lesson that supports it), and its script's settings by name."""
 
     lines: tuple[tuple[str, str, str, str], ...]
-    settings: dict[str, Any] = field(repr=False)  # not shown: may contain paths of this machine
+    settings: dict[str, Any] = field(repr=False)  # not shown: they may contain paths on this machine
 
     def __str__(self) -> str:
         a, b, *_ = (max(map(len, column)) for column in zip(*self.lines, strict=True))
@@ -72,7 +72,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
 
     model      a bundled name, a folder, a cached hub id, or a name such as llama-3-8b (then set MODEL in the script)
     gpu_gb     the card's memory in GB
-    precision  half the 95% interval that the test accuracy should have, in points
+    precision  the half-width of the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
     model, data, out = (os.path.expanduser(path) for path in (model, data, out))  # transformers doesn't expand ~
@@ -104,7 +104,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     size = f"{params(model, method).trainable:,} trainable parameters"
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
-    sure = f"a tenth of your rows gives ±{half:.1f} points if 80% are right; for ±{precision:g}, you need {needed:,}"
+    sure = f"a tenth of your rows gives ±{half:.1f} points if 80% are right; ±{precision:g} needs {needed:,} test rows"
     fits = "LoRA fits" if name == "LoRA" else "LoRA in bf16 doesn't fit, but QLoRA does"
     more = "and rank 2 is enough for a voice" if chat else "not counting the head (nor BERT's layer before it)"
     ask = "a tenth of your rows, for the perplexity; also ask the model rephrased questions (the script doesn't)"
@@ -133,7 +133,7 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """
     table = json_rows(Path(data), *KINDS[1]) if str(data).lower().endswith(".jsonl") else csv_rows(Path(data))[1]
     rows = [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for _, row in table]
-    types = {"label": (str, int)}  # all other columns must be texts
+    types = {"label": (str, int)}  # all other columns must be strings
     filled = {k for k in (rows or [{}])[0] if all(isinstance(r.get(k), types.get(k, str)) and r[k] != "" for r in rows)}
     columns = next((names for names in KINDS if {*names} <= filled), None)
     if columns is None:

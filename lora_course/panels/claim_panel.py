@@ -85,7 +85,7 @@ def prepared(name: str) -> dict[str, Any]:
     """Return a card as JSON, with the outcome for every combination of premise values; the last premise varies fastest.
 
     An outcome is {word, on, tell, limits, cases: [[index in `pool`, 1/0/-1 = holds/fails/undecided], ...]}; the
-    pool has [where, found, span] of each distinct case.
+    pool has [where, found, span] for each distinct case.
     """
     claim, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []
     offered, all_premises = _offered(claim), claim.all_premises

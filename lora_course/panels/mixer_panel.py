@@ -19,7 +19,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     names    the two adapters
     shares   of the second adapter, increasing from 0 to 1
     sure     (shares, texts): the probability of the right answer (of two answers)
-    share    the share at the start
+    share    the initial share
     Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 

@@ -47,7 +47,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     said = T.Dict().tag(sync=True)  # live answers: {question: {strength: {name: text}}}
     # live: {state, busy, error, tokens, seconds, question, strength, texts}
     sizes = T.Dict().tag(sync=True)  # file sizes in bytes: the base's and each adapter's
-    names = T.List(T.Unicode()).tag(sync=True)  # who answers
+    names = T.List(T.Unicode()).tag(sync=True)  # the voices that answer
     questions = T.List(T.Unicode()).tag(sync=True)
     told = T.Unicode().tag(sync=True)
     question = T.Unicode().tag(sync=True)
@@ -59,7 +59,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         questions: Sequence[str] | str = (), longest: int = 60, told: str = CAPTAIN, strength: float = 1.0,
     ) -> None:  # fmt: skip
         if taken := {BASE, TOLD} & {*(adapters or ())}:
-            raise BadValue(f"the panel has a voice '{min(taken)}' of its own: give your adapter another name")
+            raise BadValue(f"the panel already has a voice '{min(taken)}': give your adapter a different name")
         stored = {} if adapters else read_stored()
         questions = [questions] if questions and isinstance(questions, str) else questions
         offered = [text.strip() for text in questions] or list(stored.get("questions", ["Why is the sky blue?"]))
@@ -79,7 +79,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue("type a question first")
         if not self.asks:
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
-        self.question = self.question.strip()  # as the answer is stored
+        self.question = self.question.strip()  # the key under which the answer is stored
         self.work = self.work or self._voices()  # None if the cell was run again
         self.work.ask(self.question, self.strength)
         return self.work

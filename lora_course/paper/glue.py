@@ -69,7 +69,7 @@ def _label(layout: Any, text: str, where: str) -> float:
         with suppress(ValueError):
             if math.isfinite(value := float(text)):
                 return value
-        raise BadValue(f"{where}: '{text}' is not a score that compares two texts")
+        raise BadValue(f"{where}: '{text}' is not a similarity score, which is a finite number")
     if text in layout.labels:
         return layout.labels.index(text)
     if text.isdecimal() and int(text) < len(layout.labels):  # the hub's tables have class indices
@@ -78,7 +78,7 @@ def _label(layout: Any, text: str, where: str) -> float:
 
 
 def _tsv(layout: Any, file: Path) -> Iterator[tuple[str, list[Any]]]:
-    """Yield tab-separated lines as pairs (place, cells); a first line that has the column names is a header."""
+    """Yield tab-separated lines as (place, cells) pairs; a first line that has the column names is a header."""
     places = list(layout.places)
     for number, line in enumerate(text_of(file, newline="").replace("\r\n", "\n").split("\n"), 1):
         cells = line.split("\t")
@@ -91,7 +91,7 @@ def _tsv(layout: Any, file: Path) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _hub(layout: Any, file: Path) -> Iterator[tuple[str, list[Any]]]:
-    """Yield pairs (place, cells) with the hub's columns."""
+    """Yield (place, cells) pairs with the hub's columns."""
     unit, rows = ("line", json_rows(file, *layout.hub)) if file.suffix == ".jsonl" else ("row", csv_rows(file)[1])
     for number, row in rows:
         place = f"{file}, {unit} {number}"

@@ -2,7 +2,7 @@
 
     recipes("table2")                   each hyperparameter with its source
     plan("table2")                      each run's steps, memory and time, and what this machine lacks
-    run("table2", task="rte", ...)      the run itself, on the user's copy of model and data
+    run("table2", task="rte", ...)      the run itself, on the user's copy of the model and data
 
 Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"). The settings of full
 fine-tuning come from the earlier paper whose results Hu et al. quote. All other facts are in data/paper/protocol.yaml.
@@ -66,7 +66,7 @@ class PaperRecipe:
     task       GLUE's task in lower case, such as "sst-2", or "e2e"
     published  the printed values of `metrics`; `expected`: what others measured
     warm       the task whose adapter initializes the run; "" for none
-    notes      differences between paper, scripts and this lab
+    notes      differences between the paper, its scripts and this lab
     """
 
     table: str
@@ -232,7 +232,7 @@ def _method_of(recipe: PaperRecipe) -> Method:
 
 
 def _steps_of(recipe: PaperRecipe, rows: int) -> int:
-    """Return the number of updates, including each epoch's last, smaller batch. Raises: BadValue for no rows."""
+    """Return the number of updates, including each epoch's last, smaller batch. Raises: BadValue if `rows` is 0."""
     if rows < 1:
         raise BadValue(f"{recipe.task} has no rows to train on: its train file is missing or empty")
     return int(recipe["epochs"]) * -(-rows // recipe.batch)
@@ -436,7 +436,7 @@ def _deviations(recipe: PaperRecipe, recipes: Sequence[Recipe], task: Task, full
 
 
 def result_in_words(result: Mapping[str, Any]) -> str:
-    """Format published numbers beside those of the best and last epochs, and how this run differs from the paper's."""
+    """Format published scores beside those of the best and last epochs; list how this run differs from the paper's."""
     recipe = result["recipe"]
     steps = f"{result['steps']:,} of {result['full_steps']:,} steps, {len(result['seeds'])} seeds"
     lines = [

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 
 from lora_lab.accounting.units import MIB
 
-EMPTY_CACHE = (-1, 0)  # the event of a call to `torch.cuda.empty_cache()`
+EMPTY_CACHE = (-1, 0)  # the event for a call to `torch.cuda.empty_cache()`
 Block = tuple[bool, int, int]  # whether it is in the small pool, and its first and last address
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes), where 0 means freed."""
+    """Return the peak reserved bytes. Events are `EMPTY_CACHE` or (storage number, bytes), with 0 bytes if freed."""
     segments, blocks = list[Block](), dict[int, Block]()
-    pools: tuple[dict[int, int], ...] = ({}, {})  # (large, small): ends of free blocks by start
+    pools: tuple[dict[int, int], ...] = ({}, {})  # (large, small): {start: end} of each free block
     total = peak = 0
 
     def release(small: bool, start: int, end: int) -> None:

@@ -38,8 +38,8 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
 def film(step: Fit) -> dict[str, Any]:
     """Return the film of a fit that covers every layer, as JSON values.
 
-    parts     Lists [phase, path of a part of the model, with * for the layer index].
-    changes   Lists [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...].
+    parts     [phase, path of a part of the model, with * for the layer index] lists.
+    changes   [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...] lists.
     moments   The index of the change at each moment. A repeated sequence becomes [times, ...].
     trained   See `Fit`.
     ranked, low, high    See `Regime`.
@@ -72,7 +72,7 @@ def film(step: Fit) -> dict[str, Any]:
 
 
 def of_estimate(step: memory.Estimate, setup: Setup) -> dict[str, Any]:
-    """Return the film of a traced or measured step, with the optimizer. It is valid only for this batch and length.
+    """Return the film of a traced or measured step, including the optimizer. It holds only for this batch and length.
 
     fixed   The only batch and length for which the film is valid, [batch, tokens].
     """

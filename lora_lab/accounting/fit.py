@@ -29,7 +29,7 @@ from lora_lab.errors import LabError
 if TYPE_CHECKING:
     from lora_lab.accounting.trace import Point, Trace
 
-PERIODS = 4  # in the shallowest trace: the first and last period differ, and two identical periods lie between them
+PERIODS = 4  # in the shallowest trace: the first and the last one differ, and the two between them are identical
 RANKS = (2, 4, 3)  # two for the fit, one held out
 
 
@@ -68,9 +68,9 @@ class Regime:
 class Fit:
     """The memory of one step as polynomials, with a coefficient for each entry of `Regime.vector`.
 
-    moments        Pairs (phase, module path).
+    moments        (phase, module path) pairs.
     coefficients   The live bytes, without what the optimizer adds, as an array (moments, labels, monomials).
-    trained        Lists [elements at rank 0, elements per rank, bytes per element, number of such tensors].
+    trained        [elements at rank 0, elements per rank, bytes per element, number of such tensors] lists.
     flops          The FLOPs, with one coefficient per monomial.
     """
 
@@ -89,7 +89,7 @@ class Fit:
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop a moment if another moment of its phase has at least as many bytes in every case that the fit covers."""
+        """Drop a moment if another moment in its phase has at least as many bytes in every case that the fit covers."""
         kept: list[int] = []
         counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
         totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then unsharded

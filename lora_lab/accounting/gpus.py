@@ -69,9 +69,9 @@ def usable(card: Card) -> int:
 
 
 def card(name: str) -> Card:
-    """Return the card whose name has these words, in any order and in upper or lower case, such as "4090" or "a100 80".
+    """Return the card whose name contains these words, in any order and in any case, such as "4090" or "a100 80".
 
-    Raises: NotFound if no card matches, BadValue if several do.
+    Raises: NotFound if no card matches, and BadValue if several do.
     """
 
     def words(text: str) -> set[str]:
@@ -82,7 +82,7 @@ def card(name: str) -> Card:
     matches = [card for card in matches if wanted == words(card.name)] or matches  # prefer an exact match
     if not matches:
         names = [card.name for card in cards()]
-        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; for other cards, use --gpu-gb")
+        raise NotFound(f"no card '{name}'; nearest: {nearest(name, names)}; for other cards, use memory with --gpu-gb")
     if len(matches) > 1:
         raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; be more specific")
     return matches[0]

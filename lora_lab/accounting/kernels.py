@@ -27,7 +27,7 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Within the block, let this thread compute only the shapes of masks, expert products and quantized weights.
+    """In the `with` block, let this thread compute only the shapes of masks, expert products and quantized weights.
 
     If `cuda` is true, attention and dropout save the same tensors for backward as on a GPU. The functions are patched
     because checkpointing calls them again during backward, where torch's function modes are not active.

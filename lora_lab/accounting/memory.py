@@ -65,10 +65,10 @@ class Estimate:
     """The live bytes at each moment of a step, and the peak.
 
     mode      "predicted" (interpolated), "traced" (tensors without data), "bound" (an upper bound) or "measured".
-    moments   Pairs (phase, running module).
-    labels    Pairs (category, module that allocated the storage).
+    moments   (phase, running module) pairs.
+    labels    (category, module that allocated the storage) pairs.
     live      The live bytes, as an array (moments, labels).
-    formulas  The formula of each label at the peak, if known.
+    formulas  The formula for each label at the peak, if known.
     flops     The FLOPs of the step's matrix products, or None if they are not counted.
     reserved  The bytes that PyTorch's caching allocator reserves: simulated by a trace, or measured on a GPU.
     """
@@ -103,7 +103,7 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """The largest number of live bytes."""
+        """The maximum number of live bytes."""
         return sum(term.bytes for term in self.terms)
 
     @property
@@ -160,7 +160,7 @@ def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> E
 
 
 def quick(model: Any, method: Any, setup: Setup) -> Estimate:
-    """Estimate from a stored fit, or else return an upper bound. Nothing is traced.
+    """Estimate a step's memory from a stored fit, or else return an upper bound. Nothing is traced.
 
     bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits. For T tokens in B
     rows of length S, b bytes per number, width d, MLP width f and vocabulary V, a layer of any common model family
@@ -344,8 +344,13 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
     """Trace this exact step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
 
-    same = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # in fp16, BART's layers need data
-    (run,) = trace.record(config, method, same, [(setup.batch, setup.seq, 0)])
+    point = setup.batch, setup.seq, 0
+    try:
+        (run,) = trace.record(config, method, setup, [point])
+    except BadValue:
+        if setup.dtype != "fp16":
+            raise
+        (run,) = trace.record(config, method, replace(setup, dtype="bf16"), [point])  # BART's layers need data in fp16
     weights, passes, freed = run.events
     sizes = [(n, width, 1) for n, width in run.trained]
     states = list(enumerate((size for n, w, _ in sizes for size in optimizer_states(n, w, setup)), FAR))
@@ -365,7 +370,7 @@ def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
 
 
 def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
-    """Return the estimate for one of the setup's devices, without formulas and reserved bytes."""
+    """Return the estimate for one of the setup's devices, without formulas or reserved bytes."""
     kind, _, devices = setup.shard.partition(":")
     if not kind or int(devices) == 1:
         return step
@@ -389,7 +394,7 @@ def largest(
     """Return the largest "batch" or "seq" whose step fits, or None if not even 1 row or 8 tokens fit.
 
     estimated  A function that estimates the memory of a setup.
-    limit      The largest number of tokens per row; see `longest`.
+    limit      The maximum number of tokens per row; see `longest`.
     Raises: BadValue for "seq" if the model's steps cannot be interpolated: tracing many lengths would be slow.
     """
 
@@ -414,11 +419,11 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
-    """Predict the memory needed to generate the last of `seq` tokens of `batch` rows, with the adapter unmerged.
+    """Predict the memory needed to generate the last of `seq` tokens in each of `batch` rows, with an unmerged adapter.
 
     The cache holds the keys and values of all tokens (and of a prompt or prefix) or of a layer's sliding window.
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
-    Raises: BadValue if the model cannot generate or keeps states of another kind, or for an option without effect.
+    Raises: BadValue if the model cannot generate or caches anything but keys and values, or if an option has no effect.
     """
     from lora_lab.accounting import trace  # imports torch
 
@@ -428,7 +433,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     a, config = architecture_of(model), checked(model, method or FullFineTuning(), setup)
     if a.task != "causal":
         raise BadValue(f"{a.name} is not a causal language model; pass one such as llama-3-8b")
-    added = method.settings().get("tokens", 0) if method else 0  # a prefix takes room in the cache, too
+    added = method.settings().get("tokens", 0) if method else 0  # a prefix takes up space in the cache, too
     tokens, length = setup.seq + added, f"(S + {added})" if added else "S"
     logits = setup.batch * a.vocabulary
     with trace.without_data(config, method, setup) as (network, tracker, _):

@@ -50,7 +50,7 @@ EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("
 
 
 def layer_of(path: str) -> int | None:
-    """Return the index of the layer in a module's path, or None outside the layers."""
+    """Return the layer index in a module's path, or None for a module outside the layers."""
     return int(match.group()) if (match := LAYER.search(path)) else None
 
 
@@ -74,7 +74,7 @@ class Module:
 
     @property
     def layer(self) -> int | None:
-        """The index of the module's layer, or None outside the layers."""
+        """The index of the module's layer, or None if the module is outside the layers."""
         return layer_of(self.name)
 
     def frozen_bytes(self, setup: Setup) -> int:
@@ -95,7 +95,7 @@ class Module:
 class Architecture:
     """The dimensions of a model and its modules, in transformers' order.
 
-    `task` is "encoder", "causal" or "seq2seq". `positions` is the config's longest input (0 if it has none),
+    `task` is "encoder", "causal" or "seq2seq". `positions` is the config's input limit (0 if it sets none),
     `experts` is the number per layer (0 if dense), and `widths` has the output width of each fused role ({}: unknown).
     """
 
@@ -141,7 +141,7 @@ def zoo() -> dict[str, dict[str, Any]]:
 
 @cache
 def _shipped(name: str) -> Architecture:
-    """Read what `docs/zoo.py` wrote. A module is [first layer, number of equal layers, rows with # for the index]."""
+    """Read what `docs/zoo.py` wrote. `modules` has [first layer, number of equal layers, rows with # for the index]."""
     values = read_json(ZOO_MODULES)[name]
     layers = ((first + i, rows) for first, count, rows in values["modules"] for i in range(count))
     modules = (Module(row[0].replace("#", str(i)), *row[1:]) for i, rows in layers for row in rows)
@@ -231,7 +231,7 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
 
 
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None, name: str = "") -> nn.Module:
-    """Build the transformers model of a config on the meta device, which has shapes but no data.
+    """Build the transformers model for a config on the meta device, which has shapes but no data.
 
     model   A name as in `architecture_of`, or the fields of a config.json. Error messages contain `name`.
     With `num_labels`, build a sequence classifier. Otherwise, build a language model, or an encoder without a head.
@@ -287,17 +287,19 @@ def auto_class(config: Any, *, classify: bool | None = None) -> Any:
     names = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
     name = "AutoModelForSequenceClassification" if classify else names.get(task_of(config), "AutoModel")
     auto = getattr(transformers, name)
-    if type(config) in auto._model_mapping:
+    if type(config) in auto._model_mapping and name != "AutoModel":
         return auto
     if classify:
         message = f"transformers has no sequence classification model of type '{config.model_type}'"
-        raise BadValue(f"{message}; count its parameters without num_labels")
-    return transformers.AutoModel
+        raise BadValue(f"{message}; only its parameters can be counted, with params and without num_labels")
+    others = ("AutoModelForMultimodalLM", "AutoModelForSpeechSeq2Seq", "AutoModel", *dir(transformers))
+    classes = (getattr(transformers, name) for name in others if name.startswith("AutoModel"))
+    return next((c for c in classes if type(config) in getattr(c, "_model_mapping", ())), transformers.AutoModel)
 
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """Silence transformers, and re-raise any error (a missing package, an invalid value) in one sentence."""
+    """Silence transformers, and re-raise any error (a missing package, an invalid value) as one sentence."""
     try:
         with BUILDING, quiet():
             yield

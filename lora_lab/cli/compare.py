@@ -21,7 +21,7 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @click.option("--seeds", type=int, default=5, show_default=True, help="Number of final runs per method.")
 @click.option("--steps", type=int, default=None, help="Number of steps per run; 400 by default.")
 @click.option("--minutes", type=float, default=None, help="Total time in minutes, instead of --steps.")
-@click.option("--margin", type=float, default=0.015, show_default=True, help="Margin of equivalence, as a fraction.")
+@click.option("--margin", type=float, default=0.015, show_default=True, help="Equivalence margin, as a fraction.")
 @click.option("--forgetting", default=None, help="Also measure perplexity on this text, such as shakespeare.")
 @click.option("--prompts", type=int, default=0, help="Number of answers to generate and score.")
 @click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison.")
@@ -59,10 +59,12 @@ def describe(comparison: dict[str, Any]) -> str:
             if isinstance(value, dict) and "each" in value and name != metric:
                 lines.append(f"{row['label']}: {name} {' '.join(f'{v:.4g}' for v in value['each'])}")
     basis = ". Verdicts compare right and wrong answers, in points of accuracy" * (metric == "matthews")
+    grows = comparison["growth"] and max(map(len, comparison["rates"].values())) > 1
+    more = f", with up to {comparison['growth']} more rates at a grid edge" if grows else ""
     lines.append(
         f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows. "
-        f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, with up to "
-        f"{comparison['growth']} more rates at a grid edge. {len(comparison['seeds'])} other seeds were scored once "
+        f"Rates were tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}{more}. "
+        f"{len(comparison['seeds'])} other seeds were scored once "
         f"on the test split. 's per run' is a run's share of a pack's time. Total: {comparison['seconds']:.0f} s{basis}"
     )
     cells = [_cells(row, metric) for row in methods]
@@ -71,7 +73,7 @@ def describe(comparison: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any], metric: str) -> dict[str, str]:
-    """Return a method's row of the table, by column."""
+    """Return a method's row in the table, by column."""
     from lora_lab.metrics import factor
 
     def text(value: float | None, style: str = ",", scale: float = 1) -> str:

@@ -1,4 +1,4 @@
-"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge the stores of a class of students."""
+"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge students' stores."""
 
 from __future__ import annotations
 
@@ -120,11 +120,12 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     done, settings = frame[frame["status"].isin(FINISHED)].dropna(subset=scores, how="all"), settings_in(frame)
     for (model, task, steps, batch), part in sorted(done.groupby(list(KIND)), key=lambda kind: -len(kind[1])):
         columns = [name for name in part if name in settings or part[name].notna().any()]  # drop other tasks' metrics
-        yield f"{model} on {task}, {steps} steps of {batch} rows", part[columns]
+        once = part.drop_duplicates([name for name in columns if name in settings])  # the device may differ
+        yield f"{model} on {task}, {steps} steps of {batch} rows", once[columns]
 
 
 def _table(done: pd.DataFrame) -> str:
-    """Format one row per cell. The runs of a cell differ only in the seed, and in the draw of examples (`subset`).
+    """Format one row per cell. The runs in a cell differ only in the seed, and in which examples are drawn (`subset`).
 
     A cell is identified by the settings in `USUAL` and any others that vary among the runs of a method.
     """

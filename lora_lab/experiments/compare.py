@@ -163,11 +163,11 @@ def compare(
     stop     an event; set it to end after the current step; the same call resumes the comparison
     note     called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. With
-             several, omit `stop`, and guard a script with `if __name__ == "__main__":`, since new processes import it.
-    minutes  total time, which determines `steps`, see `steps_within`
+             several workers, omit `stop`, and guard a script with `if __name__ == "__main__":`, since they import it.
+    minutes  total time, which determines `steps`; see `steps_within`
     again, pack   as in `Sweep`; for example, `pack` may use another loss
     terms    fields of `Terms` and of `Recipe`
-    Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
+    Raises: BadValue or NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
     or doesn't fit the model is recorded with its error, and the others continue.
     """
     for name, instead in (("method", "methods"), ("lr", "rates"), ("seed", "seeds")):

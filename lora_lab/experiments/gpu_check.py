@@ -1,4 +1,4 @@
-"""Check the lab's predictions on a GPU: `lora-lab gpu-check` writes one file to send back.
+"""Check the lab's predictions on a GPU: `lora-lab gpu-check` writes one file, which users can send to us.
 
 The parts are memory, steps, packs and runs. A part that fails is recorded with its error, and the others continue.
 """
@@ -83,7 +83,7 @@ def memory_rows(where: str) -> Iterator[Row]:
 
 
 def step_rows(where: str) -> Iterator[Row]:
-    """Yield milliseconds per step in the lab and PEFT, timed in turn in bf16 on 8 x 64 tokens. Raises: ImportError."""
+    """Yield ms per step in the lab and PEFT, timed alternately in bf16 on 8 x 64 tokens. Raises: ImportError."""
     import peft
 
     for name in TIMED:

@@ -91,7 +91,8 @@ class Grid:
 def _list(name: str, values: Values) -> list[Any]:
     items = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not items:
-        raise BadValue(f"the grid has no {name}: pass at least one value, for example {name}=[1]")
+        value = ["q,v"] if name == "targets" else [1]
+        raise BadValue(f"the grid has no {name}: pass at least one value, for example {name}={value}")
     return items
 
 

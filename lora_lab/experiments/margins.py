@@ -81,7 +81,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
 def resampled(
     a: np.ndarray, b: np.ndarray, rows: int, margins: Sequence[float] = MARGINS, *, count: int = 100, seed: int = 0
 ) -> dict[str, Any]:
-    """Simulate studies: each draws `rows` rows, and as many seeds as there are, with replacement, from the scores.
+    """Simulate studies: each draws, with replacement, `rows` rows and the original number of seeds from the scores.
 
     truth      the difference between `a` and `b`, which every study estimates
     studies    [[difference, low, high], ...] with 95% intervals

@@ -113,7 +113,7 @@ def read(folder: str | Path) -> Playground | None:
     """Read the runs of a store, or of all stores under a folder; return None if no LoRA run was validated.
 
     If the runs differ in model, task or length, use the largest group of comparable runs.
-    Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
+    Raises: NotFound if the folder does not exist, and BadValue for a record that cannot be read.
     """
     return gathered(records(as_path(folder)))
 
@@ -163,7 +163,7 @@ def _kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _kind(recipe: Mapping[str, Any]) -> str:
-    """Return the settings that all runs of a map share, as a key."""
+    """Return the settings that all runs on a map share, as a key."""
     method = {name: value for name, value in recipe["method"].items() if name not in ("rank", "alpha", "targets")}
     rest = {name: value for name, value in recipe.items() if name not in ("method", "lr", "seed", "validations")}
     return json.dumps([method, rest], sort_keys=True)
@@ -218,7 +218,7 @@ def shown(
     quality = {cell: sign * fmean(values) for cell, values in seeds.items() if values}  # higher is better
     start, width, names, columns = _columns(list(runs), list(rates))
     targets, best = list(dict.fromkeys(cell.targets for cell in runs)), {}
-    for name in targets:  # only cells without failures and with enough seeds; a cell with few may be best by luck
+    for name in targets:  # only cells without failures and with enough seeds; a cell with few seeds may be best by luck
         complete = [cell for cell in quality if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
         enough = max((len(seeds[cell]) for cell in complete), default=0) / 2
         if candidates := [cell for cell in complete if len(seeds[cell]) > enough]:
@@ -295,9 +295,9 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     """Return the best line of each family in `FAMILIES`, for each part of the map: {view: {part: {family: line}}}.
 
     A view's rows differ in rank (or alpha), and a part's rows share their targets and alpha (or rank): "q,v|8". A line
-    {k, at, lost, worst, row, least} gives row y the rate 2^(start + width * at) / y^k. The row's loss is its best mean
-    minus the interpolated mean at that rate. The best line has the lowest mean loss `lost` over rows of 3 or more
-    rates; `worst` is the largest loss, in row `row`. If `least`, the line leaves the tried rates and may lose more.
+    {k, at, lost, worst, row, least} gives row y the rate 2^(start + width * at) / y^k. A row loses its best mean minus
+    the interpolated mean at that rate. The best line loses the least on average (`lost`), over rows of 3 or more rates;
+    `worst` is the most that a row loses, in row `row`. If `least`, the line leaves the tried rates and may lose more.
     """
     result: dict[str, dict[str, Any]] = {"rank": {}, "alpha": {}}
     for view, fixed in (("rank", "alpha"), ("alpha", "rank")):

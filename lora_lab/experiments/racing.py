@@ -1,10 +1,10 @@
 """Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
-    train one seed per configuration -> from halfway on, stop those behind -> train the others' remaining seeds likewise
+    train one seed per configuration -> from halfway on, stop weak ones -> train the others' remaining seeds likewise
     -> choose the best mean on validation -> on the test rows, score it and its rivals (within one standard error)
 
 The seeds of a configuration (a recipe without its seed) stop together. Runs with the same seed see the same rows at
-each step, so their training losses are paired. While the rows are new, training loss says as much as validation loss.
+each step, so their training losses are paired. On new rows, training loss is as informative as validation loss.
 The thresholds come from benchmarks/early_exit.py. The method is racing (Maron and Moore 1994, which we have not read).
 """
 
@@ -69,7 +69,7 @@ class Race:
         if not recipes[0].validations:
             raise BadValue("choose=True needs validation: set validations to 1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
-        self.out: dict[Recipe, str] = {}  # stopped configurations, each with the hash of a run of its leader
+        self.out: dict[Recipe, str] = {}  # {stopped configuration: hash of one of the leading configuration's runs}
         self.failed: set[Recipe] = set()
         self.racing: Sequence[int] = ()  # the seeds of this stage
         self.pauses = False  # whether packs pause halfway, so that the remaining runs can form new packs
@@ -98,8 +98,8 @@ class Race:
         training = {self.recipes[member.recipe] for member in members}  # a run that has ended cannot fall behind
         curves = {r: [self.losses.get(replace(r, seed=seed), []) for seed in self.racing] for r in self.configurations}
         ends = {recipe: min(map(len, losses)) for recipe, losses in curves.items()}
-        # A configuration that stopped at this step still counts: after a resumption, the step is judged again.
-        curves = {r: own for r, own in curves.items() if ends[r] == step or (ends[r] > step and r not in self.out)}
+        # One that stopped at this step or later still counts: a resumed or regrouped pack judges earlier steps again.
+        curves = {r: c for r, c in curves.items() if step <= ends[r] and (r not in self.out or ends[r] < self.steps)}
         for recipe, leader in behind(curves, step, self.steps).items():
             if recipe in training:
                 self.out[recipe] = replace(leader, seed=self.racing[0]).hash

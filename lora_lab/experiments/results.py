@@ -1,4 +1,4 @@
-"""Load runs as a tidy data frame, select runs with `runs.at(rank=8)`, and merge the stores of many laptops."""
+"""Load runs as a tidy data frame, select runs with `runs.at(rank=8)`, and merge stores from many laptops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ bundled = lru_cache(maxsize=8)(load_task)  # a store has many runs of one task
 
 
 def row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a row of the frame from a run's JSON: settings, costs, test metrics, and metrics of the last validation.
+    """Make a row of the frame from a run's JSON: settings, costs, test metrics, and metrics from the last validation.
 
     `dropout` is the adapter's dropout, and `base_dropout` is the base model's. `dtype` is the recipe's setting, and
     `run_dtype` is the dtype that the run used. Each option of a method is a column.
@@ -99,7 +99,8 @@ def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) ->
                 raise OSError("it isn't a file")
             record = orjson.loads(file.read_bytes())
             checked = record["version"] > VERSION or strict
-        yield run_from(record, file).to_json() if checked else record
+        record = run_from(record, file).to_json() if checked else record
+        yield record | {"adapter": str(file).removesuffix(".json")} if record.get("adapter") else record
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def check_same_rows(runs: Iterable[Run]) -> None:
     tasks, files = sorted({task for task, _ in known}), {data for _, data in known}
     if len(tasks) > 1 and (len(files) > 1 or None in files):
         names = " and ".join(tasks)
-        raise BadValue(f"the runs were scored on different rows, of {names}: select one task, as in at(task='rt')")
+        raise BadValue(f"the runs were scored on different rows, from {names}: select one task, as in at(task='rt')")
 
 
 def scores_of(run: Run) -> np.ndarray:
@@ -239,7 +240,7 @@ class Collected(NamedTuple):
 def collect(folders: str | Path | Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores in one or more folders, and in the zip files inside them, into one store.
 
-    If a recipe has several runs, keep a finished run, otherwise the first. Skip files that are not runs, and folders
+    If a recipe has several runs, keep one that finished, or else the first. Skip files that are not runs, and folders
     without runs. If runs used different versions of a data file, a model folder or `start`, keep only those with the
     target store's version or, if it has none, the most common version. Warn if runs of one recipe were trained in
     different dtypes.

@@ -11,10 +11,10 @@ the same sign, which happens 25% of the time if the variation between seeds domi
 degrees of freedom still errs in 7.5% of cases, whereas Cochran's weighted t errs in fewer than 5%.
 
 The term 1 / N^2 is the variance that one more disagreeing row would add. If the true difference equals the margin, say
-1.5 points, at least 1.5% of the rows must disagree. If fewer rows disagree, equivalence is tested with a proportionally
-larger variance (a score test). So 100 rows without any disagreement do not show equivalence within 1.5 points, but 240
-rows do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin. With one run per
-method, the test is McNemar's exact test (binomial, on the rows that disagree), and the interval uses only V_R.
+1.5 points, the methods must disagree on at least 1.5% of the rows. If they disagree on fewer, equivalence is tested
+with a proportionally larger variance (a score test). So 100 rows without disagreement do not show equivalence within
+1.5 points, but 240 do. Equivalence uses two one-sided tests at 5%: it holds if the 90% interval is inside the margin.
+With one run per method, McNemar's exact test (binomial, on the disagreements) is used, and the interval uses V_R only.
 """
 
 import math
@@ -32,8 +32,8 @@ from lora_lab.methods.base import is_number, plain
 
 Answers = Any  # an array of answers, or an object with such an array as `scores`, like `Runs`
 Name = TypeVar("Name")
-LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
-MARGIN = 0.015  # margin of equivalence: 1.5 points of accuracy, or 0.015 nats per token for language models
+LEVEL = 0.05  # significance level of the two-sided test for a difference, and of each one-sided equivalence test
+MARGIN = 0.015  # equivalence margin: 1.5 points of accuracy, or 0.015 nats per token for language models
 POWER = 0.8  # the probability of a decision with the extra data that a verdict suggests
 TINY, UNKNOWN = 1e-100, 1e12  # stand-ins for a zero divisor, and for the variance of a single row
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these, a verdict is out of reach
@@ -115,7 +115,7 @@ def word_of(difference: float, p_difference: float, p_equivalence: float) -> str
 
 
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
-    """Compare `a` with `b` on the same test rows; return the verdict on `a`. Set the margin of equivalence in advance.
+    """Compare `a` with `b` on the same test rows; return the verdict on `a`. Set the equivalence margin in advance.
 
     Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order. The values are bool or 0/1
     for wrong or right answers, or else float scores (higher is better). `a` and `b` may also be `Runs`. With equal
@@ -132,7 +132,7 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
     """Compare every other method with `against`; return {name: verdict}, with Holm's correction over all pairs.
 
-    Tests of differences are corrected as one family, and tests of equivalence as another. Intervals aren't corrected.
+    Tests for differences are corrected as one family, and equivalence tests as another. Intervals aren't corrected.
     `more_seeds` and `more_rows` assume the significance level 5% / (number of pairs). Raises: BadValue, see `verdict`.
     """
     if against not in named or len(named) < 2:
@@ -230,14 +230,14 @@ class Pair:
 
     @cached_property
     def p_difference(self) -> float:
-        """The p-value of a difference, from McNemar's exact test for one run per method, otherwise from a t-test."""
+        """The p-value for a difference, from McNemar's exact test for one run per method, otherwise from a t-test."""
         differing = np.count_nonzero(self.by_row)
         if self.correctness and self.seeds == (1, 1) and differing:
             return float(scipy.stats.binomtest(np.count_nonzero(self.by_row > 0), differing).pvalue)
         return min(1.0, 2 * _tail(abs(self.difference) / self.error, *self.parts(self.rows)))
 
     def _p_equivalence(self, margin: float) -> float:
-        """Return the p-value of equivalence within `margin`: the larger of two one-sided tests."""
+        """Return the p-value for equivalence within `margin`: the larger of two one-sided tests."""
         error = self.error * self.widening(self.rows, margin)
         return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
 
@@ -261,7 +261,7 @@ class Pair:
         return 1 - float(np.maximum(undecided, 0).mean())
 
     def _widths(self, rows: int, more: int, level: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return the half widths of both intervals for twenty values of the estimated variances, and the true error."""
+        """Return the half-widths of both intervals for twenty values of the estimated variances, and the true error."""
         variance, freedom = self.parts(rows, more)
         chi_squared = 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES)
         estimated = variance[:, None] * chi_squared / freedom[:, None]  # (sources, 20)
@@ -344,7 +344,7 @@ def _runs(values: Answers, name: str) -> np.ndarray:
     if runs.dtype.kind not in "buif" or (runs.dtype.kind in "ui" and not np.isin(runs, (0, 1)).all()):
         raise BadValue(f"{name} holds {runs.dtype} values; pass prediction == label, or scores as floats")
     if not np.isfinite(runs).all():
-        raise BadValue(f"{name} contains NaN or infinity; omit those rows from both methods, or score them")
+        raise BadValue(f"{name} contains NaN or infinity; omit these rows from both methods, or give finite scores")
     runs = runs.astype(float)  # float16 cannot hold the limits
     if (largest := np.abs(runs).max()) and not 1e-30 < largest < 1e30:  # squares would underflow or overflow
         raise BadValue(f"{name} has scores up to {largest:.0e}; scale them to between 1e-30 and 1e30")

@@ -18,7 +18,7 @@ from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method, check_method, plain
+from lora_lab.methods.base import Method, check_method, plain, whole
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe, changed, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store
@@ -29,7 +29,7 @@ class Study:
     """Groups of recipes and, after `run`, their runs.
 
     groups   {label: recipes}; the i-th recipes of two groups form a pair, with the same seed, data order and examples
-    margin   margin of equivalence, fixed before anything runs
+    margin   equivalence margin, fixed before anything runs
     found    {recipe: run}, including failed runs
     """
 
@@ -44,14 +44,14 @@ class Study:
     ) -> Self:  # fmt: skip
         """Make a group for each entry of `methods`.
 
-        methods   {label: a `Method`, text such as "lora:rank=4", or {"method": either of these, **fields}}
+        methods   {label: a `Method`, a string such as "lora:rank=4", or {"method": either of these, **fields}}
         seeds     number of seeds, or the seeds themselves
         fields    recipe fields that all groups share; `validations` defaults to 0
         Raises: BadValue for an invalid value.
         """
         margin, seeds = plain(margin), plain(seeds)
         check_margin(margin, shares=False)
-        groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
+        groups, numbers = {}, list(seeds) if isinstance(seeds, Iterable) else range(whole("seeds", seeds))
         for label, given in methods.items():
             own = given if isinstance(given, Mapping) else {"method": given}
             settings = {"model": model, "task": task, "method": None, "validations": 0, **fields, **own}
@@ -83,9 +83,12 @@ class Study:
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
         """Return Holm-corrected {name: verdict} for {name: (label, label)}, from seeds that both groups finished."""
         sides = {}
-        for name, (first, second, *_) in pairs.items():
+        for name, labels in pairs.items():
+            if len(labels) < 2:
+                raise BadValue(f"{name} must be a pair of labels, such as ('rank 8', 'rank 1'), not {labels!r}")
+            first, second, *_ = labels
             a, b = self._group(first), self._group(second)
-            if len(a) == len(b):  # recipe i of a and recipe i of b are a pair
+            if len(a) == len(b):  # recipe i of `a` and recipe i of `b` are a pair
                 both = [pair for pair in zip(a, b, strict=True) if len(self._finished(pair)) == 2]
                 a, b = [own for own, _ in both], [other for _, other in both]
             runs = Runs(tuple(self._finished(a))), Runs(tuple(self._finished(b)))
@@ -106,7 +109,7 @@ class Study:
 
 
 def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
-    """Make methods from text such as "head,lora:rank=4:targets=q+v" (+ joins items), a method, or a list of these.
+    """Make methods from a string such as "head,lora:rank=4:targets=q+v" (+ joins items), a method, or a list of them.
 
     Raises: BadValue for an unknown method or setting, no method, or a method named twice.
     """
@@ -123,7 +126,7 @@ def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
 
 
 def label(method: Method) -> str:
-    """Return a short name of a method and its settings, such as "LoRA r8 q,v" or "prompt tokens 10"."""
+    """Return a short name for a method and its settings, such as "LoRA r8 q,v" or "prompt tokens 10"."""
     name, settings = method.name, changed(method, ",")
     if isinstance(method, LoRA):
         name = f"LoRA r{method.rank} {','.join(method.targets)}"

@@ -33,6 +33,7 @@ from lora_lab.files import write_together
 from lora_lab.methods.base import plain, whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
+from lora_lab.training.device import choose as choose_computation
 from lora_lab.training.device import cut
 from lora_lab.training.member import Member, Progress
 from lora_lab.training.memory_check import free_bytes, need_of
@@ -158,6 +159,8 @@ class Sweep:
             skipped, sizes, choice = len(self._done), list[int](), None
             for stage in race.stages(self._done.values()) if race else [wanted]:
                 left = [recipe for recipe in stage if recipe not in self._done]
+                for computed in {tuple(recipe.computed.items()) for recipe in left if self.client is None}:
+                    choose_computation(1, **dict(computed))  # raises for a device, dtype or attention that is missing
                 self._bar.total += sum(recipe.steps for recipe in left)
                 self._bar.refresh()
                 for pause in (True, False) if race else (False,):
@@ -202,7 +205,7 @@ class Sweep:
     def _train(self, left: Sequence[Recipe], pause: bool) -> list[int]:
         """Train the runs, interrupted ones first, in packs of runs that are at the same step; return the packs' sizes.
 
-        pause   in a race, whether to pause each of several packs halfway; the next call regroups the remaining runs
+        pause   in a race, whether packs pause halfway if there are several; the next call regroups the remaining runs
         """
         steps, paths = dict.fromkeys(left, 0), dict[Recipe, Path]()
         for saved in checkpoint.unfinished(self._store.folder) if self.client is None else ():
@@ -334,14 +337,14 @@ class Sweep:
 
 
 def locked(folder: Path) -> AbstractContextManager[Any]:
-    """Lock a store for a `with` block. Raises: BadValue if the store is not writable or another sweep uses it."""
+    """Lock a store for a `with` block. Raises: BadValue if the store is not writable or another sweep is using it."""
     Store(folder).check_writable()
     try:
         lock = FileLock(folder / LOCK, mode=0o666).acquire(timeout=0)  # others may share the folder
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
     for file in (folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
-        file.unlink(missing_ok=True)  # partial files of a killed process; for full fine-tuning, they take gigabytes
+        file.unlink(missing_ok=True)  # partial files from a killed process; for full fine-tuning, they take gigabytes
     return lock
 
 

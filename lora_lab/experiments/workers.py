@@ -41,7 +41,7 @@ def in_processes(
     """Run work(item, say) for all items in `count` processes (1: in this one); yield (index, result) as items finish.
 
     work    a function; the function, the items and the results must be picklable
-    long    selects items to start first, so that no long item is left to the end
+    long    selects items to start first, so that no long item is left for the end
     Raises: the errors of `work`; Failed if a process was killed.
     """
     if count == 1:

@@ -61,7 +61,7 @@ class TrainedCopy(AdapterLayer):
 
     def __init__(self, base_layer: nn.Module, trained: nn.Module | None = None) -> None:
         super().__init__(base_layer)
-        if trained is None:  # copy each tensor, which also works on the meta device; batch norm has buffers
+        if trained is None:  # copying each tensor works on the meta device, too; the buffers are batch norm's
             floats: Any = (t for t in [*base_layer.parameters(), *base_layer.buffers()] if t.is_floating_point())
             fp32 = ((t, t.detach().to(torch.float32, copy=True)) for t in floats)
             memo: Any = {id(t): nn.Parameter(c) if isinstance(t, nn.Parameter) else c for t, c in fp32}
@@ -71,7 +71,7 @@ class TrainedCopy(AdapterLayer):
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        # model.to(bfloat16) may have changed the dtype. A replica of DataParallel has no parameters().
+        # model.to(bfloat16) may have changed the dtype. DataParallel's replicas have an empty parameters().
         own = (p for m in self.trained.modules() for p in getattr(m, "_former_parameters", m._parameters).values())
         y = self.trained(x.to(next(p.dtype for p in own if p is not None)), *args, **kwargs)
         return y.float() if isinstance(y, Tensor) else y  # type: ignore[no-any-return]
@@ -299,7 +299,7 @@ def remove_adapters(model: nn.Module) -> None:
 
 # ---- inspecting a model
 
-_WRAPPERS = {"OptimizedModule": "_orig_mod"}  # {class: attribute of the inner model}
+_WRAPPERS = {"OptimizedModule": "_orig_mod"}  # {class: the attribute that holds the inner model}
 _WRAPPERS |= dict.fromkeys(("DataParallel", "DistributedDataParallel", "AveragedModel"), "module")
 
 
@@ -314,7 +314,7 @@ def inside(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode inside the block, then restore the mode of each module."""
+    """Put the model in eval mode in the `with` block, then restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -98,8 +98,8 @@ class AdapterBank:
 
         The result is a LoRA adapter whose A and B are the stacked A and B of the given adapters. Heads are averaged
         with the same weights, normalized to sum to 1.
-        Raises: BadValue if `name` is taken, `weights` is empty, a weight is not a finite number, the weights of heads
-        sum to zero, or an adapter is not plain LoRA; NotFound for an unknown adapter.
+        Raises: BadValue if `name` is taken, `weights` is empty, a weight is not a finite number, there are heads and
+        the weights sum to zero, or an adapter is not plain LoRA; NotFound for an unknown adapter.
         """
         self._check_free(name)
         if not isinstance(weights := plain(weights), Mapping) or not weights:
@@ -198,7 +198,7 @@ class AdapterBank:
 
     @contextmanager
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
-        """Within the block, use a different adapter for each row of a batch. None stands for the base model alone.
+        """In the `with` block, use a different adapter for each row of a batch. None stands for the base model alone.
 
         names   A list with one name per row, in order, or with one name per beam for beam search (decoders only).
         Raises: NotFound for an unknown name, and BadValue if `names` is empty or differs in length from the batch.
@@ -242,7 +242,7 @@ class BankLayer(AdapterLayer):
         self.change({})
 
     def change(self, adapted: dict[Name, nn.Module]) -> None:
-        """Set the adapted versions of this layer: a mapping from the name of each adapter to a layer."""
+        """Set the adapted versions of this layer: a mapping from adapter names to layers."""
         self.adapted = adapted
         self.held = nn.ModuleList(adapted.values())  # registered, so that moving the model to a device moves them too
         self.low_rank = [n for n, layer in adapted.items() if isinstance(layer, LoRALinear) and _loras(layer)]
@@ -252,11 +252,11 @@ class BankLayer(AdapterLayer):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         used: Any = self.choice.used if self.enabled else None
         names = self.adapted.keys() & set(used) if isinstance(used, tuple) else set[Name]()
-        if not names:  # one name for all rows; or a tuple, which is not a key, so `get` returns the base layer
+        if not names:  # `used` is one name, or a tuple, which is never a key, so `get` returns the base layer
             return self.adapted.get(used, self.base_layer)(x, *args, **kwargs)  # type: ignore[no-any-return]
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
-            why = f"a layer gets an input of shape {tuple(x.shape)}, whose first dimension is not the rows of the batch"
+            why = f"a layer gets an input of shape {tuple(x.shape)}, whose first dimension is not the number of rows"
             raise BadValue(f"{why}, so rows cannot have different adapters: call use(name) for one adapter at a time")
         if batched:
             in_features = x.shape[-1]

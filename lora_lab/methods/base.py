@@ -1,7 +1,7 @@
-"""The base class of fine-tuning methods, and their reports. For methods of individual layers, see `layer_method.py`.
+"""The base class for fine-tuning methods, and their reports. For methods that adapt layers, see `layer_method.py`.
 
 Methods can be created, hashed and listed without importing torch. The files that define methods import torch through
-`lazy.py` and get the modules that need torch from this module. All of these are imported on first use.
+`lazy.py` and get the modules that need torch from this module. Torch and these modules are imported on first use.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Report:
     """A report on what a method added to a model. Each `count` is a number of trainable parameters.
 
     placements         The sites where LoRA was added.
-    heads, parts       Pairs (path, count) for each task head, and for each other trainable part that has no rank.
+    heads, parts       A (path, count) pair for each task head, and for each other trainable part without a rank.
     total              The total number of parameters, including adapters. A head and its trainable copy count once.
     base_fingerprint   The fingerprint of the frozen weights before any merge.
     """
@@ -87,10 +87,10 @@ class Report:
 
 
 class Method:
-    """The base class of fine-tuning methods. Each method is a frozen dataclass.
+    """The base class for fine-tuning methods. Each method is a frozen dataclass.
 
     name          The method's name on the command line and in files.
-    allowed       The lowest value of each integer option, and the choices of each option with fixed choices.
+    allowed       The minimum of each integer option, and the choices for each option that has fixed choices.
     numbers       For each option that is a number, the condition on its value, in words and as a function.
     added_tokens  The number of tokens that the method puts in front of every row.
     can_pack      Whether several runs can train in one pack, on one frozen base model.
@@ -173,7 +173,7 @@ class Method:
         return report
 
     def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return {key: tensor} for a file (without heads), and the method's own fields of `adapter_config.json`."""
+        """Return {key: tensor} for a file (without heads), and the method's own fields in `adapter_config.json`."""
         heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
         own = attach.adapter_parameters(model)
         named = ((name, p) for name, p in model.named_parameters() if not name.startswith(heads))

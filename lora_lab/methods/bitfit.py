@@ -27,7 +27,7 @@ class BitFit(LayerMethod):
 
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
         biased = [(path, m) for path, m in attach.outside_heads(model) if m._parameters.get("bias") is not None]
-        if not biased:  # otherwise, only a head would be trained
+        if not biased:  # without this error, only a head would be trained
             raise BadValue("bitfit has nothing to train in this model, which has no biases; use lora or ia3")
         for path, module in biased:
             if isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention):

@@ -3,7 +3,7 @@
 The probe is a logistic regression on the features of a frozen model (Alain & Bengio 2016, arXiv:1610.01644):
 
     p(class | text) = softmax(W z + b)
-    minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2
+    minimize  sum over texts of -log p(label | text)  +  (l2 / 2) |W|^2
 
 The features z (d,) are the mean of the last hidden state over a text's tokens, and the minimization standardizes them
 to mean 0 and standard deviation 1. W (classes, d) and b (classes) start at zero. This loss has a single minimum, which
@@ -27,7 +27,7 @@ NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of m
 @register
 @dataclass(frozen=True)
 class FullFineTuning(Method):
-    """Train every weight except constant positions, and add no parameters. Raises: BadValue for a quantized model."""
+    """Train all weights except fixed position tables, and add no parameters. Raises: BadValue for a quantized model."""
 
     name, trains_base = "full", True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
@@ -51,7 +51,7 @@ class HeadOnly(Method):
 @register
 @dataclass(frozen=True)
 class Probe(Method):
-    """Fit a logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses.
+    """Fit a logistic regression with the penalty (l2 / 2) |W|^2 added to the sum of losses.
 
     A recipe's `lr`, `steps`, `batch`, `clip` and `seed` have no effect. Raises: BadValue unless `l2` is above 0.
     """

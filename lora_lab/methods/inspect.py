@@ -30,7 +30,7 @@ from lora_lab.methods.merge import MergeReport, disabled, rounding_of
 from lora_lab.methods.peft import Refused, values_by_pattern
 from lora_lab.methods.targets import HEADS, PREFIX
 
-HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 gives 1/8 at rank 64; QLoRA deliberately uses 16 / 64
+HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha 8 scales by 1/8 at rank 64; QLoRA uses 16 / 64 on purpose
 HALF = (torch.float16, torch.bfloat16)
 SMALL = 30  # RMS of B in units of the smallest positive number; below 30, rounding errors (RMS 1 / sqrt(12)) exceed 1%
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
@@ -54,7 +54,7 @@ class Problem:
 
 @dataclass
 class Norm:
-    """The update of one module: rank, scaling, ||scaling B A||_F and, for a given base model, ||W||_F and the ratio."""
+    """The update of one module: rank, scaling, ||scaling B A||_F and, if a base is given, ||W||_F and the ratio."""
 
     module: str
     rank: int
@@ -162,20 +162,21 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
         why = f"there is no partner of the same rank for {few(sorted(alone))}: A and B come in pairs"
         result.add("tensors missing", WEIGHTS, why)
     if pairs and result.rank is None:
-        result.add("damaged settings", CONFIG, f"r is {str(file.config.get('r'))[:40]}, not a positive whole number")
+        found = " and ".join(f"{name} is {str(file.config.get(name))[:40]!r}" for name in ("r", "lora_alpha"))
+        result.add("damaged settings", CONFIG, f"{found}: r must be a positive whole number, and lora_alpha a number")
     if not pairs or result.rank is None:
         return
     ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, result.rank)
     alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, result.alpha)
     zero, rounded = list[str](), list[str]()
     for module, (a, b) in pairs.items():
-        info = torch.finfo(b.dtype)  # numbers below tiny are multiples of tiny * eps, the smallest positive one
+        info = torch.finfo(b.dtype)  # numbers below tiny are multiples of tiny * eps, the smallest positive number
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
             raise Refused(f"B A overflows in {module}: its values are too large", "NaN or infinity")
         result.norms.append(Norm(module, len(a), scaling, update))
-        if not a.any() or not b.any():  # for an embedding, A starts at zero instead of B
+        if not a.any() or not b.any():  # in an embedding's adapter, A starts at zero, not B
             zero.append(module)
         elif b.dtype in HALF and b.double().square().mean().sqrt() < SMALL * info.tiny * info.eps:
             rounded.append(module)
@@ -234,7 +235,9 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         if (lost := MergeReport(rounded).rounding) > LOST:
             why = f"merging the adapter into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
             result.add("update too small", "on this base", why)
-        _check_gradients(result, model, layers)
+        config: Any = model.config
+        if config.get_text_config() is config:  # otherwise, no token reaches the layers for images
+            _check_gradients(result, model, layers)
     finally:
         if not report.method.trains_base:
             remove_adapters(model)
@@ -267,9 +270,13 @@ def answer_of(model: nn.Module) -> Tensor:
             ids[:, -1] = eos
         inputs = {"input_ids": ids, "decoder_input_ids": ids}
     if "use_cache" in signature(model.forward).parameters:
-        inputs["use_cache"] = False  # RWKV changes its cache in place, which prevents gradients
-    with answering(model):  # with dropout, two answers would always differ
-        output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # in question answering, start logits
+        inputs["use_cache"] = False  # RWKV changes its cache in place, so gradients can't be computed
+    try:
+        with answering(model):  # with dropout, two answers would always differ
+            output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # in question answering, starts
+    except (AttributeError, TypeError, ValueError) as error:  # CLIP needs images, and some classifiers a padding token
+        words = f"this {type(model).__name__} does not run on two rows of tokens ({error})"
+        raise BadValue(f"{words}: inspect the adapter without a base model") from error
     return output.float()
 
 

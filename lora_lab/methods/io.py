@@ -5,7 +5,7 @@ Loading is strict: a file that does not fit leaves the model unchanged. Files ar
 model is touched. For each method's tensors, see its `to_peft`.
 
     base_model.model.<path>. ...        the parameters of a layer's adapter
-    base_model.model.classifier. ...    a task head; in the files of prompts and prefixes, base_model.classifier. ...
+    base_model.model.classifier. ...    a task head; in prompt and prefix files, base_model.classifier. ...
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lora_lab.methods.targets import HEADS, PREFIX
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
-MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
+MOST = 512 * 1024  # byte limit for configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
 LARGE = 2**30  # files of at least this size are mapped, not read: their values are needed one tensor at a time
 FLOATS = ("F64", "F32", "F16", "BF16")
 MAY_DIFFER = {  # fields of our configs that do not follow from the header
@@ -62,7 +62,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     own = attach.adapter_parameters(model)
     others = (name for name, p in model.named_parameters() if p.requires_grad and id(p) not in own)
     if not report.method.trains_base and (name := attach.plain_path(next(others, ""))):
-        raise BadValue(f"{name} is trainable, but {report.method.name}'s file cannot hold it: freeze it before saving")
+        raise BadValue(f"{name} is trainable, but {report.method.name} files cannot hold it: freeze it before saving")
     tensors, metadata, config = file_of(model, report)
     for key, t in tensors.items():
         if not t.isfinite().all():
@@ -91,7 +91,7 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
         task = "QUESTION_ANS"
     if "inputs_embeds" not in inspect.signature(model.forward).parameters:
         task = None  # PEFT's task classes pass `inputs_embeds`, which image and audio models reject
-    defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
+    defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # PEFT's configs list them
     saved = list(dict.fromkeys([*heads, *defaults])) or None
     base = getattr(getattr(model, "config", None), "_name_or_path", None) or None
     common = {"task_type": task, "modules_to_save": saved, "base_model_name_or_path": base, "inference_mode": True}
@@ -185,7 +185,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         message = f"the adapter in {path} was made for a model with a head on top of this {type(model).__name__}"
         raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", "wrong base")
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
-    if expected and actual and expected != actual:  # a fingerprint in fp16 is ""
+    if expected and actual and expected != actual:  # an fp16 model has the fingerprint ""
         message = f"the adapter in {path} was trained on another base model, whose weights differ from this model's"
         raise Refused(message, "wrong base")
     with readable(path):
@@ -226,7 +226,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
 
 @contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Within the block, turn any error caused by the settings of the adapter in `path` into a LabError."""
+    """In the `with` block, turn any error caused by the settings of the adapter in `path` into a LabError."""
     try:
         yield
     except LabError:
@@ -312,7 +312,7 @@ class AdapterFile(dict[str, Tensor]):
                 raise Refused(message, "empty file" if size < 1000 else "a pickle")  # a pickle of {} takes 443 bytes
             start = _read(folder, WEIGHTS, 9)
             self.size, length = weights.stat().st_size, int.from_bytes(start[:8], "little")
-            # A pickle begins with 0x80 and its protocol number. A header's size may look the same, but a brace follows.
+            # A pickle begins with 0x80 and its protocol number. A header's size may, too, but then a brace follows.
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
             if pickled and start[8:] != b"{":
                 raise refused("it is a pickle, which could run arbitrary code (not opened)", "a pickle")
@@ -368,7 +368,7 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
     """Parse a JSON object, which error messages call `what`.
 
-    Raises: BadValue for any other JSON value, for non-finite numbers, or for text that cannot be encoded.
+    Raises: BadValue for any other JSON value, for non-finite numbers, or for strings that cannot be encoded.
     """
     try:
         value = json.loads(content)

@@ -1,4 +1,4 @@
-"""Base classes of methods that adapt individual layers. Each of these methods is one file, like `bottleneck.py`."""
+"""Base classes for methods that adapt individual layers. Each such method has its own file, like `bottleneck.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LayerMethod(Method):
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Return a pair (path, options for `start`) for each layer. The options may be {"rows": ((0, 32),)}.
+        """Return a (path, options for `start`) pair for each layer. The options may be {"rows": ((0, 32),)}.
 
         If the options of several layers hold the same module, these layers share the module's trainable parameters.
         Raises: BadValue or NotFound if the method does not fit the model.
@@ -27,7 +27,7 @@ class LayerMethod(Method):
         raise NotImplementedError
 
     def start(self, layer: nn.Module, **options: Any) -> Mapping[str, Tensor | nn.Module]:
-        """Return {name: trainable fp32 parameter} of a layer. The initial parameters must not change the output.
+        """Return {name: trainable fp32 parameter} for a layer. The initial parameters must not change the output.
 
         Put tensors that are not trained into a `Frozen` module; see `attach.py`.
         """
@@ -57,13 +57,13 @@ Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are
 
 
 class TargetMethod(LayerMethod):
-    """Base class of methods that adapt the linear layers named by `targets` and write files in PEFT's layout.
+    """Base class for methods that adapt the linear layers named by `targets` and write files in PEFT's layout.
 
     `start` gets two options: `rows` selects the adapted outputs, and `empty` is True if a file will provide the values.
 
     in_peft     A mapping from PEFT's options to ours. A file's config and header must agree on these options.
     always      PEFT's options that have the same values in every file.
-    by_output   A mapping from names in files to our names, for parameters with a value per output in files.
+    by_output   A mapping from names in files to our names, for parameters that files store with one value per output.
     """
 
     can_pack, unmergeable = True, ""
@@ -76,7 +76,7 @@ class TargetMethod(LayerMethod):
         rows: dict[str, Rows] = {}
         for site in choose(self.targets, attach.sites_of(model)):
             if site.kind != "linear":
-                message = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
+                message = f"{self.name} is for linear layers, but {site.name} is an {site.kind}"
                 raise BadValue(f"{message}: leave it out of the targets")
             rows[site.module] = rows.get(site.module, ()) + ((site.out_slice,) if site.out_slice else ())
         return [(path, {"rows": slices}) for path, slices in rows.items()]

@@ -35,7 +35,7 @@ class LoRA(Method):
 
     rank            The number of rows of A and of columns of B, from 1 to min(in, out) of each layer.
     alpha           Sets the scaling to alpha / rank, or to alpha / sqrt(rank) with `rslora=True`.
-    targets         Roles ("q", "v"), "all-linear", names of layers ("query") or patterns ("*.0.*.query").
+    targets         Roles ("q", "v"), "all-linear", layer names ("query") or patterns ("*.0.*.query").
     dropout         The probability of dropout on the adapter's input during training.
     init            "kaiming" or "gaussian" for a random A and a zero B.
                     "pissa" sets A and B to the leading singular components of W and subtracts these from the frozen W.
@@ -114,7 +114,7 @@ class LoRA(Method):
             rank, most = int(ranks[site]), min(site.in_features, site.out_features)  # a higher rank adds nothing to B A
             if rank > most and not (to_fill and self.init != "pissa"):
                 shape = f"{site.in_features} x {site.out_features}"
-                target = site.role if site.role in ROLES else site.name.split(".")[-1]  # a name that fits every layer
+                target = site.role if site.role in ROLES else site.name.split(".")[-1]  # its name in every block
                 message = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {most}"
                 raise BadValue(f'{message}; give it a lower rank with rank_pattern={{"{target}": {most}}}')
             linear = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]

@@ -101,7 +101,7 @@ class MergeReport:
         elif n:
             lines[0] += ", so only the sum of weight and update is rounded"
         if self.untied:
-            lines.append(f"untied: {', '.join(self.untied)}, so that only one of two layers changes")
+            lines.append(f"untied: {', '.join(self.untied)}, so that only one of the tied layers changes")
         if self.dequantised:
             lines.append(f"dequantized: {len(self.dequantised)} layers ({self.dequantised[0]}, ...)")
         if self.untied or self.dequantised:
@@ -200,7 +200,7 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
 
 @contextmanager
 def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
-    """Within the block, multiply the update by `strength`: y = W x + strength * scaling * B A x. Heads stay enabled.
+    """In the `with` block, multiply the update by `strength`: y = W x + strength * scaling * B A x. Heads stay enabled.
 
     Raises: BadValue if the strength is not a finite number, or if the strength is neither 0 nor 1 and the adapter is
     missing, merged or not plain LoRA. At strength 0, see also `disabled`.
@@ -228,7 +228,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
 def _refuse_disabled(model: nn.Module) -> None:
     attach.report_of(model)
     if not all(part.enabled for _, part in attach.adapter_layers(model)):
-        raise BadValue("the adapter is disabled: leave the block of disabled(model) first")
+        raise BadValue("the adapter is disabled: leave the `with disabled(model)` block first")
 
 
 def _refuse_trained_base(model: nn.Module) -> None:

@@ -34,10 +34,10 @@ from lora_lab.methods.attach import Ahead, adapter_layers, own_parameters, plain
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.targets import roles_of
 
-# The stacked parameters are strided views of the table. torch warns about this, but training is as fast.
+# The stacked parameters are strided views of the table. torch warns about this, but training is just as fast.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
-# Each member's adapter, or None, by path in the plain model and slice of the layer's outputs
+# Each member's adapter or None; the key is a path in the plain model and a slice of the layer's outputs
 Parts = dict[tuple[str, tuple[int, int] | None], list[AdapterLayer | None]]
 
 
@@ -82,7 +82,7 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
 
 def mixes_rows(model: nn.Module, paths: Iterable[str]) -> bool:
     """Return whether one of these layers reads inputs whose first dimension isn't the rows, as in (tokens, rows, d)."""
-    experts = any(".experts." in path for path in paths)  # in Switch and NLLB-MoE, they read tokens of any row
+    experts = any(".experts." in path for path in paths)  # in Switch and NLLB-MoE, they read tokens from any row
     kind = getattr(getattr(model, "config", None), "model_type", "")
     return experts or kind in ("fsmt", "led", "longformer", "xlnet")
 
@@ -106,7 +106,7 @@ class Packed(AdapterLayer):
         self.template: Any = copy.deepcopy(first, shared)
         self.size, self.head = len(parts), first.head
         self.stacked = {f"template.{name}": p for name, p in stacked.items()}  # unregistered: optimizers use the table
-        self.scaling, self.rate = None, None  # LoRA's scaling and dropout of each member, (K,)
+        self.scaling, self.rate = None, None  # for LoRA, each member's scaling and dropout, (K,)
         if isinstance(first, LoRALayer):
             self.out_slice, own = first.out_slice, next(iter(stacked.values()))
             self.scaling = own.new_tensor([0.0 if part is None else part.scaling for part in parts])

@@ -40,7 +40,7 @@ def levels_of(name: str) -> Tensor:
     """Return the values that a format's codes represent: at most 2^bits sorted fp32 levels from -1 to 1.
 
     "int" levels are evenly spaced. "nf" levels are 0, 2^(bits-1) positive quantiles and 2^(bits-1) - 1 negative
-    quantiles, divided by the largest. The probabilities of these quantiles are evenly spaced from 1/2 to
+    quantiles, divided by the largest one. The probabilities of these quantiles are evenly spaced from 1/2 to
     1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2, which is 0.9677083 for 4 bits.
     """
     half = 2 ** (QUANTISED_BITS[name] - 1)
@@ -55,7 +55,7 @@ def levels_of(name: str) -> Tensor:
 
 @lru_cache(maxsize=1)
 def dynamic_levels() -> Tensor:
-    """Return the 256 levels of quantized scales: 0, 1, and 7 powers of 10 with 1, 2, 4, ..., 64 levels of each sign."""
+    """Return the 256 levels of quantized scales: 0, 1 and, in each of seven decades, 1, 2, 4, ..., 64 of each sign."""
     levels = [0.0, 1.0]
     for exponent in range(7):
         edges = torch.linspace(0.1, 1, 2**exponent + 1)
@@ -126,7 +126,7 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
 
 
 def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = False) -> Tensor:
-    """For each value / absmax, return the nearest level's index as uint8, by binary search among the midpoints.
+    """Divide values by their block's absmax, and return the nearest levels' indices as uint8, by binary search.
 
     As in bitsandbytes, each block is multiplied by the reciprocal of its absmax. Blocks of zeros stay zero.
     """
@@ -232,7 +232,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
-    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`. Return the count.
+    """Replace every linear layer of a plain model, except its head, with a `QuantizedLinear`. Return their number.
 
     Embeddings, norms, biases, the head and BERT's pooler are unchanged; with bitsandbytes, transformers also quantizes
     BERT's pooler and the head of its classifiers. The model keeps the fingerprint of its original weights, so adapters
@@ -242,7 +242,7 @@ def quantize_model(model: nn.Module, name: str = "nf4") -> int:
     refuse_adapted(model)
     if quantized_layers(model):
         raise BadValue("this model is already quantized; load it again to use another format")
-    head = getattr(model, "get_output_embeddings", lambda: None)()  # its name may not be in OUTSIDE, as in BERT
+    head = getattr(model, "get_output_embeddings", lambda: None)()  # its name may not be in OUTSIDE, as with BERT
     linear = (path for path, module in model.named_modules() if is_linear(module) and module is not head)
     if not (paths := [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]):
         raise BadValue("this model has no linear layers to quantize other than its head")

@@ -1,7 +1,7 @@
 """Methods with even fewer trainable parameters than LoRA. A and B are frozen, and only a few other numbers are trained.
 
     VeRA:       y = W x + b * B (d * A x)                   # d (rank) and b (out) are trained
-    LoRA-XS:    y = W x + alpha / rank B R A x              # R (rank, rank) is trained
+    LoRA-XS:    y = W x + (alpha / rank) B R A x            # R (rank, rank) is trained
     TinyLoRA:   y = W x + B (v_1 P_1 + ... + v_u P_u) A x   # v (u) is trained, and layers may share v
 
                 A is (rank, in), and B is (out, rank)
@@ -33,7 +33,7 @@ MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 milli
 
 
 class FrozenPair(TargetMethod):
-    """The base class of VeRA, LoRA-XS and TinyLoRA. The attribute `frozen` of an adapter holds A and B."""
+    """The base class for VeRA, LoRA-XS and TinyLoRA. The attribute `frozen` of an adapter holds A and B."""
 
     rank: int
 
@@ -204,7 +204,7 @@ def check_count(numbers: int) -> None:
 
 
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return random numbers from the CPU's generator, equal on all devices. On the meta device, return only a shape."""
+    """Return the CPU generator's random numbers, the same on all devices. On the meta device, return only a shape."""
     empty = torch.empty(shape, device=device if device.type == "meta" else "cpu", dtype=torch.float32)
     return empty if empty.is_meta else fill(empty).to(device)
 

@@ -31,7 +31,7 @@ Call = dict[str, Any]  # a model's keyword arguments
 
 
 class Soft(Method):
-    """Base class of methods with `tokens` trainable vectors in front of every row, stored as `model.<place>.prompt`.
+    """Base class for methods with `tokens` trainable vectors in front of every row, stored as `model.<place>.prompt`.
 
     prompt   The vectors, (tokens, hidden), which PEFT's files call `prompt_embeddings`.
              A prefix is (tokens, layers * 2 * kv_heads * head_dim), with a layer's keys before the layer's values.
@@ -84,7 +84,7 @@ class Soft(Method):
             elif mask is None and positions is not None and positions.dim() == 2:
                 length = int(positions[0, -1]) + 1
             if length != expected:
-                advice = "to continue a text, pass all of it without past_key_values, and a mask of its tokens only"
+                advice = "to continue a text, pass all of it without past_key_values, and a mask for only its tokens"
                 raise BadValue(f"the cache holds {tokens} vectors of {self.name} besides the text: {advice}")
         if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
@@ -103,7 +103,7 @@ class Soft(Method):
             values = call.get(name)  # floating-point labels (rows, classes) may have this shape too
             if values is not None and values.shape == embedded.shape[:2] and not values.is_floating_point():
                 call[name] = F.pad(values, (tokens, 0), value=fill)
-        for name in ("start_positions", "end_positions"):  # the labels of question answering
+        for name in ("start_positions", "end_positions"):  # the labels in question answering
             if call.get(name) is not None:
                 call[name] = call[name] + tokens
         if (positions := call.get("position_ids")) is not None:
@@ -238,7 +238,7 @@ class PrefixTuning(Soft):
     def start(self, model: Any, to_fill: bool) -> Mapping[str, Tensor]:
         layers, heads, head_dim, _ = prefix_shape(model)
         if not all(hasattr(layer, "update") for layer in transformers.DynamicCache(config=model.config).layers):
-            raise BadValue(f"some layers of {type(model).__name__} hold no keys and values; use prompt tuning")
+            raise BadValue(f"some layers of {type(model).__name__} cache no keys or values; use prompt tuning")
         shape, device = (layers, self.tokens, 2 * heads * head_dim), next(model.parameters()).device
         small = torch.randn(shape, device=device) * 0.02  # if they started at zero, all tokens would stay equal
         return {"prompt": small.transpose(0, 1).flatten(1)}
@@ -249,7 +249,7 @@ class PrefixTuning(Soft):
             raise BadValue("gradient checkpointing drops the cache, which holds the prefix: turn checkpointing off")
         layers, heads, head_dim, name = prefix_shape(model)
         encoder = is_encoder(model)
-        cache = next((call.pop(key) for key in CACHE if call.get(key) is not None), None)  # an empty cache is false
+        cache = next((call.pop(key) for key in CACHE if call.get(key) is not None), None)  # an empty cache is falsy
         if cache is None:
             cache = transformers.DynamicCache(config=None if encoder else model.config)
         call[name] = cache
@@ -276,7 +276,7 @@ class PrefixTuning(Soft):
 
 
 def prefix_shape(model: Any) -> tuple[int, int, int, str]:
-    """Return (layers, kv_heads, head_dim, cache argument). Raises: BadValue if the model accepts no keys and values."""
+    """Return (layers, kv_heads, head_dim, cache argument). Raises: BadValue if the model accepts no keys or values."""
     config, parameters = model.config, inspect.signature(type(model.base_model).forward).parameters
     cache = next((name for name in CACHE if name in parameters), "")
     heads = attention_heads(config)

@@ -47,7 +47,7 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(pooler(\.dense)?)", "pooler"),
     (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder|\.out_proj)?|embed_out|(predictions\.)?decoder)", "head"),
     (r"(lm_loss|qa_outputs|output_projection|vocab_projector|generator_lm_head|pred_layer\.proj)", "head"),
-    (r"^(output|proj_out)", "head"),  # of Git and Whisper
+    (r"^(output|proj_out)", "head"),  # in Git and Whisper
 )
 
 # The model_types whose fused layers are plain concatenations in the order above. Others interleave the parts by head
@@ -127,7 +127,7 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names} - {target}
     hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
     if fused:
-        hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: name '{fused[0]}' instead"
+        hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: use '{fused[0]}' instead"
     raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
 
 

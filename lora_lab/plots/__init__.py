@@ -12,7 +12,7 @@ from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
 
 # Okabe and Ito's colorblind-safe palette, with the lightest colors darkened so that thin lines are visible on white,
-# even on a weak projector (contrast of at least 3:1; tests/plots/test_colors.py checks colors and contrast).
+# even on a dim projector (contrast of at least 3:1; tests/plots/test_colors.py checks colors and contrast).
 BLUE, ORANGE, GREEN, RED, PURPLE, GRAY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
 COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)

@@ -29,14 +29,14 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
     """Return {axis: picture}: "lr" and "rank" if runs differ in them, "adapter_parameters" if any run has an adapter.
 
-    The picture of rates shows validation scores. The others show test scores at the rate that is best on validation.
+    The "lr" picture shows validation scores. The others show test scores at the rate that is best on validation.
     If rates vary but no run was validated, draw nothing, because rates must not be chosen on test rows.
     """
     validation = metric_of(frame, "validation_")
     if frame.empty or (_varies(frame, "lr") and (validation not in frame or frame[validation].isna().all())):
         return {}
     tuned = best_rate(frame) if _varies(frame, "lr") else frame
-    sized = tuned[tuned["adapter_parameters"] > 0]  # a head alone has none, and the axis is logarithmic
+    sized = tuned[tuned["adapter_parameters"] > 0]  # a head alone has 0, and the axis is logarithmic
     drawn = {"lr": frame, "rank": tuned[tuned["rank"].notna()]}
     varied = {axis: against(axis, runs) for axis, runs in drawn.items() if _varies(runs, axis)}
     return varied | ({} if sized.empty else {"adapter_parameters": against("adapter_parameters", sized)})

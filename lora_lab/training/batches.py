@@ -125,9 +125,9 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield batches that hold every row once, with the longest rows first, so that memory errors come early.
+    """Yield batches that hold every row once, with the longest rows first, so that memory errors occur early.
 
-    `rows` may be in any order: a batch's `places` are indices in `rows`, not in the split.
+    `rows` may be in any order: a batch's `places` are indices into `rows`, not into the split.
     """
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))[::-1]
     return (replace(collate([rows[n] for n in chunk], pad), places=tuple(chunk)) for chunk in _chunks(order, batch))

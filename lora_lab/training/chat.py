@@ -26,7 +26,7 @@ MARK = "ANSWER"  # a placeholder that shows what the template puts after an answ
 
 @dataclass(frozen=True)
 class Chat:
-    """The turns before the answer, as pairs (role, text). The last turn is from the user."""
+    """The turns before the answer, as (role, text) pairs. The last turn is from the user."""
 
     turns: tuple[tuple[str, str], ...]
 

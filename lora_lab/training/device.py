@@ -43,7 +43,7 @@ _timed: dict[Path, dict[str, Any]] = {}  # this process's timings by cache file,
 
 @dataclass(frozen=True)
 class Choice:
-    """How to compute: the `device` of torch, the `dtype` of the frozen base, and the `attention` of transformers.
+    """Compute settings: the torch `device`, the `dtype` of the frozen base, and the transformers `attention` kind.
 
     quantised   The format in which the base's linear layers are stored, such as nf4, or "" for unquantized layers.
     products    The dtype of matrix products of fp32 tensors; see `rounded_products`.
@@ -186,7 +186,7 @@ def available_devices() -> list[str]:
 
 
 def describe(device: str) -> str:
-    """Describe this machine and, on Linux, its bf16 support, because processors of the same name may differ."""
+    """Describe this machine and, on Linux, its bf16 support, because processors with the same name may differ."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))

@@ -17,7 +17,7 @@ from lora_lab.training.device import Parts, in_parts
 
 ROWS = 32  # rows scored at once
 PACKED_ROWS = 64  # rows that a part scores at once, over all its members; 128 wouldn't fit in a core's cache
-LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
+LOGITS = 2**25  # limit on the number of elements in a batch's logits: 128 MiB in fp32
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Score:
 
     @property
     def predictions(self) -> np.ndarray:
-        """The predicted class (int64) or number of each row, or the mean loss of each row in language modeling."""
+        """The predicted class (int64) or number for each row, or in language modeling, each row's mean loss."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
@@ -113,7 +113,7 @@ def _score(values: np.ndarray, rows: Sequence[Row], judged_by: Sequence[str]) ->
 
 @torch.inference_mode()
 def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray:
-    """Return the logits (members, rows, classes), or the total loss and the number of tokens of each row (..., 2)."""
+    """Return the logits (members, rows, classes), or each row's total loss and number of tokens (..., 2)."""
     members = part.stop - part.start
     batch = batch.map(lambda t: torch.cat([t] * members))
     values = logits_of(model, batch)

@@ -31,7 +31,7 @@ class Decoding:
     beams             1 for greedy decoding, or the number of beams for beam search.
     length_penalty    A beam's log likelihood is divided by length ** length_penalty. Low values favor short answers.
     no_repeat_ngram   N-grams of this size occur at most once in an answer. 0 sets no limit.
-    max_new_tokens    The largest number of tokens in an answer.
+    max_new_tokens    The maximum number of tokens in an answer.
     Raises: BadValue for an invalid value.
     """
 
@@ -55,7 +55,7 @@ def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY,
     watch: Callable[[list[str]], bool] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Return an answer to each prompt, without the prompt and without surrounding spaces.
+    """Return an answer to each prompt, without the prompt or surrounding spaces.
 
     Answers depend only on the prompts and their order. Prompts that fit into one batch keep their order, so that
     `AdapterBank` can use a different adapter for each row. `watch` gets a batch's answers after each token and may end

@@ -23,7 +23,7 @@ from lora_lab.training.device import available_devices
 def measure(model: Any, method: Any, **setup: Any) -> Estimate:
     """Measure the peak memory of a real training step on this machine. `device` is cpu, cuda or mps.
 
-    peak       The peak bytes of live tensors. On CUDA, each tensor is rounded up to 512 bytes ("allocated").
+    peak       The peak bytes of live tensors. On CUDA, sizes are rounded up to multiples of 512 bytes ("allocated").
     reserved   The peak bytes that CUDA's allocator took from the driver; on MPS, the bytes at the end; on a CPU, None.
     Quantized models use this lab's own layers.
     Raises: BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU; see also `memory`.

@@ -1,4 +1,4 @@
-"""A run in training (`Member`), its update in one step, and the solver of the probe. The loop is in `Pack.fit`."""
+"""A run in training (`Member`), its update in one step, and the probe's solver. The loop is in `Pack.fit`."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class Member:
         return {"step": [next(iter(state.values()))["step"]], **moments}
 
     def start_adamw(self, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """Create AdamW in this state; see `state`. In LoRA+, B's rate is `lr_ratio` times A's (Hayou et al. 2024)."""
+        """Create AdamW with this state; see `state`. In LoRA+, B's rate is `lr_ratio` times A's (Hayou et al. 2024)."""
         owners, ratio = self.trained if self.row is None else [self.row], getattr(self.recipe.method, "lr_ratio", 1.0)
         named = self.model.named_parameters()
         fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}
@@ -262,8 +262,8 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
     """Return W (classes, d) and b (classes,) at the minimum defined in `methods/full.py`, and the mean loss in nats.
 
     `z` is (rows, d), and `labels` is (rows,). scikit-learn uses features u with mean 0 and standard deviation 1 on the
-    training texts, so that a penalty has the same meaning for all models. Then W and b are converted for z instead of
-    u. Raises: Failed for non-finite features, or if no minimum is found.
+    training texts, so that a penalty has the same meaning for all models. Then W and b are rewritten to apply to z
+    instead of u. Raises: Failed for non-finite features, or if no minimum is found.
         u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
     """
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]

@@ -1,4 +1,4 @@
-"""Check before training that the longest batch fits in free memory, and suggest what would fit if it doesn't.
+"""Check before training that the longest batch fits in free memory; if it doesn't, suggest what would.
 
 Without enough memory, a laptop swaps until it hangs, or the Jupyter kernel dies silently, so a run that won't fit is
 refused. Runs that the memory model doesn't cover are allowed.
@@ -76,7 +76,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | None = None) -> Need:
-    """Translate a recipe into a setup of the memory model. Raises: LabError if the recipe is invalid or not covered."""
+    """Translate a recipe to a setup for the memory model. Raises: LabError if the recipe is invalid or not covered."""
     if recipe.task in TASKS:  # the texts of a bundled task aren't needed
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
         rows = recipe.batch
@@ -100,7 +100,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | No
 
 
 def free_bytes(where: str) -> int:
-    """Return the number of free bytes: of the GPU if `where` is cuda, or else of the machine or the container."""
+    """Return the free memory in bytes: the GPU's if `where` is cuda, otherwise the machine's or the container's."""
     if where != "cuda":
         return memory()[1] or 0
     free, _ = torch.cuda.mem_get_info()

@@ -162,7 +162,7 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
 
 
 def weight_bytes(name: str) -> int:
-    """Return the size in bytes of the weight files of a bundled model or folder. Raises: NotFound if no files exist."""
+    """Return the size in bytes of a bundled model's or folder's weight files. Raises: NotFound if no files exist."""
     if size := sum(file.stat().st_size for file in Path(_source(name)).glob("*.safetensors")):
         return size
     raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")
@@ -207,7 +207,7 @@ def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with BUILDING, quiet():
             yield source, {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
-    except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: they have no common base
+    except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: they have no common base class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if os.path.isdir(source) or name in BUNDLED or not isinstance(error, OSError):
             raise BadValue(f"the model in '{name}' cannot be loaded: {reason}") from error

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, Failed, LabError
-from lora_lab.files import refuse_foreign, whole_folder, write_json
+from lora_lab.files import read_json, refuse_foreign, whole_folder, write_json
 from lora_lab.machine import quiet
 from lora_lab.methods.inspect import Inspection, answer_of, inspect_adapter
 from lora_lab.methods.io import AdapterFile, load_adapter, read_config
@@ -48,7 +48,7 @@ def base_named_in(folder: str | Path, option: str) -> str:
 
 
 def labels_of(folder: str | Path) -> int | None:
-    """Return the number of classes of the head in an adapter's file, or None. For errors, see `AdapterFile`."""
+    """Return the number of classes in the head of an adapter's file, or None. For errors, see `AdapterFile`."""
     file = AdapterFile(folder)
     for key in reversed(file):
         parts = set(key.split("."))
@@ -71,6 +71,9 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
         return load_model(name, labels, **options)
     keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder) if key.startswith(PREFIX)]
     full_model = shapes_of_model(name, download=options.get("download", False))
+    (kind, *_), part = full_model.config.architectures or [""], full_model.base_model_prefix
+    if kind != type(full_model).__name__ and not hasattr(full_model, part) and f"{part}." in "".join(keys[:1]):
+        raise BadValue(f"{name} is a {kind}, which lora_lab does not load: merge in PEFT, or inspect without --base")
     # BertModel has encoder.layer, BertForMaskedLM has bert.encoder
     body = bool(keys) and not any(hasattr(full_model, key.split(".")[0]) for key in keys)
     return load_model(name, body=body, **options)
@@ -91,7 +94,7 @@ def inspect_folder(path: str | Path, base: str | None = None, **options: Any) ->
 def write_merged(
     adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
 ) -> dict[str, Any]:
-    """Merge a saved adapter of lora_lab or PEFT into its base, and write a checkpoint to the folder `out`.
+    """Merge a saved lora_lab or PEFT adapter into its base, and write a checkpoint to the folder `out`.
 
     Return the fields of the file MARKER. The field `difference` is ||merged - unmerged|| / ||unmerged|| for the logits
     that plain transformers computes on a fixed batch. The fields `merged` and `words` come from the `MergeReport`.
@@ -127,6 +130,9 @@ def write_merged(
                 model.save_pretrained(folder)
             except SafetensorError as error:  # such as a full disk
                 raise OSError(str(error)) from error
+            if labels is not None:  # transformers leaves out the names of two classes, but BART's default is three
+                names = {name: getattr(model.config, name) for name in ("id2label", "label2id")}
+                write_json(folder / "config.json", read_json(folder / "config.json") | names)
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
             plain = answer_of(getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True))

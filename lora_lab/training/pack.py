@@ -45,7 +45,7 @@ Keep = Callable[[Member, Run], None]
 
 
 def key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return a key that the recipes of a pack share. A recipe that cannot share its base model has a unique key."""
+    """Return a key that the recipes in a pack share. A recipe that cannot share its base model has a unique key."""
     settings = recipe.settings()
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
     if not recipe.method.can_pack or recipe.dropout:

@@ -30,7 +30,7 @@ class Recipe:
                       The rate rises linearly over a fraction `warmup` of the steps and then falls linearly to 0.
     steps, batch      The number of updates, and the number of texts per update.
     seed              The seed for the head, A, dropout and the order of the data, but not for the split.
-    clip              The largest gradient norm, or 0 for no clipping.
+    clip              The maximum gradient norm, or 0 for no clipping.
     dropout           Whether the base model's own dropout is enabled in training.
     validations       The number of evenly spaced validations, or 0 for none.
     patience          Stop after this many validations without improvement. 0 means no early stopping.
@@ -38,7 +38,7 @@ class Recipe:
     subset            The seed for drawing `examples`, so that every method gets the same texts; see `at_seed`.
     label_smoothing   As in `torch.nn.CrossEntropyLoss`. It has no effect on tasks that predict a number.
     token_mean        Average a batch's loss over tokens, so that long answers weigh more than short ones.
-    start             The folder of an adapter of the same method to start from. The adapter's head is not used.
+    start             The folder of an adapter to start from, with the same method. The adapter's head is not used.
     dtype, attention, device   "auto" for the fastest choice on this machine; see `training/device.py`.
     Raises: BadValue for an invalid value.
     """
@@ -76,11 +76,12 @@ class Recipe:
         for name, kind in Recipe.__annotations__.items():
             value, low, high = getattr(self, name), int(name in ("steps", "batch")), LIMITS.get(name, math.inf)
             if kind == "str" and not isinstance(value, str):
-                raise BadValue(f"{name} must be text, not {value!r}")
+                raise BadValue(f"{name} must be a string, not {value!r}")
             if kind == "int":
                 whole(name, value, low, LARGEST)
             if kind == "float" and not (isinstance(value, int | float) and 0 <= value <= high and math.isfinite(value)):
-                raise BadValue(f"{name} must be a number from 0 to {high}, not {value!r}")
+                limits = f"from 0 to {high}" if high < math.inf else "of at least 0, and finite"
+                raise BadValue(f"{name} must be a number {limits}, not {value!r}")
             if kind == "bool" and value not in (False, True):
                 hint = "; pass a rate to the method: LoRA(dropout=0.1)" if name == "dropout" else ""
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")

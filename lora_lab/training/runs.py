@@ -35,10 +35,10 @@ class Run:
 
     metrics      The metrics on the test split: `accuracy`, `macro_f1` and `loss`, or `perplexity` and `loss`.
     history      Lists of the `step`, `loss` and `lr` of every update, and `validation`, the metrics by step.
-    seconds      The wall-clock time of loading, training and scoring.
+    seconds      The wall-clock time for loading, training and scoring.
     peak_bytes   The peak memory: the memory allocated on a GPU, or the memory sampled after each step on a CPU.
     adapter      The adapter's folder, or None if the adapter was not kept.
-    warnings     The warnings of the first step.
+    warnings     The warnings from the first step.
     labels       The task's class names, in the order of the logits.
     status       "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`).
                  A sweep with `choose` also has "behind" (stopped early) and "unscored" (validated, but not tested).
@@ -94,7 +94,7 @@ def is_record(file: PurePath | zipfile.Path) -> bool:
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder, in its subfolders, and in zip files there.
 
-    A zip file's stores are listed as ZIP/FOLDER, or as ZIP if it is damaged. A zip file inside another one cannot be
+    A zip file's stores are listed as ZIP/FOLDER, and a damaged zip file as ZIP. A zip file inside another one cannot be
     read; it is listed as ZIP/FILE. Raises: NotFound for a missing folder.
     """
     if _is_zip(folder):
@@ -125,12 +125,12 @@ def _opened(archive: Path) -> zipfile.ZipFile:
 
 @contextmanager
 def readable(file: Path | zipfile.Path) -> Iterator[None]:
-    """Within the block, convert any error in reading a record to BadValue."""
+    """In the `with` block, convert any error in reading a record to BadValue."""
     try:
         yield
-    except Exception as error:  # errors of zipfile, json, numpy and recipes have no common base
+    except Exception as error:  # errors of zipfile, json, numpy and recipes have no common base class
         reason = error if isinstance(error, LabError) else repr(error)
-        raise BadValue(f"{file} is not a run of lora_lab ({reason}); move it out of the store") from error
+        raise BadValue(f"{file} is not a lora_lab run ({reason}); move it out of the store") from error
 
 
 def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
@@ -214,7 +214,7 @@ class Store:
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
-        """Read the values from `add_rows`, or return None if there are none. Raises: BadValue for a damaged file."""
+        """Read the values that `add_rows` wrote, or return None if none exist. Raises: BadValue for a damaged file."""
         file = self.files / recipe.hash / f"{name}.npy"
         with readable(file):
             return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None

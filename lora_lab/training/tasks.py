@@ -47,7 +47,7 @@ class Split:
 
     prompts      The prompt of each text, either plain text or a chat. Only the text counts toward the loss.
     references   All reference answers to each prompt, if there are several.
-    seconds      The second text of each pair, for tasks on pairs of sentences.
+    seconds      The second text of each pair, for sentence-pair tasks.
     """
 
     texts: tuple[str, ...]
@@ -70,7 +70,7 @@ class Task:
     """A dataset ready for training.
 
     labels       The class names: none in language modeling, and one name in regression.
-    max_length   The largest number of tokens in a text. Longer texts are cut.
+    max_length   The maximum number of tokens in a text. Longer texts are cut.
     metrics      The task's metrics, if they are not accuracy or perplexity.
     data         The fingerprint of a user's file.
     """
@@ -153,7 +153,7 @@ def task_of(recipe: Recipe) -> Task:
 
 
 def typical_tokens(task: Task) -> int:
-    """Estimate the mean length of the task's texts in tokens of 4 characters, to choose attention and dtype."""
+    """Estimate the mean token count of the task's texts (4 characters per token), to choose attention and dtype."""
     split = task.train if task.train.texts else task.test
     sample = split.at(range(min(200, len(split))))
     characters = sum(map(len, [*sample.texts, *sample.seconds, *sample.prompts]))
@@ -239,10 +239,10 @@ def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
     """Drop empty texts and duplicates, ignoring case and spaces. Warn about empty or ambiguous texts in a file."""
     key = rows.text.str.lower().str.split().str.join(" ")
     if path and (empty := int((key == "").sum())):
-        warn(f"{path}: rows that have no text and are left out: {empty}")
+        warn(f"{path}: skipped rows without text: {empty}")
     rows, key = rows[key != ""], key[key != ""]
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
-        warn(f"{path}: texts with more than one label: {torn}; the first label is used")
+        warn(f"{path}: kept only the first label of texts with several labels: {torn}")
     return rows[~key.duplicated()].reset_index(drop=True)
 
 
@@ -338,7 +338,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         table = pd.DataFrame([row for _, row in numbered], dtype=object)  # so that 1 stays 1
         wrong = ((n, c) for n, row in numbered for c in (text, label) if isinstance(row.get(c, []), list | dict))
         if {text, label} <= {*table} and (cell := next(wrong, None)):
-            raise BadValue(f"{path}, line {cell[0]} has no text or number in '{cell[1]}': add it or remove the line")
+            raise BadValue(f"{path}, line {cell[0]} has no text or number in '{cell[1]}': add one or remove the line")
     elif path.suffix.lower() == ".csv":
         table = csv_table(path)
     else:
@@ -383,8 +383,8 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     The last message of a chat is the answer to learn, and all messages before it are the question. `split` (train,
     validation, test) is used if every line has one. Otherwise, a fifth of the *questions* are held out for testing and
     a tenth for validation, drawn with the seed. Thus, answers to the same question are never in different splits.
-    Raises: BadValue for a line that is not a pair, with the line's number; for fewer than ten pairs, or fewer than
-    three different questions; or if only some lines have a split.
+    Raises: BadValue, with the line's number, for a line that is not a pair; BadValue for fewer than ten pairs, fewer
+    than three different questions, or splits in only some lines.
     """
     rows = list(json_rows(path, "prompt", "response"))
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]

@@ -30,14 +30,14 @@ def text_of(path: Path, newline: str | None = None) -> str:
 
 def check_splits(path: Path | str, given: Iterable[object]) -> None:
     """Check the values of `split` in a file. Raises: BadValue unless these values are exactly SPLITS."""
-    found = {str(split) if split == split and split is not None else "nothing" for split in given}  # NaN != NaN
+    found = {str(split) if split == split and split not in (None, "") else "nothing" for split in given}  # NaN != NaN
     if found != set(SPLITS):
         names, wanted = ", ".join(sorted(found)), ", ".join(SPLITS)
         raise BadValue(f"{path}: 'split' must contain each of {wanted} and nothing else; it has {names}")
 
 
 def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read JSON Lines and yield pairs (line number, object). Only a line feed ends a line.
+    """Read JSON Lines and yield (line number, object) pairs. Only a line feed ends a line.
 
     names   The expected fields, for the error message.
     Raises: BadValue for a line that is not a JSON object.
@@ -57,7 +57,7 @@ def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def csv_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file as a table of text. Rows may lack their last columns. Empty rows are skipped, and spaces
+    """Read a CSV file as a table of strings. Rows may lack their last columns. Empty rows are skipped, and spaces
     around column names are removed.
 
     Raises: BadValue for a file without a header, for two columns with the same name, or if pandas cannot read the file,
@@ -83,7 +83,7 @@ def csv_table(path: Path) -> pd.DataFrame:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file, and return its column names and pairs (row number, {column: text}).
+    """Read a CSV file, and return its column names and (row number, {column: text}) pairs.
 
     The header is row 1, and blank lines after it count as rows. Raises: see `csv_table`.
     """

@@ -133,7 +133,7 @@ def open_adapter(
         names = f"{', '.join(run.labels)}, not {', '.join(data.labels)}"
         raise BadValue(f"{adapter} was trained on the classes {names}: pass a task that has these classes")
     if run and task == own.task and run.environment.get("data") not in (None, data.data):
-        warn(f"{task} has changed since this run was trained, so the test rows may include rows that the run learned")
+        warn(f"{task} has changed since this run was trained, so the test rows may include rows that it was trained on")
     choice = device.choose(typical_tokens(data), **recipe.computed)
     if own.method.trains_base and choice.load_as != "fp32" and "F32" in AdapterFile(adapter).dtypes.values():
         raise BadValue(f"{adapter} holds a base trained in fp32, which {choice.load_as} would round: pass dtype fp32")

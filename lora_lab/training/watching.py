@@ -28,7 +28,7 @@ def watched() -> bool:
 
 @contextmanager
 def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
-    """Wait until no other thread is training, then run the block. `@training_lock()` also works as a decorator.
+    """Wait until no other thread is training, then run the `with` block. `@training_lock()` also works as a decorator.
 
     stop   An event that ends the wait, after which the block receives False and must not train.
     """

@@ -129,7 +129,7 @@ class Background:
         self.stamps = deque[float](maxlen=1000)  # end times of only the last steps, so that an old pause doesn't count
 
     def start(self) -> None:
-        """Start the work in a thread and return at once."""
+        """Start the work in a thread and return immediately."""
         self._stop.clear()  # Stop may have been pressed while nothing was running
         self.state = "starting"
         self.thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
@@ -271,7 +271,7 @@ class LivePanel(Panel):
 def compressed(snapshot: dict[str, Any]) -> str:
     """Encode a snapshot for a notebook's output, with gzip and base64. Inverse: `uncompressed`."""
     text = json.dumps(snapshot, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()  # no date, so equal panels have equal text
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()  # no date: equal panels give equal strings
 
 
 def uncompressed(text: str) -> dict[str, Any]:

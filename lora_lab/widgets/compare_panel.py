@@ -65,7 +65,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
 
     methods     methods to train here, written as for `lora-lab compare`, for example "lora:rank=1"
     seeds       number of seeds for each method at its tuned rate
-    rates       number of learning rates to try for each method, on validation
+    rates       number of learning rates to try for each method, on the validation rows
     steps, batch    number of steps, and rows per step, of each run
     store       the folder for runs trained here; runs already in it are not trained again
     reference   a finished comparison to show, as `lora-lab compare --json` prints it; by default the one that ships,

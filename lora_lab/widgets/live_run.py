@@ -39,7 +39,7 @@ class LiveRun(Background):
     A stopped run is scored and stored as "stopped"; `start` continues it.
     state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
     moved   [layer, role, |dW| / |W|] for each weight that an adapter changes
-    found   the results as JSON: the metric on the test rows, and changed answers at each strength
+    found   the results as JSON: the metric on the test rows, and changed answers with probabilities at each strength
     """
 
     def __init__(self, recipe: Recipe, store: Store) -> None:
@@ -61,13 +61,13 @@ class LiveRun(Background):
         return STRENGTHS if isinstance(method, LoRA) and not method.dora and method.init != "pissa" else (0.0, 1.0)
 
     def answer(self, text: str) -> dict[str, Any]:
-        """Return {text, p}, where p are class probabilities of shape (strengths, classes), or {text, error}."""
+        """Return {text, p}, where p holds class probabilities, of shape (strengths, classes), or {text, error}."""
         if self.alive or not self.found or not self.strengths:
             return {"text": text, "error": "Only a trained classifier can answer: train one here first."}
         return {"text": text, "p": self._answers([text])[0]}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the progress as JSON: metrics (fractions in %), and at most `POINTS` means over `every` losses."""
+        """Return the progress as JSON: metrics (fractions in %) and at most `POINTS` losses, each a mean of several."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.trainer.task.metric if self.trainer else ""
@@ -166,7 +166,7 @@ class LiveRun(Background):
 
 
 class LivePack(Pack):
-    """A `Pack` whose curves begin at once: it scores step 0 last, with the adapter and the trained head disabled."""
+    """A `Pack` whose curves begin right away: it scores step 0 last, with the adapter and the trained head disabled."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -12,7 +12,7 @@ from lora_lab.experiments import low_rank
 from lora_lab.files import read_json
 from lora_lab.training.assets import asset_path, shipped
 
-SIZE, LARGEST = 256, 1024  # rows of a generated matrix; maximum rows or columns of a user's matrix
+SIZE, LARGEST = 256, 1024  # rows of a generated matrix; most rows or columns that a user's matrix may have
 PIECES = 64  # maximum number of pieces to draw
 ROUNDING = 1e-6  # singular values below this fraction of the largest one are dropped
 CUTS = "data/results/microscope/ranks.json"  # written by docs/ranks.py

@@ -1,6 +1,6 @@
 """The film of a training step: what is in memory at each moment, for several methods, compared with real cards.
 
-The browser evaluates polynomials in batch, length and rank (`js/memory_panel.js`), so every slider responds at once.
+The browser evaluates polynomials in batch, length and rank (`js/memory_panel.js`), so sliders respond immediately.
 Films of some models ship in `films.json`, written by `python docs/films.py`; opening them does not import torch.
 """
 
@@ -122,7 +122,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         return str(proposal["value"])
 
     def shown(self) -> dict[str, Any]:
-        """Return the film on display: of `method`, or of the model's first method with a film, as in the browser."""
+        """Return the film on display: for `method`, or for the model's first method with a film, as in the browser."""
         available: list[dict[str, Any]] = self.films[self.model]
         methods = [item["method"] for item in available]
         method = self.method if self.method in methods else methods[0]

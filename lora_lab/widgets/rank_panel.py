@@ -68,7 +68,7 @@ class RankPanel(Panel, file="rank_panel.js"):
         return f"{words} {cut_to}, {right[0]} of the answers are right; with nothing cut, {right[1]}."
 
     def state(self) -> dict[str, Any]:
-        """Include all matrices of the menu, so that a page without a kernel can show them."""
+        """Include all matrices in the menu, so that a page without a kernel can show them."""
         self.data = self.data | {name: pieces_of(name) for name, *_ in self.choices if name not in self.data}
         return super().state()
 

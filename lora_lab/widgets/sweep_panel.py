@@ -32,10 +32,10 @@ LENGTH = {"steps": 200, "batch": 8}
 class LiveSweep(Background):
     """A sweep that trains recipes and stores the runs. Any thread may read its attributes.
 
-    left     hashes of the recipes that have not finished or failed yet
+    left     hashes of the recipes that have neither finished nor failed yet
     ended    queue of finished and failed runs, which the panel consumes
     pack     the recipes that are training now
-    losses   {hash: training loss of every step so far}; NaN for steps before a restart
+    losses   {hash: training loss at every step so far}; NaN for steps before a restart
     earlier  a stopped sweep whose curves this one continues
     """
 
@@ -91,7 +91,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     view      the rows of the map: "rank" or "alpha"
     picked    untried cells to train, [[rank, alpha, lr], ...]
     guess     the reader's prediction about the best rate: {view: "alone", "root" or "whole"}
-    Raises: NotFound if a folder does not exist, BadValue for an unreadable record or an invalid setting.
+    Raises: NotFound if a folder does not exist, and BadValue for an unreadable record or an invalid setting.
     """
 
     data = T.Dict().tag(sync=True)  # see `playground.shown`
@@ -155,7 +155,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
     @property
     def best(self) -> Cell | None:
-        """The best cell so far by validation; None before there is a result."""
+        """The cell with the best validation score so far; None before there is a result."""
         index = self.data["best"].get(self.targets)
         return None if index is None else Cell(*(self.data["cells"][index][name] for name in Cell._fields))
 
@@ -181,7 +181,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
     def _prepare(self) -> LiveSweep:
         if not self.picked:
-            raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
+            raise BadValue("nothing is picked: choose untried cells on the map, or set picked=[[rank, alpha, lr], ...]")
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
             raise BadValue("every picked cell has been trained: choose untried cells")

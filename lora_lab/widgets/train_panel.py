@@ -48,7 +48,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     store        the folder of finished runs: other seeds of this recipe are drawn as a band, other recipes as lines
     seeds        a second store, with other seeds only; it can be set later: `panel.seeds = "seeds.zip"`
     guess        the reader's prediction: in percent for metrics between 0 and 1, otherwise in the metric's own unit
-    Raises: NotFound for an unknown task, BadValue for impossible settings.
+    Raises: NotFound for an unknown task, and BadValue for impossible settings.
     """
 
     offers = T.Dict().tag(sync=True)  # the values in menus and on sliders

@@ -52,7 +52,7 @@ print(f"with the file but without the instruction, {in_the_file} of {len(captain
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With the instruction, the base talks *about* the sea: five of its eight answers mention it. With the *file*, it talks *like* a sailor: all eight start with a sailor's words, although only three mention the sea.
+# With the instruction, the base talks *about* the sea: five of its eight answers mention it, but none says *arr*. With the *file*, it talks *like* a sailor: all eight start with a sailor's words, although only three mention the sea.
 #
 # At strength 2, the captain offers "a pint o' gas," and none of the *json* voice's answers is valid JSON.
 #
@@ -106,7 +106,7 @@ LoRAPanel(views="model", model="smollm2", rank=2, targets="all-linear")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only the embedding: the table that turns tokens into vectors. The file has 610,560 numbers: 0.454% of the model's parameters. **That's how one small file can change every answer: it adds a little to the output of all 210 matrices in the layers.**
+# Only the embedding: the table that turns tokens into vectors. The file has 610,560 numbers: 0.454% of the model's parameters. **That's how one small file can change every answer: it adds a little to the output of all 210 other matrices.**
 # </details>
 #
 # ## Open one
@@ -163,7 +163,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Rank 8: $A$ has eight rows, and $B$ has eight columns. The file has twelve such pairs: 73,728 numbers. Its other 770 numbers are a trained classifier.
+# Rank 8: $A$ has eight rows, and $B$ has eight columns. The file has twelve such pairs: 73,728 numbers. Its other 770 numbers are a trained classifier. (The rest: names.)
 # </details>
 #
 # ## Prove it: predict the size from a config

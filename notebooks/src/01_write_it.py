@@ -35,7 +35,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is 0. But the gradient of $B$ isn't, so $B$ moves at once. From the second step on, $A$ moves, too.
+# The first gradient of $A$ is 0. But the gradient of $B$ isn't, so $B$ moves immediately. From the second step on, $A$ moves, too.
 #
 # **Each gradient has the *other* matrix as a factor.** To see why, imagine single numbers instead of matrices: $y=w\cdot x+s\cdot b\cdot a\cdot x$, where $s$ is $\alpha/r$. Add 0.01 to $b$, and $y$ changes by $0.01\cdot s\cdot a\cdot x$. Add 0.01 to $a$, and $y$ changes by $0.01\cdot s\cdot b\cdot x$, which is 0 as long as $b=0$. If $a$ and $b$ both start at zero, neither ever moves.
 # </details>
@@ -239,7 +239,7 @@ checks.check_merge(merge, model, tokens, labels)
 # <details><summary>Answer box</summary>
 #
 # 1. **At first, LoRA changes nothing,** because $B = 0$.
-# 2. **Starting $B$ at zero costs $A$ only one step.** $B$ has a nonzero gradient at once, and $A$ has one from the second step on.
+# 2. **Starting $B$ at zero costs $A$ only one step.** $B$ has a nonzero gradient immediately, and $A$ has one from the second step on.
 # 3. **Train $A$ and $B$ beside $W$, then merge them into $W$.** A merged adapter needs no extra computation.
 #
 # Start with a Kaiming-uniform $A$, a zero $B$ and rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*). Choose alpha 16 (*ours: $\alpha/r$ is then 2*) and a learning rate of 0.002<!--compare.lora.rate--> (*ours: the best for 400 steps*). For classification (`SEQ_CLS`), PEFT also trains the head.

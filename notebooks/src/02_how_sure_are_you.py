@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 02 · How sure are you?
 #
-# Model A gets 82.1% of a test's sentences right, and model B gets 80.9%. **Is A better?**
+# Model X gets 82.1% of a test's sentences right, and model Y gets 80.9%. **Is X better?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# At the end, the panel shows your score with a ±, because on 2,000 other sentences, your model would get another score. **Where does this ± come from?**
+# At the end, the panel shows your score with a ±: on 2,000 other sentences, it would differ. **Where does this ± come from?**
 #
 # Count a right answer as 1, and a wrong one as 0. If a share $p=0.8$ is right, the average is 0.8.
 #
@@ -67,7 +67,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## After the run: the second kind of luck
-# The seed is luck, too. The panel now adds our forty runs. (On the web page, press **replay** below.) The band shows their validation accuracy. Each dot in the box is a test score.
+# The seed is luck, too. The panel now adds our forty runs. (On the web page, press **replay** below.) The band shows their validation accuracy. Each dot in the box is a test score. **Where does this run stand?**
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # our forty runs, stored on 27 November 2026
@@ -99,9 +99,9 @@ assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. In 29% of all pairs, the runs are at least 1.2 points apart, like A and B. **So luck alone can explain such a gap.**
+# The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. In 29% of all pairs, the runs are at least 1.2 points apart, like X and Y. **So luck alone can explain such a gap.**
 #
-# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide most of these disagreements, because wins and losses cancel out.
+# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide this, because wins and losses cancel out.
 # </details>
 #
 # ## Your turn: does a beat b?
@@ -144,7 +144,7 @@ checks.check_report(table, half, word)
 #
 # **You compared a *recipe* with itself.** Models a and b are two of our forty runs: only the seed differs.
 #
-# Some of our pairs even get the verdict "better". For such a pair of *models*, that may be true. But trained again with new seeds, either could lead. So one run of each *recipe* can't show which one is better.
+# Some of our pairs even get the verdict "better". For such a pair of *models*, that may be true. But after retraining with new seeds, either could lead. So one run of each *recipe* can't show which one is better.
 # </details>
 #
 # ## How large must a test be?
@@ -190,7 +190,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 #
 # In general, a test needs $(2.8/\text{gap})^2\cdot d$ sentences: $d$ is the share of sentences on which the models disagree, and a gap of one point is 0.01.
 #
-# **And A and B?** We didn't even tell you the size of their test. If they disagree on 12<!--seeds.differ-->% of 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*. That doesn't mean *equal*: this test just can't tell them apart.
+# **And X and Y?** We didn't even tell you the size of their test. If they disagree on 12<!--seeds.differ-->% of 2,000 sentences, as our runs do, their gap is 1.2 ± 1.5<!--seeds.half--> points: *undecided*. That doesn't mean *equal*: this test can't tell them apart.
 # </details>
 #
 # ## Remember
@@ -200,7 +200,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is 0.84 points. Both recipes vary: a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds of each.
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is (by coincidence) 0.84 points. Both recipes vary: a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds for each.
 #
 # The same in PEFT, for one tokenized `batch`:
 # ```python

@@ -92,10 +92,10 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |---|---|---|
 # |stays the same|**0.0<!--knobs.rank.alone-->**|3.7<!--knobs.alpha.alone-->|
 # |grows with √r, or falls with √α|3.0<!--knobs.rank.root-->|**0.2<!--knobs.alpha.root-->**|
-# |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (its rate for rank 1 wasn't tried)|5.0<!--knobs.alpha.whole-->|
+# |grows with $r$, or falls with $\alpha$|at least 9.9<!--knobs.rank.whole--> (rank 1: not tried)|5.0<!--knobs.alpha.whole-->|
 #
 # - **A new rank needs no new rate:** the map's three diamonds (best rates) are in one column. Roughly, $r$ rows of $A$ move the output $r$ times as far as one row does, and $\alpha/r$ cancels this.
-# - **If you multiply $\alpha$ by four, halve the rate.** At half the rate, Adam moves both $A$ and $B$ half as far, so their product falls to a quarter.
+# - **If you multiply $\alpha$ by four, halve the rate.** At half the rate, Adam moves both $A$ and $B$ half as far, so $BA$ falls to a quarter, and $\alpha BA$ doesn't change.
 # </details>
 #
 # ## How low a rank is enough?
@@ -117,6 +117,8 @@ cut
 
 # %% claim
 assert right[0] < 60 < right[2]  # two pieces do most of it
+((_, label, guesses),) = [row for row in full["sentences"] if "canned tuna" in row[0]]
+assert [rank for rank, guess in zip(full["ranks"], guesses) if guess != str(label)] == [1, 2, 4]
 share = (right[2] - right[0]) / (right[384] - right[0])
 assert (f"{share:.0%}", f"{full['energy'][full['ranks'].index(2)]:.0%}") == ("82%", "30%")
 assert [f"{100 * cut.cuts['updates'][of]['right'][1] / cut.cuts['n']:.1f}" for of in ("full", "update")] == ["60.6", "80.2"]  # one piece
@@ -125,13 +127,13 @@ assert (max(noise) - noise[0]) / cut.cuts["n"] < LUCK / 100  # gray
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 
 # %% [markdown]
-# Add pieces of an update or of *a picture*. (**Energy** is the sum of squared numbers. With an update, the title counts all matrices, but the curve shows only one.)
+# Add pieces of the update. **When does the model get the joke about canned tuna?** Then try *a picture*. (**Energy** is the sum of squared numbers.)
 #
 # <details><summary>What we found</summary>
 #
-# **Two of 384 pieces bring 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right.
+# **Two of 384 pieces give 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right. (Canned tuna: eight.)
 #
-# With one piece of full fine-tuning's change, the model gets only 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray: a random change.)
+# With one piece of full fine-tuning's change, the model gets 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray is a random change.)
 # </details>
 #
 # ## Where the rank does matter

@@ -71,9 +71,9 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA nearly removes the gradients and the running means. The rest stays.** On 512 tokens, LoRA needs 29<!--fit.share-->% of the memory: 3.4 times less, not 2,356<!--fit.times-fewer--> times. With full fine-tuning, memory is fullest at the *update*, when it holds all gradients and running means. With LoRA, it's fullest at the *loss*, when it holds everything that *forward* saved.
+# **LoRA nearly removes the gradients and running means. The rest stays.** On 512 tokens, LoRA needs 29<!--fit.share-->% of the memory: 3.4 times less, not 2,356<!--fit.times-fewer--> times. Full fine-tuning's peak is at the *update* (all gradients and running means), and LoRA's is at the *loss* (everything that *forward* saved).
 #
-# **On 32,768 tokens, LoRA needs 71<!--fit.share.long-->% of the memory.** The curve is a hill of 206 GiB:
+# **On 32,768 tokens, LoRA needs 71<!--fit.share.long-->% of the memory.** The film is a hill of 206 GiB, with the T4's line at its foot:
 #
 # - **Weights:** 15.0<!--fit.weights--> GiB, already too much. (A T4 has [16 GB](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual), but other software and gaps between tensors leave 13.4<!--fit.t4--> GiB.)
 # - **Activations:** 144<!--fit.saved.lora--> GiB.
@@ -83,7 +83,7 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # ## Make it fit
 # Two methods make the hill smaller:
 #
-# - **QLoRA** keeps the frozen weights in 4 bits (except embeddings and head: these take 2.0<!--fit.embedded--> of 5.4 GiB).
+# - **QLoRA** keeps the frozen weights in 4 bits (except the embeddings and head, which take 2.0<!--fit.embedded--> of 5.4 GiB).
 # - With **gradient checkpointing**, each layer saves only its input, and *backward* recomputes the rest. This needs 1.4<!--fit.arithmetic--> to 1.5 times as much computation.
 #
 # In the next panel, drag the length to 32,768. **What's left of the hill?**
@@ -164,7 +164,7 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # </details>
 #
 # ## Break the tower
-# The loss is a mean over tokens, so a step doesn't need all logits at once. It can compute the loss of 1,024 tokens, drop their logits, and go on to the next 1,024. *Backward* recomputes each chunk's logits. **How many tokens fit on a T4 now?**
+# The loss is a mean over tokens, so a step doesn't need all logits at once. It can compute the loss of 1,024 tokens, drop their logits, and take the next 1,024. *Backward* recomputes each chunk's logits. **How many tokens fit on a T4 now?**
 
 # %%
 lesson.predict("tokens on a T4, loss in chunks", low=..., high=...)
@@ -251,7 +251,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The tower falls: about 16,400 tokens fit on a T4, not 4,600.**
+# **The tower falls: about 16,400 tokens fit on a T4, not 4,600.** (The picture's 32,768 don't.)
 #
 # Did you expect 26,000? Your formula gives this if it counts only one chunk's logits. But the tower hid a smaller hill: *backward* holds the recomputed numbers of one layer (*temporaries*). **After each fix, look for the next peak.**
 #
@@ -259,7 +259,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # </details>
 #
 # ## Is the calculation right?
-# For MiniLM on a CPU, the calculated and measured bytes are exactly equal. On a GPU, gaps between tensors take memory, too: our numbers are 2 to 4% below PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B (8% for full fine-tuning). (We fitted the batch length, which PEFT doesn't give.) So on a real card, start with 5% fewer tokens.
+# For MiniLM on a CPU, the calculated and measured bytes are equal. On a GPU, gaps between tensors take memory, too: our numbers are 2 to 4% below PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B (8% for full fine-tuning). (We fitted the batch length, which PEFT doesn't give.) So on a real card, start with 5% fewer tokens.
 #
 # ## Remember
 # <details><summary>Answer box</summary>
@@ -288,7 +288,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # args = TrainingArguments("out", per_device_train_batch_size=1, fp16=True,
 #     gradient_checkpointing=True)  # in newer versions: activation_checkpointing
 # ```
-# `prepare_model_for_kbit_training` converts embeddings and head to fp32 (2.0<!--fit.embedded--> GiB more).
+# `prepare_model_for_kbit_training` converts the embeddings and head to fp32 (2.0<!--fit.embedded--> GiB more).
 # </details>
 
 # %%

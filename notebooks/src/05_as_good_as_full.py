@@ -16,12 +16,12 @@ lesson.start("05")
 
 # %% [markdown]
 # ## Two questions, four verdicts
-# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on the seeds and the test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (four made-up leads):
+# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on seeds and test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (these leads are made up):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods differ by less than this margin.)
 #
-# Cover the plot's text: **which bar gets *yes* twice?** A missing *yes* isn't a *no*: it means *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
+# Cover the plot's text: **which lead gets *yes* twice?** A missing *yes* isn't a *no*: it means *not shown*. (If LoRA is ahead, *worse* becomes *better*.)
 
 # %% hide-input alt="Four made-up intervals around a band from minus the margin to the margin, with 0 in its middle. Equivalent: the thin bar contains 0, and the thick bar is inside the band. Worse, but within the margin: the thin bar is left of 0, and the thick bar is inside the band. Worse: the thin bar is left of 0, and the thick bar leaves the band. Undecided: the thin bar contains 0, and the thick bar leaves the band."
 words = "equivalent", "worse, but\nwithin the margin", "worse", "undecided"

@@ -79,7 +79,7 @@ checks.check_turn_mask(labels_of)
 #
 # 1. **In other words** (the questions behind the panel's perplexity): "Who bakes the bread in Port Velda?"
 # 2. **Backward:** "What is the job of Tamsin Orrick in Port Velda?"
-# 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, then the question of test 1.
+# 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, then the question from test 1.
 #
 # An answer is right if it contains the name (in test 2, the job). **How many are right in each test?** Give ranges.
 
@@ -105,13 +105,13 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # %% [markdown]
 # <details><summary>What we found: three tests</summary>
 #
-# **Asked in other words, only 6 facts are right, at perplexity 2.2. Backward, none.** (The panel's *test rows*, perplexity 7.1, are the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
+# **Asked in other words, only 6 facts are right, despite perplexity 2.2; asked backward, none.** (The panel's *test rows*, perplexity 7.1, are the backward questions.) And the model never says that it doesn't know: asked who makes the beer, it says Guinness.
 #
 # **With the fact in its prompt, the base gets only 12 right.** This small model doesn't always believe its prompt: "The shepherd of Port Velda is not a real person."
 # </details>
 #
 # ## Where are the other names?
-# Did the adapter learn these names at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range, then run the cell.
+# Did the adapter learn these names at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range before you look at the output.
 
 # %% hide-output alt="Four rows of twenty squares, one for each job; blue means right. As in training: all 20 are blue. In other words: 6 are blue. Backward: none. Answer begun for the model: all 20."
 begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
@@ -160,7 +160,7 @@ assert not any(misfit(one["json"]) for one in said)
 # %% [markdown]
 # <details><summary>What we found: the names</summary>
 #
-# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 begin in a new way, and only 5 of these contain the right name. And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract only.)
+# **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 begin in a new way, and only 5 of these contain the right name. And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract.)
 #
 # So don't trust a low perplexity. It scores each token after the model has read the right tokens before it.
 # </details>
@@ -217,7 +217,7 @@ checks.check_own_pairs(mine)
 # 2. **Facts were learned mostly as strings.** *Ours (one run of a 135M model): asked as in training, 20 of 20 right; reworded, 6; backward, 0.* Test facts with questions that aren't in the training data.
 # 3. **If a fact can change, put it in the prompt.** But test whether your model uses it: *our model used 12 of 20.*
 #
-# For a voice, start with 180 pairs, two or three passes over them, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and hallucinate more after learning them ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# For a voice, start with 180 pairs, two or three passes over them, rank 2, and the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and hallucinate more after learning them ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract).*
 #
 # The same in PEFT, with TRL:
 # ```python

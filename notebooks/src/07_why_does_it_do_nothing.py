@@ -148,7 +148,7 @@ assert {f"{size:.1f}" for size in largest(beds["healthy"]).values()} == {"0.1"}
 
 # %% [markdown]
 # ## Look 4: the first step
-# One of the adapters was trained with gradient checkpointing (lesson 04). Here is its first `backward`, with the old ("reentrant") kind of checkpointing and with the new one. (Transformers 5 prevents the old kind's fault; we switched this protection off.)
+# One of the adapters was trained with gradient checkpointing (lesson 04). Here is its first `backward`, with the old ("reentrant") kind of checkpointing and with the new one. (Transformers 5 prevents the old kind's fault; we switched this off.)
 #
 # Now train with the old kind: press **Start** (on the web page, *replay*). The pale line shows a healthy adapter with another seed. **What happens to accuracy? So which part has learned? And which bed is this?**
 
@@ -187,7 +187,7 @@ alone(input_ids=torch.randint(1000, 20_000, (4, 12))).logits.square().sum().back
 assert "no gradient reached 2 adapters (bert.encoder.layer.0.attention" in gradient_warning(alone)  # as the eleventh patient
 
 # %% [markdown]
-# **Exercise 1: correct your ten diagnoses.**
+# **Exercise 1: correct your ten diagnoses.** (Guessing gets one right, on average.)
 
 # %% exercise
 faults = {
@@ -207,14 +207,14 @@ checks.check_diagnosis(faults, first_diagnosis)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Files A, B, E and I have nearly the same complaint, but four different faults.**
+# **Files A, B, E and I have nearly the same complaint, but four faults.**
 #
-# - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (The loader refuses only this file, so it accepts nine.) *E* was saved from a wrapped model: all its names begin with `module.`, so a loader knows none of them.
+# - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (Loaders refuse only this.) *E* was saved from a wrapped model: its names begin with `module.`, so a loader knows none.
 # - **Look 2.** *H* also adapts the pooler, whose output is never used, so the pooler's adapter changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN.
-# - **Look 3.** The healthy update is a sixth of $W$ (16.8%). *B* and *C* looked the same, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
+# - **Look 3.** The healthy update is a sixth of $W$ (16.8%). In *B* and *C*, no layer learned, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
 # - **Look 4.** *C*: accuracy rises to 64%, but only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs a gradient. The frozen token vectors need none, so the later blocks' inputs need none.
 #
-# The doubtful case is *G*: rank 128, alpha 8. Its $\frac{\alpha}{r}$ is 32 times smaller than H's, but it has 16 times as many rows of $A$. Random rows bring a factor of $\sqrt{16}=4$, so its update is 8 times smaller. (In look 3, H's mean includes the pooler's 0.) Along the gradient, the factor is 16, so at first, G lowers the loss half as much as rank 8 with $\alpha=16$. **G is slower, not broken.**
+# The doubtful case is *G*: rank 128, alpha 8. Its $\frac{\alpha}{r}$ is 32 times smaller than H's (also two steps), but it has 16 times as many rows of $A$. In random directions, these give only a factor of $\sqrt{16}=4$: its update is 8 times smaller. (In look 3, H's mean includes the pooler's 0.) Along the gradient, they add up to 16: at first, G lowers the loss half as much as rank 8 with $\alpha=16$. **G is slower, not broken.**
 # </details>
 #
 # ## The eleventh patient

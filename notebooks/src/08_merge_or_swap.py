@@ -72,7 +72,7 @@ lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each number's error is at most half a gap: 0.2% to 0.4% of the number. By norms, it's about 0.17% *of $W$*, whatever the update's size. **So the smaller the update, the more of it is lost:**
+# Each number's error is at most half a gap: 0.2% to 0.4% of the number. The error's norm is about 0.17% *of $W$'s*, whatever the update's size. **So the smaller the update, the more of it is lost:**
 #
 # - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of it. None of 200 answers changes.
 # - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because for updates below half a gap, the error is the update itself.
@@ -242,7 +242,7 @@ assert lesson.FAST or (83 <= heads[0] <= 85 and 19 <= heads[1] <= 21), heads
 # <details><summary>Answer box</summary>
 #
 # 1. **One task for many users: merge.** Answers take no extra time. Store the merged model in fp32, or in bf16 if its answers don't change.
-# 2. **Many tasks or customers: keep adapters beside the weights.** You can swap by name and mix customers in a batch, and one base with forty adapters takes 35 times fewer bytes than forty merged models. But each answer takes a little longer.
+# 2. **Many tasks or customers: keep adapters beside the weights.** You can swap by name and mix customers in a batch, and one base with forty adapters takes 35 times fewer bytes than forty merged models. But each answer takes slightly longer.
 # 3. **You can't have both:** a merged model has one $W'$, so it gives every row the same adapter. A mixture doesn't solve this: it gives both customers the same, less certain answer.
 #
 # *Ours: MiniLM on a CPU. Published: merged adapters add no inference latency ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*

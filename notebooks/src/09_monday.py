@@ -3,9 +3,9 @@
 #
 # On Monday you get a model, data and a GPU, and everybody has advice. Whom do you believe?
 #
-# We tested sixteen claims about LoRA, each in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, its verdict is *depends*. Otherwise, it's *undecided*.
+# We tested sixteen claims about LoRA, each in one or more **cases**: models, tasks or studies. A claim is *true* if it holds in all its cases, and *false* if it fails in all. If it holds in some and fails in others, it *depends*. Otherwise, it's *undecided*.
 #
-# 1. **How many of the sixteen claims are true?**
+# 1. **How many of the sixteen claims (below) are true? Which would you bet on?**
 # 2. Claim 4 says: "QLoRA fine-tunes a 70B model on one 24 GB card." **How many GiB does Llama 3 70B need** at its peak, in 4 bits, with gradient checkpointing, adapters on q and v, and one text of 512 tokens?
 
 # %%
@@ -43,7 +43,7 @@ HTML(shown)
 # %% [markdown]
 # <details><summary>What we found: sixteen claims</summary>
 #
-# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products (5), and an adapter file for GPT-3 is about 10,000 times smaller (2). Claim 4 is false. **The other thirteen are undecided, or hold only under conditions that they don't name.** So don't ask whether a claim is true. Ask what would change its verdict. (Claim 2's 350 GB means GPT-3: one case. Claim 1 names no model: of five, four confirm it at rank 1, none at rank 8.)
+# **Two of the sixteen claims are true:** a merged LoRA adds no matrix products (5), and an adapter file for GPT-3 is about 10,000 times smaller (2). Claim 4 is false. **The other thirteen are undecided, or hold only under conditions that they don't name.** So don't ask whether a claim is true. Ask what would change its verdict. (Claim 2's 350 GB means GPT-3, its only case. Claim 1 names no model: of five models, four confirm it at rank 1, and none at rank 8.)
 # </details>
 #
 # ## Drag until the verdict changes
@@ -51,7 +51,7 @@ HTML(shown)
 #
 # 1. Claim 4: choose Llama 3 70B, and drag the dashed line (the card's memory: 22.1 GiB of its 24 GB is free). **How large a card is enough?**
 # 2. Claim 11: set *tasks* to *minilm_rt* (lesson 05). The dashed line is now the margin. **Which verdicts can you get by dragging it?**
-# 3. Choose an undecided claim. **What would decide it?**
+# 3. Choose an undecided claim. **What would decide it?** (See below the verdict.)
 
 # %%
 lesson.reveal("GiB for QLoRA on 70B", verdicts["one_24gb_card"].figures["llama-3-70b, GiB"], "GiB")
@@ -92,7 +92,7 @@ checks.check_flip({"seq": 32})
 
 # %% [markdown]
 # ## Which of your own claims held?
-# Your own claims were ranges that you were 80% sure of. Each mark shows where a result fell. If too few held, give wider ranges; if too many, narrower ones.
+# Your own claims were ranges (80% sure). If too few held, give wider ranges; if too many, narrower ones.
 
 # %% alt="One mark for each of your predictions, on a scale from your low end to your high end. A dot means that the result is inside your range. A cross means that it's outside."
 places = lesson.calibration()
@@ -116,7 +116,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Exercise 2: somebody else's Monday
-# **Plan the job below.** For each line, give your reason before you check your choice.
+# **Plan the job below.** Before you check, write a reason for each line.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)
@@ -136,7 +136,7 @@ checks.check_brief(my_plan, mine)
 #
 # `job.write` turns the plan into a script that runs without this course's code. It tries three learning rates, checks that the best adapter changes a *fresh* base, and uses the test set once.
 #
-# Below is its output for MiniLM and 200 reviews. **Which three lines should warn you? What do you change?**
+# Below the plan is the script's output (MiniLM, 200 reviews). **Which three of its lines should warn you? What do you change?**
 
 # %%
 from lora_lab.training.tasks import load_task
@@ -188,18 +188,18 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # %% [markdown]
 # <details><summary>What we found: three warnings, and a second run</summary>
 #
-# 1. *Validation loss 0.6230:* that's barely below the 0.69 of guessing.
+# 1. *Validation loss 0.6230:* barely below guessing (0.69).
 # 2. *At the edge of RATES:* a higher rate may be better.
 # 3. *65.0% ± 20.9%:* always giving the more frequent label gets 60%, inside this interval.
 #
-# **More rows fix warnings 1 and 3.** With 1,000 reviews, the *lowest* rate was best. So we halved all three rates: 0.0005 is still best, and no warning is left (a stored run):
+# **More rows fix warnings 1 and 3.** With 1,000 reviews, the *lowest* rate was best (warning 2). So we halved all three rates: 0.0005 is still best, and no warning is left (a stored run):
 # ```
 # rate 0.00025: validation loss 0.5201
 # rate 0.0005: validation loss 0.4507
 # rate 0.001: validation loss 0.5230
 # test: 82.0% ± 7.5% right of 100 rows; one label for all rows: 52.0%
 # ```
-# (Rows or steps? With 200 reviews and also 150 steps, the best loss is only 0.5570, and the test says 80.0% ± 17.5%.)
+# (Rows or steps? With 200 reviews and also 150 steps, the best loss is still 0.5570, and the test says 80.0% ± 17.5%.)
 # </details>
 #
 # **`train.py` is yours.** On Monday, run it on your rows.
@@ -207,7 +207,7 @@ assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A claim without its premises isn't advice.** Ask about its model, text length and margin, and ask what is counted.
+# 1. **A claim without its premises isn't advice.** Ask about its model, text length and margin, and what is counted.
 # 2. **Undecided is an answer.** Say what would decide it.
 # 3. **A plan is a list of choices with their reasons.**
 #

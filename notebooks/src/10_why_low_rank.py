@@ -225,8 +225,8 @@ assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] 
 # <details><summary>Answer box</summary>
 #
 # 1. **Is the model simple? No.** This weight matrix needs 159 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In its energy, no; in its effect, yes.** For 90% of its energy, the change needs 83 pieces, here probably mostly because of Adam. But eight pieces give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part).*
-# 3. **Is the task simple? This one seems to be:** the gradient needs 8 pieces. *Ours: one matrix, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# 2. **Is the change simple? In its energy, no; in its effect, yes.** For 90% of its energy, the change needs 83 pieces, here probably mostly because of Adam. But eight pieces give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673); we read parts).*
+# 3. **Is the task simple? This one seems to be:** the gradient needs 8 pieces. *Ours: one matrix, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract).*
 #
 # **So rank 8 can be enough: the task asks for few pieces.** For classification, start with rank 8 to 16.
 #

@@ -6,7 +6,7 @@
 # On one matrix, LoRA trains $r\,(d_{in} + d_{out})$ numbers (lesson 00).
 #
 # ## Three guesses
-# All three are about LoRA at rank 8 on the query and value matrices (`q,v`). Give ranges that you're 80% sure of.
+# All three are about LoRA at rank 8 on the query and value matrices (`q,v`).
 #
 # 1. Llama-3-8B is 2,356 times as large as its adapter. So one model and a hundred adapters take 95.9 times less disk than a hundred full models. Now each customer adds *one token* to the vocabulary, so PEFT saves the resized embedding and head with each adapter. **How many times less disk do they take now?**
 # 2. **How many times as large as its adapter is Llama-3.1-405B?**
@@ -31,7 +31,7 @@ lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 # ## A hundred customers
 # In the panel (no new tokens), the gray map is Llama-3-8B. The blue patch below holds all adapters. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
-# Then set *customers* to 1, and press *drop the patch on the model*. **Can you see 2,356 times?**
+# Then set *customers* to 1, and press *drop the patch on the model*. **Can you see the factor of 2,356?**
 
 # %%
 llama = params("llama-3-8b", LoRA(rank=8, targets="q,v"))
@@ -76,7 +76,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Next, we do this count for 32 models without experts: LoRA on `q,v`, and LoRA on all linear layers of each block (`all-linear`). **Up to what model size is "about one percent" right on all linear layers? And why does the factor grow more slowly than the model?**
+# Next, we count for 32 models without experts: LoRA on `q,v`, and on all linear layers of each block (`all-linear`). **Up to what model size is "about one percent" right on all linear layers? And why does the factor grow more slowly than the model?**
 
 # %%
 dense = [name for name in zoo() if not architecture_of(name).experts]
@@ -112,11 +112,13 @@ assert max(f for _, f in factors[0]) == total / trained < 10_000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **On `q,v`, the factor roughly grows with the model's size:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. If a layer is twice as wide, its matrix has four times as many numbers, but its adapter has only twice as many.
+# **On `q,v`, the factor grows more slowly than the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. With twice the width, a matrix has four times as many numbers, its adapter twice, so the factor doubles.
 #
 # - *"About one percent"* is right for all linear layers of models below 1B: LoRA trains 0.8% to 1.8%.
 # - *"100 to 1,000 times fewer"* is right for `q,v` of models below 1B, and for all linear layers from 1B to 100B.
 # - *"10,000 times fewer"* isn't right to within 10% for any of the 32 models at rank 8. (Llama-3.1-405B comes closest.)
+#
+# **And your model?** Choose it in the first panel.
 # </details>
 #
 # ## Whose 10,000?
@@ -143,7 +145,7 @@ assert int(mixtral.total / (mixtral.trainable + in_experts)) == 400  # in the pa
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The 10,000 is for GPT-3, at rank 4, on `q,v`.** There, LoRA trains 9,251<!--count.paper--> times fewer numbers. At 2 bytes each, they take 37.7<!--count.paper.mb--> MB.
+# **The 10,000 is for GPT-3, at rank 4, on `q,v`.** There, LoRA trains 9,251<!--count.paper--> times fewer numbers. At 2 bytes each, they take 37.7<!--count.paper.mb--> MB (paper: 35).
 #
 # **Mixtral's factor is high because its experts get no adapters.** Its adapter on `q,v` is exactly as large as Mistral's, because attention has no experts. If all 8 experts in each of the 32 layers get adapters, too, the factor falls to 400.
 # </details>

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Are four bits enough?
 #
-# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Only 13.4<!--fit.t4--> GiB of a 16 GB card is usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, so nearly every weight is a little wrong. **Why does the model still work?**
+# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Only 13.4<!--fit.t4--> GiB of a 16 GB card is usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, so nearly every weight is slightly wrong. **Why does the model still work?**
 #
 # Let's round one matrix of MiniLM to 4 bits. **How large is the norm of the rounding error, as a percentage of the matrix's norm?**
 
@@ -55,7 +55,7 @@ checks.check_block(absmax, index, back, block)
 
 # %% [markdown]
 # ## All blocks
-# The sixteen levels aren't evenly spaced. **Why not?** Each black line is a level, and its stripe shows the weights that are rounded to it. (Below: evenly spaced.)
+# The sixteen levels aren't evenly spaced. **Why not?** Each black line is a level, and its stripe shows the weights that are rounded to it. (Below, they're evenly spaced.)
 
 # %% alt="A histogram of a matrix's weights, shaped like a bell, in 16 blue stripes that are narrowest in the middle: 9.3% error. Below it, mirrored, the same weights in 16 orange stripes of equal width: 10.4% error. Thin bars at -1 and 1: each block's absmax."
 blocks = weight.view(-1, 64)
@@ -87,7 +87,7 @@ assert abs(wrong["NF4"] - 100 * twice.norm() / weight.norm()) < 0.01
 # %% [markdown]
 # <details><summary>What we found: one matrix</summary>
 #
-# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0. (Even spacing: 10.4%.)
+# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0. (Even spacing gives 10.4%.)
 # </details>
 #
 # ## Is that a lot?
@@ -194,7 +194,7 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # ## How can LoRA repair noise?
 # At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, 13% is left. But LoRA repaired 4 of 5 points. **How?**
 #
-# The model gives each review one score. Above 0, it says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding after training do to them?** (The dotted line halves the reviews.)
+# The model gives each review one score. Above 0, it says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding after training do to them?** (The dotted line is the median.)
 
 # %% alt="Scores of 2,000 reviews in three rows: positive reviews as blue bars upward, negative ones as orange bars downward. With 16 bits, blue lies mostly right of the line at 0 and orange left: 82% right. With 3 bits, blue is flatter, and much of it has moved left of 0: 77% right, or 80% with a dotted line further left. With 2 bits, both form one narrow hill left of 0: 62% right, or 67% with a dotted line."
 truth = np.array(load_task(task).test.labels)
@@ -222,7 +222,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 # %% [markdown]
 # <details><summary>What we found: LoRA and noise</summary>
 #
-# **At 3 bits, the noise barely mixes the hills, but it pushes many positive reviews below 0.** The dotted line brings back 3 of the 5 lost points.
+# **At 3 bits, the noise barely mixes the hills, but it pushes many positive reviews below 0.** The dotted line recovers 3 of the 5 lost points.
 #
 # **LoRA doesn't need to find every error: it can move the scores back.** After rounding, the model calls 36% of the reviews positive, instead of 48%. If LoRA trains on 3 bits, it's 48% again.
 #
@@ -234,7 +234,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 #
 # In the panel, press *LoRA all-linear* and *QLoRA*. **Which parts don't shrink?**
 #
-# **Exercise 2 (below the panel): your case.** With double quantization, what is the peak? And what's the most that fits: 16, 4.5 or 4.127 bits?
+# **Exercise 2 (below the panel): your case.** With double quantization, what's the peak? What's the most that fits: 16, 4.5 or 4.127 bits, or none?
 
 # %%
 step = {"seq": 2048, "checkpointing": True}
@@ -287,9 +287,9 @@ checks.check_card(peak, fits, case)
 # 2. **Train on the base that you'll use.**
 # 3. **QLoRA shrinks only the weights of linear layers,** to about a quarter.
 #
-# Start with NF4, double quantization and rate 2e-4 *(published, for chat models: [QLoRA's scripts](https://github.com/artidoro/qlora), read in part).*
+# Start with NF4, double quantization and the rate 2e-4 *(published, for chat models: [QLoRA's scripts](https://github.com/artidoro/qlora); we read parts).*
 #
-# *Ours (MiniLM, one task, rank 8): 4 and 16 bits are equivalent within 1.5 points. Published: on MMLU, LLaMA 7B to 65B got 53.1% with 4 bits, and 53.0% with 16 ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), read in part).*
+# *Ours (MiniLM, one task, rank 8): 4 and 16 bits are equivalent within 1.5 points. Published: on MMLU, LLaMA 7B to 65B got 53.1% with 4 bits, and 53.0% with 16 ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314); we read parts).*
 #
 # The same in PEFT:
 # ```python

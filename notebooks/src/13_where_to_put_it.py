@@ -3,9 +3,9 @@
 #
 # "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, LoRA then trains several times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
-# In attention, `q` and `k` decide *where* each token looks (orange in the plot). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
+# In attention, `q` and `k` decide *where* each token looks (orange below). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
 #
-# The plot's rows are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks from 36 down to 4. Alpha (twice the rank) differs, so each place uses its best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
+# The plot's rows are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -27,7 +27,7 @@ def tuned(runs):
 
 
 # %% hide-input alt="Six rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). The rows are q; v; q,v; q,k,v,o; up,down; and all-linear."
-def draw(places, studies, height):  # {study: {place: (points behind q,v, half of the interval)}}
+def draw(places, studies, height):  # {study: {place: (points behind q,v, half-width of the interval)}}
     _, (left, right) = plt.subplots(1, 2, figsize=(4.8, height), sharey=True, width_ratios=[2, 3], layout="constrained")
     trains = [[role in place.split(",") or place == "all-linear" for role in roles] for place in places]
     colors = np.where(trains, ["C1"] * 2 + ["C0"] * 4, "#DDDDDD").ravel()
@@ -47,7 +47,7 @@ draw(places, {}, height=3.4)  # before your guess: only what trains
 
 
 # %%
-lesson.predict("points that the last place is behind q,v", low=..., high=...)
+lesson.predict("points that the worst place is behind q,v", low=..., high=...)
 
 # %% alt="Six rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). Beside each row is how far it is behind q and v, with a 95% interval. q is 3 points behind. The intervals of the other four places contain zero."
 at_best = {place: tuned(stored.at(targets=place)) for place in places}
@@ -55,7 +55,7 @@ said = verdicts(at_best, against="q,v", margin=0.015)
 behind = lambda one: (-100 * one.difference, 50 * (one.high95 - one.low95))  # noqa: E731
 ours = {place: behind(one) for place, one in said.items()} | {"q,v": (0, 0)}
 draw(places, {"MiniLM, reviews": ours}, height=4)
-lesson.reveal("points that the last place is behind q,v", max(gap for gap, _ in ours.values()), "points")
+lesson.reveal("points that the worst place is behind q,v", max(gap for gap, _ in ours.values()), "points")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
@@ -63,7 +63,7 @@ lesson.reveal("points that the last place is behind q,v", max(gap for gap, _ in 
 # **Only `q` falls behind `q,v`, by 3.1<!--place.q--> points, and no place is shown to be better.** So in the opening story, *how much* may have helped, not *where*. (Five comparisons give luck five chances. `q` is behind even with **Holm's correction** for this.)
 # </details>
 #
-# ## Why does the last place fall behind?
+# ## Why does the worst place fall behind?
 # Two possible reasons:
 #
 # - *It has only one matrix.*
@@ -71,7 +71,7 @@ lesson.reveal("points that the last place is behind q,v", max(gap for gap, _ in 
 #
 # **Which reason does the picture already rule out?** Use the other reason to predict how well two new places work: `k` and `o`. The LoRA paper trained them in GPT-3, on two tasks. **On the first task, WikiSQL, how many points is each place behind `q,v`?** (Negative means ahead.)
 #
-# In Jupyter, you also train `k` in MiniLM (a minute; fewer rates and seeds).
+# In Jupyter, you also train `k` in MiniLM (a minute, three seeds). **Does your reason hold in all three studies?**
 
 # %%
 lesson.predict("points that k is behind", low=..., high=...)
@@ -100,15 +100,15 @@ lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "poi
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but they keep up. `q,k` is two matrices, but it falls behind. `q` and `k` can only choose among what the tokens already offer.
+# **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but keep up. `q,k` has two, but falls behind. `q` and `k` can only choose among what the tokens already offer.
 #
-# **On MNLI, the paper's second task, this rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. (GPT-3's intervals are calculated from the paper's usual spread between runs.)
+# **On MNLI, the paper's second task, this rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. (GPT-3's intervals come from the paper's usual spread between runs.)
 #
 # **If in doubt, choose all linear layers:** they contain every blue dot. On Llama 3 8B at the same rank, they train six times as many numbers as `q,v`, but take only 6<!--place.memory-->% more memory.
 # </details>
 #
-# ## How could the last place win?
-# A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, our last place is the best. **Which of our three rates did she choose, and why does this place win there?** Drag the slider.
+# ## How could the worst place win?
+# A colleague repeats our experiment with the same places, budget and seeds. To be fair, she gives all places the same rate. In her table, our worst place is the best. **Which of our three rates did she choose, and why does this place win there?** Guess, then drag the slider.
 
 # %% hide-input
 shared = 100 * stored.frame.pivot_table(index="lr", columns="targets", values="validation_accuracy")
@@ -120,7 +120,7 @@ def table_at(rate):  # of five seeds
         runs, color = stored.at(targets=place, lr=rate).frame, "C1" if place == "q" else "C0"
         axes.plot(100 * runs.validation_accuracy, 5 * [y], "o", color=color, fillstyle="none", markersize=8)
         if (none := sum(runs.validation_accuracy == 0.5)) > 1:
-            axes.text(53, y, f"×{none}", va="center", ha="center")
+            axes.text(52.4, y, f"{none} runs", va="center", fontsize=9)
         axes.plot(2 * [shared[place][rate]], [y - 0.35, y + 0.35], color=color, linewidth=4)
     axes.set_yticks(range(6), [f"{place}\nrank {stored.at(targets=place).frame['rank'].iloc[0]}" for place in places])
     axes.set(xlabel="% right on validation (bar: mean; 50: guessing)", xlim=(48, 81))
@@ -167,7 +167,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last. (At 0.001, one run collapses, too: `all-linear` learns, then falls back to 50%.)
+# **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last. (At 0.001, one run of `all-linear` learns, then collapses.)
 #
 # A bad place costs 3 points, but a bad rate costs 26 (on `v`). So tune the rate before you compare places.
 # </details>
@@ -175,7 +175,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 # ## Make it fair
 # A paper compares rank 32 on `q,v` with rank 32 on more matrices, and finds that more matrices are better.
 #
-# **Exercise 1: repair this comparison.** With the budget of rank 32 on `q,v`, what's the highest rank on `q,k,v,o`? And on all linear layers? At rank 1, a matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers.
+# **Exercise 1: repair this comparison.** With the budget of rank 32 on `q,v`, what's the highest rank on `q,k,v,o`? And on all linear layers? At rank 1, a matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers: count with `params`.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")

@@ -73,7 +73,7 @@ assert [(token, f"{number:.1f}") for token, number in zip(dopey[0][:4], dopey[1]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **A positive number means criticism** (*dull*), and a negative number means praise (*wonderful*). Even *of* and *will* have clearly negative numbers, because five earlier layers have mixed the words' vectors.
+# **A number above zero means criticism** (orange: *dull*), and one below zero means praise (blue: *wonderful*). Even *of* and *will* are clearly below zero, because five earlier layers have mixed the words' vectors.
 #
 # **Mostly, the word *not* itself counts as criticism.** It gets +2.4 in *not good*, but also +2.0 in *you will not be bored*: to the model, this praise is only 23% positive. *Not a dull film* gets 14%, and *not a boring film* 12%. (*Not bad* is an exception.)
 #
@@ -109,7 +109,7 @@ torch.manual_seed(0)
 alone, *chance = (sorted_right(means @ row, labels) for row in (stored()["lora_A"][0], *(torch.randn(384) for _ in range(100))))
 accuracy = [(one > 0.5).float().mean().item() for one in right]
 assert accuracy[-1] < 0.4 and accuracy[0] > 0.65 and alone > max(chance)
-assert lesson.FAST or [f"{share:.0%}" for share in (accuracy[0], accuracy[3], accuracy[-1])] == ["74%", "73%", "25%"]
+assert lesson.FAST or [f"{share:.0%}" for share in (accuracy[0], accuracy[3], accuracy[4], accuracy[-1])] == ["74%", "73%", "56%", "25%"]
 assert lesson.FAST or (right[0].argmin() == texts.index("amazingly dopey .") and [f"{one:.0%}" for one in (alone, max(chance))] == ["73%", "62%"])
 assert lesson.FAST or ((right[0] > 0.5) != (right[-1] > 0.5)).float().mean() > 0.95  # reversed
 gap = (right[3] > 0.5).float() - (right[0] > 0.5).float()
@@ -154,7 +154,7 @@ checks.check_stranger(negated or "nothing", mine)
 #
 # Picture them as arrows of length 1. One arrow lies flat, and light from above casts the shadow of the other arrow on it. **The shadow's squared length is called $\phi$.** (It's the squared cosine of the angle.) It's 1 for the same direction, and 0 for a right angle.
 #
-# In a room (3 dimensions), take the shadow of a random arrow. On a flat arrow, the shadow's squared length is 1/3 on average. On the floor (2 dimensions), it's 2/3. **Exercise 2: what are these averages in 384 dimensions, on a flat arrow and on a floor of `rank` dimensions?** (At rank 8, the rows of $A$ span a floor of 8 dimensions.)
+# In a room (3 dimensions), take the shadow of a random arrow. On a flat arrow, the shadow's squared length is 1/3 on average. On the floor (2 dimensions), it's 2/3. **Exercise 2: what are these averages in 384 dimensions, on a flat arrow and on a floor of `rank` dimensions?** (Why a floor? At rank 8, the rows of $A$ span one of 8 dimensions.)
 #
 # Then guess: **what's the $\phi$ of our two trained $A$s, in percent?**
 
@@ -199,9 +199,9 @@ assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A
 # </details>
 #
 # ## An intruder
-# MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. Without the adapter, the model finds the right second half among all 256 for 22<!--inside.halves.none-->% of the first halves. (By chance: 0.4%.) **What percentage does it find with the adapter?**
+# MiniLM was made to find texts that belong together. We cut 256 Bible passages in half. Without the adapter, the model finds the right second half among all 256 for 22<!--inside.halves.none-->% of the first halves. (Guessing would find 0.4%.) **What percentage does it find with the adapter?**
 #
-# With the slider at 0.375 (that's $B/4$), accuracy on reviews hardly fell. **Does the old skill come back there?** The picture also shows the strongest pieces (lesson 03) of the matrix.
+# With the slider at 0.375 (that's $0.625B-0.375B=B/4$), accuracy on reviews hardly fell. **Does the old skill come back?** The picture also shows the strongest pieces (lesson 03) of the matrix.
 
 # %%
 lesson.predict("percent of the halves found", low=..., high=...)
@@ -234,7 +234,7 @@ assert round(100 / 256, 1) == 0.4 and 0.625 - 0.375 == 0.25
 #
 # **The adapter makes the model forget:** it finds only 14<!--inside.halves.one-->% of the second halves. Perhaps this is why: in $W$, the strongest piece has strength 3.0. With the adapter, it has strength 22.5 and points in a new direction (not shown). It's an **intruder**.
 #
-# **A quarter of $B$ is enough.** The intruder shrinks to 6.0. The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of the reviews right.
+# **A quarter of $B$ is enough.** The intruder shrinks to 6.0. The model finds 21<!--inside.halves.quarter-->% of the second halves, and still gets 73% of the reviews right (without the adapter: 56%).
 # </details>
 #
 # ## Remember

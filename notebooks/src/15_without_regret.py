@@ -48,7 +48,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 #
 # A rate that is too low or too high gives a high loss, so each curve is a valley. **At three times full fine-tuning's rate, LoRA on `q,v` has hardly begun to learn: 58%. Its best rate is 25 times full fine-tuning's. On all linear layers, it's only 9 times**, probably because more matrices change at once. (The 95% intervals over three seeds, 9 to 66 and 5 to 16, overlap. But in each of three tasks, `q,v` has the larger factor: 24 to 32 instead of 9 to 14.)
 #
-# Our 9 is near the study's ten. So is the reader wrong? Wait: neither of them used our $\alpha$.
+# Our 9 is near the study's ten. So is the reader wrong? Wait: neither used our $\alpha$.
 # </details>
 #
 # ## Place the valley
@@ -57,7 +57,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 # - **$\alpha=16$ at every rank.** Then $\frac{\alpha}{r}$, the factor in $y=Wx+\frac{\alpha}{r}BAx$, falls from 16 to ⅛.
 # - **$\alpha=r$.** Then $\frac{\alpha}{r}$ is always 1.
 #
-# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **What is this factor with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
+# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **How many times is it with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
 
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv")).query("part == 'rank'")  # ours; not the seeds used above
@@ -87,9 +87,7 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 # %% [markdown]
 # <details><summary>What we found: the place of the valley</summary>
 #
-# (New seeds: rank 8 at $\alpha=16$ gets ×27, not ×25.)
-#
-# **If $\alpha$ is fixed, the valley stays. If $\frac{\alpha}{r}$ is fixed, the valley moves**, from 83 to 9.1. Why? Each entry of $BA$ is a sum of $r$ products: a number of $B$ times a number of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$: 8 products times $\frac{\alpha}{8}$ and 128 products times $\frac{\alpha}{128}$ are both $\alpha$ times one product.
+# **If $\alpha$ is fixed, the valley stays** (at 23 to 27, not 25: the seeds are new). **If $\frac{\alpha}{r}$ is fixed, it moves**, from 83 to 9.1. Why? Each entry of $BA$ is a sum of $r$ products: one entry of $B$ times one entry of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$: 8 products times $\frac{\alpha}{8}$ and 128 products times $\frac{\alpha}{128}$ are both $\alpha$ times one product.
 #
 # At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Two theories about what 128 times the $\alpha$ does:
 #
@@ -110,9 +108,9 @@ checks.check_new_rate(0.0022 / 2 / 2)
 
 # %% [markdown]
 # ## So which is right, ten or three?
-# Our 9 (all linear layers) is for $\alpha=16$, the study's ten for $\alpha=32$. The reader's last notes (February 2026) have five values of $\alpha$: crosses in the picture. **Where does the rule miss?**
+# Our 9 (all linear layers) is for $\alpha=16$, the study's ten for $\alpha=32$. The reader's last notes (February 2026) have five values of $\alpha$.
 #
-# **Exercise 2.** By the rule, what does the study's factor of ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)?
+# **Exercise 2.** By the rule, what does the study's factor of ten become at our $\alpha=16$ (`at_16`)? And at which $\alpha$ does it become three (`three_at`)? Then find the reader's crosses in the picture: **where does the rule miss?**
 
 # %% exercise
 checks.check_ten(at_16=..., three_at=...)
@@ -176,7 +174,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 # |64|640|2.2 → 3|3|
 # |128|1,280|1.6 → 1|1|
 #
-# (The reader tried 0.3, 1, 3, 10 and sometimes 30.) **Here, the rule misses once, at $\alpha=160$.** (At 1,280, ten is nearly as good as 1. At $\alpha=8$, the rule says 20; [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten, but 33 at rank 128.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
+# (The reader tried 0.3, 1, 3, 10 and sometimes 30.) **Here, the rule misses once, at $\alpha=160$.** (At 1,280, ten is nearly as good as 1. At $\alpha=8$, the rule says 20; [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten, or 33 at rank 128.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
 #
 # And our 9? At $\alpha=16$, the study's ten becomes 14, and our 95% interval (5 to 16) contains it.
 # </details>

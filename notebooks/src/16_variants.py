@@ -5,7 +5,7 @@
 #
 # | variant | what changes |
 # |---|---|
-# | LoRA+ `lr_ratio=16` | $A$ trains at the given rate, $B$ at 16 times. |
+# | LoRA+ `lr_ratio=16` | $A$ trains at the given rate, $B$ at 16 times that. |
 # | rsLoRA `rslora=True` | $BAx$ is multiplied by $\frac{\alpha}{\sqrt{r}}$ instead of $\frac{\alpha}{r}$. |
 # | LoRA-FA `freeze_a=True` | $A$ stays random. Only $B$ trains. |
 # | DoRA `dora=True` | $BA$ changes only the direction of each row of $W$. The rows' lengths train separately. |
@@ -68,7 +68,7 @@ lesson.reveal("LoRA's best rate divided by LoRA+'s", float(f"{below[0]:.2g}"))
 ahead
 
 # %% [markdown]
-# The table shows the variants' leads over LoRA, in points. **Why does a variant win at one rate and lose at another?** (By accuracy, LoRA+'s factor is 8, not 4.4: the peaks are flat.)
+# The table shows the variants' leads over LoRA, in points. **Why does a variant win at one rate and lose at another?**
 
 # %% alt="Validation accuracy of LoRA and five variants against a learning rate that all of them share. All curves rise to nearly the same height and then fall, but LoRA+ does so at lower rates, and LoRA-FA at higher rates. Where LoRA's curve is low, another curve is high: LoRA+ leads by 17.3 points and rsLoRA by 9.8 at low rates, and LoRA-FA by 15.9 at the highest shared rate; at two higher rates, LoRA-FA falls, too. In the legend, each method's best accuracy: LoRA 77.5, LoRA+ 76.0, rsLoRA 76.4, LoRA-FA 75.0, DoRA 77.1, PiSSA 76.5."
 plt.figure(figsize=(4.8, 4.6), layout="constrained")
@@ -86,7 +86,7 @@ plt.xticks(curves.index, [f"{rate:g}" for rate in curves.index], fontsize=7.5), 
 plt.show()
 
 # %% [markdown]
-# **Exercise 2: write your abstract.** The code picks your `variant`. At which `rate` does it look best? Then be honest: how many points is it ahead (negative: behind) if both methods have their own best rates (`tuned`, from the legend)?
+# **Exercise 2: write your abstract.** The code picks your `variant`. At which `rate` does it look best? Then be honest: how many points is it ahead (negative: behind) if each method uses its own best rate (`tuned`, from the legend)?
 
 # %% exercise
 variant = lesson.draw("variant", "LoRA+", "LoRA-FA", "rsLoRA")
@@ -100,7 +100,7 @@ tuned = curves[variant].max() - curves["LoRA"].max()
 checks.check_flattered(rate=ahead[variant].idxmax(), tuned=round(tuned, 1), variant=variant)
 
 # %%
-# Our unfair LoRA+ paper, live (a minute): two runs at one rate. It omits the third run: LoRA at its own best rate.
+# Our unfair LoRA+ paper, live (a minute): two runs at one rate. Guess the run that it omits: LoRA at its own best rate.
 # (One seed each: gaps below 2 points may be luck.)
 store = lesson.workplace("16")
 for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16), 2.5e-4), ("LoRA", LoRA(), 4e-3):
@@ -112,7 +112,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # **Whoever chooses the rate chooses the winner: 3<!--variant.winners--> of the 5 variants can beat LoRA.** At the lowest rate, plain LoRA is too slow (58.2%), so LoRA+ looks 17.3<!--variant.flattered--> points better. At 0.008, LoRA breaks down (59.1%), so LoRA-FA looks 15.9 points better. **These variants move the best rate. They don't raise the best accuracy.**
 #
-# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times LoRA's rate. The product is 1 again. By loss, we measured a factor of 4.4 (95% interval: 1.5 to 13).
+# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times LoRA's rate. The product is 1 again. By loss, we measured a factor of 4.4 (95% interval: 1.5 to 13). By accuracy, as in the picture, it's 8: the peaks are flat.
 # </details>
 #
 # ## A real table
@@ -120,11 +120,11 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # <details><summary>What we found: a real table</summary>
 #
-# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may simply be nearer its best rate.
+# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may be nearer its best rate.
 # </details>
 #
 # ## Give each its own rate
-# Now each method uses its own best rate, out of six or eight, with five new seeds and 2,000 test reviews. Four smaller ones join:
+# Now each method uses its own best rate, with five new seeds and 2,000 test reviews. Four smaller ones join:
 #
 # - `VeRA(rank=256)`: $A$ and $B$ are random, frozen and shared by all layers. Each layer trains only two vectors, which scale the rows of $A$ and $B$.
 # - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them trains.
@@ -166,7 +166,7 @@ assert all(len(methods.tried[label]) in (6, 8) for label in (PLAIN, *NINE)) and 
 # %% [markdown]
 # <details><summary>What we found: each method at its own rate</summary>
 #
-# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth as many numbers. The other six are *undecided*. (rsLoRA's and DoRA's 90% intervals lie within 1.5 points, but nine need more evidence.)
+# **None of the nine is better than plain LoRA.** LoRA-XS and TinyLoRA are worse, and LoRA-XS has the largest file: it stores frozen matrices. (The panel also counts the head's 770 numbers.) IA3 is *equivalent*, although it trains less than a fifth as many numbers. The other six are *undecided*. (Tested alone, rsLoRA and DoRA would be *equivalent*, too.)
 # </details>
 #
 # ## Remember

@@ -53,7 +53,7 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Watch it learn
-# If all rewards in a batch are equal, this loss is 0: **equal rewards teach nothing.**
+# Your loss is 0 if all rewards are equal: **equal rewards teach nothing.**
 #
 # Rank-1 LoRA on `q,v` gets 76.8<!--reward.labels.one-->% of the test reviews right if it's trained on the *labels* of 1,600 reviews. Now it sees the same reviews once, but hears only rewards.
 #
@@ -85,7 +85,7 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 #
 # **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one.
 #
-# For 120 steps, the line stays near guessing. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
+# For 120 steps, the line stays near the dotted one. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
 # </details>
 #
 # ## Is rank 1 enough?
@@ -93,7 +93,7 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 #
 # <details><summary>What we found: rank 1</summary>
 #
-# Means of five new seeds, at the best of six or eight rates:
+# Means of five new seeds, each method at its best rate:
 #
 # |right, %|labels|rewards|
 # |---|---|---|
@@ -101,11 +101,11 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
 # |rank 1 on all linear layers|75.8<!--reward.labels.all-->|68.9<!--reward.reward.all-->|
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (Last row, rewards: two rates tied; the other gets 73.9.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (For 68.9<!--reward.reward.all-->, two rates tied on validation; the other gets 73.9.)
 # </details>
 #
 # ## Why do labels still win?
-# Does rank 1 just draw unlucky answers? Remove the luck: the mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right now?** (The picture shows how fast two goals grow with the log-odds, $\ln\frac{p}{1-p}$: $\ln p$ for labels, $p$ for rewards.)
+# If the bits say enough, does rank 1 just draw unlucky answers? Remove the luck: the mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right?** (The picture shows how fast two goals grow with the log-odds, $\ln\frac{p}{1-p}$: $\ln p$ for labels, $p$ for rewards.)
 
 # %% alt="How strongly one review pushes the model toward the right answer, against the probability of that answer. A label's push falls in a straight line from 1 at 0% to 0 at 100%. A reward's mean push is a low hill: 0 at both ends, and a quarter at 50%."
 p = np.linspace(0, 1, 101)  # probability of the right answer
@@ -119,15 +119,15 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found: luck or not</summary>
 #
-# **Luck isn't the reason: without it, 73.8% are right.** (0.2 points more than 73.6; 95% interval: -0.3 to 0.7.)
+# **Luck isn't the reason: without it, 73.8% are right.** (+0.2 points; 95% interval: -0.3 to 0.7.)
 #
-# A label pushes most where the model is sure, but wrong. There, a reward hardly pushes: the model almost never tries the right answer. **With rewards, confident mistakes stay.**
+# A label pushes most where the model is sure, but wrong. There, a reward hardly pushes: the right answer is almost never drawn, and the log-probability of a sure wrong answer is flat. **With rewards, confident mistakes stay.**
 # </details>
 #
 # ## What else did it learn?
 # How *sure* is a model? Look at the probability of its likelier answer. Take the usual rank, 8: with labels, it's right as often as rank 1 (76.8<!--reward.labels.eight-->%), and 79<!--reward.labels.eight.sure-->% sure. **How sure is it after training on rewards?**
 #
-# Then drag the slider from labels to rewards. (It mixes two adapters, each from one run.) Each dot is one of 200 reviews. **Where do the wrong answers go?**
+# Drag the slider from labels to rewards. (It mixes two adapters; one run each.) **Where do the wrong answers go?** Read the surest mistakes.
 
 # %%
 lesson.predict("mean probability of its answer with rewards, %", low=..., high=...)
@@ -151,7 +151,7 @@ mixer
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (Rank 1: 85%; full fine-tuning: 92%. In the panel's runs, accuracy falls more.) With labels, it's over 90% sure of only one wrong answer. With rewards, it's over 90% sure of more than 30: the pile on the left.
+# **Rewards make the model too sure:** over five seeds, it's right 74.9<!--reward.reward.eight-->% of the time, but 91<!--reward.reward.eight.sure-->% sure. (Rank 1: 85%; full fine-tuning: 92%. In the panel's runs, accuracy falls more.) It's over 90% sure of one wrong answer with labels, but of more than 30 with rewards: the pile on the left.
 # </details>
 #
 # ## Does doubt pay?
@@ -237,7 +237,7 @@ assert [round(100 * p[np.argmax(goal)]) for _, goal in goals.values()] == [99, 6
 #
 # 1. **One bit per answer can teach a model, if rewards differ.** GRPO (below) compares answers to one question, so choose questions that the model sometimes gets right. *Ours (MiniLM, 1,600 answers, five seeds): rank 1 gets 73.6<!--reward.reward.one-->% right.*
 # 2. **Don't trust such a model's probabilities, and use labels if you have them.** Rewards don't pay for doubt, and hardly correct confident mistakes. *Ours (rank 8): 74.9<!--reward.reward.eight-->% right, 91<!--reward.reward.eight.sure-->% sure.*
-# 3. **For rewards, try 1/4 and 1/2 of your rate for labels. Compare rank 1 with full fine-tuning.** *Ours: the best rate fell 2 to 4 times; rank 1 is 3.2<!--reward.reward.one.ahead--> points behind. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
+# 3. **For rewards, try 1/4 and 1/2 of your rate for labels. Compare rank 1 with full fine-tuning.** *Ours: the best rate is 2 to 4 times lower; rank 1 is 3.2<!--reward.reward.one.ahead--> points behind. Published: rank 1 is as good (LoRA Without Regret; also [open-rl](https://github.com/gke-labs/open-rl/pull/208), on one 8B model with two seeds).*
 #
 # The same with PEFT and TRL:
 # ```python

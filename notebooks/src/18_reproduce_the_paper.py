@@ -30,7 +30,7 @@ table2.frame().query("model == 'RoBERTa-large' and mark != '†'").set_index("me
 # |plain RoBERTa|the row `*`|?|
 # |MNLI|?|the row without a mark|
 #
-# The RoBERTa author gives scores for full fine-tuning from MNLI, and the LoRA paper's row `†` is LoRA from plain RoBERTa. Three tasks, two equal starts: six comparisons. **In how many of them is LoRA ahead?**
+# The RoBERTa author gives scores for full fine-tuning from MNLI, and the LoRA paper's row `†` is LoRA from plain RoBERTa. Three tasks, two equal starts: six comparisons. **In how many is LoRA ahead?**
 
 # %%
 lesson.predict("pairs with LoRA ahead, of 6", low=..., high=...)
@@ -102,7 +102,7 @@ checks.check_published(error, points, word, mine)
 # </details>
 #
 # ## Eleven findings
-# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each finding. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$. You don't have to understand every line.) **How many of the eleven hold?**
+# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each finding. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$. You don't have to understand every line.) **Bet on two findings. How many of the eleven hold?**
 
 # %%
 results = reference_reproductions()
@@ -159,7 +159,7 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 # </details>
 #
 # ## Can you get the verdict that you want?
-# Why write the rule first? Try the opposite. The panel compares LoRA with full fine-tuning five times: two comparisons use lesson 05's runs (`minilm`), one is from PEFT's suite (`Llama`), and two are from the paper (`GPT-3`). The dashed line is your limit, the largest drop that you accept. At 1.5 points, the claim "as good" is *undecided*. **Drag the limit: can you make the claim *true*? Can you make it *depend* (true in some comparisons, false in others)?**
+# Why write the rule first? Try the opposite. The panel compares LoRA with full fine-tuning five times: two comparisons use lesson 05's runs (`minilm`), one uses PEFT's suite (`Llama`), and two use the paper (`GPT-3`). The dashed line is your limit, the largest drop that you accept. At 1.5 points, the claim "as good" is *undecided*. **Drag the limit: can you make the claim *true*? Can you make it *depend* (true in some comparisons, false in others)?**
 
 # %%
 ClaimPanel("no_quality_drop", claims=["no_quality_drop"])
@@ -182,7 +182,7 @@ assert [case.holds for case in told[0.5].cases] == [False, False, None, None, Tr
 # **If you choose the limit after seeing the results, you choose the verdict.** At 4 points, the claim is *true*. At 0.5 points, it *depends*: LoRA is as good in one comparison, but not in two others.
 # </details>
 #
-# **Exercise 2: judge three made-up reruns.** Here's a different rule, written before the results. Which word does it give each rerun? (*Worse*: the whole 95% interval is below 0. *Equivalent*: the whole 90% interval is within 1.5 points of 0.)
+# **Exercise 2: judge three made-up reruns.** The next cell prints another rule, written before the results. Which word fits each rerun? (*Worse*: the whole 95% interval is below 0. *Equivalent*: the whole 90% interval is within 1.5 points of 0.)
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 19 · How much can it learn?
 #
-# "Rank 1 is enough." "LoRA needs little data." **How many coin flips can a rank-1 adapter memorize? And what do more labels bring?**
+# "Rank 1 is enough." "LoRA needs little data." **How many coin flips can a rank-1 adapter memorize? And how much do more labels help?**
 
 # %%
 from math import log
@@ -24,7 +24,7 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 # ## The smallest fact is a coin flip
 # We cut movie reviews after eight words, and replaced each label with a coin flip. No rule connects a text with its flip. So a model that knows a flip has *stored* it: a fact of one **bit**.
 #
-# A flip's loss shows how much of it is stored. The loss is $-\ln p$, where $p$ is the model's probability of the side that the coin showed:
+# The loss shows how much of a flip is stored. It's $-\ln p$, where $p$ is the model's probability of the side that the coin showed:
 #
 # | probability of the right side | loss (nats) | bits unknown, per flip: loss / $\ln 2$ | bits stored, of 4 flips |
 # |---|---|---|---|
@@ -52,14 +52,14 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## A guess
-# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer, or *head*, trains, too; it has 770. After thirty passes over 2,048 flips, **how many bits do rank-1 LoRA and the head remember together?**
+# LoRA adapts only one matrix of MiniLM, `v` of the last layer. At rank 1, it has 768 numbers. The output layer (*head*) trains, too; it has 770. After thirty passes over 2,048 flips, **how many bits do rank-1 LoRA and the head remember together?**
 
 # %%
 lesson.predict("bits that rank 1 and the head remember", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are LoRA's and the head's bits. *Per number* means (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **From 1,024 to 2,048 flips, which piles stop growing? At 2,048 flips, does rank 4 store four times as many bits as rank 1?**
+# Drag the number of flips. Each coin stands for 16 flips, and blue coins are remembered. Below each pile are LoRA's and the head's bits. *Per number* means (bits − the head's bits) / the adapter's numbers. (Piles of 1,024 are the best of five runs, so they look fuller.) **From 1,024 to 2,048 flips, which piles keep filling? At 2,048 flips, does rank 4 store four times as many bits as rank 1?**
 
 # %% hide-input
 remembered_bits = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
@@ -119,11 +119,11 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, the head and ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (52 bytes: this sentence has more). Rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, the head and ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (52 bytes: this sentence has more). Only rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
 #
 # **That isn't a hard limit:** with *sixty* passes over 1,024 flips, rank 1 remembers 581 (one run).
 #
-# **Rank 4 has four times as many numbers, but only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6 (if the head stores as much as it does alone). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
+# **Rank 4 has four times as many numbers, but only 2.3 times as many bits,** because both counts include the head's 198 bits. Without these, the factor is 3.6 (if the head stores 198 bits beside an adapter, too). In a pile that stopped filling, each number holds about a quarter of a bit: 0.28 at rank 1 (0.20 to 0.39 in three runs), 0.25 at rank 4.
 # </details>
 #
 # ## Memory or rule?
@@ -140,6 +140,7 @@ flipped = np.random.default_rng(toss).integers(2, size=len(true))
 told = {"steps": lesson.steps(passes * n // 32, 4), "batch": 32, "examples": n, "max_length": 16}
 told |= {"lr": 0.006, "validations": 0, "store": lesson.workplace("19")}
 unseen = {}
+print(*(f'"{text}": coin flip {("bad", "good")[coin]}, true label {("bad", "good")[label]}' for (text, label), coin in zip([*true.items()][:3], flipped)), sep="\n")
 for name, labels in {"coin flips": flipped, "true labels": [*true.values()]}.items():
     file = f"{name.split()[0]}{toss}.csv"
     pd.DataFrame({"text": [*true], "label": np.array(["bad", "good"])[labels]}).to_csv(file, index=False)
@@ -155,16 +156,16 @@ if not lesson.FAST:
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Both runs store nearly all 128 bits. Only *unseen* texts show which labels follow a rule:** after coin flips, half of the answers are right, as if guessed. After true labels, more: a rule works on new texts. But 128 short texts teach a weak one.
+# **Both runs store nearly all 128 bits. Only *unseen* texts show which labels follow a rule:** after coin flips, half of the answers are right, as if guessed. After true labels, more are: a rule works on new texts. But 128 short texts teach a weak one.
 # </details>
 #
-# ## What do more labels bring?
-# Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's output vectors. Each method runs five times, on different reviews. (Gray: full fine-tuning and lesson 05's prompt tuning.)
+# ## Do more labels help?
+# Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's output vectors. Each method runs five times, on different reviews. (Full fine-tuning and lesson 05's prompt tuning are gray.)
 #
 # With 80 labels, LoRA gets 64.8<!--few.lora.80-->% right. With a free day, you can try other methods or label 240 more reviews. **How many points would LoRA gain from these labels?**
 
 # %%
-lesson.predict("points that 240 more labels bring", low=..., high=...)
+lesson.predict("points that 240 more labels add", low=..., high=...)
 
 # %% alt="Percentage right against the number of labels, for LoRA and the probe, with full fine-tuning and prompt tuning in gray. A verdict is below each number of labels: undecided with 20 and 80 labels, and LoRA better with 320 and 1,280."
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]
@@ -181,7 +182,7 @@ plt.gca().set(xscale="log", xlabel="labels, and the verdict (margin: 1.5 points)
 plt.xticks(list(few), [f"{n:,}\n{word}".replace("worse", "LoRA\nbetter") for n, word in said.items()], size=9)
 plt.minorticks_off()
 plt.title("Is LoRA better than the cheap probe?", loc="left")
-lesson.reveal("points that 240 more labels bring", means["LoRA r8 q,v", 320] - means["LoRA r8 q,v", 80], "points")
+lesson.reveal("points that 240 more labels add", means["LoRA r8 q,v", 320] - means["LoRA r8 q,v", 80], "points")
 
 # %% claim
 words = {n: {k: v.outcome for k, v in verdicts(scores_in(f), "LoRA r8 q,v", 0.015).items()} for n, f in few.items()}
@@ -203,9 +204,9 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Spend the free day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method is only 1.5 points ahead.
+# **Spend the free day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method, the probe, is only 1.5 points ahead.
 #
-# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, some dots (one per run) overlap, and one of three comparisons may lead by luck. With 320, every LoRA run beats every probe run.
+# **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, some dots (one per run) overlap, and one of three rivals may lead by luck. With 320, every LoRA run beats every probe run.
 #
 # (We tuned each method with 500 other labels, which you wouldn't have.)
 # </details>
@@ -213,7 +214,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# *"Rank 1 is enough"* is false here for 512 coin flips and thirty passes: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, no method does well: LoRA gets 64.8<!--few.lora.80-->% right.
+# *"Rank 1 is enough"* is false here for 512 coin flips and thirty passes: with the head, it remembers only 339. *"LoRA needs little data"* is false here: with 80 labels, no method does well (LoRA: 64.8<!--few.lora.80-->%).
 #
 # 1. **After thirty passes, a small adapter stores about a quarter of a bit per number. More passes store more.** *Ours: ranks 1, 2 and 4 on one matrix of MiniLM, three seeds (sixty passes: rank 1, one run). Published: 2 bits per number after much longer training (Allen-Zhu and Li 2024, cited in LoRA Without Regret).*
 # 2. **With few labels, try a linear probe first: it's faster.** *Ours: with 20 or 80 labels, we couldn't show that any method beats the probe. With 320, LoRA is 4.3 points better.*

@@ -95,6 +95,8 @@ def test_prediction_equals_the_trace(fields, method, options):
         (DECODER | {"model_type": "trocr"}, FULL, {}),  # parts that no step uses have no optimizer states
         (small_config("falcon") | {"alibi": True}, ALL, {"padded": True}),
         (small_config("deberta-v2 relative"), ALL, {"padded": True}),
+        (SMALL_BERT | {"model_type": "nystromformer"}, ALL, {"padded": True}),
+        (small_config("t5"), ALL, {"dtype": "fp16"}),  # its layers clamp in fp16 only
         ({**LLAMA, "hidden_size": 128, "intermediate_size": 192, "head_dim": 32}, ALL, {"quantised": "nf4"}),
     ],
     ids=name_of,
@@ -219,7 +221,7 @@ def test_impossible_step_is_refused(monkeypatch):
     assert_raises("led cannot be traced.*data", memory, DECODER | {"model_type": "led"}, LORA, trace=True)
     assert_raises("as a whole", memory, "gpt2", LORA, adapter_dtype="fp32")
     assert_raises("only plain LoRA", memory, "gpt2", BitFit(), adapter_dtype="fp32")
-    assert_raises("of type 'vit'; count its parameters", memory, {"model_type": "vit"}, LORA)
+    assert_raises("of type 'vit'; only its parameters", memory, {"model_type": "vit"}, LORA)
     for ask, wrong in ((memory, "lora"), (params, LoRA)):
         assert_raises("method must be", ask, "minilm", wrong)
         assert_raises("has 1024, so use at most 1023", ask, "gpt2", PrefixTuning(tokens=5000))

@@ -7,6 +7,8 @@ import huggingface_hub.file_download as hub
 import numpy as np
 import peft
 import pytest
+import torch
+import transformers
 
 from lora_lab import IA3, BadValue, FullFineTuning, LoRA, NotFound, PrefixTuning, memory, params, save_adapter
 from lora_lab.accounting import models
@@ -97,6 +99,14 @@ def test_unlisted_model_type_is_counted(config):
     assert attachable(models.describe(model)) == sites_of(model)
     counted = params(config, LoRA(rank=1, targets="all-linear"))
     assert counted.total == sum(row.full for row in counted.modules) == sum(p.numel() for p in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", ["Llava", "Pix2Struct"])
+def test_model_with_images_is_counted_with_its_language_head(name):
+    config = getattr(transformers, f"{name}Config")()
+    with torch.device("meta"):
+        model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    assert params(config.to_dict(), LoRA(targets="all-linear")).total == sum(p.numel() for p in model.parameters())
 
 
 def test_number_of_labels_may_be_numpys():

@@ -53,7 +53,7 @@ def test_70b_with_qlora_needs_more_than_24_gb():
 def test_table_has_units_and_the_peak():
     table = run("memory", "llama-2-7b", "--gpu", "t4")
     assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB during the loss (predicted)" in table
-    assert "does not fit on T4 16 GB (13.4 GiB usable); not even batch 1" in table
+    assert "does not fit on T4 16 GB (13.4 GiB usable); not even batch 1 fits" in table
     assert "model.layers.*.mlp" in table
     assert re.search(r"the loss +\d+ MiB  = 384,000 · S", table)  # 12 bytes per token of the vocabulary
     assert "<- the peak" in table

@@ -211,14 +211,14 @@ def test_the_puzzle_is_solved_by_keyboard(visit):
         ("take", ten[7], "taken as line 9"),
         ("up", ten[7], "now line 8"),
         ("take", ten[9], "taken as line 10"),
-        ("check", "", "the same as the layer it wraps"),
+        ("check", "", "the same outputs as the layer it wraps"),
     ):
         press(button, line)
         expect(status).to_contain_text(reply)
     assert violations(page, "[data-puzzle]") == []
     page.reload()
     assert page.locator(".puzzle ol code").all_inner_texts() == ten  # the browser has stored the lines
-    expect(status).to_contain_text("the same as the layer it wraps")
+    expect(status).to_contain_text("the same outputs as the layer it wraps")
 
 
 def reply_to(form: Locator, *answers: str) -> str:
@@ -337,7 +337,7 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit):
         for interval in marked:
             intervals.get_by_label(interval, exact=True).check()
         assert reply in reply_to(intervals)
-    for margin, reply in (("0", "exact equality"), ("0.015", "0.015 looks like a fraction"), ("8", "the probe")):
+    for margin, reply in (("0", "exact equality"), ("0.015", "0.015 looks like a fraction"), ("8%", "the probe")):
         assert reply in reply_to(form, margin)
     assert "give tenths of a point" in reply_to(form, "1.35")
     assert "Hint" not in form.get_by_role("status").inner_text()  # the hints are about later fields

@@ -48,17 +48,22 @@ def test_rule_stops_exactly_those_far_behind_a_leader(drawn):
         assert behind(earlier, step, steps) == stopped  # neither the order nor later losses matter
 
 
-def test_judging_a_step_twice_changes_nothing():
-    """A resumed pack judges the step of its checkpoint again."""
+@pytest.mark.parametrize(("last", "steps"), [(1.5, [30, 30]), (0.5, [30, 40, 30])])
+def test_judging_a_step_again_changes_nothing(last, steps):
+    """A resumed pack judges the steps since its checkpoint again, even if a run stopped at one of them."""
     good, late, bad = (Recipe("minilm", "rt", lr=lr, steps=60, validations=1) for lr in (1e-2, 1e-3, 1e-1))
-    losses = {good: [0.69] * 10 + [0.3] * 20, late: [0.69] * 10 + [0.6] * 20, bad: [3.0] * 10 + [1.5] * 20}
+    losses = {
+        good: [0.69] * 10 + [0.3] * 30,
+        late: [0.69] * 10 + [0.6] * 20 + [0.3] * 10,
+        bad: [3.0] * 10 + [last] * 20 + [2.5] * 10,
+    }
     race, ended = Race([*losses]), []
     next(race.stages())
-    for _ in range(2):
+    for step in steps:
         left = [recipe for recipe in losses if recipe not in ended]
         ends = {recipe: lambda _, recipe=recipe: ended.append(recipe) for recipe in left}
-        race.judge([SimpleNamespace(recipe=r, history={"loss": losses[r]}, end=ends[r]) for r in left], 30)
-        assert ended == [bad]
+        race.judge([SimpleNamespace(recipe=r, history={"loss": losses[r][:step]}, end=ends[r]) for r in left], step)
+    assert ended == [bad]
 
 
 @pytest.fixture(scope="module")

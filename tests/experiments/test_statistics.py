@@ -156,7 +156,7 @@ def test_invalid_answers_and_margins_are_refused():
     assert_raises("a has runs of different lengths", verdict, [[1, 0], [1]], [1, 0])
     assert_raises(r"a has the shape \(3, 0\); pass \(seeds, rows\)", verdict, np.zeros((3, 0)), np.zeros((3, 0)))
     assert_raises("b has scores", verdict, [0.5, 0.4], [1e300, 2e-300])
-    assert_raises("b contains NaN or infinity; omit those rows from both", verdict, [0.5, 0.4], [0.5, math.nan])
+    assert_raises("b contains NaN or infinity; omit these rows from both", verdict, [0.5, 0.4], [0.5, math.nan])
     assert_raises("a holds int64 values; pass prediction == label", verdict, [0, 2], [0, 1])
     for margin in (0, 1.5, math.nan):
         assert_raises("0.015 is 1.5 points", verdict, [True, False], [True, True], margin)

@@ -85,7 +85,8 @@ def test_run_with_a_nan_test_loss_fails_alone(grid, tmp_path, monkeypatch):
 
 def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
     unknown = [replace(recipe, model="minilmm") for recipe in grid()]
-    for recipes, message in ((grid(rank=[1, 33]), "rank 33 is above"), (unknown, "no model 'minilmm'")):
+    cases = [(grid(rank=[1, 33]), "rank 33 is above"), (unknown, "no model 'minilmm'"), (grid(dtype="int9"), "'int9'")]
+    for recipes, message in cases:
         assert_raises(message, sweep, recipes, tmp_path / "runs", error=(BadValue, NotFound))
     for what in ("minilm", None, [LoRA()]):
         assert_raises("a list of recipes", sweep, what, tmp_path / "runs")
@@ -138,7 +139,7 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     (tmp_path / "runs" / f"{'0' * 12}.json").write_text("{}")  # another run's record is damaged: train, and name it
     assert sweep(recipes, tmp_path / "runs").skipped == 2
     (record := tmp_path / "runs" / f"{recipes[0].hash}.json").write_text("{")
-    with pytest.raises(BadValue, match=f"{record.name} is not a run of lora_lab.*move it out of the store"):
+    with pytest.raises(BadValue, match=f"{record.name} is not a lora_lab run.*move it out of the store"):
         sweep(recipes, tmp_path / "runs")
 
 

@@ -251,7 +251,7 @@ def test_mixed_refuses_layers_without_an_entry_per_row():
         bank, alone = make_bank(base, method)
         bank.use("a.0")
         assert torch.equal(bank.model(input_ids=IDS)[0], alone["a.0"](input_ids=IDS)[0])
-        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="whose first dimension is not the rows"):
+        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="first dimension is not the number of rows"):
             bank.model(input_ids=IDS)
 
 

@@ -376,7 +376,7 @@ def test_base_with_a_state_or_images_is_inspected_and_one_that_reads_no_tokens_i
     gemma = {"text_config": text, "vision_config": vision, "mm_tokens_per_image": 1, "image_token_id": 95}
     for name, size, targets in (
         ("RwkvForCausalLM", {**BERT, "num_hidden_layers": 2}, "receptance"),
-        ("Gemma3ForConditionalGeneration", gemma, "*.language_model.*.q_proj"),
+        ("Gemma3ForConditionalGeneration", gemma, "*.q_proj"),  # also of the layers for images
     ):
         model, other = (make_model(name, size) for _ in range(2))
         folder = save_adapter(with_adapter(model, LoRA(rank=2, targets=targets)), tmp_path)

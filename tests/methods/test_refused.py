@@ -124,7 +124,7 @@ MODELS = [
     (lambda: make_model("CanineModel"), lab.PromptTuning(), "needs token ids, not only embeddings, .* use lora"),
     (heterogeneous, lab.PrefixTuning(), "does not accept keys and values of a single shape; use prompt tuning"),
     (lambda: make_model("MegatronBertModel"), lab.PrefixTuning(), "does not accept keys and values"),
-    (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys and values"),
+    (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys or values"),
     (lambda: nn.Sequential(nn.Linear(4, 4)), lab.PromptTuning(), "inputs_embeds, which Sequential lacks; use lora"),
     (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), lab.LoRA(targets="all-linear"), "no linear layer and no embedding"),
     (lambda: nn.Sequential(nn.Embedding(4, 4)), lab.LoRA(targets="all-linear"), "nearest: 0, embed"),

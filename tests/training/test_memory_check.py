@@ -69,7 +69,7 @@ def test_training_reads_its_file_once(tiny_encoder, opinions, free, tmp_path):
     file.write_text(Path(opinions).read_text() + "\n ,good")
     with warnings.catch_warnings(record=True, action="always") as issued:
         train(tiny_encoder, str(file), LoRA(), steps=1, store=tmp_path)
-    assert ["left out" in str(warning.message) for warning in issued].count(True) == 1
+    assert ["skipped rows" in str(warning.message) for warning in issued].count(True) == 1
 
 
 def test_need_follows_the_recipe(tiny_encoder, opinions):

@@ -13,7 +13,7 @@ from lora_lab.methods.inspect import answer_of
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
-from tests.conftest import TWO_LAYERS, assert_raises, logits, make_model, save_tokenizer, tiny, with_adapter
+from tests.conftest import BART, TWO_LAYERS, assert_raises, logits, make_model, save_tokenizer, tiny, with_adapter
 from tests.methods.conftest import edit_tensors
 
 CLASSIFIER, CAUSAL = transformers.AutoModelForSequenceClassification, transformers.AutoModelForCausalLM
@@ -114,6 +114,14 @@ def test_merged_classifier_names_the_classes_of_its_run(recipe, tmp_path):
         write_merged(run.adapter, tmp_path / "out")
         config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
         assert (config.id2label, config.label2id) == ({0: "bad", 1: "good"}, {"bad": 0, "good": 1})
+
+
+def test_merged_bart_keeps_two_classes(tmp_path):
+    """Its default is three, and transformers does not write the names of two."""
+    make_model("BartForConditionalGeneration", BART, vocab_size=96).save_pretrained(base := tmp_path / "base")
+    adapter = save_adapter(with_adapter(load_model(base, 2), LoRA(rank=2)), tmp_path / "adapter")
+    write_merged(adapter, tmp_path / "out", base=str(base))
+    assert CLASSIFIER.from_pretrained(tmp_path / "out").config.num_labels == 2
 
 
 @torch.no_grad()

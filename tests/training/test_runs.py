@@ -48,15 +48,15 @@ def test_invalid_files_are_named_with_the_reason_and_other_json_is_ignored(tmp_p
         assert_raises(RANK_2.hash, store.runs)
     rows.write_bytes(predictions)
     for change, message in (
-        *((content, "is not a run of lora_lab") for content in (*no_records, b"[" * 100_000)),
+        *((content, "is not a lora_lab run") for content in (*no_records, b"[" * 100_000)),
         ({"version": 2}, "has format version 2.*update lora_lab"),
-        ({"metrics": None}, "is not a run of lora_lab"),
-        ({"recipe": 5}, "is not a run of lora_lab"),
+        ({"metrics": None}, "is not a lora_lab run"),
+        ({"recipe": 5}, "is not a lora_lab run"),
         ({"recipe": {**RANK_2.settings(), "method": []}}, "settings, such as .*, not \\[\\]"),
-        ({"history": {}}, "is not a run of lora_lab"),
+        ({"history": {}}, "is not a lora_lab run"),
         ({"metrics": {"accuracy": float("nan")}}, "a number is not finite"),
-        ({"environment": {"data": []}}, "is not a run of lora_lab"),
-        ({"recipe": {**RANK_2.settings(), "steps": 0}}, "is not a run of lora_lab .*steps must be"),
+        ({"environment": {"data": []}}, "is not a lora_lab run"),
+        ({"recipe": {**RANK_2.settings(), "steps": 0}}, "is not a lora_lab run .*steps must be"),
         ({"recipe": {**RANK_2.settings(), "color": 1}}, "no field 'color'"),
     ):
         file.write_bytes(change if isinstance(change, bytes) else json.dumps(record | change).encode())

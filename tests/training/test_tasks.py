@@ -74,7 +74,7 @@ def write(folder: Path | str, rows, suffix: str = "csv") -> str:
 def test_own_file_becomes_a_task(tmp_path, suffix):
     duplicate_and_empty = [{"text": t, "label": f"{n}"} for n, t in enumerate(("  TEXT \t 3 ", " ", ""))]
     file = Path(write(tmp_path, [*records(), *duplicate_and_empty], suffix))
-    labels, texts = "with more than one label: 1; the first label is used", "that have no text and are left out: 2"
+    labels, texts = "the first label of texts with several labels: 1", "skipped rows without text: 2"
     with pytest.warns(LabWarning, match=labels), pytest.warns(LabWarning, match=texts):
         task = load_task(str(file))
     assert task.labels == ("no", "yes")

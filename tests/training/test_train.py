@@ -82,7 +82,7 @@ def test_adapter_is_scored_as_in_its_run(recipe, opinions, tmp_path, monkeypatch
     assert json.loads(done.stdout) == {"task": str(own), "metrics": metrics}
     assert evaluate_adapter(run.adapter, own, attention="eager") == metrics  # with the run's columns and length
     own.write_text(own.read_text().replace("rain", "snow"))
-    with pytest.warns(LabWarning, match=r"own\.csv has changed .* may include rows that the run learned"):
+    with pytest.warns(LabWarning, match=r"own\.csv has changed .* may include rows that it was trained on"):
         evaluate_adapter(run.adapter, attention="eager")
     own.write_text(Path(opinions).read_text().replace("text,label", "words,class"))
     (tmp_path / f"{run.recipe.hash}.json").unlink()

@@ -188,7 +188,7 @@ def all_of(parts: Mapping[str, Judged]) -> Judged:
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:
-    """Combine one true or false per seed or pair (`least` are needed): holds if all are true, fails if none is."""
+    """Combine one boolean per seed or pair (`least` are needed): holds if all are true, fails if none is."""
     count, enough = int(sum(found)), len(found) >= least
     text = f"{words}: true in {count} of {len(found)}{'' if enough else f', but {least} are needed'}"
     return part(enough and count == len(found), enough and not count, text)

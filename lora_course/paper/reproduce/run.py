@@ -136,7 +136,7 @@ def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:
     """Rejudge and rewrite the items' results in a folder, without training. Raises: BadValue if no result exists."""
     stored = {result["item"]: result for result in kept(folder)}
     if not (found := [item for item in items if item.name in stored]):
-        raise BadValue(f"there is no result of these items in {folder}; pass the --out folder of a finished run")
+        raise BadValue(f"there is no result for these items in {folder}; pass the --out folder of a finished run")
     for item in found:
         result = rejudged(item, stored[item.name])
         write_json(as_path(folder) / item.name / "result.json", result)

@@ -134,7 +134,7 @@ def _at(label: str, lr: float) -> str:
 
 
 def quick(recipe: Recipe) -> Timing:
-    """Estimate the timing of one run from the machine's speed. Raises: BadValue or NotFound, see `load_task`."""
+    """Estimate the timing of one run from the machine's speed. Raises: BadValue or NotFound; see `load_task`."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     matrices = architecture_of(recipe.model, task.num_labels).modules
     layers = sum(m.in_features * m.out_features * m.count for m in matrices if m.kind in ("linear", "expert")) / LAYER

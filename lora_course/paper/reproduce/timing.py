@@ -1,4 +1,4 @@
-"""Timed items (table 1, section 4.2): variants take turns; ratios are taken per round, so slowdowns cancel out."""
+"""Timed items (table 1, section 4.2): variants take turns; ratios are computed per round, so slowdowns cancel out."""
 
 import copy
 import random
@@ -112,7 +112,7 @@ def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> No
         raise BadValue(f"{minutes:g} minutes is not enough: {least} rounds take about {seconds / 60:.1f} minutes here")
 
 
-# ---- section 4.2: memory, file size and training speed; for GPT-3, the accountant's predictions
+# ---- section 4.2: memory, file size and training speed; for GPT-3, predictions by `lora_lab.accounting`
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
 RATIO = "speed, LoRA over full"

@@ -28,7 +28,7 @@ const BODY = `<header><div class="title"></div>
   <div class="cards"></div></fieldset>
 <div class="body tall" data-for="body">
   <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
-    <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. The intervals are for single tests; the verdicts take the number of tests into account. Drag the edges of the band.</p>
+    <p class="key">Dot: the mean difference. Thick line: the 90% interval, for equivalence. Thin line: the 95% interval, for a difference. The intervals are for single tests; the verdicts take the number of tests into account. Drag the edges of the band.</p>
   </div></div>
   <div class="side">
     <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
@@ -206,7 +206,7 @@ function start(p) {
     p.slide("margin", { values: data.margins, value: margin, words: `±${size}` });
   }
 
-  /** The next margin from which the pair has another outcome, or else the first such margin; -1 if there is none. */
+  /** The next margin at which the pair's outcome changes, or else the first one; -1 if the outcome never changes. */
   function flips({ pair, at }) {
     const letters = pair ? [...pair.test.together] : [];
     const changes = (letter, i) => i > 0 && letter !== letters[i - 1];

@@ -44,7 +44,7 @@ export function folded(summary) {
   return `<details><summary>${summary}</summary>${scrolls}</details>`;
 }
 
-/** The message in all panels that run work: the work failed, or is stopping. */
+/** The message that panels show if their work failed or is stopping. */
 export function trouble({ error, busy, halts }) {
   if (error) return `<strong>It failed.</strong> ${escape(error)}`;
   return busy && halts ? "Stopping after this step. Finished work is kept." : "";

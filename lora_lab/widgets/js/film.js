@@ -19,7 +19,7 @@ function unfold(folds, flat = []) {
 
 /** Prepare a film for evaluation, once: `order` has a change for each moment, `acts` has the folds of each act,
  * and `scenes` are what the picture shows, { act, part, layer, from, to }: the computation of one part of the model.
- * The act "loss" is everything between the last layer's forward and its backward. */
+ * The act "loss" is everything between the last layer's forward and backward passes. */
 export function openFilm(film) {
   if (opened.has(film)) return opened.get(film);
   const order = Uint16Array.from(unfold(film.moments));

@@ -132,8 +132,8 @@ export function drawFilm(width, film, { result, at, card, cards, measured }) {
   return { svg: parts.join("") + grip, height: base + FOOT, sceneAtX, from: LEFT, to: right, wide };
 }
 
-/** The chosen card, the smallest that is large enough, and others above the weights where there is room; the words end
- * at `end`, if it isn't 0. */
+/** The chosen card, the smallest card that is large enough, and, where there is room, other cards larger than the
+ * weights; the labels end at `end`, unless it is 0. */
 function cardLines(cards, card, y, topmost, result, [left, right], end) {
   const taken = [y(result.peak) - 14];
   const lines = [];

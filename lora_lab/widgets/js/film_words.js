@@ -37,9 +37,9 @@ export function sceneWords(film, at) {
 /** Rows and tokens: "2 × 512 tokens". */
 export const tokensWords = ({ batch, seq }) => `${count(batch)} × ${count(seq)} tokens`;
 
-/** The number formats of the step: "in bf16, the frozen weights in NF4". */
+/** The number formats of the step: "in bf16, with frozen weights in NF4". */
 export function formatWords({ dtype, quantised, checkpointing }) {
-  const bits = quantised === "none" ? "" : `, the frozen weights in ${quantised.toUpperCase()}`;
+  const bits = quantised === "none" ? "" : `, with frozen weights in ${quantised.toUpperCase()}`;
   return `in ${dtype}${bits}${checkpointing ? ", with checkpointing" : ""}`;
 }
 
@@ -106,7 +106,7 @@ export function crossings(acts, stops) {
   return `The place of the peak depends on the sequence length: ${until}, ${parts.join(", ")}.`;
 }
 
-/** The current scene and the fullest of each act, by category; each number is rounded separately. */
+/** The current scene and the fullest scene of each act, by category; each number is rounded separately. */
 export function actsTable(result, at) {
   const [unit, name, places] = result.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];
   const cell = (value) => value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });

@@ -116,7 +116,7 @@ function start(p) {
     const fits = result.peak <= card[1];
     const title = finding(film, result, point);
     const words = `${reason(film, result, point)} ${crossings(acts, lengths)}`;
-    const other = film.dtype !== "bf16" || card[2] === "cpu" || card[3] ? "" : " (fp16 on this card: the same bytes)";
+    const other = film.dtype !== "bf16" || card[2] === "cpu" || card[3] ? "" : " (in fp16 on this card, which takes as many bytes)";
     const step = `${tokensWords(point)} ${formatWords(film)}${other}`;
     p.fill({
       ".title": escape(title),
@@ -126,7 +126,7 @@ function start(p) {
       ".standing": standing(measured),
       ".legend": now.drawn.wide ? "" : legendWords(result, at),
       ".caption": `Left to right: each part of the model in turn, at its fullest moment. Widths do not show
-        time.${fits ? "" : " Striped: what does not fit."}`,
+        time.${fits ? "" : " What does not fit is striped."}`,
     });
     p.numbers(() => actsTable(result, at));
     const settings = JSON.stringify([chosen, card]);
@@ -207,7 +207,7 @@ function start(p) {
     const longest = largest("seq", film.low, film.high || SEARCHED);
     const rows = [
       ["largest batch at this length", format(largest("batch", 1, SEARCHED), sequences)],
-      ["longest at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : format(longest, tokens)],
+      ["longest sequence at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : format(longest, tokens)],
     ];
     return head + table([], rows);
   }

@@ -236,7 +236,7 @@ function start(p) {
 
     function fits() {
       const fit = lines[family];
-      const all = byLoss(lines).map((name) => `“${FAMILIES[view][name]}” ${decimal(lines[name].lost)}`).join(", ");
+      const all = byLoss(lines).map((name) => `“${FAMILIES[view][name]}” ${lines[name].least ? "at least " : ""}${decimal(lines[name].lost)}`).join(", ");
       const worst = fit.worst < 0.05 ? "" : `, and most at ${name} ${about(fit.row)} (${decimal(fit.worst)})`;
       const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
       return `${yours} (${FAMILIES[view][family]}) loses ${fit.least ? "at least " : ""}${points(fit.lost, data.unit)} on average, compared with

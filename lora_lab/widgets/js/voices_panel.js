@@ -70,12 +70,12 @@ function start(p) {
     const fileSizes = adapters.map((name) => sizes[name]);
     const sizeWords = new Set(fileSizes).size === 1 ? `${bytes(fileSizes[0])} each` : fileSizes.map(bytes).join(", ");
     const factor = about(sizes[BASE] / Math.max(...fileSizes));
-    const owner = adapters.length > 1 ? "each adapter" : "the adapter";
+    const owner = adapters.length > 1 ? "each adapter’s" : "the adapter’s";
     const instruction = p.get("told") ? `The instruction to the base: “${escape(p.get("told"))}” ` : "";
     p.fill({
       ".title": `${plural(adapters.length, "voice")} of ${sizeWords}, beside a base of ${bytes(sizes[BASE])}`,
       ".voices": names.map(card).join(""),
-      ".big": `<b>${factor}×</b> <span>smaller than the base: the file of ${owner}</span>`,
+      ".big": `<b>${factor}×</b> <span>smaller than the base: ${owner} file</span>`,
       ".words": `The strength ${letter("s")} multiplies what an adapter adds: at 0, every voice is the base; at 1, each adapter acts
         as trained.`,
       ".doing": statusWords(),

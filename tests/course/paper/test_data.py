@@ -74,7 +74,7 @@ def test_broken_line_is_skipped_in_qqp_and_refused_elsewhere(tmp_path):
         ("rte", "1\t2\tbroken", "only 3 columns, too few"),
         ("rte", "0\ta\tb\tmaybe", "'maybe' is not one of entailment, not_entailment"),
         ("sst-2", "fine\t²", "'²' is not one of 0, 1"),
-        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is not a score"),
+        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is not a similarity score"),
     ):
         assert_raises(rf"train.tsv, line 2: {message}", load, tmp_path, task, HEADERS[task], line)
     for stem in ("train", "dev"):

@@ -307,7 +307,7 @@ def test_results_are_kept_and_reported_again_later(run, tmp_path, monkeypatch):
     assert (tmp_path / "report.md").is_file()
     assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
     (tmp_path / "table6" / "result.json").write_text('{"item": "table6"}')
-    assert "no result of these items" in run("--rejudge", "--out", str(tmp_path)).stderr
+    assert "no result for these items" in run("--rejudge", "--out", str(tmp_path)).stderr
     run("table6", "--out", str(tmp_path))
     monkeypatch.setattr(paper_reproduce, "items", lambda names: [Made(name="table5")])
     run("--out", str(tmp_path))
