@@ -79,7 +79,8 @@ def _judge(layer: Any) -> Verdict:
     if verdict.passed and not all(map(torch.any, gradients)):
         return Verdict(False, "no gradient reaches A or B: leave out .data, detach and no_grad")
     if verdict.passed and not torch.allclose(below, (base.weight + alpha / rank * b @ a).sum(0), atol=1e-3):
-        return Verdict(False, "no gradient passes through base_layer to the layers below: leave out detach and no_grad")
+        both = "the base layer and the update must both pass it on, so leave out detach and no_grad"
+        return Verdict(False, f"the gradient for the layers below is wrong: {both}")
     return verdict
 
 

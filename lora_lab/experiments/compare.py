@@ -163,7 +163,7 @@ def compare(
     stop     an event; set it to end after the current step; the same call resumes the comparison
     note     called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. With
-             several workers, omit `stop`, and guard a script with `if __name__ == "__main__":`, since they import it.
+             several workers, omit `stop`, and guard a script with `if __name__ == "__main__":`, as workers import it.
     minutes  total time, which determines `steps`; see `steps_within`
     again, pack   as in `Sweep`; for example, `pack` may use another loss
     terms    fields of `Terms` and of `Recipe`

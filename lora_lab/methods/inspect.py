@@ -235,9 +235,7 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         if (lost := MergeReport(rounded).rounding) > LOST:
             why = f"merging the adapter into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
             result.add("update too small", "on this base", why)
-        config: Any = model.config
-        if config.get_text_config() is config:  # otherwise, no token reaches the layers for images
-            _check_gradients(result, model, layers)
+        _check_gradients(result, model, layers)
     finally:
         if not report.method.trains_base:
             remove_adapters(model)
@@ -274,10 +272,17 @@ def answer_of(model: nn.Module) -> Tensor:
     try:
         with answering(model):  # with dropout, two answers would always differ
             output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # in question answering, starts
-    except (AttributeError, TypeError, ValueError) as error:  # CLIP needs images, and some classifiers a padding token
-        words = f"this {type(model).__name__} does not run on two rows of tokens ({error})"
-        raise BadValue(f"{words}: inspect the adapter without a base model") from error
+    except (LabError, torch.OutOfMemoryError):
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # CLIP needs images
+        reason = " ".join(str(error).split()).rstrip(".")
+        words = f"this {type(model).__name__} does not run on two rows of tokens ({reason})"
+        raise BadValue(f"{words}: pass another base model, or inspect the adapter without one") from error
     return output.float()
+
+
+def _stack_of(path: str) -> str:
+    return re.split(r"\.\d+\.", path)[0]
 
 
 def _check_gradients(result: Inspection, model: nn.Module, layers: list[tuple[str, LoRALayer]]) -> None:
@@ -291,6 +296,10 @@ def _check_gradients(result: Inspection, model: nn.Module, layers: list[tuple[st
         gradients = torch.autograd.grad((output * weights).sum(), [p for _, p in trained], allow_unused=True)
     reached = {path for (path, _), g in zip(trained, gradients, strict=True) if g is not None and g.any()}
     nonzero = {path for path, p in trained if p.any() and ".experts." not in path}  # an expert may receive no tokens
+    config: Any = model.config
+    if config.get_text_config() is not config:  # no token reaches the layers for images
+        stacks = {_stack_of(path) for path in reached}
+        nonzero = {path for path in nonzero if _stack_of(path) in stacks}
     unused = list(dict.fromkeys(plain_path(path) for path, _ in trained if path in nonzero - reached))
     if unused:
         result.problems = [problem for problem in result.problems if problem.name != "B is zero in some layers"]

@@ -179,7 +179,7 @@ def auto_class(made_as: str, config: Any) -> str:
     """Return the Auto class whose `from_pretrained` loads a model of class `made_as`, including its head."""
     for name in ("AutoModelForSequenceClassification", "AutoModelForCausalLM", *HEADED):
         made = getattr(transformers, name)._model_mapping.get(type(config), None)
-        if getattr(made, "__name__", "") == made_as:
+        if getattr(made, "__name__", None) == made_as:
             return name
     return "AutoModel"
 

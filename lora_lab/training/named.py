@@ -72,7 +72,8 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
     keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder) if key.startswith(PREFIX)]
     full_model = shapes_of_model(name, download=options.get("download", False))
     (kind, *_), part = full_model.config.architectures or [""], full_model.base_model_prefix
-    if kind != type(full_model).__name__ and not hasattr(full_model, part) and f"{part}." in "".join(keys[:1]):
+    unknown = kind not in ("", type(full_model).__name__) and auto_class(kind, full_model.config) == "AutoModel"
+    if unknown and not hasattr(full_model, part) and "".join(keys[:1]).startswith(f"{part}."):
         raise BadValue(f"{name} is a {kind}, which lora_lab does not load: merge in PEFT, or inspect without --base")
     # BertModel has encoder.layer, BertForMaskedLM has bert.encoder
     body = bool(keys) and not any(hasattr(full_model, key.split(".")[0]) for key in keys)

@@ -163,7 +163,7 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Rank 8: $A$ has eight rows, and $B$ has eight columns. The file has twelve such pairs: 73,728 numbers. Its other 770 numbers are a trained classifier. (The rest: names.)
+# Rank 8: $A$ has eight rows, and $B$ has eight columns. The file has twelve such pairs: 73,728 numbers. Its other 770 numbers are a trained classifier. (Other bytes: names.)
 # </details>
 #
 # ## Prove it: predict the size from a config

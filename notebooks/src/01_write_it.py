@@ -131,7 +131,7 @@ def plot(d=384, r=8):
 
 # %%
 lesson.predict("steps until all sixteen are right", low=..., high=...)
-lesson.predict("of 200 others, percent right", low=..., high=...)
+lesson.predict("percent right of 200 others", low=..., high=...)
 
 # %%
 model.load_state_dict(untrained)  # so that running this cell again starts over
@@ -155,7 +155,7 @@ with torch.no_grad():  # we need only answers, not gradients
     share = 100 * (model(**others).logits.argmax(-1) == truth).float().mean().item()
 lesson.reveal("A's first gradient, percent of B's", shares[0], "%")
 lesson.reveal("steps until all sixteen are right", right.index(16) if 16 in right else 25, "steps")
-lesson.reveal("of 200 others, percent right", share, "%")
+lesson.reveal("percent right of 200 others", share, "%")
 print("gradient of A as a percentage of B's, step by step:", [round(one) for one in shares[:6]])
 
 # %% claim

@@ -40,7 +40,7 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# At the end, the panel shows your score with a ±: on 2,000 other sentences, it would differ. **Where does this ± come from?**
+# At the end, the panel shows your score with a ±: on 2,000 other sentences, the score would differ. **Where does this ± come from?**
 #
 # Count a right answer as 1, and a wrong one as 0. If a share $p=0.8$ is right, the average is 0.8.
 #
@@ -101,7 +101,7 @@ assert (len(apart), f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "29")
 #
 # The worst run gets 75.4<!--seeds.worst-->% right, and the best 79.7<!--seeds.best-->%. That's a gap of 4.3<!--seeds.apart--> points, although *nothing was improved*. In 29% of all pairs, the runs are at least 1.2 points apart, like X and Y. **So luck alone can explain such a gap.**
 #
-# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide this, because wins and losses cancel out.
+# On average, two runs disagree on about 12<!--seeds.differ--> sentences in 100. Their scores hide most of this, because wins and losses cancel out.
 # </details>
 #
 # ## Your turn: does a beat b?
@@ -151,7 +151,7 @@ checks.check_report(table, half, word)
 # Suppose that one model is *truly* better by one point, and the two disagree as often as our runs do. A test *sees* this gap if its measured gap is above 1.96 standard errors: 1.5<!--seeds.half--> points on 2,000 sentences. **How many sentences must a test have so that four of five such tests see the gap?**
 
 # %%
-lesson.predict("test sentences it takes to see a true gap of one point", low=..., high=...)
+lesson.predict("test sentences needed to see a true gap of one point", low=..., high=...)
 
 # %% alt="Two plots of measured gaps, in points. Each has a gray bell around 0, for models without a true gap, a blue bell around 1, for a true gap of one point, and a line at 1.96 standard errors. On 2,000 sentences, the bells overlap, the line is at 1.5, and a quarter of the blue bell lies to its right. On 9,400 sentences, the bells are half as wide, the line is at 0.7, and four fifths of the blue bell lie to its right."
 share, x = np.mean(differ), np.linspace(-1.6, 2.8, 600)
@@ -167,7 +167,7 @@ for plot, n, seen in zip(plots, (2000, needed), ("1 of 4 tests sees the gap", "4
     plot.set(title=f"{n:,} sentences: {seen}", yticks=[], ylim=(0, 1.2))
 plots[0].text(0.15, 1.04, "no gap", color="0.45", ha="right"), plots[0].text(0.75, 1.04, "true gap: 1 point", color="C0")
 plots[1].set_xlabel("measured gap, in points")
-lesson.reveal("test sentences it takes to see a true gap of one point", needed)
+lesson.reveal("test sentences needed to see a true gap of one point", needed)
 plt.show()
 
 # %% claim
@@ -200,7 +200,7 @@ assert verdicts == {"better", "undecided"}  # "for some names"
 # 2. **The seed is luck, too.** *Ours: over 40 seeds, one recipe's accuracy varies by 4.3<!--seeds.apart--> points. Published: in PEFT's
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA), LoRA gets 47.8% of 1,319 questions right, and full
 #    fine-tuning 47.2%, with one seed each (July 2026).*
-# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is (by coincidence) 0.84 points. Both recipes vary: a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds for each.
+# 3. **Compare on the same sentences, over several seeds.** *Ours:* the forty scores' standard deviation is 0.84 points. Both recipes vary: a gap of one point needs $2\cdot(2.8\cdot0.84/1)^2=11.1$, so 12<!--seeds.needed--> seeds for each.
 #
 # The same in PEFT, for one tokenized `batch`:
 # ```python

@@ -48,14 +48,14 @@ plt.show()
 
 # %%
 margin = 1.5  # replace this with your margin in points
-lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
+lesson.predict("points by which LoRA leads full fine-tuning", low=..., high=...)
 
 # %%
 stored = lesson.reference_comparison("minilm_rt_all_linear")  # five methods
 two = [method for method in stored["methods"] if method["label"] in ("LoRA r8 q,v", "full")]
 scores = scores_in(stored)
 said = verdict(scores["LoRA r8 q,v"], scores["full"], margin=margin / 100)
-lesson.reveal("points that LoRA is ahead of full fine-tuning", 100 * said.difference, "points")
+lesson.reveal("points by which LoRA leads full fine-tuning", 100 * said.difference, "points")
 
 panel = ComparePanel(reference=stored | {"methods": two}, margin=margin / 100)
 panel

@@ -84,9 +84,9 @@ checks.check_turn_mask(labels_of)
 # An answer is right if it contains the name (in test 2, the job). **How many are right in each test?** Give ranges.
 
 # %%
-lesson.predict("of 20, asked in other words", low=..., high=...)
-lesson.predict("of 20, asked backward", low=..., high=...)
-lesson.predict("of 20, fact in the prompt", low=..., high=...)
+lesson.predict("right of 20, asked in other words", low=..., high=...)
+lesson.predict("right of 20, asked backward", low=..., high=...)
+lesson.predict("right of 20, fact in the prompt", low=..., high=...)
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -95,9 +95,9 @@ told = asked(model, tokenizer, "in other words", rows, looked_up=True)
 load_adapter(model, adapter)
 found = {way: asked(model, tokenizer, way, rows) for way in ("as in training", "in other words", "backward")}
 print("of 20, asked as in training:", sum(one.right for one in found["as in training"]))
-lesson.reveal("of 20, asked in other words", sum(one.right for one in found["in other words"]))
-lesson.reveal("of 20, asked backward", sum(one.right for one in found["backward"]))
-lesson.reveal("of 20, fact in the prompt", sum(one.right for one in told))
+lesson.reveal("right of 20, asked in other words", sum(one.right for one in found["in other words"]))
+lesson.reveal("right of 20, asked backward", sum(one.right for one in found["backward"]))
+lesson.reveal("right of 20, fact in the prompt", sum(one.right for one in told))
 for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
     other, back, base = found["in other words"][n], found["backward"][n], told[n]
     print(f"\n{other.question}\n  {other.text}\n{back.question}\n  {back.text}\nbase, fact in the prompt:\n  {base.text}")

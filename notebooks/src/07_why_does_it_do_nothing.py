@@ -45,7 +45,7 @@ first_diagnosis = {
     "I": ...,  # merged into its base, it answers like the base
     "J": ...,  # it was fine until step 900, and it has been useless since then
 }
-lesson.predict("of ten, loaded without an error", low=..., high=...)
+lesson.predict("adapters of ten that load without an error", low=..., high=...)
 lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
@@ -59,7 +59,7 @@ for letter, folder in beds.items():
     first = next(iter(names), "none")[:7]
     files[letter] = {"first name": first, "tensors": len(names), "promised": f"{promised:,}", "bytes": f"{size:,}"}
 taken = [letter for letter in PATIENTS if silently(beds[letter])]
-lesson.reveal("of ten, loaded without an error", len(taken))
+lesson.reveal("adapters of ten that load without an error", len(taken))
 pd.DataFrame(files).T
 
 # %% [markdown]
@@ -209,7 +209,7 @@ checks.check_diagnosis(faults, first_diagnosis)
 #
 # **Files A, B, E and I have nearly the same complaint, but four faults.**
 #
-# - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (Loaders refuse only this.) *E* was saved from a wrapped model: its names begin with `module.`, so a loader knows none.
+# - **Look 1.** *A* lost all its tensors when it was saved ([a report](https://github.com/tloen/alpaca-lora/issues/446)). *D* is shorter than it promises: the disk was full. (The loader refuses only this.) *E* was saved from a wrapped model: its names begin with `module.`, so loaders know none.
 # - **Look 2.** *H* also adapts the pooler, whose output is never used, so the pooler's adapter changes nothing. *I* was trained at a rate of 1e-6: even 1,000 steps would move a number by only about 0.001 (healthy: 0.1). A merge in bf16 rounds its update away (lesson 08). *J* was saved after the loss became NaN.
 # - **Look 3.** The healthy update is a sixth of $W$ (16.8%). In *B* and *C*, no layer learned, but *B* was saved before training: even its head's bias is zero. *F* was trained on another base, so its fingerprint differs, and `lora_lab` refuses to compute an update.
 # - **Look 4.** *C*: accuracy rises to 64%, but only the head has learned ([a report](https://github.com/locuslab/open-unlearning/issues/178)). Reentrant checkpointing computes gradients in a block only if the block's *input* needs a gradient. The frozen token vectors need none, so the later blocks' inputs need none.

@@ -51,7 +51,7 @@ plt.show()
 #
 
 # %%
-lesson.predict("rounding, percent of the update", low=..., high=...)
+lesson.predict("rounding error, percent of the update", low=..., high=...)
 lesson.predict("changing a merged adapter, times as long", low=..., high=...)
 
 # %%
@@ -67,7 +67,7 @@ with torch.no_grad():
     logits = [model(**sentences).logits for model in (beside, merged, coarse)]
 print("largest difference between the logits:", (logits[0] - logits[1]).abs().max().item())
 print(f"answers that bf16 changes: {(logits[0].argmax(1) != logits[2].argmax(1)).sum()} of {rows}")
-lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
+lesson.reveal("rounding error, percent of the update", round(100 * rounding, 1), "%")
 
 # %% [markdown]
 # <details><summary>What we found</summary>

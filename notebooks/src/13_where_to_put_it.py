@@ -47,7 +47,7 @@ draw(places, {}, height=3.4)  # before your guess: only what trains
 
 
 # %%
-lesson.predict("points that the worst place is behind q,v", low=..., high=...)
+lesson.predict("points by which the worst place trails q,v", low=..., high=...)
 
 # %% alt="Six rows of six dots, for the matrices q, k, v, o, up and down; the matrices that train are orange (q and k) or blue (the others). Beside each row is how far it is behind q and v, with a 95% interval. q is 3 points behind. The intervals of the other four places contain zero."
 at_best = {place: tuned(stored.at(targets=place)) for place in places}
@@ -55,7 +55,7 @@ said = verdicts(at_best, against="q,v", margin=0.015)
 behind = lambda one: (-100 * one.difference, 50 * (one.high95 - one.low95))  # noqa: E731
 ours = {place: behind(one) for place, one in said.items()} | {"q,v": (0, 0)}
 draw(places, {"MiniLM, reviews": ours}, height=4)
-lesson.reveal("points that the worst place is behind q,v", max(gap for gap, _ in ours.values()), "points")
+lesson.reveal("points by which the worst place trails q,v", max(gap for gap, _ in ours.values()), "points")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
@@ -74,8 +74,8 @@ lesson.reveal("points that the worst place is behind q,v", max(gap for gap, _ in
 # In Jupyter, you also train `k` in MiniLM (a minute, three seeds). **Does your reason hold in all three studies?**
 
 # %%
-lesson.predict("points that k is behind", low=..., high=...)
-lesson.predict("points that o is behind", low=..., high=...)
+lesson.predict("points by which k trails q,v", low=..., high=...)
+lesson.predict("points by which o trails q,v", low=..., high=...)
 
 # %%
 from lora_course.paper import table
@@ -94,8 +94,8 @@ for task, spread in ("WikiSQL", 0.5), ("MNLI", 0.1):  # the paper's usual spread
 draw(["all-linear", "up,down", "q,k,v,o", "q,v", "o", "v", "q,k", "q", "k"], studies, height=5.5)
 [side.axhspan(5.5, 8.5, color="C1", alpha=0.1, linewidth=0) for side in plt.gcf().axes]
 plt.text(8, 5.6, "no blue dot", color="C1", ha="right")
-lesson.reveal("points that k is behind", studies["GPT-3, WikiSQL"]["k"][0], "points")
-lesson.reveal("points that o is behind", studies["GPT-3, WikiSQL"]["o"][0], "points")
+lesson.reveal("points by which k trails q,v", studies["GPT-3, WikiSQL"]["k"][0], "points")
+lesson.reveal("points by which o trails q,v", studies["GPT-3, WikiSQL"]["o"][0], "points")
 
 # %% [markdown]
 # <details><summary>What we found</summary>

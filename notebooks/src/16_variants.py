@@ -100,7 +100,7 @@ tuned = curves[variant].max() - curves["LoRA"].max()
 checks.check_flattered(rate=ahead[variant].idxmax(), tuned=round(tuned, 1), variant=variant)
 
 # %%
-# Our unfair LoRA+ paper, live (a minute): two runs at one rate. Guess the run that it omits: LoRA at its own best rate.
+# Our unfair LoRA+ paper, live (a minute): two runs at one rate. Guess the result that it omits: LoRA at its own best rate.
 # (One seed each: gaps below 2 points may be luck.)
 store = lesson.workplace("16")
 for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16), 2.5e-4), ("LoRA", LoRA(), 4e-3):

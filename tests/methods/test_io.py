@@ -371,7 +371,7 @@ def test_fault_is_named(edit, fault, saved, tmp_path):
 
 def test_base_with_a_state_or_images_is_inspected_and_one_that_reads_no_tokens_is_refused(tmp_path):
     """RWKV changes its state in place, and Gemma 3 also reads images."""
-    text = {**BERT, "num_key_value_heads": 2, "head_dim": 8}
+    text = {**BERT, "num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 8}
     vision = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 16, "patch_size": 8}
     gemma = {"text_config": text, "vision_config": vision, "mm_tokens_per_image": 1, "image_token_id": 95}
     for name, size, targets in (
@@ -382,6 +382,10 @@ def test_base_with_a_state_or_images_is_inspected_and_one_that_reads_no_tokens_i
         folder = save_adapter(with_adapter(model, LoRA(rank=2, targets=targets)), tmp_path)
         assert inspect_adapter(folder, other).problems == []
         assert_raises("already has an adapter", inspect_adapter, folder, model, unchanged=model)
+    next(module for name, module in other.named_modules() if name.endswith("language_model.layers.1")).forward = (
+        lambda hidden, *_, **__: hidden
+    )
+    assert [problem.name for problem in inspect_adapter(folder, other).problems] == ["layer never used"]
     for base in (make_model("ViTModel", image_size=8, patch_size=4), nn.Sequential(nn.Linear(4, 4))):
         match = "doesn't read tokens: inspect the adapter without a base"
         assert_raises(match, inspect_adapter, folder, base, unchanged=base)

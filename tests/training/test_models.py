@@ -152,6 +152,13 @@ def test_head_of_another_size_outside_the_base_model_is_replaced(tmp_path):
         assert load_model(str(tmp_path / "three"), 2).sequence_summary.summary.out_features == 2
 
 
+def test_config_may_name_no_architecture(tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    assert type(load_model(str(folder))).__name__ == "BertModel"
+
+
 def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asks whether to run it"))
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")

@@ -139,7 +139,7 @@ ANSWERS += [
     ("lora_linear", (forward_with(lambda base, update: base + 0.1 * update),), "leave out dropout"),
     ("lora_linear", (forward_with(lambda base, update: base + 3 * update.double()),), "the output must be"),
     ("lora_linear", (forward_with(lambda base, update: base + 3 * update.detach()),), "no gradient reaches A or B"),
-    ("lora_linear", (forward_with(lambda base, update: base.detach() + 3 * update),), "no gradient passes"),
+    ("lora_linear", (forward_with(lambda base, update: base.detach() + 3 * update),), "for the layers below"),
     ("lora_linear", (forward_with(lambda base, update: base @ base if update.any() else base),), "raises"),
     ("merge", (lambda layer: layer, *IN_MODEL), "still beside W"),
     ("merge", (lambda layer: layer.base_layer, *IN_MODEL), "W alone"),
