@@ -32,9 +32,7 @@ from lora_lab.experiments.results import Runs, unlike
 from lora_lab.files import write_together
 from lora_lab.methods.base import plain, whole
 from lora_lab.methods.io import CONFIG, save_adapter
-from lora_lab.training import checkpoint
-from lora_lab.training.device import choose as choose_computation
-from lora_lab.training.device import cut
+from lora_lab.training import checkpoint, device
 from lora_lab.training.member import Member, Progress
 from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.models import load_tokenizer
@@ -160,7 +158,7 @@ class Sweep:
             for stage in race.stages(self._done.values()) if race else [wanted]:
                 left = [recipe for recipe in stage if recipe not in self._done]
                 for computed in {tuple(recipe.computed.items()) for recipe in left if self.client is None}:
-                    choose_computation(1, **dict(computed))  # raises for a device, dtype or attention that is missing
+                    device.choose(1, **dict(computed))  # raises for a device, dtype or attention that is missing
                 self._bar.total += sum(recipe.steps for recipe in left)
                 self._bar.refresh()
                 for pause in (True, False) if race else (False,):
@@ -385,7 +383,7 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
         groups[key(recipe)].append(recipe)
     for group in groups.values():
         most = pack_size(group, room) if size is None else whole("size", plain(size))
-        even, parts = ceil(len(group) / ceil(len(group) / most)), len(cut(MOST, "cpu"))
+        even, parts = ceil(len(group) / ceil(len(group) / most)), len(device.cut(MOST, "cpu"))
         step = min(most, ceil(even / parts) * parts)
         result += [group[i : i + step] for i in range(0, len(group), step)]
     return result
@@ -411,5 +409,5 @@ def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     except LabError:
         return min(UNKNOWN, len(group))
     typical = first.batch * max(16, need.setup.seq // 2)  # rows have at most seq tokens, and on average half as many
-    cheaper = max(LEAST, ceil(TOKENS * len(cut(MOST, "cpu")) / typical)) if need.setup.device == "cpu" else MOST
+    cheaper = max(LEAST, ceil(TOKENS * len(device.cut(MOST, "cpu")) / typical)) if need.setup.device == "cpu" else MOST
     return max(1, min(MOST, len(group), fitting, cheaper))

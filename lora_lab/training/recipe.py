@@ -80,8 +80,8 @@ class Recipe:
             if kind == "int":
                 whole(name, value, low, LARGEST)
             if kind == "float" and not (isinstance(value, int | float) and 0 <= value <= high and math.isfinite(value)):
-                limits = f"from 0 to {high}" if high < math.inf else "of at least 0, and finite"
-                raise BadValue(f"{name} must be a number {limits}, not {value!r}")
+                limits = f"number from 0 to {high}" if high < math.inf else "finite number of at least 0"
+                raise BadValue(f"{name} must be a {limits}, not {value!r}")
             if kind == "bool" and value not in (False, True):
                 hint = "; pass a rate to the method: LoRA(dropout=0.1)" if name == "dropout" else ""
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")

@@ -127,7 +127,7 @@ assert (max(noise) - noise[0]) / cut.cuts["n"] < LUCK / 100  # gray
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 
 # %% [markdown]
-# Add pieces of the update. **From how many pieces on is *canned tuna* understood?** Then try *a picture*. (**Energy** is the sum of squared numbers.)
+# Add pieces of the update. **How many pieces does the canned-tuna joke need?** Then try *a picture*. (**Energy** is the sum of squared numbers.)
 #
 # <details><summary>What we found</summary>
 #

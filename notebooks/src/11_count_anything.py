@@ -112,7 +112,7 @@ assert max(f for _, f in factors[0]) == total / trained < 10_000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **On `q,v`, the factor grows more slowly than the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. With twice the width, a matrix has four times as many numbers, its adapter twice, so the factor doubles.
+# **On `q,v`, the factor grows more slowly than the model:** from 308<!--count.minilm--> on MiniLM to 8,024<!--count.405b--> on Llama-3.1-405B. At twice the width, a matrix has four times the numbers and its adapter twice as many, so the factor doubles.
 #
 # - *"About one percent"* is right for all linear layers of models below 1B: LoRA trains 0.8% to 1.8%.
 # - *"100 to 1,000 times fewer"* is right for `q,v` of models below 1B, and for all linear layers from 1B to 100B.

@@ -53,7 +53,7 @@ def test_shares_cover_the_grid_in_equal_parts(n, count):
 
 @pytest.mark.parametrize(("size", "sizes"), [(7, {7, 6}), (11, {10, 8})])
 def test_packs_keep_every_core_busy_and_hold_every_recipe(size, sizes, monkeypatch):
-    monkeypatch.setattr(module, "cut", lambda members, where: [16, 16])  # two cores
+    monkeypatch.setattr(module.device, "cut", lambda members, where: [16, 16])  # two cores
     grid = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "all-linear"])
     recipes = grid.recipes("minilm", "rt")
     found = packs(recipes, size=size)
