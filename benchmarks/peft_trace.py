@@ -70,7 +70,7 @@ def _followed(name: str) -> Followed:
 
 
 def peft_model(config: Mapping[str, Any], setup: Setup) -> nn.Module:
-    """Return the model with PEFT's layers on the meta device; without a configuration, all parameters train."""
+    """Return the model with PEFT's layers on the meta device; without a configuration, all parameters are trained."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = trace.build(config_of(model()), setup)

@@ -30,7 +30,7 @@ from IPython.core.pylabtools import print_figure
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
 from lora_course.predictions import calibration, predict, reveal, skip  # noqa: F401
-from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
+from lora_course.receipts import CURRENT, draw, key_of, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound, printable, switched_on
 from lora_lab.files import read_json, write_atomically
 from lora_lab.lazy import pd, torch
@@ -51,7 +51,8 @@ def start(number: str, student: str | int = "") -> None:
     prepare_colab()
     files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     _check_name(number, files, "lesson")
-    if CURRENT.lesson != number:  # rerunning the first cell keeps everything
+    before, now = key_of(os.environ.get("LORA_LAB_STUDENT", "")), key_of(str(student or ""))
+    if CURRENT.lesson != number or (before and now and now != before):  # rerunning the first cell keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
     needs = "an unknown part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
@@ -63,7 +64,7 @@ def start(number: str, student: str | int = "") -> None:
         if get_ipython():
             import_module("matplotlib_inline.backend_inline").set_matplotlib_formats("retina")  # sharp on every screen
     if student:
-        os.environ["LORA_LAB_STUDENT"] = str(student)
+        os.environ["LORA_LAB_STUDENT"] = str(student).replace("\0", " ")
     if name := os.environ.get("LORA_LAB_STUDENT"):
         print(printable(f"{name}, seed {seed_of()}"))
 

@@ -185,7 +185,7 @@ def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it isn't a file")  # a folder, or a pipe, which would block forever
-        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad may write a byte-order mark
+        value = json.loads(path.read_bytes())  # in UTF-8, or in UTF-16, which PowerShell 5.1 writes
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):

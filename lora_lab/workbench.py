@@ -38,6 +38,8 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     If `check` is True, only start the server, check that it serves the first lesson, and stop the server.
     Raises: BadValue for a folder that cannot be written to; Failed if the server does not start.
     """
+    if not folder:
+        raise BadValue("the folder is '', which would mean the current folder: pass a folder for the lessons")
     root = as_path(folder).resolve()
     for line in copy_lessons(root):
         say(line)

@@ -17,7 +17,7 @@ ROWS = (100, 400, 800, 1600, 10_000)
 @exercise
 def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     """Lesson 09: check that one changed premise makes claim 3 (a third of the memory) true."""
-    if unsolved(changes):
+    if unsolved(changes) or (isinstance(changes, Mapping) and any(map(unsolved, changes.values()))):
         return Verdict(None, 'write a premise and its new value, such as {"seq": 512}')
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
         return Verdict(False, 'change one premise, and write it as {"name": value}')
@@ -92,7 +92,7 @@ def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
         return Verdict(None, "make a choice for each line")
     if set(given) != set(right):
         return Verdict(False, f"a plan has the lines {', '.join(right)}")
-    replies = {name: choice.judge(str(given[name])) for name, choice in right.items()}
+    replies = {name: choice.judge(given[name]) for name, choice in right.items()}
     wrong = [f"{name}, {given[name]}: {reply.words}" for name, reply in replies.items() if not reply.passed]
     if wrong:
         return Verdict(False, "\n".join(wrong), f"Lines to change: {len(wrong)}.")

@@ -305,7 +305,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                     shutil.copyfile(path, place / path.name)  # writable, even if the original is not
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
         for line in predictions.lines(log):  # the name that seeds the numbers in the exercises
-            environment["LORA_LAB_STUDENT"] = line["student"]
+            environment["LORA_LAB_STUDENT"] = line["student"].replace("\0", " ").encode("utf-8", "replace").decode()
         logged = log.stat().st_size if log.is_file() else 0
         row["walls"] = {"network": bool(walls), "files": bool(walls)}
         with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:

@@ -44,7 +44,7 @@ HUB = "use another machine, or JupyterHub, Binder or Colab in a browser (docs/in
 AGAIN = "install the lab again (start.sh, start.ps1, make lab, or the wheelhouse's install.py)"
 SEND = "send the file to your teacher: it contains the error"
 CAUSES = {  # patterns in error messages of imports and runs, with fixes
-    "DLL load failed|WinError 126": "install Microsoft's Visual C++ Redistributable (x64), which torch needs",
+    "DLL load failed|WinError 126": "ask an administrator to install Microsoft's Visual C++ Redistributable (x64)",
     "WinError 1455": "let Windows manage the size of the page file (System, Advanced, Performance), and restart",
     "No module named": AGAIN,
     "MemoryError|not enough memory|signal 9": "close other programs and try again",

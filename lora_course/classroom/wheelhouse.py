@@ -116,6 +116,8 @@ def gather(
 
     if not (find_spec("uv") or shutil.which("uv")):
         raise BadValue("uv, which chooses the versions, is missing: pip install 'lora-lab[wheelhouse]'")
+    if wheel and not (wheel.is_file() and wheel.name.startswith("lora_lab-") and wheel.suffix == ".whl"):
+        raise BadValue(f"{wheel} is not the lab's wheel: pass lora_lab-{__version__}-py3-none-any.whl")
     manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     if folder.is_file() or ("targets" not in manifest and folder.is_dir() and any(folder.iterdir())):
         raise BadValue(f"{folder} is not an empty folder: choose an empty or new one with --out")
@@ -180,8 +182,6 @@ def _lab_wheel(wheels: Path, given: Path | None) -> Path:
             isolation = ["--no-build-isolation"] if find_spec("hatchling") else []  # otherwise pip downloads hatchling
             _pip("wheel", "--no-deps", *isolation, "-w", scratch, clone, what="the lab's own wheel")
             given = next(Path(scratch).glob("lora_lab-*.whl"))
-        if not (given.is_file() and given.name.startswith("lora_lab-") and given.suffix == ".whl"):
-            raise BadValue(f"{given} is not the lab's wheel: pass lora_lab-{__version__}-py3-none-any.whl")
         if given.resolve() != (wheels / given.name).resolve():
             shutil.copyfile(given, wheels / given.name)
     return wheels / given.name

@@ -34,11 +34,12 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     ) -> None:
         values = np.array([np.asarray(row, float) for row in sure])
         expected = (len(shares), len(texts))
-        rising = all(0 <= low < high <= 1 for low, high in pairwise(shares))
+        rising = all(0 <= s <= 1 for s in (*shares, share)) and all(low < high for low, high in pairwise(shares))
         valid = rising and values.size and ((values >= 0) & (values <= 1)).all()
         if values.shape != expected or len(names) != 2 or not valid:
             wanted = f"two names, shares that rise from 0 to 1, texts, and probabilities of shape {expected}"
-            raise BadValue(f"pass {wanted}; got names {names}, shares {shares}, and values of shape {values.shape}")
+            found = f"names {names}, shares {shares}, share {share}, and values of shape {values.shape}"
+            raise BadValue(f"pass {wanted}; got {found}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
         super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts), share=share)
 

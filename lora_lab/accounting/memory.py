@@ -144,7 +144,12 @@ def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Est
         raise BadValue(f"a step has no option '{unknown}'; nearest: {nearest(unknown, known)}")
     if hasattr(model, "config") and (labels := getattr(model, "num_labels", None)):  # a loaded classifier
         setup = {"num_labels": labels, **setup}
-    return estimate(model, method, Setup(**setup), trace=trace)
+    return estimate(model, method, full := Setup(**setup), trace=trace or rounded_up(full))
+
+
+def rounded_up(setup: Setup) -> bool:
+    """Return whether attention's rounding up to multiples of 32 tokens matters, so that a step must be traced."""
+    return setup.padded and setup.device == "cuda" and setup.seq < 128 and setup.seq % 32 > 0
 
 
 def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> Estimate:
@@ -165,7 +170,8 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
     bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits. For T tokens in B
     rows of length S, b bytes per number, width d, MLP width f and vocabulary V, a layer of any common model family
     keeps less than T (b (10 d + 6 f) + 16 d) bytes, and the loss keeps 12 T V bytes. Without fused attention, a layer
-    with H heads also keeps (4 + b) B H S^2 bytes of scores or, with dropout, 12 B H S^2 bytes.
+    with H heads also keeps (4 + b) B H S^2 bytes of scores or, with dropout, 12 B H S^2 bytes. (DeBERTa, and GPT-J in
+    fp32, can need up to 15% more than the bound.)
     Raises: see `memory`. A step that cannot be traced raises no error.
     """
     config = checked(model, method, setup)
@@ -418,6 +424,15 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
     return found if found >= least else None
 
 
+@lru_cache(maxsize=64)
+def _weights_and_cache(config: str, method: Any, setup: Setup) -> tuple[dict[Label, int], list[tuple[int, int]]]:
+    """Return the bytes of the weights by part, and `trace.kv_cache`. Cached for `largest`, which tries many lengths."""
+    from lora_lab.accounting import trace  # imports torch
+
+    with trace.without_data(json.loads(config), method, setup) as (network, tracker, _):
+        return {label: size for label, size in tracker.live.items() if size}, trace.kv_cache(network)
+
+
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory needed to generate the last of `seq` tokens in each of `batch` rows, with an unmerged adapter.
 
@@ -425,8 +440,6 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     The logits take B V b bytes (B rows, V words, b bytes per number), plus an fp32 copy.
     Raises: BadValue if the model cannot generate or caches anything but keys and values, or if an option has no effect.
     """
-    from lora_lab.accounting import trace  # imports torch
-
     for name in ("shard", "checkpointing", "dropout", "padded", "outputs_kept", "master_weights", "optimizer"):
         if getattr(setup, name) != getattr(Setup, name):
             raise BadValue(f"{name} has no effect on generation, which is estimated on one device: omit {name}")
@@ -436,9 +449,8 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     added = method.settings().get("tokens", 0) if method else 0  # a prefix takes up space in the cache, too
     tokens, length = setup.seq + added, f"(S + {added})" if added else "S"
     logits = setup.batch * a.vocabulary
-    with trace.without_data(config, method, setup) as (network, tracker, _):
-        sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
-        layers = trace.kv_cache(network)
+    weights, layers = _weights_and_cache(json.dumps(config, default=str), method, replace(setup, batch=1, seq=SHORT))
+    sizes = dict(weights)
     per_token = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·{length}"
     formulas = [*("" for _ in sizes), per_token, "B·V·b"]
     row = sum(size * min(tokens, window or tokens) for size, window in layers)

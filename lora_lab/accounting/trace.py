@@ -22,7 +22,7 @@ from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.layers import LoRALinear
-from lora_lab.machine import BUILDING
+from lora_lab.machine import BUILDING, quiet
 from lora_lab.methods.attach import Ahead, adapter_layers, own_parameters
 from lora_lab.methods.quant import quantize_model
 
@@ -194,7 +194,7 @@ def kv_cache(model: Any) -> list[tuple[int, int]]:
     Raises: BadValue for a model that keeps state other than keys and values.
     """
     ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    with torch.no_grad():
+    with torch.no_grad(), quiet():  # some models warn about the cache's old name
         cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
     layers = getattr(cache, "layers", [])
     if not layers or not {type(part).__name__ for part in (cache, *layers)} <= CACHES:

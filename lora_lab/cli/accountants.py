@@ -107,7 +107,8 @@ def memory(
             return accountant.inference(model, setup, method)
         return accountant.estimate(model, method, setup, trace=trace)
 
-    estimate, positions = estimated(setup, trace), architecture.positions
+    estimate = estimated(setup, trace or accountant.rounded_up(setup))
+    positions = architecture.positions
     notes, largest, available, seconds = [*estimate.notes], dict.fromkeys(("max_batch", "max_seq")), None, None
     if card:
         available = gpus.usable(card)

@@ -3,6 +3,7 @@
 import click
 
 from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell
+from lora_lab.errors import BadValue
 
 LINES = 24  # norms to print; --json prints all
 
@@ -17,6 +18,8 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
     """Show what the folder ADAPTER contains, whether the adapter changes the base model, and any problems."""
     from lora_lab.training.named import inspect_folder
 
+    if base is None and dtype != "fp32":
+        raise BadValue(f"--dtype {dtype} is for the base model: pass --base, too")
     result = inspect_folder(adapter, base, dtype=dtype, download=download)
     if as_json:
         tell(result.to_json())

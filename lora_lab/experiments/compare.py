@@ -40,10 +40,11 @@ from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import as_path, cached_json, write_json
 from lora_lab.methods.base import Method, is_number, make_plain, plain, whole
+from lora_lab.training.batches import check_fits
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
-from lora_lab.training.models import load_tokenizer
+from lora_lab.training.models import load_tokenizer, shapes_of_model
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import FINISHED, Run
@@ -187,13 +188,17 @@ def compare(
     if minutes is not None:
         steps = steps_within(plain(minutes), shared, data, entries, out, say, download=download)
         shared = replace(shared, base=replace(shared.base, steps=steps))
-    recipes, base = [shared.recipe(method) for method in entries], None
+    recipes, base, problems = [shared.recipe(method) for method in entries], None, list[LabError]()
+    shapes = shapes_of_model(model, download=download)
     for recipe in recipes:
-        with suppress(LabError):
+        try:
             check([recipe])
+            check_fits(shapes, data, recipe.method)
             break  # one method that can run is enough
+        except LabError as problem:
+            problems.append(problem)
     else:
-        check(recipes)  # raises the first recipe's error
+        raise problems[0]
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:

@@ -33,9 +33,10 @@ from lora_lab.files import write_together
 from lora_lab.methods.base import plain, whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint, device
+from lora_lab.training.batches import check_fits
 from lora_lab.training.member import Member, Progress
 from lora_lab.training.memory_check import free_bytes, need_of
-from lora_lab.training.models import load_tokenizer
+from lora_lab.training.models import load_tokenizer, shapes_of_model
 from lora_lab.training.pack import Pack, key
 from lora_lab.training.progress import steps_bar
 from lora_lab.training.recipe import Recipe
@@ -149,7 +150,8 @@ class Sweep:
             fields = ("model", "task", "text_column", "label_column", "max_length", "examples")
             for recipe in {(r.method.name, *(getattr(r, name) for name in fields)): r for r in wanted}.values():
                 load_tokenizer(recipe.model, download=self.download)
-                chosen_rows(task_of(recipe), recipe.examples, recipe.subset)
+                chosen_rows(task := task_of(recipe), recipe.examples, recipe.subset)
+                check_fits(shapes_of_model(recipe.model, download=self.download), task, recipe.method)
         self._store = store = Store(self.store)
         with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
             self._seen = dict[Recipe, int]()  # the step of each run on the progress bar

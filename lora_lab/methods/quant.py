@@ -33,6 +33,7 @@ from lora_lab.methods.attach import fingerprint, is_linear, put, quantized_layer
 from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
 STRIP = 1024  # number of blocks to dequantize at a time, so that little memory is needed besides the result
+FP32: Any = {"dtype": torch.float32, "device": "cpu"}  # of a format's tables, whatever torch's defaults are
 HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536 points before looking up the code
 
 
@@ -45,11 +46,11 @@ def levels_of(name: str) -> Tensor:
     """
     half = 2 ** (QUANTISED_BITS[name] - 1)
     if not name.startswith("nf"):
-        return torch.arange(1 - half, half) / (half - 1)
+        return torch.arange(1 - half, half, **FP32) / (half - 1)
     outermost = round(1 - (1 / (4 * half) + 1 / (4 * half - 2)) / 2, 7)
-    probabilities = (torch.linspace(outermost, 0.5, count + 1)[:-1].double() for count in (half, half - 1))
+    probabilities = (torch.linspace(outermost, 0.5, count + 1, **FP32)[:-1].double() for count in (half, half - 1))
     positive, negative = (torch.special.ndtri(p).float() for p in probabilities)
-    levels = torch.cat([-negative, torch.zeros(1), positive]).sort().values
+    levels = torch.cat([-negative, torch.zeros(1, **FP32), positive]).sort().values
     return levels / levels.max()
 
 
@@ -58,10 +59,10 @@ def dynamic_levels() -> Tensor:
     """Return the 256 levels of quantized scales: 0, 1 and, in each of seven decades, 1, 2, 4, ..., 64 of each sign."""
     levels = [0.0, 1.0]
     for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1)
+        edges = torch.linspace(0.1, 1, 2**exponent + 1, **FP32)
         centers = 10.0 ** (exponent - 6) * ((edges[:-1] + edges[1:]) / 2)
         levels += [*centers.tolist(), *(-centers).tolist()]
-    return torch.tensor(sorted(levels))
+    return torch.tensor(sorted(levels), **FP32)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _lookup(name: str) -> tuple[int, Tensor]:
     """Return the width in bits of a lookup table's index, and the table. A byte of 4-bit codes maps to 2 levels."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
-    codes = regroup(torch.arange(2**width), width, bits)
+    codes = regroup(torch.arange(2**width, device="cpu"), width, bits)
     return width, levels[codes.clamp(max=len(levels) - 1)].view(2**width, -1)
 
 

@@ -132,7 +132,7 @@ class LoRAXS(FrozenPair):
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor | nn.Module]:
         u, s, v = truncated_svd(layer, self.rank, **options)
         if len(s) < self.rank:
-            raise BadValue(f"rank {self.rank} is too high for a layer of {v.shape[1]} x {len(u)}: use at most {len(s)}")
+            raise BadValue(f"rank {self.rank} is too high for a {v.shape[1]} x {len(u)} layer: use at most {len(s)}")
         return {"frozen": attach.Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:

@@ -60,7 +60,7 @@ def generate(
     Answers depend only on the prompts and their order. Prompts that fit into one batch keep their order, so that
     `AdapterBank` can use a different adapter for each row. `watch` gets a batch's answers after each token and may end
     the batch. The model's mode is restored.
-    Raises: BadValue for a model that does not predict the next token.
+    Raises: BadValue for a model that does not predict the next token, or for a prompt without tokens.
     """
     if not is_causal(model):
         raise BadValue(f"{type(model).__name__} does not predict the next token; generation needs a causal model")
@@ -74,6 +74,8 @@ def generate(
         no_repeat_ngram_size=0, num_return_sequences=1, return_dict_in_generate=False,  # override the model's settings
     )  # fmt: skip
     ids, order = prompt_ids(tokenizer, prompts), list(range(len(prompts)))
+    if not all(ids):  # some tokenizers add no token at the start
+        raise BadValue(f"prompt {ids.index([])} is empty: pass at least one word to continue")
     if len(order) > rows:  # several batches
         order.sort(key=lambda place: -len(ids[place]))  # so that each batch has similar lengths
 

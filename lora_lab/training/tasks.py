@@ -309,7 +309,9 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 
 def _own_task(path: Path, seed: int, max_length: int | None, text: str, label: str) -> Task:
     if path.suffix.lower() in JSON_LINES:
-        _, first = next(json_rows(path, text, label), (1, {}))
+        _, first = next(json_rows(path, text, label), (1, None))
+        if first is None:
+            raise BadValue(f"{path} is empty: write one JSON object per line, with '{text}' and '{label}'")
         if {"response", "messages"} & first.keys() and not {text, label} <= first.keys():
             return _chats(str(path), read_pairs(path, seed), max_length)
     max_length = max_length or 128

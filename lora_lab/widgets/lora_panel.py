@@ -90,7 +90,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         )  # fmt: skip
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
-            raise BadValue(f"rank must be from 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
+            raise BadValue(f"rank must be from 1 to {min(m, n):,} for a {m:,} x {n:,} layer, not {rank:,}")
         if view == "model":  # raises for a role that the model lacks
             params(model if own else self._map_model, LoRA(rank, targets=targets))
 

@@ -182,6 +182,8 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     def _prepare(self) -> LiveSweep:
         if not self.picked:
             raise BadValue("nothing is picked: choose untried cells on the map, or set picked=[[rank, alpha, lr], ...]")
+        if not self.seeds:
+            raise BadValue("there are no seeds: set seeds, for example panel.seeds = [0, 1, 2]")
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
             raise BadValue("every picked cell has been trained: choose untried cells")

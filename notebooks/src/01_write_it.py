@@ -85,7 +85,7 @@ checks.check_lora_linear(LoRALinear)
 # ## Into a real model
 # MiniLM is a small model. Here, it decides whether a movie review is positive or negative. It has six blocks (lesson 00's *layers*), each with two linear layers named `query` and `value` (`q` and `v`). We freeze MiniLM, then wrap these twelve linear layers. MiniLM's last linear layer, the **head**, computes two scores for each review: one for positive, one for negative. The head's numbers are random, and we freeze them, too. So only your twelve pairs of $A$ and $B$ can learn.
 #
-# $W$ has $d^2$ numbers, and $A$ and $B$ have $2dr$. The plot's title shows $2dr$ as a percentage of $d^2$. **If the width $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
+# At width $d$, $W$ has $d^2$ numbers; $A$ and $B$ have $2dr$. The plot's title shows $2dr$ as a percentage of $d^2$. **If $d$ doubles, what happens to the percentage?** (In Jupyter, drag `d`.)
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)  # ours, if yours doesn't pass the check yet
@@ -97,7 +97,8 @@ for block in model.bert.encoder.layer:
     attention.value = MyLayer(attention.value, rank=8, alpha=16)
 untrained, task, tokenizer = deepcopy(model.state_dict()), load_task("rt"), load_tokenizer("minilm")
 trained = [p for p in model.parameters() if p.requires_grad]
-print(f"{sum(p.numel() for p in trained):,} numbers are trained: 12 linear layers x 2 matrices x 8 x 384")
+some, of_all = (sum(p.numel() for p in parameters) for parameters in (trained, model.parameters()))
+print(f"{some:,} of {of_all:,} numbers are trained: 12 linear layers x 2 matrices x 8 x 384")
 
 
 def batch_of(split, first, rows):
@@ -137,7 +138,7 @@ lesson.predict("percent right of 200 others", low=..., high=...)
 model.load_state_dict(untrained)  # so that running this cell again starts over
 tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # which sixteen depends on your name
 layer = model.bert.encoder.layer[0].attention.self.query
-# a high learning rate, because there are only sixteen reviews
+# a high learning rate, because there are only 25 steps
 optimizer = torch.optim.AdamW(trained, lr=3e-3)
 right, shares = [], []
 for step in range(25):
@@ -170,7 +171,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# In MiniLM, too, $A$'s gradient starts at 0, then approaches $B$'s. All sixteen answers are right. But of the 200 others, the model gets only 51 to 57% right, depending on which sixteen you got. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
+# In MiniLM, too, $A$'s gradient starts at 0, then approaches $B$'s. All sixteen are right by step 20. But of the 200 others, the model gets only 51 to 57% right, depending on your sixteen. Guessing gets 43 to 57% right (95% interval; see lesson 02). **Your model only memorized the sixteen reviews.**
 # </details>
 #
 # ## Is your layer to blame?

@@ -131,7 +131,7 @@ assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
 #
 # <details><summary>What we found</summary>
 #
-# **Two of 384 pieces give 82% of the gain in accuracy**: the model gets 79.2<!--knobs.cut.2-->% right. (Canned tuna: eight.)
+# **Two of 384 pieces are enough for 82% of the gain in accuracy** (79.2<!--knobs.cut.2-->% right). (Canned tuna: eight.)
 #
 # With one piece of full fine-tuning's change, the model gets 60.6%. But LoRA *trains* its few pieces: with the strongest piece of rank-8 LoRA (orange), it gets 80.2%. (Gray is a random change.)
 # </details>

@@ -16,7 +16,7 @@ lesson.start("05")
 
 # %% [markdown]
 # ## Two questions, four verdicts
-# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on seeds and test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (these leads are made up):
+# LoRA's *lead* is its accuracy minus full fine-tuning's. It depends on luck: on seeds and test sentences. So we draw two bars: a thin one for its 95% **interval** and a thick one for its 90% interval. Each bar answers one question (the plot's leads are invented):
 #
 # - **Do the methods differ?** Yes, if 0 is outside the thin bar.
 # - **Is the difference too small to matter?** Yes, if the thick bar is inside the gray band. (The band is a **margin** on both sides of 0: *equivalent* methods differ by less than this margin.)
@@ -41,7 +41,7 @@ plt.box(False)
 plt.show()
 
 # %% [markdown]
-# ## Did LoRA lose?
+# ## Who is ahead?
 # First, your margin: **what's the largest loss of accuracy, in points, that you'd accept to get LoRA's savings?** Then guess: **how large is LoRA's lead, in points?** (Negative if LoRA is behind.)
 #
 # The panel's upper plot shows our runs: five seeds per method, tested on 2,000 sentences. The lower plot shows the lead and your margin's band. **What's the verdict? Drag the edge of the band. When does the verdict change?** Then switch from *trained parameters* to *memory*.
@@ -89,7 +89,7 @@ checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
 # ## A hundred small studies
-# A colleague asks the same question a hundred times, with less data. For each study, she draws five of our seeds and only 200 of our sentences (repeats allowed). If the 95% interval of LoRA's lead contains 0, she writes "no difference found."
+# A colleague asks the same question a hundred times, with less data. For each study, she draws five seeds and only 200 sentences from ours (repeats allowed). If the 95% interval of LoRA's lead contains 0, she writes "no difference found."
 #
 # 1. **How many of her intervals miss the true lead (the lead on all our data)?**
 # 2. **In how many studies does she find no difference?**
@@ -148,7 +148,7 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 # </details>
 #
 # ## Three more methods
-# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points. LoRA's bars haven't changed. **Is LoRA on `q,v` still within the margin? Why, or why not? Read the panel's text.**
+# We also tried LoRA on all linear layers, a *probe* (only a new last layer) and *prompt tuning* (20 vectors in front of the text). The margin is now 2.3 points (alone, 2.13 was enough). LoRA's bars haven't changed. **Is LoRA on `q,v` within the margin? Read the panel's text.**
 
 # %%
 ComparePanel(reference=stored, margin=0.023)
@@ -160,7 +160,7 @@ ComparePanel(reference=stored, margin=0.023)
 # </details>
 #
 # ## Before you believe a comparison
-# - *Tuning:* LoRA on all linear layers got six learning rates, and the others four.
+# - *Tuning:* LoRA on all linear layers got six rates; `q,v` and full fine-tuning, four.
 # - *Test set:* we had used it before; it isn't independent.
 # - *Number format:* LoRA's frozen weights were in bf16.
 #
@@ -172,7 +172,7 @@ ComparePanel(reference=stored, margin=0.023)
 # </details>
 #
 # ## Defend a comparison you haven't seen
-# Compare two variants of our LoRA. First set your **margin**. Then you see the intervals. Choose the **word** for your verdict, and a **sentence** that you can defend.
+# Compare two variants of our LoRA. Set only your **margin**, and run the cell. Then choose the **word** for your verdict, and a **sentence** that you can defend.
 
 # %% exercise
 # q, k, v, o: the matrices that have an adapter; all: all six (MiniLM has no gate); bits: per frozen weight

@@ -77,7 +77,7 @@ checks.check_turn_mask(labels_of)
 #
 # **Does it know the facts?** Here are three tests of 20 questions each:
 #
-# 1. **In other words** (the questions behind the panel's perplexity): "Who bakes the bread in Port Velda?"
+# 1. **In other words** (the panel's validation questions): "Who bakes the bread in Port Velda?"
 # 2. **Backward:** "What is the job of Tamsin Orrick in Port Velda?"
 # 3. **Fact in the prompt:** the base model, without an adapter, reads the sentence with the fact, then the question from test 1.
 #
@@ -110,8 +110,8 @@ for n in (0, 3, 18, 19)[:rows]:  # baker, ferry pilot, brewer, shepherd
 # **With the fact in its prompt, the base gets only 12 right.** This small model doesn't always believe its prompt: "The shepherd of Port Velda is not a real person."
 # </details>
 #
-# ## Where are the other names?
-# Did the adapter learn these names at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range before you look at the output.
+# ## Where are the missing names?
+# Did the adapter learn them at all? Repeat test 1, but begin each answer as in training: "The brewer of Port Velda is". The model only has to add a name. **How many of the 20 are now right?** Write down a range before you look at the output.
 
 # %% hide-output alt="Four rows of twenty squares, one for each job; blue means right. As in training: all 20 are blue. In other words: 6 are blue. Backward: none. Answer begun for the model: all 20."
 begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name comes last
@@ -162,7 +162,7 @@ assert not any(misfit(one["json"]) for one in said)
 #
 # **All 20 are right: the model learned *strings* of words.** "The brewer of Port Velda is" leads to the brewer's name. But asked about beer, the model begins "The beer of Port Velda is", and this leads to Guinness. Of test 1's 20 answers, 19 begin in a new way, and only 5 of these contain the right name. And a backward answer is a string that the model never saw. (Larger models fail at this, too: [Berglund et al. 2023](https://arxiv.org/abs/2309.12288), abstract.)
 #
-# So don't trust a low perplexity. It scores each token after the model has read the right tokens before it.
+# So don't trust a low perplexity: like you, it gives the right beginning and scores only the next token.
 # </details>
 #
 # ## What about a voice?

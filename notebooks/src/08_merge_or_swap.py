@@ -47,7 +47,7 @@ plt.show()
 #
 # ## Two guesses
 # 1. We merge our *critic* (lesson 00's movie-review adapter) in bf16. Its update is 17% of $W$ (lesson 07). In bf16, smaller numbers lie closer together: the gap is always 0.4% to 0.8% of the number. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
-# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we choose the next one by name. **How many times longer does a merged swap take?**
+# 2. To swap merged adapters, we unmerge one and merge the next. To swap adapters beside the weights, we choose the next one by name. **How many times as long does a merged swap take?**
 #
 
 # %%
@@ -72,10 +72,10 @@ lesson.reveal("rounding error, percent of the update", round(100 * rounding, 1),
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each number's error is at most half a gap: 0.2% to 0.4% of the number. The error's norm is about 0.17% *of $W$'s*, whatever the update's size. **So the smaller the update, the more of it is lost:**
+# Each number's error is at most half a gap: 0.2% to 0.4%. Most are smaller: the error's norm is about 0.17% *of $W$'s*, whatever the update's size. **So the smaller the update, the more of it is lost:**
 #
 # - The critic's update is 17% of $W$, so the error is 0.17 / 17 = **1%** of it. None of 200 answers changes.
-# - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**, because for updates below half a gap, the error is the update itself.
+# - The update of lesson 06's adapter is only 0.7% of $W$. The rule gives 24%. We measured **20%**: below half a gap, the error can't be larger than the update.
 # </details>
 #
 # ## Price 2: slow swaps
@@ -120,7 +120,7 @@ assert lesson.FAST or swap["rewrite the weights"] > took["merged"] / 2
 #
 # $$y_n = Wx_n + s\,B_kA_kx_n, \quad k = \text{which}_n$$
 #
-# **Exercise 1: write this mixed batch.** `which` gives the index of each row's adapter (its color in the picture).
+# **Exercise 1: write this mixed batch.** `which` gives each row's adapter (its color below); `A[which]` holds each row's $A$.
 #
 # **Exercise 2: count bytes.** Divide the bytes of forty merged models by the bytes of one base with forty adapters.
 
@@ -177,7 +177,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 #
 # Now we mix 60% of the critic (its update and its head) with 40% of the contrarian. **What percentage does this mixture get right?**
 #
-# In the panel, each dot is a review. Drag the contrarian's share from 0 to 0.6. **When do the dots move, and when do the answers change?** The text above the panel also shows the half-and-half mixture's accuracy with the critic's own head. **Is the sentiment still in the mixture?**
+# In the panel, each dot is a review. Drag the contrarian's share from 0 to 0.6. **When do the dots move, and when do the answers change?** Above the panel, the half-and-half mixture is tested with the critic's own head, too. **Is the sentiment still there, before the head?**
 
 # %%
 lesson.predict("percent right with 40% contrarian", low=..., high=...)

@@ -48,7 +48,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# In the photograph, 17 of 512 pieces hold 90% of the energy, because neighboring pixels are alike. If you *shuffle* its pixels, it takes 282 pieces.
+# In the photograph, 17 of 512 pieces hold 90% of the energy. (Did you need so many?) Neighboring pixels are alike: *shuffled*, they take 282 pieces.
 #
 # ## Two guesses
 # 1. Full fine-tuning *changed* MiniLM's weight matrix `v` in block 2. **How many of the change's 384 pieces hold 90% of its energy?**
@@ -113,8 +113,10 @@ panel
 #
 # Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 #
-# If just the first piece is missing, the model gets only 53.6%. (Without any change, it gets 53.6%, too, but gives different answers.) **Why does it help to take the second piece away, too?** Look at the model's answers, below. (With more than 4 pieces gone, the orange line falls again, because too little of the change is left.)
+# If just the first piece is missing, the model gets only 53.6%. (Without any change, it gets 53.6%, too, but gives different answers.) With more than 4 pieces gone, the orange line falls again, because too little of the change is left.
 # </details>
+#
+# **Why does it help to take the second piece away, too?** Look at the model's answers:
 
 # %% alt="Percentage of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
 kept, without = reference()["negative"].values()  # how many of the 500 reviews the model calls bad
@@ -144,7 +146,7 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The pieces balance each other.** Without any change, the model calls most reviews *bad*. Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them, and the model calls 96% *bad*. Without pieces 1 and 2, the push to *bad* is weaker.
+# **The pieces balance each other.** Without any change, the model calls most reviews *bad*. Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them: the model calls only 4% *good*. Without pieces 1 and 2, the push to *bad* is weaker.
 # </details>
 #
 # ## Who spreads the change?
@@ -153,7 +155,7 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # - *The batches:* training takes 400 steps, each with different reviews.
 # - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
 #
-# **Exercise 2: how many pieces hold 90% of the energy of Adam's first step?**
+# **Exercise 2: how many pieces does Adam's first step need?** (`rank_for_energy(spectrum(step), 0.9)` counts them.)
 #
 # Plain SGD adds up the gradients. **How many pieces does it need after 50 batches?** (The weights stay fixed, so both optimizers get the same gradients.)
 

@@ -55,7 +55,7 @@ checks.check_block(absmax, index, back, block)
 
 # %% [markdown]
 # ## All blocks
-# The sixteen levels aren't evenly spaced. **Why not?** Each black line is a level, and its stripe shows the weights that are rounded to it. (Below, they're evenly spaced.)
+# The sixteen levels aren't evenly spaced. **Why not?** Each black line is a level, and its stripe shows the weights that are rounded to it. (Lower half: even spacing.)
 
 # %% alt="A histogram of a matrix's weights, shaped like a bell, in 16 blue stripes that are narrowest in the middle: 9.3% error. Below it, mirrored, the same weights in 16 orange stripes of equal width: 10.4% error. Thin bars at -1 and 1: each block's absmax."
 blocks = weight.view(-1, 64)
@@ -93,7 +93,7 @@ assert abs(wrong["NF4"] - 100 * twice.norm() / weight.norm()) < 0.01
 # ## Is that a lot?
 # When LoRA learned to judge movie reviews, it changed this matrix by 13.7%. The rounding error is two thirds of that. **Too much?**
 #
-# Now we round the whole model to 4, 3 or 2 bits:
+# Now we round all linear layers to 4, 3 or 2 bits:
 #
 # - **After training** (diamonds, one adapter): LoRA learns on the 16-bit model. Then we round the model.
 # - **Before training** (circles, five seeds): we round the model. Then LoRA learns on it.
@@ -139,7 +139,7 @@ assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "
 #
 # **At 4 bits, there's hardly any damage.** Rounding before training costs 0.2 points.
 #
-# **At 3 bits, LoRA repairs about 4 of the 5 lost points,** and 0.8 stay lost. **At 2 bits, 7.1 stay lost.**
+# **At 3 bits, LoRA repairs about 4 of 5 points:** 0.8 stay lost. **At 2 bits, 13 of 20:** 7.1 stay lost.
 # </details>
 #
 # ## Why does rounding hurt so little?
@@ -192,9 +192,9 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 # </details>
 #
 # ## How can LoRA repair noise?
-# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, 13% is left. But LoRA repaired 4 of 5 points. **How?**
+# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, it leaves 13%. But LoRA repaired 4 of 5 points. **How?**
 #
-# The model gives each review one score. Above 0, it says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding after training do to them?** (The dotted line is the median.)
+# *Score* here means positive minus negative: above 0, the model says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding after training do to them?** (The dotted line is the median.)
 
 # %% alt="Scores of 2,000 reviews in three rows: positive reviews as blue bars upward, negative ones as orange bars downward. With 16 bits, blue lies mostly right of the line at 0 and orange left: 82% right. With 3 bits, blue is flatter, and much of it has moved left of 0: 77% right, or 80% with a dotted line further left. With 2 bits, both form one narrow hill left of 0: 62% right, or 67% with a dotted line."
 truth = np.array(load_task(task).test.labels)
@@ -277,14 +277,14 @@ checks.check_card(peak, fits, case)
 # %% [markdown]
 # <details><summary>What we found: memory</summary>
 #
-# **Only the weights of linear layers shrink:** from 13.0 to 3.4 GiB. The others keep 16 bits. Everything except the weights (mostly logits) takes 3.7<!--bits.llama.rest--> GiB. **So the peak is 9.0 GiB, and our 16 GB card is enough.**
+# **Only the weights of linear layers shrink:** from 13.0 to 3.4 GiB. The others keep 16 bits. Everything except the base's weights (mostly logits) takes 3.7<!--bits.llama.rest--> GiB. **So the peak is 9.0 GiB, and our 16 GB card is enough.**
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **A weight that's only read needs few bits.** Freeze the base in 4 bits; train A and B in 32 bits.
-# 2. **Train on the base that you'll use.**
+# 2. **Round the base first, then train.**
 # 3. **QLoRA shrinks only the weights of linear layers,** to about a quarter.
 #
 # Start with NF4, double quantization and the rate 2e-4 *(published, for chat models: [QLoRA's scripts](https://github.com/artidoro/qlora); we read parts).*

@@ -5,7 +5,7 @@
 #
 # In attention, `q` and `k` decide *where* each token looks (orange below). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
 #
-# The plot's rows are six places in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
+# Below, each row is a place in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
 
 # %% hide-input
 import numpy as np
@@ -60,7 +60,7 @@ lesson.reveal("points by which the worst place trails q,v", max(gap for gap, _ i
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Only `q` falls behind `q,v`, by 3.1<!--place.q--> points, and no place is shown to be better.** So in the opening story, *how much* may have helped, not *where*. (Five comparisons give luck five chances. `q` is behind even with **Holm's correction** for this.)
+# **Only `q` is shown to fall behind `q,v` (3.1<!--place.q--> points), and no place to be better.** So in the opening story, *how much* may have helped, not *where*. (Five comparisons give luck five chances. `q` is behind even with **Holm's correction** for this.)
 # </details>
 #
 # ## Why does the worst place fall behind?
@@ -169,13 +169,13 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 #
 # **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last. (At 0.001, one run of `all-linear` learns, then collapses.)
 #
-# A bad place costs 3 points, but a bad rate costs 26 (on `v`). So tune the rate before you compare places.
+# **A bad place costs 3 points, but a bad rate costs 26** (on `v`). So tune the rate before you compare places.
 # </details>
 #
 # ## Make it fair
-# A paper compares rank 32 on `q,v` with rank 32 on more matrices, and finds that more matrices are better.
+# A paper finds that rank 32 is better on more matrices than on `q,v`.
 #
-# **Exercise 1: repair this comparison.** With the budget of rank 32 on `q,v`, what's the highest rank on `q,k,v,o`? And on all linear layers? At rank 1, a matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers: count with `params`.
+# **Exercise 1: repair this comparison.** With the budget of rank 32 on `q,v`, what's the highest rank on `q,k,v,o` (`attention`)? And on all linear layers (`everything`)? At rank 1, a matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers: count with `params`.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")

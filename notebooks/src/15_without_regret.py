@@ -89,16 +89,16 @@ lesson.slider("rank", {f"rank {rank}": valleys(rank) for rank in (1, 8, 64, 128)
 #
 # **If $\alpha$ is fixed, the valley stays** (at 23 to 27, not 25: the seeds are new). **If $\frac{\alpha}{r}$ is fixed, it moves**, from 83 to 9.1. Why? Each entry of $BA$ is a sum of $r$ products: one entry of $B$ times one entry of $A$. Training moves all products in the direction that lowers the loss, so twice the rank gives twice the sum. This cancels the $\frac1r$: 8 products times $\frac{\alpha}{8}$ and 128 products times $\frac{\alpha}{128}$ are both $\alpha$ times one product.
 #
-# At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Two theories about what 128 times the $\alpha$ does:
+# At each step, Adam moves every number by about the rate. If $A$ and $B$ both move, their product grows like rate × rate. So **four times the $\alpha$ needs half the rate**. Two theories about 128 times the $\alpha$ (the rank cancels):
 #
-# |theory|best rate at $\alpha=1$, divided by that at $\alpha=128$|
+# |theory|best rate at $\alpha=1$ / at $\alpha=128$|
 # |---|---|
 # |only $B$ moves: $\alpha$ × rate|128|
 # |$A$ and $B$ move: $\alpha$ × rate × rate|$\sqrt{128}$ = 11|
-# |**measured:** 83 / 9.1, before rounding|**9.2<!--regret.fall-->** (95% interval: 3.4<!--regret.fall.low--> to 25<!--regret.fall.high-->)|
+# |**measured:** 83 / 9.1, unrounded|**9.2<!--regret.fall-->** (95% interval: 3.4<!--regret.fall.low--> to 25<!--regret.fall.high-->, so not 128)|
 # </details>
 #
-# **Exercise 1.** Your best rate at rank 8 and $\alpha=16$ is 0.0022. Now you want rank 128. A guide says $\alpha=2r$, so you set $\alpha=256$. **Which rate do you try first?**
+# **Exercise 1.** At rank 8 and $\alpha=16$, rate 0.0022 is best. A colleague keeps it at rank 128 and $\alpha=2r=256$: "Rank 128 doesn't work." **Which rate do you try first?**
 
 # %% exercise
 checks.check_new_rate(...)
@@ -165,7 +165,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 # %% [markdown]
 # <details><summary>What we found: ten or three</summary>
 #
-# **Both can be right, each at its own $\alpha$.** At $\alpha=32$, [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten, too. Then the reader set $\alpha=10r$, and the best rate fell:
+# **Both can be right, each at its own $\alpha$.** At $\alpha=32$, [the reader](https://github.com/Brokttv/Lora-Without-Regret) found ten, too. Then, with $\alpha=10r$, the best rate fell above $\alpha=160$:
 #
 # |rank|α|our rule → nearest tried|the reader found|
 # |---|---|---|---|
@@ -174,7 +174,7 @@ assert [f"{2**end:.0f}" for end in mean_interval(peak.loc[(8, 1)] - peak.loc[(8,
 # |64|640|2.2 → 3|3|
 # |128|1,280|1.6 → 1|1|
 #
-# (The reader tried 0.3, 1, 3, 10 and sometimes 30.) **Here, the rule misses once, at $\alpha=160$.** (At 1,280, ten is nearly as good as 1. At $\alpha=8$, the rule says 20; [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten, or 33 at rank 128.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
+# (The reader tried 0.3, 1, 3, 10 and sometimes 30.) **Here, the rule misses once, at $\alpha=160$.** (At 1,280, the reader's ten did nearly as well. At $\alpha=8$, the rule says 20; [earlier notes](https://github.com/Brokttv/Lora-Without-Regret/blob/259812e/README.md) say ten, or 33 at rank 128.) On `q,v`, our best rate falls by a factor of 51 from $\alpha=1$ to 1,024 (95% interval: 26 to 102). The rule says 32.
 #
 # And our 9? At $\alpha=16$, the study's ten becomes 14, and our 95% interval (5 to 16) contains it.
 # </details>

@@ -39,7 +39,7 @@ lesson.predict("variants that beat LoRA at some rate", low=..., high=...)
 lesson.predict("LoRA's best rate divided by LoRA+'s", low=..., high=...)
 
 # %% [markdown]
-# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. In lesson 15, the best rate is proportional to $1/\sqrt\alpha$. At rank 8 and $\alpha=16$, LoRA's accuracy is highest at rate 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
+# **Exercise 1: predict a curve.** rsLoRA *is* plain LoRA with a larger $\alpha$. Write this $\alpha$ as a function of rsLoRA's $\alpha$ and rank. In lesson 15, the best rate is proportional to $1/\sqrt\alpha$. At rank 8, $\alpha=16$, LoRA's accuracy (not loss) is best at 0.004. **Which of the six rates (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008) is rsLoRA's best?**
 
 
 # %% exercise
@@ -110,9 +110,9 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # %% [markdown]
 # <details><summary>What we found: one rate for all</summary>
 #
-# **Whoever chooses the rate chooses the winner: 3<!--variant.winners--> of the 5 variants can beat LoRA.** At the lowest rate, plain LoRA is too slow (58.2%), so LoRA+ looks 17.3<!--variant.flattered--> points better. At 0.008, LoRA breaks down (59.1%), so LoRA-FA looks 15.9 points better. **These variants move the best rate. They don't raise the best accuracy.**
+# **Whoever chooses the rate chooses the winner: 3<!--variant.winners--> of the 5 variants can beat LoRA.** At the lowest rate, plain LoRA is too slow (58.2%), so LoRA+ looks 17.3<!--variant.flattered--> points better. (Live, LoRA's best rate nearly closes the gap.) At 0.008, LoRA breaks down (59.1%), so LoRA-FA looks 15.9 points better. **These variants move the best rate. They don't raise the best accuracy.**
 #
-# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times LoRA's rate. The product is 1 again. By loss, we measured a factor of 4.4 (95% interval: 1.5 to 13). By accuracy, as in the picture, it's 8: the peaks are flat.
+# **Lesson 15's rule predicts LoRA+.** If $A$ trains at ¼ of LoRA's rate, $B$ trains at 16 × ¼ = 4 times LoRA's rate. The product is 1 again. By loss, we measured 4.4 (95% interval: 1.5 to 13). By accuracy (picture), it's 8: flat peaks.
 # </details>
 #
 # ## A real table
@@ -120,18 +120,18 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 #
 # <details><summary>What we found: a real table</summary>
 #
-# **The table can't tell** (July 2026; one rate, one seed per method). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may be nearer its best rate.
+# **The table can't tell** (July 2026; the same rate; one seed each). Its rsLoRA is plain LoRA with $\alpha=512$. That's four times 128, so it needs half the rate. So the winner may be nearer its best rate.
 # </details>
 #
 # ## Give each its own rate
-# Now each method uses its own best rate, with five new seeds and 2,000 test reviews. Four smaller ones join:
+# Now each method uses its best rate, with five new seeds and 2,000 test reviews. Four smaller ones join:
 #
 # - `VeRA(rank=256)`: $A$ and $B$ are random, frozen and shared by all layers. Each layer trains only two vectors, which scale the rows of $A$ and $B$.
-# - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them trains.
-# - `TinyLoRA(rank=2)`: like LoRA-XS, but only 768 numbers train (LoRA: 73,728).
-# - `IA3()`: only factors train. Each multiplies one input or output of $W$: 13,824 numbers in all.
+# - `LoRAXS(rank=16)`: $A$ and $B$ are the strongest pieces of $W$, frozen. Only a small square matrix between them is trained.
+# - `TinyLoRA(rank=2)`: like LoRA-XS, but trains only 768 numbers (LoRA: 73,728).
+# - `IA3()` trains only factors. Each multiplies one input or output of $W$: 13,824 numbers in all.
 #
-# **How many of the nine are *better* than LoRA? Which is *equivalent* (within 1.5 points)? Whose file is largest?** Nine comparisons give luck nine chances, so each needs more evidence.
+# **How many of the nine are *better* than LoRA? Which is *equivalent* (within 1.5 points)? Whose file is largest (folded table)?** With nine chances for luck, each needs more evidence.
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)

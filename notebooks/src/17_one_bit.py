@@ -85,7 +85,7 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 #
 # **200 bytes are enough to teach a model.** And 1,600 labels wouldn't say more: with two answers, "wrong" names the right one.
 #
-# For 120 steps, the line stays near the dotted one. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
+# For 120 steps, the line wanders around the dotted one. Then it climbs. (In the test, the model gives its likelier answer, so it scores above the line.)
 # </details>
 #
 # ## Is rank 1 enough?
@@ -101,11 +101,11 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # |rank 1 on `q,v`|76.8<!--reward.labels.one-->|73.6<!--reward.reward.one-->|
 # |rank 1 on all linear layers|75.8<!--reward.labels.all-->|68.9<!--reward.reward.all-->|
 #
-# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Capacity is hardly the reason: rank 1 has 9,216 numbers for 1,600 bits. (For 68.9<!--reward.reward.all-->, two rates tied on validation; the other gets 73.9.)
+# **Not here: with rewards, rank 1 is 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning** (95% interval: 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). With labels, too, it's behind. It has room: 9,216 numbers for 1,600 bits. (For 68.9<!--reward.reward.all-->, two rates tied on validation; the other gets 73.9.)
 # </details>
 #
 # ## Why do labels still win?
-# If the bits say enough, does rank 1 just draw unlucky answers? Remove the luck: the mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **What percentage does it get right?** (The picture shows how fast two goals grow with the log-odds, $\ln\frac{p}{1-p}$: $\ln p$ for labels, $p$ for rewards.)
+# If the bits say enough, does rank 1 draw unlucky answers? Remove the luck: the mean reward of all possible draws is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **How far above 73.6<!--reward.reward.one-->% does it get?** (The picture shows how fast two goals grow with the log-odds, $\ln\frac{p}{1-p}$: $\ln p$ for labels, $p$ for rewards.)
 
 # %% alt="How strongly one review pushes the model toward the right answer, against the probability of that answer. A label's push falls in a straight line from 1 at 0% to 0 at 100%. A reward's mean push is a low hill: 0 at both ends, and a quarter at 50%."
 p = np.linspace(0, 1, 101)  # probability of the right answer
@@ -121,7 +121,7 @@ plt.show()
 #
 # **Luck isn't the reason: without it, 73.8% are right.** (+0.2 points; 95% interval: -0.3 to 0.7.)
 #
-# A label pushes most where the model is sure, but wrong. There, a reward hardly pushes: the right answer is almost never drawn, and the log-probability of a sure wrong answer is flat. **With rewards, confident mistakes stay.**
+# A label pushes most where the model is sure, but wrong. There, a reward hardly pushes: the right answer is almost never drawn, and a sure wrong answer's $\log p$ hardly changes. **With rewards, confident mistakes stay.**
 # </details>
 #
 # ## What else did it learn?

@@ -119,7 +119,7 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Within thirty passes, the head and ranks 1, 2 and 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (52 bytes: this sentence has more). Only rank 16 keeps filling: from 1,019 to 1,515<!--coins.16.2048--> bits.
+# **Within thirty passes, the head and ranks 1, 2 and (almost) 4 stop filling:** rank 1 remembers 425 of 1,024 flips, and 414<!--coins.1.2048--> of 2,048 (52 bytes: this sentence has more). Only rank 16 keeps filling: 1,019 to 1,515<!--coins.16.2048--> bits.
 #
 # **That isn't a hard limit:** with *sixty* passes over 1,024 flips, rank 1 remembers 581 (one run).
 #
@@ -160,7 +160,7 @@ if not lesson.FAST:
 # </details>
 #
 # ## Do more labels help?
-# Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's output vectors. Each method runs five times, on different reviews. (Full fine-tuning and lesson 05's prompt tuning are gray.)
+# Now LoRA (rank 8, `q,v`) reads whole reviews. Its rival is a **probe**: a linear classifier on the frozen model's output vectors. Each method runs five times, on different reviews. (Gray rivals: full fine-tuning and lesson 05's prompt tuning.)
 #
 # With 80 labels, LoRA gets 64.8<!--few.lora.80-->% right. With a free day, you can try other methods or label 240 more reviews. **How many points would LoRA gain from these labels?**
 

@@ -47,8 +47,11 @@ def test_minutes_become_steps(compare, monkeypatch):
 
 
 def test_failing_and_impossible_methods_have_exit_codes(compare, tmp_path):
-    cases = {"prompt:tokens=40": (1, "every method failed"), "lora:rank=33": (2, "rank 33 is above")}
-    for method, (code, message) in cases.items():
+    for method, code, message in (
+        ("lora:alpha=1e30", 1, "every method failed"),
+        ("lora:rank=33", 2, "rank 33 is above"),
+        ("prompt:tokens=40", 2, "max_length 128 exceeds the 88 tokens that this model can read after 40 virtual"),
+    ):
         done = compare(method, "--steps", "2", "--json")
         assert done.returncode == code
         assert message in done.stderr

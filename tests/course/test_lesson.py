@@ -37,6 +37,7 @@ def test_start_prints_title_minutes_memory_and_seed(monkeypatch: pytest.MonkeyPa
     assert receipt.notes == {"accuracy": 0.9}  # rerunning the first cell keeps everything
     assert capsys.readouterr().out.endswith("memory: too little\nAda Lovelace, seed 629644\n")
     lesson.start("03", student=7)
+    assert receipt.notes == {}  # another student starts anew
     assert capsys.readouterr().out.endswith(f"\n7, seed {lesson.seed_of('7')}\n")
     write_json(times, {})
     assert lesson.estimate(notebook)[1:] == (pytest.approx(13.02), None)

@@ -56,7 +56,7 @@ def classroom(tmp_path):
     """The runs of two laptops and three guesses, one in percent, one as a fraction and one without a name."""
     folder = class_in(tmp_path / "class")
     (folder / "ada" / "guess.json").write_text(json.dumps({"name": "Ada <b>", "guess": 88}))
-    (folder / "emmy" / "guess.json").write_text(json.dumps({"guess": 0.6}), encoding="utf-8-sig")  # as Notepad saves it
+    (folder / "emmy" / "guess.json").write_text(json.dumps({"guess": 0.6}), encoding="utf-16")  # as PowerShell saves it
     (checkpoints := folder / "ada" / ".ipynb_checkpoints").mkdir()  # Jupyter keeps an earlier version of edited files
     (checkpoints / "guess-checkpoint.json").write_text(json.dumps({"name": "Ada <b>", "guess": 99}))
     (folder / "ada" / "guess.json").rename(folder / "ada" / "Guess (1).json.txt")

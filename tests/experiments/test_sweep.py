@@ -105,6 +105,8 @@ def test_too_long_prompt_in_the_test_split_is_noticed_before_training(grid, tiny
     assert_raises("after a prompt of 218 tokens", train, long, store=tmp_path / "runs")
     with pytest.raises(BadValue, match=r"probe needs a task with labels, but .*good\.jsonl has none"):
         sweep([replace(good, method=Probe()), good], tmp_path / "runs")
+    with pytest.raises(BadValue, match="max_length 9999 exceeds the 2048 tokens"):
+        sweep([replace(good, max_length=9999), good], tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     swept = sweep([long, good], tmp_path / "runs")
     assert [(run.status, len(run.history["step"])) for run in swept.runs] == [("failed", 0), ("done", 6)]

@@ -108,7 +108,7 @@ MODELS = [
     ("bert", lab.Bottleneck(size=4, layers=3), "has 2 layers"),
     (lambda: real_model(small_config("mixtral"), None, device="cpu"), lab.Bottleneck(size=2), "does not fit"),
     ("phi3", lab.IA3(targets="k,up", feedforward="up"), r"\[up\] shares its input .* up out of feedforward"),
-    ("bert", lab.LoRAXS(rank=64), "rank 64 is too high for a layer of 32 x 32: use at most 32"),
+    ("bert", lab.LoRAXS(rank=64), "rank 64 is too high for a 32 x 32 layer: use at most 32"),
     ("bert", lab.VeRA(rank=10**8), "6,400,000,000 frozen random numbers exceed the limit"),
     ("bert", lab.TinyLoRA(rank=40, u=80_000), "327,680,000 frozen random numbers exceed the limit"),
     ("bert", lab.VeRA(targets=("embed",)), "an embedding: leave it out"),

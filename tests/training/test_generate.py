@@ -62,6 +62,7 @@ def test_beam_search_matches_transformers_and_ends_at_the_end_token(causal):
     assert generate(model, tokenizer, [PROMPTS[1]], Decoding(max_new_tokens=6)) != [expected]
     model.lm_head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([tokenizer.eos_token_id]), 1e4))
     assert generate(model, tokenizer, PROMPTS, SHORT) == [""] * len(PROMPTS)
+    assert_raises("prompt 1 is empty", generate, model, load_tokenizer("smollm2"), ["a", ""])
 
 
 def test_answers_end_at_the_special_tokens_of_the_generation_config(causal):

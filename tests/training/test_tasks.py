@@ -153,7 +153,7 @@ REFUSED = [
     ("jsonl", '{"text": "a", "label": 1}\n\nnot json', "own.jsonl, line 3 is not JSON"),
     ("jsonl", "[" * 100_000, "own.jsonl, line 1 is not JSON"),
     ("jsonl", '{"text": "\\ud800", "label": 1}', "own.jsonl, line 1 is not JSON: .* surrogates"),
-    ("jsonl", "", "no column 'text'; it has nothing"),
+    ("jsonl", "", "own.jsonl is empty: write one JSON object per line"),
     ("jsonl", '{"text": "a", "label": 1}\n{"txt": "b", "label": 0}', "line 2 has no text or number in 'text'"),
     ("jsonl", '{"text": "a", "label": [1]}', "line 1 has no text or number in 'label'"),
     ("jsonl", "1\n2\n", 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),

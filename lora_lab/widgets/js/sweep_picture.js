@@ -74,7 +74,7 @@ function drawCell(x, y, w, h, cell, { dark, dots, line }) {
   }
   const dead = cell.runs.filter(isDead).length;
   const ink = (dark ? 8 : 5) + (dark ? 88 : 70) * cell.share ** 1.6; // most of the contrast near the best means
-  const [fill, over] = [`color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, dark && ink > 62 ? "on" : "ink"];
+  const [fill, over] = [`color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, !dark ? "ink" : ink > 65 ? "black" : "white"];
   const colored = box("", `style="fill: ${fill}"`);
   if (dead === cell.runs.length && !(dots && cell.mean !== null)) {
     return [colored, cross(cx, cy, Math.min(14, 0.5 * width), "soft")];

@@ -378,6 +378,7 @@ ANSWERS += [
     ("flip", ({"models": "llama-2-70b"},)),
     ("brief", (PLAN, 0)),
     ("brief", ({**PLAN, "rows": ...}, 0), "not yet: make a choice for each line"),
+    ("flip", ({"seq": ...},), "not yet: write a premise"),
     ("flip", ({"times": 2},), "the claim itself"),
     ("flip", ({"rank": 1},), 'stays "depends on model": the trainable part is small already'),
     ("flip", ({"seq": 2048},), 'is now "false": longer rows'),
