@@ -16,7 +16,7 @@ lab: fetch
 	$(BIN)/python -m lora_course lab $(ARGS)
 
 test: .venv/.test fetch
-	@echo "running the tests: about 7 minutes on two cores"
+	@echo "running the tests: about 10 minutes on two cores"
 	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
