@@ -51,7 +51,8 @@ def start(number: str, student: str | int = "") -> None:
     prepare_colab()
     files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     _check_name(number, files, "lesson")
-    before, now = key_of(os.environ.get("LORA_LAB_STUDENT", "")), key_of(str(student or ""))
+    student = str(student or "").replace("\0", " ")  # an environment variable cannot hold NUL
+    before, now = key_of(os.environ.get("LORA_LAB_STUDENT", "")), key_of(student)
     if CURRENT.lesson != number or (before and now and now != before):  # rerunning the first cell keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
@@ -64,7 +65,7 @@ def start(number: str, student: str | int = "") -> None:
         if get_ipython():
             import_module("matplotlib_inline.backend_inline").set_matplotlib_formats("retina")  # sharp on every screen
     if student:
-        os.environ["LORA_LAB_STUDENT"] = str(student).replace("\0", " ")
+        os.environ["LORA_LAB_STUDENT"] = student
     if name := os.environ.get("LORA_LAB_STUDENT"):
         print(printable(f"{name}, seed {seed_of()}"))
 

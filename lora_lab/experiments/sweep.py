@@ -148,7 +148,8 @@ class Sweep:
         self._race = race = Race(wanted) if choose else None
         if self.client is None:  # models and tasks must be on this machine, with enough texts
             fields = ("model", "task", "text_column", "label_column", "max_length", "examples")
-            for recipe in {(r.method.name, *(getattr(r, name) for name in fields)): r for r in wanted}.values():
+            kinds = ((r.method.positions(True), *(getattr(r, f) for f in fields), r.method.name) for r in wanted)
+            for recipe in dict(zip(kinds, wanted, strict=True)).values():
                 load_tokenizer(recipe.model, download=self.download)
                 chosen_rows(task := task_of(recipe), recipe.examples, recipe.subset)
                 check_fits(shapes_of_model(recipe.model, download=self.download), task, recipe.method)

@@ -20,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import lora_lab as lab
 from lora_lab import BadValue, FullFineTuning, Grid, LoRA, NotFound, Probe, Recipe, Store, load_tokenizer, sweep, train
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import Sweep
@@ -107,6 +108,8 @@ def test_too_long_prompt_in_the_test_split_is_noticed_before_training(grid, tiny
         sweep([replace(good, method=Probe()), good], tmp_path / "runs")
     with pytest.raises(BadValue, match="max_length 9999 exceeds the 2048 tokens"):
         sweep([replace(good, max_length=9999), good], tmp_path / "runs")
+    with pytest.raises(BadValue, match="after 2040 virtual tokens"):
+        sweep([replace(good, method=lab.PromptTuning(tokens=n)) for n in (2040, 4)], tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
     swept = sweep([long, good], tmp_path / "runs")
     assert [(run.status, len(run.history["step"])) for run in swept.runs] == [("failed", 0), ("done", 6)]
