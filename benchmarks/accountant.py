@@ -37,7 +37,7 @@ def microseconds(method: Any, **setup: Any) -> float:
 
 def report(quick: bool) -> Iterator[str]:
     yield "### Predictions and traces"
-    qlora = microseconds(LoRA(targets="all-linear"), quantised="nf4", checkpointing=True)
+    qlora = microseconds(LoRA(targets="all-linear"), quantized="nf4", checkpointing=True)
     times = {name: microseconds(method) for name, method in METHODS.items()} | {"QLoRA with checkpointing": qlora}
     for name, us in times.items():
         yield goal(f"median microseconds of a prediction for {LARGE}, {name}", us, 1000, 0)

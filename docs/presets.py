@@ -36,7 +36,7 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
                     yield method, Setup(**step, dtype="fp32")
             if name not in SMALL:
                 for method in LORA:
-                    yield method, Setup(**step, quantised="nf4")
+                    yield method, Setup(**step, quantized="nf4")
     if name in LOCAL:
         others = ("head", "bitfit", "ia3", "prefix", "bottleneck", "ptuning")
         for method in ({"name": "full"}, *LORA, *({"name": other} for other in ("prompt", *others))):

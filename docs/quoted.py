@@ -187,7 +187,7 @@ def playground() -> dict[str, str]:
 def bits() -> dict[str, str]:
     """Lesson 12: a step of Llama 3 8B, in GiB."""
     lora, step = LoRA(targets="all-linear"), {"seq": 2048, "checkpointing": True}
-    sixteen, quantized = (memory("llama-3-8b", lora, quantised=kind, **step) for kind in ("none", "nf4"))
+    sixteen, quantized = (memory("llama-3-8b", lora, quantized=kind, **step) for kind in ("none", "nf4"))
     weights = quantized.categories["weights"] - 4 * params("llama-3-8b", lora).trainable  # without the adapter
     return {
         "bits.llama.16": f"{sixteen.peak / 2**30:.1f}",
@@ -419,7 +419,7 @@ def fits() -> dict[str, str]:
     fit.bytes.NAME   bytes of weights, gradients and optimizer per parameter of the model
     """
     gib, llama, full, lora, everywhere = 2**30, "llama-3-8b", FullFineTuning(), LoRA(), LoRA(targets="all-linear")
-    cheap: dict[str, Any] = {"quantised": "nf4", "checkpointing": True}
+    cheap: dict[str, Any] = {"quantized": "nf4", "checkpointing": True}
     few, many = ({m.name: memory(llama, m, seq=seq) for m in (full, lora)} for seq in (512, 32768))
     t4 = usable(card("T4"))
 
@@ -434,7 +434,7 @@ def fits() -> dict[str, str]:
     times_fewer = params(llama, full).trainable / params(llama, lora).trainable
     short, long = (memory(llama, everywhere, seq=seq, **cheap) for seq in (3072, 4096))
     logits = long.categories["logits"] - short.categories["logits"]
-    flops = [result.flops or 1 for result in (long, memory(llama, everywhere, seq=4096, quantised="nf4"))]
+    flops = [result.flops or 1 for result in (long, memory(llama, everywhere, seq=4096, quantized="nf4"))]
     (embedded,) = (term.bytes for term in long.terms if term.where == "base")
     return {
         **{f"fit.{name}": f"{result.peak / gib:.1f}" for name, result in few.items()},

@@ -25,7 +25,7 @@ def step(method: str, setup: Setup) -> Estimate:
     from lora_lab.widgets.memory_panel import METHODS
 
     one_of("method", method, tuple(METHODS))
-    return estimate("llama-3-8b", METHODS[method], replace(setup, quantised="nf4" if method == "QLoRA" else "none"))
+    return estimate("llama-3-8b", METHODS[method], replace(setup, quantized="nf4" if method == "QLoRA" else "none"))
 
 
 @exercise

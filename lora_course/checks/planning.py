@@ -42,7 +42,7 @@ def needed_and_usable(number: int) -> tuple[dict[str, float], float]:
     brief, wide = BRIEFS[number], LoRA(16, targets=("all-linear",))
     steps = {"full": (FullFineTuning(), "none"), "LoRA": (wide, "none"), "QLoRA": (wide, "nf4")}
     setup = {"batch": 1, "seq": brief["tokens"], "checkpointing": True}
-    peaks = {name: memory(brief["model"], of, quantised=bits, **setup).peak for name, (of, bits) in steps.items()}
+    peaks = {name: memory(brief["model"], of, quantized=bits, **setup).peak for name, (of, bits) in steps.items()}
     return {name: peak / 2**30 for name, peak in peaks.items()}, usable(card(brief["card"])) / 2**30
 
 

@@ -82,7 +82,7 @@ def fits_on_card(
     """Does a LoRA step on a base of `bits` bits fit on one card, or on several cards that shard the model (FSDP)?"""
     check_known([bits], FORMATS, "the bits of a base")
     shard = f"fsdp:{cards}" if cards != 1 else ""
-    setup = Setup(batch, seq, quantised=FORMATS[bits], checkpointing=checkpointing, shard=shard)
+    setup = Setup(batch, seq, quantized=FORMATS[bits], checkpointing=checkpointing, shard=shard)
     free, on_each = usable(of_size(gpu_gb)), " on each" if cards > 1 else ""
     peaks = {model: _size("memory of a step", model, lora(rank, targets), setup) for model in models}
     cases = (

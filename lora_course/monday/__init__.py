@@ -30,7 +30,7 @@ KINDS = ("text", "label"), ("prompt", "response"), ("prompt", "completion")
 LETTERS, TEMPLATE = 3.5, 64  # bytes per token, roughly; tokens for a chat template and system prompt
 ALPHA, ROWS = 16, 16  # ROWS: per optimizer step
 SPARE = 0.9  # fraction of the card to plan for: PEFT copies adapter inputs to fp32, and fragmentation costs memory too
-# Settings to try, fastest first: (quantised, checkpointing, batch size).
+# Settings to try, fastest first: (quantized, checkpointing, batch size).
 WAYS = [("none", False, n) for n in (16, 8, 4)] + [(q, True, n) for q in ("none", "nf4") for n in (16, 8, 4, 2, 1)]
 
 
@@ -90,8 +90,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     tokens = min(filter(None, (math.ceil(most / 64) * 64, longest(config_of(model)))))
     method = LoRA(16 if chat else 8, alpha=ALPHA, targets=("all-linear",))
     room = usable(of_size(gpu_gb))
-    for quantised, checkpointing, batch in WAYS:
-        peak = estimate(model, method, Setup(batch, tokens, quantised=quantised, checkpointing=checkpointing)).peak
+    for quantized, checkpointing, batch in WAYS:
+        peak = estimate(model, method, Setup(batch, tokens, quantized=quantized, checkpointing=checkpointing)).peak
         if peak <= SPARE * room:
             break
     else:
@@ -100,7 +100,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     rate = (2e-3 if chat else 1e-3) if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     needed, tenth = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), max(1, len(rows) // 10)
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil((len(rows) - 2 * tenth) / ROWS) * 3
-    half, name = 196 * math.sqrt(0.16 / tenth), "QLoRA" if quantised == "nf4" else "LoRA"
+    half, name = 196 * math.sqrt(0.16 / tenth), "QLoRA" if quantized == "nf4" else "LoRA"
     size = f"{params(model, method).trainable:,} trainable parameters"
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
@@ -121,7 +121,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     settings = {
         "MODEL": str(asset_path(model) if model in BUNDLED else model), "DATA": data, "COLUMNS": columns,
         "OUT": out, "RATES": rates, "EPOCHS": 3, "RANK, ALPHA": (method.rank, ALPHA), "MAX_TOKENS": tokens,
-        "BATCH, ACCUMULATE": (batch, ROWS // batch), "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
+        "BATCH, ACCUMULATE": (batch, ROWS // batch), "CHECKPOINTING": checkpointing, "FOUR_BITS": quantized == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)
 

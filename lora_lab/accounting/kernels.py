@@ -20,7 +20,7 @@ from transformers.utils import import_utils
 
 from lora_lab.methods import quant
 from lora_lab.methods.quant import Quantized, QuantizedLinear
-from lora_lab.methods.targets import BLOCK, NESTED, QUANTISED_BITS
+from lora_lab.methods.targets import BLOCK, NESTED, QUANTIZED_BITS
 
 _ONE_THREAD = threading.RLock()
 
@@ -81,7 +81,7 @@ def _attention(
 def _codes(weight: Tensor, name: str) -> Quantized:
     """Allocate the tensors that `quantize` would fill with codes and scales."""
     blocks = -(-weight.numel() // BLOCK)
-    codes = weight.new_empty(blocks * BLOCK * QUANTISED_BITS[name] // 8, dtype=torch.uint8)
+    codes = weight.new_empty(blocks * BLOCK * QUANTIZED_BITS[name] // 8, dtype=torch.uint8)
     if name.endswith("-single"):
         return Quantized(name, weight.shape, codes, weight.new_empty(blocks, dtype=torch.float32))
     scales, offset = (weight.new_empty(n, dtype=torch.float32) for n in (-(-blocks // NESTED), 1))

@@ -136,7 +136,7 @@ def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Est
 
     model   See `params`.
     trace   Trace this exact step on tensors without data, which takes seconds instead of microseconds.
-    setup   The fields of `Setup`: `batch`, `seq`, `dtype`, `optimizer`, `checkpointing`, `quantised`, ...
+    setup   The fields of `Setup`: `batch`, `seq`, `dtype`, `optimizer`, `checkpointing`, `quantized`, ...
     Raises: NotFound or BadValue as in `params` and `Setup`, and BadValue for a step that cannot be traced.
     """
     known = Setup.__dataclass_fields__
@@ -159,7 +159,7 @@ def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> E
         with suppress(NoFit):
             found = predicted(config, method, setup)
     found = found or traced(config, method, setup)
-    if setup.quantised != "none" and architecture_of(model).experts:
+    if setup.quantized != "none" and architecture_of(model).experts:
         found = replace(found, notes=(*found.notes, EXPERTS))
     return found
 

@@ -79,10 +79,10 @@ class Module:
 
     def frozen_bytes(self, setup: Setup) -> int:
         """Return the bytes that the module takes when frozen. Only matrices inside layers are quantized."""
-        if setup.quantised == "none" or self.layer is None or self.kind != "linear":
+        if setup.quantized == "none" or self.layer is None or self.kind != "linear":
             return self.count * self.parameters * setup.width
         matrix = self.in_features * self.out_features
-        packed = int(matrix * bits_per_weight(setup.quantised) / 8)
+        packed = int(matrix * bits_per_weight(setup.quantized) / 8)
         return self.count * (packed + (self.parameters - matrix) * setup.width)
 
     @property

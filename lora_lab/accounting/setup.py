@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import is_number, make_plain, one_of, whole
-from lora_lab.methods.targets import QUANTISED_BITS
+from lora_lab.methods.targets import QUANTIZED_BITS
 
 STEP = "the optimizer's step"
 PHASES = ("forward", "backward", STEP)
@@ -23,7 +23,7 @@ KNOWN = {
     "dtype": tuple(BYTES),
     "adapter_dtype": ("auto", *BYTES),
     "optimizer": OPTIMIZERS,
-    "quantised": ("none", *QUANTISED_BITS),
+    "quantized": ("none", *QUANTIZED_BITS),
     "device": ("cuda", "cpu", "mps"),
     **dict.fromkeys(("checkpointing", "padded", "outputs_kept", "master_weights"), (False, True)),
 }
@@ -52,7 +52,7 @@ class Setup:
                     adamw-8bit (bitsandbytes) or sgd (without momentum).
     checkpointing   Whether to save only the input of each block, and to rerun the block in backward.
     dropout         The model's own dropout probability. 0 disables dropout.
-    quantised       How frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
+    quantized       How frozen linear layers are stored: none, nf4, nf3 or nf2 (with double quantization), nf4-single
                     (without it), int8 or int4.
     padded          Whether rows have unequal lengths. If so, attention gets a mask and uses a different kernel.
     outputs_kept    Whether the loop holds the model's outputs (logits, keys and values) until the step ends.
@@ -71,7 +71,7 @@ class Setup:
     optimizer: str = "adamw"
     checkpointing: bool = False
     dropout: float = 0.0
-    quantised: str = "none"
+    quantized: str = "none"
     padded: bool = False
     outputs_kept: bool = False
     device: str = "cuda"

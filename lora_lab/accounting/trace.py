@@ -68,8 +68,8 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
             module.rope_type = "default"
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply this type
-    if setup.quantised != "none":
-        quantize_model(model, setup.quantised)
+    if setup.quantized != "none":
+        quantize_model(model, setup.quantized)
     return model
 
 
@@ -96,7 +96,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
     parts = {}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        in_base = f"base in {setup.quantised}" if setup.quantised != "none" and name.endswith(CODES) else "base"
+        in_base = f"base in {setup.quantized}" if setup.quantized != "none" and name.endswith(CODES) else "base"
         parts[name] = in_base if id(tensor) in base else "adapters and head"
     return parts
 

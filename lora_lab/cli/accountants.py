@@ -81,7 +81,7 @@ def memory(
     from lora_lab.accounting.models import architecture_of, config_of, longest
     from lora_lab.accounting.setup import BYTES, Setup
     from lora_lab.accounting.units import GIB
-    from lora_lab.methods.targets import QUANTISED_BITS
+    from lora_lab.methods.targets import QUANTIZED_BITS
 
     if gpu is not None and gpu_gb is not None:
         raise BadValue("pass --gpu or --gpu-gb, not both")
@@ -91,11 +91,11 @@ def memory(
     architecture, method_name, dtype = architecture_of(model), options["method"], options["dtype"]
     if num_labels is not None and architecture.task != "encoder":
         raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; omit --num-labels")
-    if dtype in QUANTISED_BITS:
+    if dtype in QUANTIZED_BITS:
         raise BadValue(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: for a 4-bit base, use --method qlora")
     if method_name != "qlora" and double_quant is not None:
         raise BadValue(f"--double-quant is for --method qlora, not {method_name}: omit it")
-    options["quantised"] = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
+    options["quantized"] = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
     options |= {"device": device or (card.device if card else "cuda"), "num_labels": num_labels or 2}
     method = take_method(options, architecture)
     if options["seq"] is None:

@@ -33,7 +33,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "full": (FullFineTuning(), {}),
     "LoRA": (LoRA(targets=("all-linear",)), {}),
     "LoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True}),
-    "QLoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True, "quantised": "nf4"}),
+    "QLoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True, "quantized": "nf4"}),
 }
 ROOM = 0.9  # fraction of free memory that a measured step may need
 BATCH, SEQ = 4, 512  # size of a measured step
@@ -68,7 +68,7 @@ def memory_rows(where: str) -> Iterator[Row]:
         for case, (method, options) in CASES.items():
             setup = {"batch": BATCH, "seq": SEQ, "dtype": "bf16", "device": where, **options}
             traced = memory(model, method, trace=True, **setup)
-            weights = memory(model, method, trace=True, **{**setup, "quantised": "none"}).categories["weights"]
+            weights = memory(model, method, trace=True, **{**setup, "quantized": "none"}).categories["weights"]
             row: Row = {"model": model, "case": case, "predicted": round(traced.peak / GIB, 4)}
             if traced.peak > ROOM * free_bytes(where) or weights > ROOM * (machine_memory()[1] or 0):
                 yield row | {"left out": "not enough free memory"}

@@ -61,14 +61,14 @@ class MergeReport:
 
     rounded       The effect of rounding on each merged tensor, in the model's order.
     untied        Layers that shared their weight with another layer and now have a weight of their own.
-    dequantised   Layers that were quantized before the merge and are not quantized now.
+    dequantized   Layers that were quantized before the merge and are not quantized now.
     added_bytes   The bytes added to the model's weights by untying, dequantizing and converting to fp32.
     heads         The effect of rounding on trained heads in `merge_for_good`, where `update` is the whole tensor.
     """
 
     rounded: tuple[Rounding, ...]
     untied: tuple[str, ...] = ()
-    dequantised: tuple[str, ...] = ()
+    dequantized: tuple[str, ...] = ()
     added_bytes: int = 0
     heads: tuple[Rounding, ...] = ()
 
@@ -102,9 +102,9 @@ class MergeReport:
             lines[0] += ", so only the sum of weight and update is rounded"
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}, so that only one of the tied layers changes")
-        if self.dequantised:
-            lines.append(f"dequantized: {len(self.dequantised)} layers ({self.dequantised[0]}, ...)")
-        if self.untied or self.dequantised:
+        if self.dequantized:
+            lines.append(f"dequantized: {len(self.dequantized)} layers ({self.dequantized[0]}, ...)")
+        if self.untied or self.dequantized:
             lines.append(f"the weights grow by {self.added_bytes:,} bytes")
         return "\n".join(lines)
 
@@ -150,7 +150,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
             seen.add(id(p))
     added = report.added_bytes + _bytes(model) - before
     attach.remove_adapters(model)
-    return replace(report, dequantised=(*report.dequantised, *quantized), added_bytes=added, heads=tuple(heads))
+    return replace(report, dequantized=(*report.dequantized, *quantized), added_bytes=added, heads=tuple(heads))
 
 
 def unmerge(model: nn.Module) -> None:
@@ -269,7 +269,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             rounded.append(rounding_of(path, frozen, new))
     if untied and getattr(getattr(model, "config", None), "model_type", "") in SCALED_IF_TIED:
         raise BadValue(f"cannot merge: this model's logits change if {untied[0]} is untied; keep the adapter file")
-    size, dequantised = _bytes(model), list[str]()
+    size, dequantized = _bytes(model), list[str]()
     if fp32:
         model.float()
     try:
@@ -277,7 +277,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
             inner, frozen = parts[0], parts[0].base_layer
             layer, merged = _merged(parts, dtype)
             if layer is not frozen:
-                dequantised.append(path)
+                dequantized.append(path)
             copied = copy.copy(layer)
             # accelerate gives a layer a `forward` that is bound to the layer, so bind the copy's `forward` to the copy.
             own: Any = {name: value for name, value in vars(layer).items() if name in ("forward", "_old_forward")}
@@ -295,7 +295,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
         raise
     if untied:
         _set_tied(model, False)
-    return MergeReport(tuple(rounded), tuple(untied), tuple(dequantised), _bytes(model) - size)
+    return MergeReport(tuple(rounded), tuple(untied), tuple(dequantized), _bytes(model) - size)
 
 
 def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from lora_lab.adapter_layer import is_conv1d, out_by_in
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods.attach import fingerprint, is_linear, put, quantized_layers, refuse_adapted
-from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
+from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTIZED_BITS
 
 STRIP = 1024  # number of blocks to dequantize at a time, so that little memory is needed besides the result
 FP32: Any = {"dtype": torch.float32, "device": "cpu"}  # of a format's tables, whatever torch's defaults are
@@ -44,7 +44,7 @@ def levels_of(name: str) -> Tensor:
     quantiles, divided by the largest one. The probabilities of these quantiles are evenly spaced from 1/2 to
     1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2, which is 0.9677083 for 4 bits.
     """
-    half = 2 ** (QUANTISED_BITS[name] - 1)
+    half = 2 ** (QUANTIZED_BITS[name] - 1)
     if not name.startswith("nf"):
         return torch.arange(1 - half, half, **FP32) / (half - 1)
     outermost = round(1 - (1 / (4 * half) + 1 / (4 * half - 2)) / 2, 7)
@@ -67,7 +67,7 @@ def dynamic_levels() -> Tensor:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized weight. `format` is a key of `targets.QUANTISED_BITS`.
+    """A quantized weight. `format` is a key of `targets.QUANTIZED_BITS`.
 
     packed   The codes, (blocks * 64 * bits / 8,) in uint8, where the last block is padded with zeros.
     absmax   The largest |w| of each block, (blocks,) in fp32, or as uint8 codes with double quantization.
@@ -110,13 +110,13 @@ class Quantized:
 
 def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
     """Quantize a weight of any shape. Raises: BadValue for an unknown format or a weight with NaN or infinity."""
-    if name not in QUANTISED_BITS:
-        raise BadValue(f"'{name}' is not a quantization format; use {nearest(name, QUANTISED_BITS)}")
+    if name not in QUANTIZED_BITS:
+        raise BadValue(f"'{name}' is not a quantization format; use {nearest(name, QUANTIZED_BITS)}")
     blocks = _blocks(weight.detach().float().flatten(), BLOCK)
     absmax = blocks.abs().amax(1)
     if not bool(absmax.isfinite().all()):
         raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint that it was loaded from")
-    packed = regroup(_codes(blocks, absmax, levels_of(name)), QUANTISED_BITS[name], 8).to(torch.uint8)
+    packed = regroup(_codes(blocks, absmax, levels_of(name)), QUANTIZED_BITS[name], 8).to(torch.uint8)
     if name.endswith("-single"):
         return Quantized(name, weight.shape, packed, absmax)
     offset = absmax.mean().view(1)  # every absmax is near the mean, so 8 bits suffice for the difference
@@ -151,7 +151,7 @@ def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
 @lru_cache(maxsize=8)
 def _lookup(name: str) -> tuple[int, Tensor]:
     """Return the width in bits of a lookup table's index, and the table. A byte of 4-bit codes maps to 2 levels."""
-    levels, bits = levels_of(name), QUANTISED_BITS[name]
+    levels, bits = levels_of(name), QUANTIZED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
     codes = regroup(torch.arange(2**width, device="cpu"), width, bits)
     return width, levels[codes.clamp(max=len(levels) - 1)].view(2**width, -1)

@@ -144,7 +144,7 @@ def _matches(target: str, site: Site, slices: bool) -> bool:
 
 # ---- quantized formats
 
-QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
+QUANTIZED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
 BLOCK, NESTED = 64, 256  # weights per scale; scales per second-level scale
 OUTSIDE = ("lm_head", "embed_out", "pooler", *HEADS)  # layers that are not quantized
 
@@ -155,4 +155,4 @@ def bits_per_weight(name: str) -> float:
     NF4 takes 4 + 32/64 = 4.5 bits, or 4 + 8/64 + 32/(64 x 256) = 4.127 bits with double quantization (QLoRA).
     """
     absmax = 32 / BLOCK if name.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
-    return QUANTISED_BITS[name] + absmax
+    return QUANTIZED_BITS[name] + absmax

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
-from lora_lab.methods.targets import QUANTISED_BITS
+from lora_lab.methods.targets import QUANTIZED_BITS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
@@ -45,34 +45,34 @@ _timed: dict[Path, dict[str, Any]] = {}  # this process's timings by cache file,
 class Choice:
     """Compute settings: the torch `device`, the `dtype` of the frozen base, and the transformers `attention` kind.
 
-    quantised   The format in which the base's linear layers are stored, such as nf4, or "" for unquantized layers.
+    quantized   The format in which the base's linear layers are stored, such as nf4, or "" for unquantized layers.
     products    The dtype of matrix products of fp32 tensors; see `rounded_products`.
     """
 
     device: str
     dtype: str
     attention: str
-    quantised: str = ""
+    quantized: str = ""
     products: str = "fp32"
 
     @property
     def load_as(self) -> str:
         """The dtype argument for `load_model`, such as bf16 or nf4+bf16."""
-        return f"{self.quantised}+{self.dtype}" if self.quantised else self.dtype
+        return f"{self.quantized}+{self.dtype}" if self.quantized else self.dtype
 
 
 def split_dtype(dtype: str) -> tuple[str, str]:
     """Split "nf4+fp32", "nf4" or "bf16" into the quantized base's format ("" for none) and the dtype of computation."""
     name, plus, compute_dtype = dtype.partition("+")
-    if name in QUANTISED_BITS:
+    if name in QUANTIZED_BITS:
         return name, compute_dtype if plus else AUTO
     return "", dtype
 
 
 def dtype_to_train(dtype: str) -> str:
     """Return the dtype of trained weights for a base in `dtype`: fp32, or `dtype` itself if it is "auto" or unknown."""
-    quantised, compute_dtype = split_dtype(dtype)
-    return "fp32" if quantised or compute_dtype in DTYPES else dtype
+    quantized, compute_dtype = split_dtype(dtype)
+    return "fp32" if quantized or compute_dtype in DTYPES else dtype
 
 
 def choose(
@@ -86,7 +86,7 @@ def choose(
     and rounding are chosen only if they save more than a tenth of the time.
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
     """
-    quantised, dtype = split_dtype(dtype)
+    quantized, dtype = split_dtype(dtype)
     device = _allowed("device", device, ("cuda", "mps", "cpu"), available_devices())[0]
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"this machine has no device {device}; its devices: {', '.join(available_devices())}")
@@ -95,7 +95,7 @@ def choose(
         kinds.append(ROUNDED)
     cases = [*product(kinds, _allowed("attention", attention, ATTENTIONS, ATTENTIONS))]
     if len(cases) == 1:  # nothing to measure
-        return Choice(device, *cases[0], quantised)
+        return Choice(device, *cases[0], quantized)
     times, length = measured(device), min(LENGTHS, key=lambda n: abs(n - tokens))
 
     def seconds(case: tuple[str, str]) -> float:
@@ -104,7 +104,7 @@ def choose(
 
     kind, attention = min(cases, key=seconds)
     rounds = kind == ROUNDED
-    return Choice(device, "fp32" if rounds else kind, attention, quantised, "bf16" if rounds else "fp32")
+    return Choice(device, "fp32" if rounds else kind, attention, quantized, "bf16" if rounds else "fp32")
 
 
 def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[str]) -> Sequence[str]:
@@ -113,7 +113,7 @@ def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[s
     if value == AUTO and os.environ.get(variable):  # the variable can't name the format of a quantized base
         option, value = variable, os.environ[variable]
     if value not in (*choices, AUTO):
-        formats = QUANTISED_BITS if option == "dtype" else ()
+        formats = QUANTIZED_BITS if option == "dtype" else ()
         raise BadValue(f"{option} must be one of {', '.join([*choices, *formats])} or auto, not '{value}'")
     return auto if value == AUTO else [value]
 

@@ -91,7 +91,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | No
     on_gpu = choice.device == "cuda"
     setup = Setup(
         batch=rows, seq=-(-length // STEP) * STEP, dtype=choice.dtype, optimizer="adamw-fused",
-        dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
+        dropout=DROPOUT * (recipe.dropout and on_gpu), quantized=choice.quantized or "none", padded=True,
         device="cuda" if on_gpu else "cpu", num_labels=labels or 2,
     )  # fmt: skip
     # With dropout, a CPU always uses eager attention. The dropout masks are not counted, so this is a lower bound.

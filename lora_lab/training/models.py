@@ -19,7 +19,7 @@ from lora_lab.methods.attach import scores_last_token
 from lora_lab.methods.base import Method, plain, whole
 from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
-from lora_lab.methods.targets import QUANTISED_BITS
+from lora_lab.methods.targets import QUANTIZED_BITS
 from lora_lab.training.assets import asset_path
 from lora_lab.training.device import AUTO, DTYPES, split_dtype
 
@@ -47,12 +47,12 @@ def load_model(
     Raises: NotFound for a model that is not on this machine, with a list of the local models; BadValue for a checkpoint
     that is damaged or lacks weights (which would be random). No code from a checkpoint runs, and nothing is unpickled.
     """
-    quantised, compute_dtype = "", dtype  # the format of quantized linear layers, and the dtype of everything else
+    quantized, compute_dtype = "", dtype  # the format of quantized linear layers, and the dtype of everything else
     if not isinstance(dtype, torch.dtype):
-        quantised, name_of_dtype = split_dtype(str(dtype))
-        dtypes = DTYPES | ({AUTO: torch.float32} if quantised else {STORED: "auto"})  # transformers calls it "auto"
+        quantized, name_of_dtype = split_dtype(str(dtype))
+        dtypes = DTYPES | ({AUTO: torch.float32} if quantized else {STORED: "auto"})  # transformers calls it "auto"
         if name_of_dtype not in dtypes:
-            raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{name_of_dtype}'")
+            raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTIZED_BITS])}, not '{name_of_dtype}'")
         compute_dtype = dtypes[name_of_dtype]
     if num_labels is not None:
         num_labels = whole("num_labels", plain(num_labels))
@@ -65,7 +65,7 @@ def load_model(
                 eos = getattr(config, "eos_token_id", None)
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
-            source, config=config, dtype="auto" if quantised else compute_dtype,
+            source, config=config, dtype="auto" if quantized else compute_dtype,
             attn_implementation=None if attention == "sdpa" else attention,  # the default: "sdpa" if the class has it
             use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
@@ -91,8 +91,8 @@ def load_model(
     if num_labels is not None and scores_last_token(model):
         with suppress(LabError):  # without a tokenizer, the config's padding token stays
             model.config.pad_token_id = load_tokenizer(name, download=download).pad_token_id
-    if quantised:
-        quantize_model(model.eval(), quantised)
+    if quantized:
+        quantize_model(model.eval(), quantized)
         model.to(compute_dtype)  # the layers that are not quantized
     return model.eval()  # type: ignore[no-any-return]
 

@@ -81,9 +81,10 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
     """Return a run's dtype from its environment: bf16, nf4+bf16, or "fp32 by bf16" (see `rounded_products`)."""
     if (dtype := environment.get("dtype")) is None:
         return None
-    products, quantised = environment.get("products", dtype), environment.get("quantised")
+    products = environment.get("products", dtype)
+    quantized = environment.get("quantized") or environment.get("quantised")  # records of version 0.1 spell it so
     dtype = dtype if products == dtype else f"{dtype} by {products}"
-    return f"{quantised}+{dtype}" if quantised else str(dtype)
+    return f"{quantized}+{dtype}" if quantized else str(dtype)
 
 
 def is_record(file: PurePath | zipfile.Path) -> bool:

@@ -34,7 +34,7 @@ FILMS = Path(__file__).with_name("films.json")
 SHIPPED = ("llama-3-8b", "smollm2", "minilm")
 HERE = ("smollm2", "minilm")  # small enough for a real step on a laptop
 CARDS = {"cuda": "RTX 4090", "cpu": "16 GB laptop, CPU"}  # the defaults
-CONDITIONS = ("checkpointing", "quantised", "dtype", "device")  # fields of `Setup` that a film depends on
+CONDITIONS = ("checkpointing", "quantized", "dtype", "device")  # fields of `Setup` that a film depends on
 TOKENS = 2048  # maximum for a real step; more would take minutes on a laptop's CPU
 ROOM = 1.25  # memory of a process relative to its tensors, on a CPU; 1.15 to 1.21 was measured
 METHODS: dict[str, Any] = {
@@ -55,7 +55,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     card      name of a card, such as "T4"; by default an RTX 4090, or a laptop if the model is small enough
     models    the models in the menu besides `model`; by default those whose films ship
     longest   whether to show the largest batch and length that fit; if not, the sliders offer only powers of two
-    conditions    other fields of `Setup` that a film depends on: `dtype`, `quantised`, `device`
+    conditions    other fields of `Setup` that a film depends on: `dtype`, `quantized`, `device`
     A film that does not ship is traced, with a progress bar, and cached. A traced film covers only the given method.
     Raises: see `memory`; BadValue for an unknown method name, or a field of `Setup` that a film does not cover.
     """
@@ -212,7 +212,7 @@ def shipped() -> dict[str, list[dict[str, Any]]]:
 def setup_of(model: Any, name: str, **more: Any) -> Setup:
     """Return the setup for a method: fp32 on the CPU for models that train on a laptop, else bf16 on a GPU."""
     laptop = {"dtype": "fp32", "device": "cpu"} if model in HERE else {}
-    return Setup(**{"batch": 2, "seq": 64, "quantised": "nf4" if name == "QLoRA" else "none"} | laptop | more)
+    return Setup(**{"batch": 2, "seq": 64, "quantized": "nf4" if name == "QLoRA" else "none"} | laptop | more)
 
 
 def described(name: str, setup: Setup) -> dict[str, Any]:

@@ -145,7 +145,7 @@ choice = {"method": "QLoRA", "checkpointing": True, "optimizer": "adamw", "batch
 checks.check_longest_row(**choice, card=mine)
 
 # %% claim
-cheap = {"quantised": "nf4", "checkpointing": True}
+cheap = {"quantized": "nf4", "checkpointing": True}
 fits = [memory("llama-3-8b", LoRA(rank=8, targets="all-linear"), seq=n, **cheap) for n in (4616, 4617)]
 assert fits[0].peak <= usable(card("T4")) < fits[1].peak
 work = [memory("llama-3-8b", LoRA(rank=8, targets="all-linear"), seq=512, **cheap | {"checkpointing": on}).flops for on in (True, False)]
@@ -192,7 +192,7 @@ print(f"losses: {losses[0]:.5f} and {losses[1]:.5f}; gradients differ by at most
 # %% hide-input
 def film(loss_of, tokens):
     """Trace the step of the panel above, on tensors that have a shape but no numbers."""
-    qlora, setup = LoRA(rank=8, targets="all-linear"), Setup(checkpointing=True, quantised="nf4")
+    qlora, setup = LoRA(rank=8, targets="all-linear"), Setup(checkpointing=True, quantized="nf4")
     with without_data(config_of("llama-3-8b"), qlora, setup) as (model, tracker, trained):
         means = [torch.empty(2, *p.shape, device="meta") for p in trained]
         tracker.claim(means, "optimizer", "AdamW")

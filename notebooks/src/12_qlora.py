@@ -244,7 +244,7 @@ MemoryPanel("llama-3-8b", "QLoRA", card="T4", models=["llama-3-8b"], **step)
 from lora_lab import memory, params
 
 lora = LoRA(rank=8, targets="all-linear")
-steps = {form: memory("llama-3-8b", lora, quantised=form, **step) for form in ("none", "nf4")}
+steps = {form: memory("llama-3-8b", lora, quantized=form, **step) for form in ("none", "nf4")}
 count = params("llama-3-8b", lora)
 linear = sum(layer.full for layer in count.modules if layer.trained)
 sizes = [linear * 16, linear * 4.127]  # bits

@@ -57,7 +57,7 @@ CASES = [
     *((GEMMA3, FULL, {"seq": seq}) for seq in (256, 1024)),  # layers alternate
     (small_config("gpt_oss", num_hidden_layers=12), FULL, {"seq": 256, "dtype": "fp32"}),  # and contain experts
     (DEEPSEEK, LATENT, {"seq": 128}),  # the first layers are dense
-    (small_config("mixtral", num_hidden_layers=8), PATTERN, {"seq": 128, "quantised": "nf4"}),
+    (small_config("mixtral", num_hidden_layers=8), PATTERN, {"seq": 128, "quantized": "nf4"}),
 ]
 
 
@@ -97,7 +97,7 @@ def test_prediction_equals_the_trace(fields, method, options):
         (small_config("deberta-v2 relative"), ALL, {"padded": True}),
         (SMALL_BERT | {"model_type": "nystromformer"}, ALL, {"padded": True}),
         (small_config("t5"), ALL, {"dtype": "fp16"}),  # its layers clamp in fp16 only
-        ({**LLAMA, "hidden_size": 128, "intermediate_size": 192, "head_dim": 32}, ALL, {"quantised": "nf4"}),
+        ({**LLAMA, "hidden_size": 128, "intermediate_size": 192, "head_dim": 32}, ALL, {"quantized": "nf4"}),
     ],
     ids=name_of,
 )
@@ -173,7 +173,7 @@ def test_sharding_divides_the_states():
     layer = 218_112_000
     gathered = outside + 2 * layer
     assert fsdp.categories["weights"] == pytest.approx(whole.categories["weights"] / 8 + gathered, rel=1e-6)
-    whole, fsdp = (memory("llama-3-8b", LORA, quantised="nf4", shard=shard) for shard in ("", "fsdp:8"))
+    whole, fsdp = (memory("llama-3-8b", LORA, quantized="nf4", shard=shard) for shard in ("", "fsdp:8"))
     packed = outside + layer * bits_per_weight("nf4") / 8
     masters = [memory("llama-3-8b", FULL, master_weights=True, shard=shard) for shard in ("", "fsdp:8")]
     whole_step, own_step = (max(m.bytes["temporaries"] for m in step.timeline if m.phase == STEP) for step in masters)
@@ -348,7 +348,7 @@ def test_cache_size_equals_a_real_cache(config):
 
 
 def test_unmerged_adapter_adds_weights_nf4_shrinks_them_and_a_soft_prompt_is_in_the_cache():
-    plain, setup = inference("llama-2-7b", Setup()), Setup(quantised="nf4")
+    plain, setup = inference("llama-2-7b", Setup()), Setup(quantized="nf4")
     assert inference("llama-2-7b", Setup(), LoRA()).peak - plain.peak == 4 * 4_194_304
     # LitGPT measured 4.26 GB for nf4-dq and 13.52 GB for bf16, including the cache of a short prompt.
     assert inference("llama-2-7b", setup).categories["weights"] / 1e9 == pytest.approx(4.26 - 0.3, abs=0.3)
@@ -430,7 +430,7 @@ def test_step_is_traced_and_its_film_fixed_if_its_shallow_model_cannot_be_built(
 
 
 SETUPS = [
-    {}, {"checkpointing": True}, {"padded": True}, {"quantised": "nf4"}, {"dtype": "fp32"}, {"dropout": 0.1},
+    {}, {"checkpointing": True}, {"padded": True}, {"quantized": "nf4"}, {"dtype": "fp32"}, {"dropout": 0.1},
     {"optimizer": "adamw-foreach"}, {"optimizer": "adamw-8bit"}, {"optimizer": "sgd", "device": "cpu", "dtype": "fp32"},
     {"outputs_kept": True}, {"shard": "fsdp:4"},
 ]  # fmt: skip
@@ -451,7 +451,7 @@ def test_drawn_cases_are_predicted_to_the_byte():
         method = rng.choice([LoRA(rank=5, targets="all-linear"), LoRA(rank=1, targets="all-linear"), FULL])
         options = dict(rng.choice(SETUPS))
         if method is FULL:
-            options.pop("quantised", None)
+            options.pop("quantized", None)
         lengths = [n for n in (64, 160, 224, 480, 608) if n <= (longest(fields) or n)]
         case = fields, method, Setup(batch=rng.choice([1, 2, 7]), seq=rng.choice(lengths), **options)
         try:

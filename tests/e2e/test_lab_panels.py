@@ -179,7 +179,7 @@ def test_the_browser_computes_the_same_bytes_as_python(pages: Pages) -> None:
     page, rng = pages.open(memory("minilm")), random.Random(0)
     code = f"(given) => {{ {module('film.js')}; return ({EVALUATE})(given); }}"
     for film in [film for films in shipped().values() for film in films]:
-        conditions = {name: film[name] for name in ("checkpointing", "quantised", "dtype", "device")}
+        conditions = {name: film[name] for name in ("checkpointing", "quantized", "dtype", "device")}
         points = [
             {"batch": rng.choice([1, 2, 9]), "seq": rng.randint(film["low"], film["high"] or 9000),
              "rank": rng.choice([1, 8, 77]), "optimizer": rng.choice(OPTIMIZERS)}

@@ -164,8 +164,8 @@ def test_merge_dequantizes_unmerge_is_exact_and_merge_for_good_leaves_nothing_qu
     with_adapter(model, LoRA(rank=4, targets=targets))
     before, adapted = snapshot(model), logits(model)
     report = merge(model)
-    assert len(report.dequantised) == layers  # a fused layer counts once
-    plain = sum(4 * innermost(model.get_submodule(path)).weight.numel() for path in report.dequantised)
+    assert len(report.dequantized) == layers  # a fused layer counts once
+    plain = sum(4 * innermost(model.get_submodule(path)).weight.numel() for path in report.dequantized)
     assert 0.8 * plain < report.added_bytes < plain  # fp32 replaces 4 bits and their scales
     assert f"dequantized: {layers} layers" in str(report)
     assert_same_outputs(model, adapted)
@@ -176,8 +176,8 @@ def test_merge_dequantizes_unmerge_is_exact_and_merge_for_good_leaves_nothing_qu
     assert snapshot(model) == before
     assert torch.equal(logits(model), adapted)
     if kind == "gpt2":  # merged before
-        quantized -= len(merge(model).dequantised)
-    assert len(merge_for_good(model).dequantised) == quantized
+        quantized -= len(merge(model).dequantized)
+    assert len(merge_for_good(model).dequantized) == quantized
     assert module_types(model) == module_types(tiny(kind))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert_same_outputs(model, adapted)

@@ -10,7 +10,7 @@ from lora_lab import FullFineTuning, LoRA, load_adapter, load_model, memory, sav
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.methods.attach import fingerprint, quantized_layers
 from lora_lab.methods.quant import QuantizedLinear, levels_of, quantize, quantize_model
-from lora_lab.methods.targets import QUANTISED_BITS, bits_per_weight
+from lora_lab.methods.targets import QUANTIZED_BITS, bits_per_weight
 from lora_lab.training.measure import measure
 from tests.accounting.conftest import small_config
 from tests.conftest import assert_raises, logits, make_model, randomise, tiny
@@ -50,14 +50,14 @@ def test_bits_per_weight():
 
 
 @settings(max_examples=40)
-@given(st.sampled_from(sorted(QUANTISED_BITS)), st.integers(1, 300), st.integers(0, 10**6), st.sampled_from([0.0, 1.0]))
+@given(st.sampled_from(sorted(QUANTIZED_BITS)), st.integers(1, 300), st.integers(0, 10**6), st.sampled_from([0.0, 1.0]))
 def test_error_is_at_most_half_a_step(name, count, seed, scale):
     weight, levels = make_weight((1, count), seed, scale), levels_of(name)
     dequantized, step = quantize(weight, name).dequantized(), float((levels[1:] - levels[:-1]).max())
     assert dequantized.shape == weight.shape
     assert quantize(torch.tensor(2.0), name).dequantized() == 2
     assert float((dequantized - weight).abs().max()) <= (step / 2 + 0.0075) * float(weight.abs().max()) + 1e-6
-    assert len(levels) == 2 ** QUANTISED_BITS[name] - name.startswith("int")  # as many as the bits allow
+    assert len(levels) == 2 ** QUANTIZED_BITS[name] - name.startswith("int")  # as many as the bits allow
     for broken, match in (("nf5", "'nf5' is not a quantization format; use nf4"), (name, "NaN or infinity")):
         assert_raises(match, quantize, torch.full((1, 64), float("nan")), broken)
 
@@ -121,6 +121,6 @@ def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input(ti
 
 def test_predicted_memory_of_a_quantized_step_is_close():
     model = small_config("mixtral", hidden_size=64, intermediate_size=256)
-    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "bf16", "quantised": "nf4"}
+    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "bf16", "quantized": "nf4"}
     predicted, measured = memory(model, LoRA(), trace=True, **setup), measure(model, LoRA(), **setup)
     assert predicted.peak == pytest.approx(measured.peak, rel=0.03)

@@ -81,7 +81,7 @@ def test_adapter_of_a_body_merges_into_the_body(tmp_path, monkeypatch):
 def test_adapter_of_a_4_bit_base_merges_into_dequantized_weights(tmp_path):
     base, adapter = saved(tmp_path, "gpt2", LoRA(rank=4))
     result = write_merged(adapter, tmp_path / "out", base=base, dtype="nf4")
-    assert len(result["merged"]["dequantised"]) == 8
+    assert len(result["merged"]["dequantized"]) == 8
     assert result["merged"]["added_bytes"] > 0
     assert result["dtype"] == "fp32"
     quantized, unquantized = load_model(base, dtype="nf4"), load_model(base)

@@ -39,7 +39,7 @@ def three_threads():
 def test_seeds_share_one_quantized_base(recipe, tmp_path):
     recipes = [recipe(dtype="nf4+fp32", seed=seed, method=LoRA(rank=2)) for seed in (0, 1)]
     alone = train(recipes[0], store=tmp_path)
-    assert (alone.environment["quantised"], alone.environment["dtype"]) == ("nf4", "fp32")
+    assert (alone.environment["quantized"], alone.environment["dtype"]) == ("nf4", "fp32")
     pack = Pack(recipes)
     models = pack.base, pack.model, *(member.model for member in pack.members)
     stored = {layer.packed.data_ptr() for model in models for layer in quantized_layers(model)}

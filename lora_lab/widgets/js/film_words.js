@@ -38,8 +38,8 @@ export function sceneWords(film, at) {
 export const tokensWords = ({ batch, seq }) => `${count(batch)} × ${count(seq)} tokens`;
 
 /** The number formats of the step: "in bf16, with frozen weights in NF4". */
-export function formatWords({ dtype, quantised, checkpointing }) {
-  const bits = quantised === "none" ? "" : `, with frozen weights in ${quantised.toUpperCase()}`;
+export function formatWords({ dtype, quantized, checkpointing }) {
+  const bits = quantized === "none" ? "" : `, with frozen weights in ${quantized.toUpperCase()}`;
   return `in ${dtype}${bits}${checkpointing ? ", with checkpointing" : ""}`;
 }
 
