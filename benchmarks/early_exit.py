@@ -28,13 +28,13 @@ from scipy.stats import beta  # type: ignore[import-untyped]
 
 from benchmarks.measure import table
 from lora_lab.experiments import racing
-from lora_lab.experiments.racing import EVERY, behind
+from lora_lab.experiments.racing import CHECK_EVERY, behind
 from lora_lab.experiments.results import records
 from lora_lab.training.recipe import describe, recipe_from
 
 STORES = Path(__file__).parents[1] / "data" / "results" / "sweeps"
 MAX_SEEDS = 3
-CURRENT = racing.GAP, racing.WAY
+CURRENT = racing.MIN_GAP, racing.RELATIVE_GAP
 
 
 class Stored(NamedTuple):
@@ -63,7 +63,7 @@ def race(grid: Grid, seeds: Sequence[int]) -> tuple[list[float], int]:
     alive, taken, steps = list(grid), 0, len(next(iter(next(iter(grid.values())).values())).losses)
     for stage in filter(None, (seeds[:1], seeds[1:])):
         stopped: dict[float, int] = {}
-        for step in range(EVERY, steps, EVERY):
+        for step in range(CHECK_EVERY, steps, CHECK_EVERY):
             curves = {rate: [grid[rate][seed].losses for seed in stage] for rate in alive if rate not in stopped}
             stopped |= dict.fromkeys(behind(curves, step, steps), step)
         taken += sum(stopped.get(rate, steps) for rate in alive) * len(stage)
@@ -116,7 +116,7 @@ def bound(grids: Collection[Grid]) -> float:
     the cost, so the cost is that of an eager rule, which stops the best rate more often.
     """
     changed = [replay(grid).changed for grid in grids]
-    with patch.object(racing, "GAP", racing.GAP / 2), patch.object(racing, "WAY", 0.0):
+    with patch.object(racing, "MIN_GAP", racing.MIN_GAP / 2), patch.object(racing, "RELATIVE_GAP", 0.0):
         eager = [replay(grid) for grid in grids]
     cost = sum(result.regret for result in eager) / sum(result.changed for result in eager)
     return float(beta.ppf(0.95, sum(changed) + 1, len(changed) - sum(changed))) * cost
@@ -142,11 +142,11 @@ def report(quick: bool = False, *stores: str) -> Iterator[str]:
 
 
 def leave_one_out(grids: Mapping[str, Grid]) -> str:
-    """Choose GAP and WAY without each family in turn, and compare them with the current values on that family."""
+    """Choose both gaps without each family in turn, and compare them with the current values on that family."""
     families = {name: name.split(":")[0] for name in grids}
     replays: dict[tuple[float, float], dict[str, Replay]] = {}
     for gap, way in product((0.05, 0.1, 0.2), (0.3, 0.6, 0.9)):
-        with patch.object(racing, "GAP", gap), patch.object(racing, "WAY", way):
+        with patch.object(racing, "MIN_GAP", gap), patch.object(racing, "RELATIVE_GAP", way):
             replays[gap, way] = {name: replay(grid) for name, grid in grids.items()}
 
     def mean(rule: tuple[float, float], field: str, names: Sequence[str]) -> float:

@@ -18,7 +18,7 @@ from benchmarks.train import timed
 from lora_lab import LoRA, Recipe, memory
 from lora_lab.experiments.sweep import pack_size
 from lora_lab.training import device
-from lora_lab.training.member import training_mode, update
+from lora_lab.training.member import train_step, training_mode
 from lora_lab.training.pack import Pack
 
 RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200
@@ -75,7 +75,7 @@ def packed_step(members: int, batch: int) -> tuple[float, float]:
     pack = Pack(recipes_of(members, batch))
     training_mode(pack.model, base_dropout=False)
     step, rows = next(pack.batches())
-    run = partial(device.in_parts, partial(update, step, rows, pack.members), pack.model, members)
+    run = partial(device.in_parts, partial(train_step, step, rows, pack.members), pack.model, members)
     run()
     time = median(seconds(run) for _ in range(9))
     setup = {"batch": members * batch, "seq": rows.input_ids.shape[1], "dtype": "fp32", "device": "cpu", "padded": True}

@@ -24,7 +24,7 @@ from lora_lab import LoRA, Recipe
 from lora_lab.files import write_json
 from lora_lab.training import device
 from lora_lab.training.device import in_parts
-from lora_lab.training.member import training_mode, update
+from lora_lab.training.member import train_step, training_mode
 from lora_lab.training.pack import Pack
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "cost.json"
@@ -48,7 +48,7 @@ def measure(members: int, rank: int, tokens: int, rows: int) -> dict[str, float]
     _, batch = next(pack.batches())
     ids = torch.randint(1000, 20000, (members * rows, tokens))
     batch = replace(batch, input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=None)
-    step = partial(in_parts, partial(update, 1, batch, pack.members), pack.model, members)
+    step = partial(in_parts, partial(train_step, 1, batch, pack.members), pack.model, members)
     step()
     cpu, clock = np.median([seconds(step) for _ in range(STEPS)], axis=0)
     row = {"members": members, "rank": rank, "tokens": tokens, "rows": rows, "cpu": cpu, "clock": clock}

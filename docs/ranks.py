@@ -40,7 +40,7 @@ State = dict[str, Tensor]
 def trained(recipe: Recipe, folder: Path) -> State:
     """Train a run unless it is stored; return its weights with any adapter merged, named as in a plain model."""
     run = Store(folder).find(recipe) or train(recipe, store=folder)
-    model = open_adapter(str(run.adapter), recipe.task, model=recipe.model, dtype="fp32", device_name="cpu").model
+    model = open_adapter(str(run.adapter), recipe.task, model=recipe.model, dtype="fp32", device="cpu").model
     if not recipe.method.trains_base:
         merge_for_good(model)
     return {name: tensor.detach().float() for name, tensor in model.state_dict().items()}

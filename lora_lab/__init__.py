@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lora_lab.experiments.compare import compare
     from lora_lab.experiments.grid import Grid
     from lora_lab.experiments.statistics import verdict, verdicts
+    from lora_lab.experiments.study import Study
     from lora_lab.experiments.sweep import sweep
     from lora_lab.methods.bank import AdapterBank
     from lora_lab.methods.bitfit import BitFit
@@ -56,6 +57,7 @@ _NAMES = {  # by module
     "experiments.compare": "compare",
     "experiments.grid": "Grid",
     "experiments.statistics": "verdict verdicts",
+    "experiments.study": "Study",
     "experiments.sweep": "sweep",
     "methods.bank": "AdapterBank",
     "methods.bitfit": "BitFit",
@@ -83,9 +85,9 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names.spli
 __all__ = [  # written out for type checkers
     "AdapterBank", "BadValue", "BitFit", "Bottleneck", "ComparePanel", "FullFineTuning", "Grid", "HeadOnly", "IA3",
     "LabError", "LoRA", "LoRAPanel", "LoRAXS", "MemoryPanel", "NotFound", "PTuning", "PrefixTuning", "Probe",
-    "PromptTuning", "RankPanel", "Recipe", "Run", "Store", "SweepPanel", "TinyLoRA", "TrainPanel", "VeRA", "compare",
-    "detach", "disabled", "evaluate_adapter", "load_adapter", "load_model", "load_task", "load_tokenizer", "memory",
-    "merge", "merge_for_good", "params", "save_adapter", "sweep", "train", "unmerge", "verdict", "verdicts",
+    "PromptTuning", "RankPanel", "Recipe", "Run", "Store", "Study", "SweepPanel", "TinyLoRA", "TrainPanel", "VeRA",
+    "compare", "detach", "disabled", "evaluate_adapter", "load_adapter", "load_model", "load_task", "load_tokenizer",
+    "memory", "merge", "merge_for_good", "params", "save_adapter", "sweep", "train", "unmerge", "verdict", "verdicts",
 ]  # fmt: skip
 
 

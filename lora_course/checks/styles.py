@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_course.checks.verdict import Verdict, attempt, exercise, matched, unsolved
 from lora_lab.errors import LabError
-from lora_lab.training.tasks import FEWEST, read_pairs
+from lora_lab.training.tasks import MIN_ROWS, read_pairs
 
 IGNORED = -100  # the label that cross-entropy skips
 END = 2  # the token that ends an answer
@@ -68,7 +68,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     """Lesson 06: check a list of your own pairs, as in a JSON Lines file."""
     if unsolved(pairs) or (isinstance(pairs, Sequence) and not pairs):
-        return Verdict(None, f"add at least {FEWEST} pairs to the list")
+        return Verdict(None, f"add at least {MIN_ROWS} pairs to the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     if any(unsolved(value) for pair in pairs for value in pair.values()):

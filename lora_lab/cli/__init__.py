@@ -165,14 +165,14 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="Greedy, or the LoRA paper's 10 beams."
 )
 @JSON
-def evaluate(adapter: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
+def evaluate(adapter: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score ADAPTER on the test split of a task: by default, the task it was trained on, or rt if that is unknown."""
     from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter
 
     prompts, settings = options.pop("prompts"), PAPER if decoding == "paper" else GREEDY
-    opened, answers = open_adapter(adapter, device_name=device, **options), dict[str, Any]()
+    opened, answers = open_adapter(adapter, **options), dict[str, Any]()
     if opened.task.test.references:
         answers = score_answers(opened.model, opened.tokenizer, opened.task, prompts, settings)
     metrics = opened.score().metrics | {name: n for name, n in answers.items() if isinstance(n, int | float)}

@@ -65,8 +65,8 @@ def afterwards(
         started, recipe = time.perf_counter(), run.recipe
         if run.adapter is None:
             raise BadValue(f"the run {recipe.hash} has no adapter: remove its record and repeat the comparison")
-        options = {"model": recipe.model, "attention": recipe.attention, "device_name": recipe.device}
-        opened = open_adapter(run.adapter, download=download, **options)
+        attention, where = recipe.attention, recipe.device
+        opened = open_adapter(run.adapter, model=recipe.model, attention=attention, device=where, download=download)
         scores: dict[str, Any] = {}
         if forgetting:
             scores["forgetting"] = replace(opened, task=load_task(forgetting)).score().metrics["perplexity"]

@@ -57,10 +57,10 @@ UNSET = (  # keys of a row that are None until the method has runs
 )  # fmt: skip
 NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised if a cost cannot be computed
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
-TIMED, WARM = 8, 2  # steps to time, and how many of these are warmup
-FEWEST = 10  # steps; fewer make a comparison meaningless
-SAFE = 0.8  # plan for this fraction of the time, since smaller packs and rare batch shapes are slower
-FEW = 4  # prompts for timing generation
+TIMED_STEPS, WARMUP_STEPS = 8, 2  # steps to time, and how many of these are warmup
+MIN_STEPS = 10  # steps; fewer make a comparison meaningless
+TIME_FRACTION = 0.8  # plan for this fraction of the time, since smaller packs and rare batch shapes are slower
+TIMED_PROMPTS = 4  # prompts for timing generation
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Terms:
         return task
 
 
-OWN = [field.name for field in fields(Terms) if field.name != "base"]  # what a comparison takes besides a recipe
+TERM_NAMES = [field.name for field in fields(Terms) if field.name != "base"]  # what a comparison takes besides a recipe
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def compare(
     again: bool = False,
     download: bool = False,
     stop: threading.Event | None = None,
-    note: Callable[[Comparison], None] | None = None,
+    on_result: Callable[[Comparison], None] | None = None,
     workers: int | None = 1,
     minutes: float | None = None,
     pack: Callable[..., Pack] = Pack,
@@ -162,7 +162,7 @@ def compare(
     store    folder for tuning, runs, and comparison.json
     say      called with progress messages
     stop     an event; set it to end after the current step; the same call resumes the comparison
-    note     called after each method with the comparison so far
+    on_result  called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. With
              several workers, omit `stop`, and guard a script with `if __name__ == "__main__":`, as workers import it.
     minutes  total time, which determines `steps`; see `steps_within`
@@ -180,17 +180,14 @@ def compare(
             raise BadValue("stop works only with workers=1")
     if minutes is not None and "steps" in terms:
         raise BadValue("pass steps or minutes, not both")
-    own = {name: terms.pop(name) for name in OWN if name in terms}
+    own = {name: terms.pop(name) for name in TERM_NAMES if name in terms}
     check_fields(terms)
     recipe = Recipe(model, task, **{"validations": 0, **terms})
     shared, entries, out = Terms(recipe, **own), contenders(methods), as_path(store)
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
-    if minutes is not None:
-        steps = steps_within(plain(minutes), shared, data, entries, out, say, download=download)
-        shared = replace(shared, base=replace(shared.base, steps=steps))
-    recipes, base, problems = [shared.recipe(method) for method in entries], None, list[LabError]()
+    base, problems = None, list[LabError]()
     shapes = shapes_of_model(model, download=download)
-    for recipe in recipes:
+    for recipe in map(shared.recipe, entries):
         try:
             check([recipe])
             check_fits(shapes, data, recipe.method)
@@ -199,6 +196,10 @@ def compare(
             problems.append(problem)
     else:
         raise problems[0]
+    if minutes is not None:
+        steps = steps_within(plain(minutes), shared, data, entries, out, say, download=download)
+        shared = replace(shared, base=replace(shared.base, steps=steps))
+    recipes = [shared.recipe(method) for method in entries]
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:
@@ -224,8 +225,8 @@ def compare(
             environment.pop("pack", None)
             shown = {**about, "seconds": sum(seconds), "environment": environment}
             comparison = Comparison(shown, rows, {row["label"]: runs for row, runs in zip(rows, each, strict=True)})
-            if note and not stopped():  # a stopped method may lack some of its runs
-                note(comparison)
+            if on_result and not stopped():  # a stopped method may lack some of its runs
+                on_result(comparison)
     if not stopped() and any(each):
         write_json(out / "comparison.json", comparison.to_json())
     return comparison
@@ -335,7 +336,7 @@ class Timing(NamedTuple):
 def steps_within(
     minutes: float, terms: Terms, task: Task, methods: Sequence[Method], out: Path, say: Say, *, download: bool = False
 ) -> int:
-    """Return and cache the steps per run that take about `minutes` in total. Raises: BadValue for fewer than FEWEST.
+    """Return and cache the steps per run that take about `minutes` in total. Raises: BadValue for fewer than MIN_STEPS.
 
     seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
                                          + runs * (steps * step + validation)            for tuning, including growth
@@ -348,7 +349,7 @@ def steps_within(
         raise BadValue(f"minutes must be a positive number, not {minutes!r}: it is the total time")
 
     def compute() -> dict[str, int]:
-        fixed, slope, tuned = 0.0, 0.0, terms.tuning_seeds * (terms.rates + terms.growth)
+        fixed, slope, errors, tuned = 0.0, 0.0, list[LabError](), terms.tuning_seeds * (terms.rates + terms.growth)
         tests = len(task.test) / len(task.validation)
         for method in methods:
             axis, base, later = axis_of(method), terms.recipe(method), 0.0
@@ -361,22 +362,25 @@ def steps_within(
                         run = Sweep(folder, download=download).run([short]).runs[0]
                         scored = partial(afterwards, run, folder=Path(folder) / "afterwards", download=download)
                         later = scored(forgetting=terms.forgetting, prompts=0)["seconds"]
-                        if few := min(FEW, terms.prompts):
+                        if few := min(TIMED_PROMPTS, terms.prompts):
                             later += scored(forgetting=None, prompts=few)["seconds"] * terms.prompts / few
             except LabError as error:  # the comparison will report the error too
                 say(f"{label(method)}: not timed: {error}")
+                errors.append(error)
                 continue
             say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
             together = method.can_pack and not base.dropout  # if so, tuning, growth and final seeds form one pack each
             loads = 3 if together else tuned + terms.seeds
             fixed += loads * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
             slope += timing.step * (tuned + terms.seeds)
+        if errors and not slope:
+            raise errors[0]  # a number of steps that rests on no timing must not be cached
         if not slope:
-            return {"steps": max(FEWEST, terms.base.steps)}
-        steps = int((SAFE * 60 * minutes - fixed) / slope)
-        if steps < FEWEST:
-            needed = ceil((fixed + FEWEST * slope) / SAFE / 60)
-            takes = f"{FEWEST} steps take about {needed} minutes; allow at least {needed}"
+            return {"steps": max(MIN_STEPS, terms.base.steps)}
+        steps = int((TIME_FRACTION * 60 * minutes - fixed) / slope)
+        if steps < MIN_STEPS:
+            needed = ceil((fixed + MIN_STEPS * slope) / TIME_FRACTION / 60)
+            takes = f"{MIN_STEPS} steps take about {needed} minutes; allow at least {needed}"
             raise BadValue(f"{minutes:g} minutes is too short: {takes}")
         return {"steps": steps}
 
@@ -389,20 +393,20 @@ def steps_within(
 
 def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
     """Time one run of a pack over a few steps, in a temporary store. Raises: Failed if the run fails."""
-    pack = [replace(recipe, steps=TIMED, validations=1, seed=SEED) for recipe in pack]
+    pack = [replace(recipe, steps=TIMED_STEPS, validations=1, seed=SEED) for recipe in pack]
     stamps = [time.perf_counter()]
 
-    def note(event: str, facts: dict[str, Any]) -> None:
+    def on_event(event: str, facts: dict[str, Any]) -> None:
         if event == "step" and facts["recipe"] == pack[0]:
             stamps.append(time.perf_counter())
 
     with TemporaryDirectory() as folder:
-        swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
+        swept = Sweep(folder, len(pack), scored=False, on_event=on_event, download=download).run(pack)
     if error := swept.runs[0].error:
         raise Failed(error)
-    if len(stamps) <= TIMED:  # the method does not train in steps
+    if len(stamps) <= TIMED_STEPS:  # the method does not train in steps
         return Timing(swept.seconds / len(pack), 0.0, 0.0)
     spans = [b - a for a, b in pairwise(stamps)]
-    step = median(spans[WARM:-1])
+    step = median(spans[WARMUP_STEPS:-1])
     shared = swept.runs[0].environment.get("pack", len(pack))  # 1 if the runs cannot share a pack
     return Timing(max(0.0, spans[0] - step), step / shared, max(0.0, spans[-1] - step) / shared)

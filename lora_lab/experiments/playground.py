@@ -32,7 +32,7 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 SHIPPED = "data/results/playground.json.gz"
 ENDED = (*FINISHED, "unscored", "failed")  # other runs were interrupted and can be trained again
 POINTS = 40  # per loss curve
-NONE = 255  # marks a missing point of a curve
+MISSING = 255  # marks a missing point of a curve
 LEARNED = 0.01  # a run has learned if its validation loss falls by more than this, in nats
 FAMILIES = {  # y: {name: k} for the lines rate * y^k = constant, where y labels the rows of the map
     "rank": {"alone": 0.0, "root": -0.5, "whole": -1.0},  # rate, rate * alpha / sqrt(r), rate * alpha / r
@@ -208,8 +208,10 @@ def shown(
     results, metric = playground.results, metric_of(playground.metric)
     top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
     points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
-    scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)  # 254 is `top`, the highest loss that curves can show
-    losses = np.nan_to_num(scaled, nan=NONE).astype(np.uint8).tobytes()
+    scaled = np.round(
+        (MISSING - 1) * np.clip(points, 0, top) / top
+    )  # 254 is `top`, the highest loss that curves can show
+    losses = np.nan_to_num(scaled, nan=MISSING).astype(np.uint8).tobytes()
     runs, seeds = defaultdict[Cell, list[int]](list), defaultdict[Cell, list[float]](list)
     for index, result in enumerate(results):
         runs[result.cell].append(index)

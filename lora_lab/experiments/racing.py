@@ -25,9 +25,9 @@ from lora_lab.training.runs import FINISHED, Run, Store
 BEHIND = "behind"  # the status of a stopped run; its environment has a leading run's hash
 UNSCORED = "unscored"  # the status of a run that was trained and validated but not scored on the test rows
 VALIDATED = "validation"  # the file name for `Member.right`
-EVERY, WINDOW = 10, 25  # steps between checks, and number of losses averaged per check
-GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY; see `behind`
-OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # configurations may differ in these
+CHECK_EVERY, WINDOW = 10, 25  # steps between checks, and number of losses averaged per check
+MIN_GAP, RELATIVE_GAP, MIN_PROGRESS, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except RELATIVE_GAP; see `behind`
+MAY_DIFFER = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # configurations may differ in these
 BOUND = 0.35
 MEASURED = {"model": "minilm", "task": "rt", "steps": 200, "batch": 8, "max_length": None, "dropout": False}
 EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m benchmarks.early_exit"
@@ -39,18 +39,18 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
     curves    each configuration's training losses in nats, (seeds, at least `step`); all have the same seeds
 
     From halfway on, compare the means of the last 25 losses every 10 steps. Let the start be the mean of the first ten
-    losses. Once the lowest mean is `LED` below the start, a configuration stops in two cases: its mean is above
-    start - `FLAT`, or exceeds the lowest mean by more than `GAP` and by more than `WAY` times (start - lowest mean).
+    losses. Once the lowest mean is `MIN_PROGRESS` below the start, a configuration stops in two cases: its mean is
+    above start - `FLAT`, or exceeds the lowest mean by more than `MIN_GAP` and `RELATIVE_GAP` * (start - lowest mean).
     """
-    if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
+    if step % CHECK_EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
     start = fmean(loss for seeds in curves.values() for losses in seeds for loss in losses[:10])
     means = {name: fmean(x for losses in seeds for x in losses[:step][-WINDOW:]) for name, seeds in curves.items()}
     leader = min(means, key=lambda name: means[name])
     progress = start - means[leader]
-    if progress < LED:
+    if progress < MIN_PROGRESS:
         return {}
-    limit = min(means[leader] + max(GAP, WAY * progress), start - FLAT)
+    limit = min(means[leader] + max(MIN_GAP, RELATIVE_GAP * progress), start - FLAT)
     return {name: leader for name, loss in means.items() if loss > limit}
 
 
@@ -61,7 +61,7 @@ class Race:
         self.steps, self.recipes = recipes[0].steps, {recipe: replace(recipe, seed=0) for recipe in recipes}
         self.seeds = list(dict.fromkeys(recipe.seed for recipe in recipes))
         self.configurations = list(dict.fromkeys(self.recipes.values()))
-        shared = [{k: v for k, v in recipe.settings().items() if k not in OWN} for recipe in self.configurations]
+        shared = [{k: v for k, v in recipe.settings().items() if k not in MAY_DIFFER} for recipe in self.configurations]
         if differ := {name for own in shared for name, _ in own.items() ^ shared[0].items()}:
             raise BadValue(f"choose=True needs the same {' and '.join(sorted(differ))} in all runs: split the sweep")
         if len(recipes) < len(self.seeds) * len(self.configurations):
@@ -74,7 +74,7 @@ class Race:
         self.racing: Sequence[int] = ()  # the seeds of this stage
         self.pauses = False  # whether packs pause halfway, so that the remaining runs can form new packs
 
-    def note(self, run: Run) -> None:
+    def record(self, run: Run) -> None:
         """Record a run that has ended."""
         configuration, self.losses[run.recipe] = self.recipes[run.recipe], run.history["loss"]
         if run.status == BEHIND:
@@ -85,14 +85,14 @@ class Race:
     def stages(self, stored: Iterable[Run] = ()) -> Iterator[list[Recipe]]:
         """Yield the runs of each stage: one seed of every configuration, then the other seeds of those still racing."""
         for run in stored:
-            self.note(run)
+            self.record(run)
         for seeds in self.seeds[:1], self.seeds[1:]:
             self.racing, over = seeds, {*self.out, *self.failed}
             yield [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
 
     def judge(self, members: Sequence[Member], step: int) -> None:
         """End runs whose configuration is behind the overall leader. If `pauses` is set, pause the others halfway."""
-        if step % EVERY or step < self.steps / 2:
+        if step % CHECK_EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}
         training = {self.recipes[member.recipe] for member in members}  # a run that has ended cannot fall behind
@@ -106,7 +106,7 @@ class Race:
         for member in members:
             if self.recipes[member.recipe] in self.out:
                 member.end(BEHIND)
-            elif self.pauses and step - EVERY < self.steps / 2:
+            elif self.pauses and step - CHECK_EVERY < self.steps / 2:
                 member.end("stopped")
 
     def finalists(self, store: Store, runs: Iterable[Run]) -> list[list[Run]]:

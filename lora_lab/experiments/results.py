@@ -20,7 +20,7 @@ from lora_lab.lazy import pd
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import plain, words
 from lora_lab.methods.lora import LATER as LORA_LATER
-from lora_lab.training.recipe import LATER, Recipe
+from lora_lab.training.recipe import ADDED_LATER, Recipe
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
 from lora_lab.training.tasks import TASKS, check_unchanged, fingerprints_in, load_task, task_of
 
@@ -43,7 +43,10 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     later = LORA_LATER if method["name"] == "lora" else {}
     options = {name: _plain(value) for name, value in (later | method).items() if name != "name"}
     return {
-        **{name: recipe.get(name, default) if name in LATER else recipe[name] for name, default in SETTINGS.items()},
+        **{
+            name: recipe.get(name, default) if name in ADDED_LATER else recipe[name]
+            for name, default in SETTINGS.items()
+        },
         "base_dropout": recipe["dropout"],
         "run_dtype": dtype_of(record.get("environment") or {}),
         "method": method["name"],

@@ -45,13 +45,13 @@ from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint, t
 from lora_lab.training.watching import training_lock
 
 LOCK = ".sweep.lock"
-LEAST, MOST = 8, 32  # runs per pack: LEAST runs always save time if they fit in memory; runs beyond MOST save none
+MIN_PACK, MAX_PACK = 8, 32  # runs: up to 8 always save time if they fit in memory; more than 32 save no more time
 TOKENS = 2048  # tokens per core and step; more do not lower the cost per token
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
-UNKNOWN = 4  # runs per pack if memory cannot be estimated; this is rarely too many
+DEFAULT_PACK = 4  # runs per pack if memory cannot be estimated; this is rarely too many
 ROOM = 0.8  # fraction of free memory that a pack may use
 TIMEOUT = 5  # seconds to wait for a Dask scheduler
-Note = Callable[[str, dict[str, Any]], None]
+OnEvent = Callable[[str, dict[str, Any]], None]
 Results = list[tuple[Run, dict[str, bytes]]]  # from a worker: runs, each with its adapter's files by name
 
 
@@ -85,19 +85,21 @@ def sweep(
     size: int | None = None,
     client: Any = None,
     stop: threading.Event | None = None,
-    note: Note | None = None,
+    on_event: OnEvent | None = None,
+    download: bool = False,
     **fields: Any,
 ) -> Swept:
     """Train all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
-    what     a recipe, recipes, or a grid whose recipes share `fields` (model and task default to minilm and rt)
-    choose   find the best configuration: from halfway on, stop runs that fall behind; on the test rows, score only the
-             best configuration and its rivals, see `experiments/racing.py`
-    again    retry failed runs
-    size     maximum number of runs per pack; by default chosen from memory and speed; 1 trains runs one by one
-    client   a Dask `Client` whose workers train the packs, or the address of its scheduler, see `connect`
-    stop     an event; set it to end after the current step. Finished runs are kept; repeat the call to resume
-    note     called with ("pack", {recipes}), ("step", {recipe, progress}) and ("run", {run})
+    what       A recipe, recipes, or a grid whose recipes share `fields` (by default, the model minilm and the task rt).
+    choose     Find the best configuration: from halfway on, stop runs that fall behind, and score only the best
+               configuration and its rivals on the test rows; see `experiments/racing.py`.
+    again      Retry failed runs.
+    size       The maximum number of runs per pack. The default depends on memory and speed; 1 trains runs one by one.
+    client     A Dask `Client` whose workers train the packs, or the address of its scheduler; see `connect`.
+    stop       An event that ends the sweep after the current step. Finished runs are kept; repeat the call to resume.
+    on_event   Called with ("pack", {recipes}), ("step", {recipe, progress}) and ("run", {run}).
+    download   Allow downloads from the model hub.
     Raises, before training: BadValue or NotFound for an impossible grid; BadValue for a store in use or not writable;
     Changed if a data file, model or `start` has changed since the store's runs were trained on it.
     """
@@ -108,18 +110,18 @@ def sweep(
     recipes = list(what) if isinstance(what, Iterable) else [what]
     if not all(isinstance(recipe, Recipe) for recipe in recipes):
         raise BadValue(f"pass a Grid, a Recipe or a list of recipes, not {what!r}")
-    return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(recipes, choose)
+    options = {"again": again, "client": client, "stop": stop, "on_event": on_event, "download": download}
+    return Sweep(store, size, **options).run(recipes, choose)  # type: ignore[arg-type]
 
 
 @dataclass
 class Sweep:
     """Train the runs of a sweep, with these options in addition to those of `sweep`:
 
-    room       fraction of free memory that a pack may use
-    scored     if False, only validate: don't compute test scores or save adapters
-    download   allow access to the model hub
-    pack       `Pack`, or a subclass that takes more measurements
-    lock       False if the caller already holds the store's lock
+    room     The fraction of free memory that a pack may use.
+    scored   If False, only validate: compute no test scores and save no adapters.
+    pack     `Pack`, or a subclass that takes more measurements.
+    lock     False if the caller already holds the store's lock.
     """
 
     store: Store | str | Path
@@ -129,7 +131,7 @@ class Sweep:
     again: bool = False
     client: Any = None
     stop: threading.Event | None = None
-    note: Note | None = None
+    on_event: OnEvent | None = None
     download: bool = False
     pack: Callable[..., Pack] = Pack
     lock: bool = True
@@ -137,7 +139,7 @@ class Sweep:
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
         """Train the runs. Raises: see `sweep`."""
         started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
-        self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
+        self._stop, self._report = self.stop or threading.Event(), self.on_event or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
             raise BadValue("a cluster cannot choose a configuration: sweep on this machine, without client or --dask")
         if self.client is not None and not hasattr(self.client, "map"):
@@ -234,7 +236,7 @@ class Sweep:
 
         If setup fails or memory runs out, continue with half of the runs at a time, from the last checkpoint.
         """
-        self._note("pack", {"recipes": recipes})
+        self._report("pack", {"recipes": recipes})
         path = checkpoint.path_of(self._store.folder, recipes)
         try:
             pack = self.pack(recipes, callbacks=lambda r: [partial(self._on_step, r)], download=self.download)
@@ -243,11 +245,11 @@ class Sweep:
         else:
             pack.scores_stopped, pack.scores_ends = False, self.scored and self._race is None
             pack.judge = self._race.judge if self._race else pack.judge
-            pack.written = lambda pack: checkpoint.write(pack, path)
+            pack.on_checkpoint = lambda pack: checkpoint.write(pack, path)
             if paths:
                 checkpoint.restore(pack, *sorted(paths))
             try:
-                pack.run(self._keep, self._stop)
+                pack.run(self._on_end, self._stop)
                 if pack.stopped:  # the next sweep resumes the pack
                     checkpoint.write(pack, path)
                 else:
@@ -293,14 +295,14 @@ class Sweep:
 
     def _on_step(self, recipe: Recipe, progress: Progress) -> None:
         self._reach(recipe, progress.step)
-        self._note("step", {"recipe": recipe, "progress": progress})
+        self._report("step", {"recipe": recipe, "progress": progress})
 
     def _reach(self, recipe: Recipe, step: int) -> None:
         """Advance the progress bar to a run's `step`; when a run ends, even early, pass its total number of steps."""
         self._bar.update(step - self._seen.get(recipe, 0))
         self._seen[recipe] = step
 
-    def _keep(self, member: Member, run: Run) -> None:
+    def _on_end(self, member: Member, run: Run) -> None:
         """Save the adapter (unless the sweep is unscored or the run fell behind), then the record."""
         race = self._race
         if race and run.status == BEHIND:
@@ -317,8 +319,8 @@ class Sweep:
         self._done[run.recipe] = run
         self._reach(run.recipe, run.recipe.steps)
         if self._race:
-            self._race.note(run)
-        self._note("run", {"run": run})
+            self._race.record(run)
+        self._report("run", {"run": run})
 
     def _score(self, runs: Sequence[Run]) -> None:
         """Score trained runs on the test rows as one pack, and store their new records."""
@@ -386,7 +388,7 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
         groups[key(recipe)].append(recipe)
     for group in groups.values():
         most = pack_size(group, room) if size is None else whole("size", plain(size))
-        even, parts = ceil(len(group) / ceil(len(group) / most)), len(device.cut(MOST, "cpu"))
+        even, parts = ceil(len(group) / ceil(len(group) / most)), len(device.cut(MAX_PACK, "cpu"))
         step = min(most, ceil(even / parts) * parts)
         result += [group[i : i + step] for i in range(0, len(group), step)]
     return result
@@ -408,9 +410,10 @@ def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
         def bytes_of(runs: int) -> int:
             return need.bytes(batch=runs * need.setup.batch) + (runs - 1) * TRAINED_BYTES * trained[largest]
 
-        fitting = bisect_right(range(1, MOST + 1), free, key=bytes_of)
+        fitting = bisect_right(range(1, MAX_PACK + 1), free, key=bytes_of)
     except LabError:
-        return min(UNKNOWN, len(group))
+        return min(DEFAULT_PACK, len(group))
     typical = first.batch * max(16, need.setup.seq // 2)  # rows have at most seq tokens, and on average half as many
-    cheaper = max(LEAST, ceil(TOKENS * len(device.cut(MOST, "cpu")) / typical)) if need.setup.device == "cpu" else MOST
-    return max(1, min(MOST, len(group), fitting, cheaper))
+    parts = len(device.cut(MAX_PACK, "cpu"))
+    cheaper = max(MIN_PACK, ceil(TOKENS * parts / typical)) if need.setup.device == "cpu" else MAX_PACK
+    return max(1, min(MAX_PACK, len(group), fitting, cheaper))

@@ -31,7 +31,7 @@ MAX_WORKERS = 4  # each process holds a model and its libraries
 PROCESS_BYTES = 2**30  # memory of Python with torch and transformers, before the first step
 # Forking a process with torch's threads hangs. The fork server's socket may have a path of at most 107 bytes.
 METHOD = "forkserver" if sys.platform == "linux" and len(tempfile.gettempdir()) < 70 else "spawn"
-WORTH = 5000  # steps; below that, starting processes costs more than it saves
+MIN_STEPS = 5000  # steps; below that, starting processes costs more than it saves
 _messages: Any = None  # in a worker process: the queue for its messages
 
 
@@ -79,7 +79,7 @@ def in_processes(
 
 def process_count(recipes: Sequence[Recipe], steps: int) -> int:
     """Return the best number of processes for this total number of steps, given cores and free memory; 1 on a GPU."""
-    if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
+    if steps < MIN_STEPS or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
     try:
         largest = max((need_of(recipe).bytes() for recipe in recipes), default=0)

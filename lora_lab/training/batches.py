@@ -23,7 +23,7 @@ from lora_lab.training.chat import Chat, end_of_text, end_of_turn, prompt_ids
 from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
 
-STEP = 2  # tokens
+PAD_MULTIPLE = 2  # tokens
 POOL = 32  # batches per pool of randomly drawn rows, which is then sorted by length
 
 
@@ -134,8 +134,8 @@ def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Pad rows to the length of the longest row, rounded up to a multiple of STEP."""
-    width = -(-max(map(len, rows)) // STEP) * STEP
+    """Pad rows to the length of the longest row, rounded up to a multiple of PAD_MULTIPLE."""
+    width = -(-max(map(len, rows)) // PAD_MULTIPLE) * PAD_MULTIPLE
 
     def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
         return torch.tensor([[*row, *[fill] * (width - len(row))] for row in values], dtype=torch.long)
@@ -166,7 +166,7 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method) -> None:
     tables = (table for name, table in model.named_modules() if "position_embeddings" in name)
     padding = max((t.padding_idx + 1 for t in tables if getattr(t, "padding_idx", None) is not None), default=0)
     positions = getattr(model.config, "max_position_embeddings", None) or 0  # XLNet's is -1: no limit
-    limit = max(0, positions - padding - virtual) // STEP * STEP if positions > 0 else math.inf
+    limit = max(0, positions - padding - virtual) // PAD_MULTIPLE * PAD_MULTIPLE if positions > 0 else math.inf
     if task.max_length > limit:
         prompt = f" after {virtual} virtual tokens" if virtual else ""
         raise BadValue(f"max_length {task.max_length} exceeds the {limit} tokens that this model can read{prompt}")

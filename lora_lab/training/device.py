@@ -34,7 +34,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
-MOST = 4  # maximum number of parts of a pack: with more, threads wait for the interpreter lock
+MAX_PARTS = 4  # maximum number of parts of a pack: with more, threads wait for the interpreter lock
 ROUNDED = "fp32 by bf16"  # timings of fp32 tensors with bf16 matrix products
 CPU_FACTS = Path("/proc/cpuinfo")
 Out = TypeVar("Out")
@@ -275,7 +275,7 @@ class Parts(nn.ModuleList):
 
 def cut(members: int, device: str) -> list[slice]:
     """Divide members into parts of nearly equal size, and return their slices. On a GPU, there is only one part."""
-    parts = min(members, MOST, torch.get_num_threads()) if device == "cpu" else 1
+    parts = min(members, MAX_PARTS, torch.get_num_threads()) if device == "cpu" else 1
     return [slice(members * i // parts, members * (i + 1) // parts) for i in range(parts)]
 
 

@@ -15,13 +15,13 @@ from lora_lab.training.recipe import Recipe
 # uses 2e-3 on q and v and 5e-4 on all linear layers.
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
 USUAL_FEW = (1e-4, 5.0)
-FAR = 3.0  # warn if the rate is outside the range by more than this factor
+FACTOR = 3.0  # warn if the rate is outside the range by more than this factor
 
 
 def rate_warning(recipe: Recipe) -> str | None:
-    """Return a warning if the learning rate is outside the usual range by more than a factor of FAR, else None."""
+    """Return a warning if the learning rate is outside the usual range by more than a factor of FACTOR, else None."""
     low, high = USUAL.get(recipe.method.name, USUAL_FEW)
-    if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
+    if recipe.method.name == "probe" or low / FACTOR <= recipe.lr <= high * FACTOR:
         return None
     side, end = ("above", "the run may diverge") if recipe.lr > high else ("below", "the run may learn nothing")
     return f"lr {recipe.lr:g} is far {side} the usual range for {recipe.method.name}, {low:g} to {high:g}: {end}"

@@ -1,4 +1,4 @@
-"""A run in training (`Member`), its update in one step, and the probe's solver. The loop is in `Pack.fit`."""
+"""A run in training (`Member`), its training step, and the probe's solver. The loop is in `Pack.fit`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> T
     return (losses * tokens).sum(1) / tokens.sum(1).clamp(min=1)
 
 
-def update(
+def train_step(
     step: int, batch: Batch, members: Sequence[Member], model: nn.Module, part: slice, losses: Losses = label_losses
 ) -> None:
-    """Run forward, backward and the update for the members in one part of the model."""
+    """Run forward, backward and the optimizer step for the members in one part of the model."""
     members_of_part, rows = members[part], len(batch.labels) // len(members)  # rows per member
     own = batch.map(lambda t: t[part.start * rows : part.stop * rows])
     values = losses(logits_of(model, own), own.labels, members_of_part)
@@ -50,7 +50,7 @@ def update(
     norms = torch.stack([member.clip() for member in members_of_part])
     both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU only once, for all members together
     for member, (loss, norm) in zip(members_of_part, both, strict=True):
-        member.update(step, loss, norm)  # AdamW; a non-finite loss ends the run
+        member.optimizer_step(step, loss, norm)  # AdamW; a non-finite loss ends the run
         member.optimizer.zero_grad(set_to_none=member.row is None)  # in a pack, gradients are views of its table
 
 
@@ -110,7 +110,7 @@ class Member:
         """Clip the current gradients to the recipe's norm, and return their norm before clipping."""
         return nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, self.recipe.clip or math.inf)
 
-    def update(self, step: int, loss: float, norm: float) -> None:
+    def optimizer_step(self, step: int, loss: float, norm: float) -> None:
         """Update the parameters at this step's rate. If the loss or gradient norm isn't finite, end the run instead."""
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history["step"]:
@@ -124,7 +124,7 @@ class Member:
             for name, value in (("step", step), ("loss", loss), ("lr", rate)):
                 self.history[name].append(value)
 
-    def note(self, metrics: Metrics | None) -> None:
+    def end_step(self, metrics: Metrics | None) -> None:
         """Unless training has ended, record the last update's validation, if any, and call the callbacks."""
         if self.ended:
             return
@@ -237,7 +237,7 @@ def fit_probe(
     trained: Any = next(module for module in model.modules() if isinstance(module, PooledHead)).trained
     trained.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
     member.history |= {"step": [recipe.steps], "loss": [loss], "lr": [0.0]}
-    member.note(validate() if recipe.validations else None)
+    member.end_step(validate() if recipe.validations else None)
     member.end("done")
 
 

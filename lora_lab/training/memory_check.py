@@ -18,7 +18,7 @@ from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError, switched_on
 from lora_lab.machine import memory
 from lora_lab.training import device
-from lora_lab.training.batches import STEP
+from lora_lab.training.batches import PAD_MULTIPLE
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS, Task, task_of
 
@@ -67,9 +67,9 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None, task: Task
     if needed <= free:
         return
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
-    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, setup.seq // STEP - 1)
+    steps = most(lambda n: need.bytes(seq=n * PAD_MULTIPLE) <= free, setup.seq // PAD_MULTIPLE - 1)
     options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
-    options += [f"max_length {steps * STEP} at batch {setup.batch}"] if steps else []
+    options += [f"max_length {steps * PAD_MULTIPLE} at batch {setup.batch}"] if steps else []
     fix = f"use {' or '.join(options)}," if options else "use a smaller model,"
     problem = f"this run may need {needed / GIB:.2f} GiB, but only {free / GIB:.2f} GiB is free"
     raise BadValue(f"{problem}; {fix} close other programs, or set {SWITCH}=1 to train anyway")
@@ -90,7 +90,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None, task: Task | No
         raise BadValue("the memory of a causal classifier is not modeled")
     on_gpu = choice.device == "cuda"
     setup = Setup(
-        batch=rows, seq=-(-length // STEP) * STEP, dtype=choice.dtype, optimizer="adamw-fused",
+        batch=rows, seq=-(-length // PAD_MULTIPLE) * PAD_MULTIPLE, dtype=choice.dtype, optimizer="adamw-fused",
         dropout=DROPOUT * (recipe.dropout and on_gpu), quantized=choice.quantized or "none", padded=True,
         device="cuda" if on_gpu else "cpu", num_labels=labels or 2,
     )  # fmt: skip

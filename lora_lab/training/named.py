@@ -31,7 +31,7 @@ from lora_lab.training.models import BUNDLED, STORED, auto_class, load_model, lo
 from lora_lab.training.runs import run_of
 
 MARKER = "lora_lab_merge.json"
-AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model
+TOLERANCE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
@@ -138,7 +138,7 @@ def write_merged(
                 tokenizer.save_pretrained(folder)
             plain = answer_of(getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True))
         off = float((plain - merged).norm() / merged.norm())
-        if not off <= AGREE:
+        if not off <= TOLERANCE:
             raise Failed(f"the checkpoint was not kept: in plain transformers, its logits are off by {off:.2g}")
         written = {
             "out": str(out),

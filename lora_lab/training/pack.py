@@ -30,7 +30,7 @@ from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.device import Parts, cut, in_parts, rounded_products
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
-from lora_lab.training.member import Callback, Member, Metrics, fit_probe, label_losses, training_mode, update
+from lora_lab.training.member import Callback, Member, Metrics, fit_probe, label_losses, train_step, training_mode
 from lora_lab.training.memory_check import check_memory
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.recipe import Recipe
@@ -38,16 +38,16 @@ from lora_lab.training.runs import Run
 from lora_lab.training.tasks import chosen_rows, fingerprint, task_of, typical_tokens
 from lora_lab.training.watching import training_lock
 
-OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
-OFTEN = 30  # seconds between checkpoints, and thus the most training time that can be lost
-SHARE = 0.05  # fraction of the time that checkpoints may take; in full fine-tuning of SmolLM2, each one is 1.6 GB
-Keep = Callable[[Member, Run], None]
+MAY_DIFFER = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # within a pack
+CHECKPOINT_EVERY = 30  # seconds between checkpoints, and thus the most training time that can be lost
+CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints; a fully fine-tuned SmolLM2 writes 1.6 GB each
+OnEnd = Callable[[Member, Run], None]
 
 
 def key(recipe: Recipe) -> tuple[Any, ...]:
     """Return a key that the recipes in a pack share. A recipe that cannot share its base model has a unique key."""
     settings = recipe.settings()
-    shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
+    shared = tuple((name, value) for name, value in settings.items() if name not in MAY_DIFFER)
     if not recipe.method.can_pack or recipe.dropout:
         return (*shared, recipe.hash)
     same = {name: value for name, value in settings["method"].items() if name not in recipe.method.may_differ}
@@ -57,13 +57,14 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
 class Pack:
     """The base model, members, tokenizer and encoded data of runs that train together.
 
-    adapters   A function that returns the folder of a recipe's saved adapter, for members that are only scored.
-    judge      A function of the members in training and the step number, called after each step. It may end members.
-    losses     The losses to minimize; see `label_losses`.
-    scores_*   `scores_stopped`: whether to score stopped runs. `scores_ends`: whether to score members before the
-               first step (on the validation split) and after the last step (on the test split).
-    written    A function that writes a checkpoint. It is called after a validation and every 30 s, or less often if
-               writing is slow. With dropout in adapters, it is also called before members leave.
+    adapters        A function that returns the folder of a recipe's saved adapter, for members that are only scored.
+    judge           A function of the members in training and the step number, called after each step. It may end
+                    members.
+    losses          The losses to minimize; see `label_losses`.
+    scores_*        `scores_stopped`: whether to score stopped runs. `scores_ends`: whether to score members before the
+                    first step (on the validation split) and after the last step (on the test split).
+    on_checkpoint   A function that writes a checkpoint. It is called after a validation and every 30 s, or less often
+                    if writing is slow. With dropout in adapters, it is also called before members leave.
     A process builds or runs only one pack at a time; see `training_lock`.
     Raises: BadValue or NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.
@@ -78,7 +79,7 @@ class Pack:
     ) -> None:  # fmt: skip
         first, self.started, self.download, self.adapters = recipes[0], time.perf_counter(), download, adapters
         if len({key(recipe) for recipe in recipes}) > 1:
-            raise BadValue(f"these recipes cannot train side by side: they may differ only in {', '.join(OWN)}")
+            raise BadValue(f"these recipes cannot train side by side: they may differ only in {', '.join(MAY_DIFFER)}")
         self.task = task_of(first)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
@@ -104,9 +105,9 @@ class Pack:
         self.members = [Member(r, model.to(self.device), callbacks(r) if callbacks else ()) for r, model in pairs]
         self.scores_stopped = self.scores_ends = True
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
-        self.written: Callable[[Pack], None] = lambda pack: None
-        self.written_at, self.writing = self.started, 0.0
-        self._keep: Keep = lambda member, run: None
+        self.on_checkpoint: Callable[[Pack], None] = lambda pack: None
+        self.checkpoint_at, self.checkpoint_seconds = self.started, 0.0
+        self._on_end: OnEnd = lambda member, run: None
         self._runs: list[Run] = []
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
@@ -125,9 +126,9 @@ class Pack:
         self.random = device.module_of(self.device).get_rng_state()
 
     @training_lock()
-    def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members, and score each once on the test split. `keep` gets each ended run. Raises: OutOfMemory."""
-        self._keep, self._runs = keep, []
+    def run(self, on_end: OnEnd = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
+        """Train all members, score each once on the test split, and call `on_end` for each run. Raises: OutOfMemory."""
+        self._on_end, self._runs = on_end, []
         try:
             self.fit(stop)
             if self.stopped and not self.scores_stopped:
@@ -173,12 +174,12 @@ class Pack:
         validations = min(recipe.validations, recipe.steps)  # at even intervals, the last one after the last step
         for step, batch in self.batches():
             with rounded_products(self.choice.products):
-                train_part = partial(update, step, batch, self.members, losses=self.losses)
+                train_part = partial(train_step, step, batch, self.members, losses=self.losses)
                 in_parts(train_part, self.model, len(self.members))
             validated = step * validations // recipe.steps > (step - 1) * validations // recipe.steps
             results: Sequence[Metrics | None] = self.validate() if validated else [None] * len(self.members)
             for member, metrics in zip(self.members, results, strict=True):
-                member.note(metrics)  # history, callbacks, patience
+                member.end_step(metrics)  # history, callbacks, patience
             self.after(step, validated)
             if stop is not None and stop.is_set():
                 for member in self.members:
@@ -231,19 +232,19 @@ class Pack:
                 member.history["validation"].append({"step": 0, **metrics})
 
     def after(self, step: int, validated: bool) -> None:
-        """Write a checkpoint after a validation and every OFTEN seconds, and then let the judge end members."""
+        """Write a checkpoint after a validation and every CHECKPOINT_EVERY seconds; then let the judge end members."""
         self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))
-        since = (began := time.perf_counter()) - self.written_at
-        if (validated or since > OFTEN) and since >= self.writing / SHARE:
-            self.written(self)
-            self.written_at = time.perf_counter()
-            self.writing = self.written_at - began
+        since = (began := time.perf_counter()) - self.checkpoint_at
+        if (validated or since > CHECKPOINT_EVERY) and since >= self.checkpoint_seconds / CHECKPOINT_SHARE:
+            self.on_checkpoint(self)
+            self.checkpoint_at = time.perf_counter()
+            self.checkpoint_seconds = self.checkpoint_at - began
         self.judge([member for member in self.members if not member.ended], step)
 
     def leave(self, ended: Sequence[Member]) -> None:
         """Score and record the members that ended, and continue with the others."""
         if any(has_dropout(member.model) for member in self.members):
-            self.written(self)  # resuming at an earlier step without these members would change the dropout masks
+            self.on_checkpoint(self)  # to resume at an earlier step without these members would change dropout masks
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_ends and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
@@ -297,7 +298,7 @@ class Pack:
             member.fail_unless_finite({f"test {name}": value for name, value in score.metrics.items()})
         run = self.record(member, None if member.error else score)
         self._runs.append(run)
-        self._keep(member, run)
+        self._on_end(member, run)
 
     def _alone(self, member: Member, split: str) -> Score:
         return evaluate(member.model, self.rows_of(split), self.pad, self.device, self.task.metrics)

@@ -15,9 +15,9 @@ from lora_lab.methods.base import Method, check_method, make_plain, whole
 from lora_lab.methods.lora import LoRA
 
 # Fields added later. The hash omits those that have their default (0, False or ""), so that old hashes stay valid.
-LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
+ADDED_LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
 LIMITS = {"warmup": 1, "label_smoothing": 1}  # upper limits; other numbers have none
-LARGEST = 2**63 - 1  # the largest seed that torch accepts
+MAX_SEED = 2**63 - 1  # the largest seed that torch accepts
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Recipe:
             if kind == "str" and not isinstance(value, str):
                 raise BadValue(f"{name} must be a string, not {value!r}")
             if kind == "int":
-                whole(name, value, low, LARGEST)
+                whole(name, value, low, MAX_SEED)
             if kind == "float" and not (isinstance(value, int | float) and 0 <= value <= high and math.isfinite(value)):
                 limits = f"number from 0 to {high}" if high < math.inf else "finite number of at least 0"
                 raise BadValue(f"{name} must be a {limits}, not {value!r}")
@@ -105,7 +105,9 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as plain values for JSON, which `recipe_from` reads back."""
-        values = {name: value for name in Recipe.__annotations__ if (value := getattr(self, name)) or name not in LATER}
+        values = {
+            name: value for name in Recipe.__annotations__ if (value := getattr(self, name)) or name not in ADDED_LATER
+        }
         return values | {"method": self.method.settings()}
 
     @property

@@ -25,7 +25,7 @@ from lora_lab.metrics import main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
-LATER = ("warnings", "labels")  # fields missing in old records
+OPTIONAL = ("warnings", "labels")  # fields missing in old records
 FINISHED = ("done", "early")
 
 
@@ -141,7 +141,7 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
         raise BadValue(f"{file} has format version {version}, which is newer than {VERSION}: update lora_lab")
     names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
     with readable(file):
-        fields = {name: values[name] for name in names if name not in LATER or name in values}
+        fields = {name: values[name] for name in names if name not in OPTIONAL or name in values}
         run = Run(recipe=recipe_from(values["recipe"]), **fields)
         steps, losses, rates = (run.history[name] for name in ("step", "loss", "lr"))
         numbers = [run.trainable, run.total, run.seconds, run.peak_bytes, *run.metrics.values()]

@@ -31,13 +31,13 @@ from lora_lab.lazy import pd
 from lora_lab.methods.base import plain, whole
 from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import ROLES, Chat, Prompt, question
-from lora_lab.training.recipe import LARGEST, Recipe
+from lora_lab.training.recipe import MAX_SEED, Recipe
 from lora_lab.training.text_files import SPLITS, check_splits, csv_table, json_rows, text_of
 
 JSON_LINES = (".jsonl", ".ndjson")
 VOICES = ("captain", "json", "preacher")
-FEWEST = 10  # minimum number of rows or pairs in a user's file
-SHORTEST = 4  # minimum max_length: an encoder's tokenizer adds two tokens, which it cannot truncate
+MIN_ROWS = 10  # minimum number of rows or pairs in a user's file
+MIN_LENGTH = 4  # minimum max_length: an encoder's tokenizer adds two tokens, which it cannot truncate
 VALIDATED = 100  # validate on about this many meaning representations (E2E has 547), to save time
 
 
@@ -119,9 +119,9 @@ def load_task(
     text, label   Names of columns in your file. A "split" column (train, validation, test) is used if it exists.
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
-    name, seed = str(name), whole("seed", plain(seed), 0, LARGEST)
+    name, seed = str(name), whole("seed", plain(seed), 0, MAX_SEED)
     if (max_length := plain(max_length)) is not None:
-        whole("max_length", max_length, SHORTEST)
+        whole("max_length", max_length, MIN_LENGTH)
     if name in TASKS:
         bundled = TASKS[name]
         rows = _unique(bundled.read(name))
@@ -326,8 +326,8 @@ def _own_task(path: Path, seed: int, max_length: int | None, text: str, label: s
     if "split" in rows:
         check_splits(f"{path}, deduplicated", rows.split)
         places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
-    elif len(rows) < FEWEST:
-        raise BadValue(f"{path} has {len(rows)} {kind}; at least {FEWEST} are needed to train, validate and test")
+    elif len(rows) < MIN_ROWS:
+        raise BadValue(f"{path} has {len(rows)} {kind}; at least {MIN_ROWS} are needed to train, validate and test")
     else:
         places = _draw(len(rows), seed)
     return _task(str(path), rows, labels, max_length, places)
@@ -390,8 +390,10 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     """
     rows = list(json_rows(path, "prompt", "response"))
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
-    if len(pairs) < FEWEST:
-        raise BadValue(f"{path} contains {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
+    if len(pairs) < MIN_ROWS:
+        raise BadValue(
+            f"{path} contains {len(pairs)} pairs; at least {MIN_ROWS} are needed to train, validate and test"
+        )
     splits = [row.get("split") for _, row in rows]
     keys = [" ".join(" ".join(text for _, text in chat.turns).lower().split()) for chat, _ in pairs]
     if all(split is None for split in splits):

@@ -16,8 +16,8 @@ from lora_lab.methods.base import Method, plain
 from lora_lab.methods.io import AdapterFile, load_adapter, read_config, readable, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import disabled
-from lora_lab.training import device
 from lora_lab.training.batches import check_fits, encode
+from lora_lab.training.device import AUTO, choose
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.member import Callback
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
@@ -104,26 +104,28 @@ class Opened:
 
 
 def open_adapter(
-    adapter: str | Path, task: str | None = None, *, model: str | None = None, attention: str = device.AUTO,
-    device_name: str = device.AUTO, download: bool = False, **given: Any,
+    adapter: str | Path, task: str | None = None, *, model: str | None = None, dtype: str | None = None,
+    max_length: int | None = None, text_column: str | None = None, label_column: str | None = None,
+    attention: str = AUTO, device: str = AUTO, download: bool = False,
 ) -> Opened:  # fmt: skip
     """Load a saved adapter, its base and a task.
 
     model   The base model, which is by default the model in the adapter's config.
-    given   The fields `dtype`, `max_length`, `text_column` and `label_column` of a recipe.
-    If the run's record is next to the adapter, these fields and `task` default to the run's values (for another task,
-    only `dtype` defaults to the run's value). Otherwise, the fields have a recipe's defaults, and `task` is rt.
+    For the other options, see `Recipe`. If the run's record is next to the adapter, `task`, `dtype`, `max_length` and
+    the columns default to the run's values (for another task, only `dtype` does). Otherwise, they have a recipe's
+    defaults, and `task` is rt.
     Raises: BadValue for a task whose kind or classes differ from those of the run, for a dtype that would round an
     fp32 base, or if neither the adapter nor the base has a head. See also `load_task`, `load_model` and `load_adapter`.
     """
     name, config, run = model or base_named_in(adapter, "--model"), read_config(adapter), run_of(adapter)
     with readable(adapter):
         own = run.recipe if run else Recipe(name, "rt", method_from(config.get("method") or {"name": "lora"}))
-    check_fields(given)
-    given = {name: plain(value) for name, value in {"task": task, **given}.items() if value is not None}
+    columns = {"text_column": text_column, "label_column": label_column}
+    given: dict[str, Any] = {"task": task, "dtype": dtype, "max_length": max_length, **columns}
+    given = {name: plain(value) for name, value in given.items() if value is not None}
     if given.get("task", own.task) != own.task:
         given = {"max_length": None, "text_column": "text", "label_column": "label"} | given
-    recipe = replace(own, attention=attention, device=device_name, **given)
+    recipe = replace(own, attention=attention, device=device, **given)
     data, task = task_of(recipe), recipe.task
     if (labels := labels_of(adapter)) and data.num_labels is None:
         raise BadValue(f"the adapter in {adapter} is a classifier: pass a classification task instead of {task}")
@@ -134,7 +136,7 @@ def open_adapter(
         raise BadValue(f"{adapter} was trained on the classes {names}: pass a task that has these classes")
     if run and task == own.task and run.environment.get("data") not in (None, data.data):
         warn(f"{task} has changed since this run was trained, so the test rows may include rows that it was trained on")
-    choice = device.choose(typical_tokens(data), **recipe.computed)
+    choice = choose(typical_tokens(data), **recipe.computed)
     if own.method.trains_base and choice.load_as != "fp32" and "F32" in AdapterFile(adapter).dtypes.values():
         raise BadValue(f"{adapter} holds a base trained in fp32, which {choice.load_as} would round: pass dtype fp32")
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)

@@ -47,11 +47,11 @@ class LiveCompare(Background):
     def _work(self) -> None:
         from lora_lab.experiments.compare import compare  # imports torch, which a stored comparison doesn't need
 
-        def note(comparison: Any) -> None:
+        def on_result(comparison: Any) -> None:
             self.found = comparison.to_json()
 
         self.state, say = "comparing", partial(setattr, self, "words")
-        found = compare(methods=self.methods, stop=self._stop, say=say, note=note, **self.terms)
+        found = compare(methods=self.methods, stop=self._stop, say=say, on_result=on_result, **self.terms)
         if not self._stop.is_set() and not any(row["runs"] for row in found.rows):
             raise Failed(f"every method failed: {found.rows[0]['error']}")
         self.state = "stopped" if self._stop.is_set() else "done"
@@ -92,9 +92,9 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     ) -> None:  # fmt: skip
         Recipe(model, task, steps=steps, batch=batch)  # raises for impossible settings
         if names := terms.keys() - {"margin", "again", "download", "pack"}:
-            from lora_lab.experiments.compare import OWN  # imports torch, which a stored comparison doesn't need
+            from lora_lab.experiments.compare import TERM_NAMES  # imports torch, which a stored comparison doesn't need
 
-            check_fields(names - {*OWN})
+            check_fields(names - {*TERM_NAMES})
         for name, count in (("seeds", seeds), ("rates", rates)):
             whole(name, plain(count))
         methods = [name.strip() for name in methods.split(",")] if isinstance(methods, str) else methods

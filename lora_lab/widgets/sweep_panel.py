@@ -56,12 +56,12 @@ class LiveSweep(Background):
         from lora_lab.experiments.sweep import Sweep  # imports torch, which showing stored runs does not need
         from lora_lab.widgets.live_run import LivePack
 
-        swept = Sweep(self.store, stop=self._stop, note=self._note, pack=LivePack).run(self.recipes.values())
+        swept = Sweep(self.store, stop=self._stop, on_event=self._on_event, pack=LivePack).run(self.recipes.values())
         for run in swept.runs:  # including those already in the store
-            self._note("run", {"run": run})
+            self._on_event("run", {"run": run})
         self.state = "stopped" if self.left else "done"
 
-    def _note(self, event: str, facts: dict[str, Any]) -> None:
+    def _on_event(self, event: str, facts: dict[str, Any]) -> None:
         if event == "pack":
             self.pack, self.state = facts["recipes"], "loading"
         elif event == "step":

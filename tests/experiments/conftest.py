@@ -19,7 +19,7 @@ def grid(tiny_encoder, opinions):
 
 
 def on_step(callback):
-    """Return a `note` for sweeps that passes on the progress of steps only."""
+    """Return an `on_event` for sweeps that passes on the progress of steps only."""
     return lambda event, facts: callback(facts["progress"]) if event == "step" else None
 
 

@@ -70,6 +70,7 @@ def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tm
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**TERMS, "workers": 2, name: value})
     assert_raises("not None", compare, tiny_encoder, opinions, "lora", None, **TERMS)
     assert_raises("minutes must", compare, tiny_encoder, opinions, "lora", tmp_path / "out", minutes="5", seeds=2)
+    assert_raises("9999 exceeds", compare, tiny_encoder, opinions, "lora", tmp_path / "out", minutes=5, max_length=9999)
     with pytest.raises(NotFound):
         compare("minilmm", opinions, "lora", tmp_path / "out", **TERMS)
     assert not (tmp_path / "out").exists()
@@ -137,11 +138,11 @@ def test_methods_are_judged_against_full_and_the_probe(rows):
 def test_stopped_comparison_resumes_to_the_same_result(compared, tiny_encoder, opinions, tmp_path):
     stop, finished = threading.Event(), []
 
-    def note(comparison) -> None:
+    def on_result(comparison) -> None:
         finished.append([row["label"] for row in comparison.rows])
         stop.set()
 
-    stopped = compare(tiny_encoder, opinions, PAIR, tmp_path, stop=stop, note=note, **TERMS)
+    stopped = compare(tiny_encoder, opinions, PAIR, tmp_path, stop=stop, on_result=on_result, **TERMS)
     assert finished == [["probe"]]
     assert "repeat the call to resume" in stopped.rows[1]["error"]
     assert not (tmp_path / "comparison.json").exists()
@@ -157,8 +158,8 @@ def test_stopped_comparison_resumes_to_the_same_result(compared, tiny_encoder, o
 def test_methods_in_parallel_give_the_same_result(compared, tiny_encoder, opinions, tmp_path):
     messages: list[str] = []
     notes: list[Comparison] = []
-    say, note = messages.append, notes.append
-    found = compare(tiny_encoder, opinions, PAIR, tmp_path, workers=2, say=say, note=note, **TERMS).to_json()
+    say, on_result = messages.append, notes.append
+    found = compare(tiny_encoder, opinions, PAIR, tmp_path, workers=2, say=say, on_result=on_result, **TERMS).to_json()
     assert [len(comparison.rows) for comparison in notes] == [1, 2]
     assert notes[-1].to_json() == found  # in the order of the methods, not in the order in which they finish
     for actual, expected in zip(found["methods"], compared[0]["methods"][:2], strict=True):
@@ -267,6 +268,7 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     assert f"{steps} steps per run" in messages[2]
     assert module.steps_within(60, terms, terms.loaded(), methods, tmp_path, messages.append) == steps
     assert len(messages) == 4  # nothing was timed again
+    assert_raises("c_attn", module.steps_within, 60, terms, terms.loaded(), methods[1:], tmp_path, print)
     assert_raises("lower the rate", module.pack_timed, [replace(terms.base, lr=1e30)], error=Failed)
 
 

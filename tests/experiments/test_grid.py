@@ -75,6 +75,6 @@ def test_pack_size_falls_with_memory(monkeypatch):
     sizes = [size(gib) for gib in (0.1, 0.7, 1, 2, 100)]
     assert sizes == sorted(sizes)
     assert sizes[0] == 1
-    assert sizes[-1] <= module.MOST
+    assert sizes[-1] <= module.MAX_PACK
     assert len(set(sizes)) > 2
     assert size(2, module.ROOM / 2) == sizes[2] < sizes[3]  # half of 2 GiB is 1 GiB

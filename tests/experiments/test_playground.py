@@ -60,10 +60,10 @@ def test_curves_are_one_byte_per_point_and_the_shipped_file_has_the_fields_of_a_
     whole = module.replace(whole, results=(failed, *whole.results[1:]))
     data, losses = module.shown(whole)
     points = np.frombuffer(losses, np.uint8).reshape(540, module.POINTS)
-    assert list(points[0, 2:]) == [module.NONE] * 38
+    assert list(points[0, 2:]) == [module.MISSING] * 38
     for row, result in zip(points, whole.results, strict=True):
         expected = np.minimum(result.losses, data["top"])
-        assert np.allclose(row[: len(expected)] / (module.NONE - 1) * data["top"], expected, atol=0.003)
+        assert np.allclose(row[: len(expected)] / (module.MISSING - 1) * data["top"], expected, atol=0.003)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=9))

@@ -132,8 +132,8 @@ def test_stopped_choice_resumes_and_is_not_repeated(recipes, chosen, tmp_path, s
     whole = sweep(recipes, tmp_path / "whole", choose=True, size=size) if size else chosen[0]
     for steps in (25, 80):
         stop, left = threading.Event(), iter(range(steps))
-        note = on_step(lambda _, stop=stop, left=left: next(left, None) is None and stop.set())
-        stopped = sweep(recipes, tmp_path / "stopped", choose=True, size=size, stop=stop, note=note)
+        on_event = on_step(lambda _, stop=stop, left=left: next(left, None) is None and stop.set())
+        stopped = sweep(recipes, tmp_path / "stopped", choose=True, size=size, stop=stop, on_event=on_event)
         assert stopped.choice is None or not stop.is_set()
     resumed = sweep(recipes, tmp_path / "stopped", choose=True, size=size)
     actual, expected = resumed.choice, whole.choice
@@ -169,7 +169,7 @@ def test_finished_run_never_falls_behind():
     finished, slow, fast = (Recipe("minilm", "rt", lr=lr, steps=60, validations=1) for lr in (1e-6, 1e-5, 1e-2))
     race, ended = Race([finished, slow, fast]), []
     next(race.stages())
-    race.note(SimpleNamespace(recipe=finished, history={"loss": [0.7] * 60}, status="unscored"))
+    race.record(SimpleNamespace(recipe=finished, history={"loss": [0.7] * 60}, status="unscored"))
     race.pauses = False
     members = [
         SimpleNamespace(recipe=slow, history={"loss": [0.7] * 30}, end=ended.append),
@@ -190,7 +190,7 @@ def test_stopped_run_does_not_count_as_a_whole_run(recipes, chosen, tmp_path):
     without = sweep(others, tmp_path, choose=True)
     assert all(run.status != "behind" or run.environment["behind"] in hashes for run in without.runs)
     trained = set()
-    plain = sweep(recipes, tmp_path, note=lambda event, facts: event == "run" and trained.add(facts["run"].recipe))
+    plain = sweep(recipes, tmp_path, on_event=lambda event, facts: event == "run" and trained.add(facts["run"].recipe))
     assert {run.status for run in plain.runs} == {"done"}
     assert all(len(run.history["step"]) == 60 and run.metrics for run in plain.runs)
     assert trained & set(others) <= cut

@@ -129,7 +129,7 @@ def swap_labels(file: Path) -> None:
 def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     recipes, file = own_file
     runs, original, stop = sweep(recipes, tmp_path / "runs"), file.read_text(), threading.Event()
-    stopped = sweep(recipes, tmp_path / "stopped", stop=stop, note=on_step(lambda progress: stop.set()))
+    stopped = sweep(recipes, tmp_path / "stopped", stop=stop, on_event=on_step(lambda progress: stop.set()))
     assert len(stopped) == 0
     swap_labels(file)
     new_seeds = [recipe.at_seed(9) for recipe in recipes]
@@ -183,7 +183,7 @@ import sys, torch; torch.set_num_threads(1); sys.modules["dask"] = None  # only 
 from lora_lab import Grid, sweep
 sweep(Grid(rank=[1, 4], lr=[1e-2, 3e-3], seed=[0, 1]), sys.argv[1], model=sys.argv[2], task=sys.argv[3], size=4,
       steps=int(sys.argv[4]), batch=8, validations=4, dtype='fp32', attention='eager', device='cpu',
-      note=lambda event, facts: event == 'step' and print(facts['progress'].step, flush=True))
+      on_event=lambda event, facts: event == 'step' and print(facts['progress'].step, flush=True))
 """
 
 
@@ -218,9 +218,9 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tiny_encoder, opinions, tmp_p
 
 def test_sweep_of_some_runs_keeps_the_checkpoint_of_the_others(grid, tmp_path):
     recipes, stop, steps = grid(rank=1), threading.Event(), list[int]()
-    sweep(recipes, tmp_path, stop=stop, note=on_step(lambda progress: progress.step == 4 and stop.set()))
+    sweep(recipes, tmp_path, stop=stop, on_event=on_step(lambda progress: progress.step == 4 and stop.set()))
     for part in recipes[:1], recipes:
-        sweep(part, tmp_path, note=on_step(lambda progress: steps.append(progress.step)))
+        sweep(part, tmp_path, on_event=on_step(lambda progress: steps.append(progress.step)))
     assert steps == [5, 6, 5, 6]
     assert not list((tmp_path / "unfinished").iterdir())
 
@@ -231,17 +231,17 @@ def test_run_that_ended_early_at_a_stop_takes_no_further_step(grid, tmp_path, mo
     first, second = grid(lr=1e-2, steps=12, validations=6)
     recipes, stop = [replace(first, patience=1), second], threading.Event()
     monkeypatch.setattr("lora_lab.training.member.goodness", lambda values: 0.0)  # no validation is better
-    monkeypatch.setattr("lora_lab.training.pack.SHARE", 1e9)  # every validation writes a checkpoint
+    monkeypatch.setattr("lora_lab.training.pack.CHECKPOINT_SHARE", 1e9)  # every validation writes a checkpoint
     with monkeypatch.context() as patch:
         if killed:
             patch.setattr("lora_lab.training.pack.Pack._finish", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
-            note = on_step(lambda progress: progress.step == 4 and not killed and stop.set())
-            sweep(recipes, tmp_path, stop=stop, note=note)
+            on_event = on_step(lambda progress: progress.step == 4 and not killed and stop.set())
+            sweep(recipes, tmp_path, stop=stop, on_event=on_event)
     stored = [(run.status, run.history["step"]) for run in Store(tmp_path).runs()]
     assert stored == ([] if killed else [("early", [1, 2, 3, 4])])
     steps: list[int] = []
-    swept = sweep(recipes, tmp_path, note=on_step(lambda progress: steps.append(progress.step)))
+    swept = sweep(recipes, tmp_path, on_event=on_step(lambda progress: steps.append(progress.step)))
     assert [(run.status, run.history["step"][-1]) for run in swept.runs] == [("early", 4), ("done", 12)]
     assert steps[0] == 5
     assert [len(Store(tmp_path).rows(recipe, "validation")) for recipe in recipes] == [8, 8]

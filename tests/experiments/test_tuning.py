@@ -67,7 +67,9 @@ def test_grid_grows_at_the_end_with_the_best_rate(recipe, set_grid, tmp_path):
 def test_diverging_rate_is_not_chosen(recipe, set_grid, tmp_path):
     set_grid(1e-2, 1e16)
     events = []
-    found = tune(recipe(steps=12), tmp_path, rates=3, growth=1, again=True, note=lambda event, _: events.append(event))
+    found = tune(
+        recipe(steps=12), tmp_path, rates=3, growth=1, again=True, on_event=lambda event, _: events.append(event)
+    )
     assert events.count("run") == len(found.tried) == 4  # a failed run is retried once, but not when the grid grows
     assert found.tried[-1].validation is None
     assert found.best.validation is not None

@@ -66,7 +66,7 @@ def test_lora_plus_moves_b_further():
         member = Member(recipe, model)
         before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
         logits(model).square().sum().backward()
-        member.update(1, 1.0, member.clip().item())
+        member.optimizer_step(1, 1.0, member.clip().item())
         moved[ratio] = {name: (model.get_parameter(name) - p).abs().max().item() for name, p in before.items()}
         assert member.history["lr"][0] == recipe.lr_at(1)
     assert max(moved[1.0].values()) == pytest.approx(recipe.lr, rel=1e-3)  # Adam's first update is rate times sign

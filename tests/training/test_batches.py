@@ -10,7 +10,7 @@ from transformers import AddedToken
 
 from lora_lab import PrefixTuning, Probe, PromptTuning, load_model, load_task, load_tokenizer
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches
+from lora_lab.training.batches import PAD_MULTIPLE, Row, collate, encode, scoring_batches
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.evaluate import evaluate, logits_of
 from lora_lab.training.member import features
@@ -42,8 +42,8 @@ def test_rows_occur_once_per_epoch_in_an_order_of_the_seed_and_are_scored_longes
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_collate_pads_to_the_longest_row(lengths):
     batch = collate([Row([7] * length, None, place) for place, length in enumerate(lengths)], pad=3)
-    assert batch.input_ids.shape[1] % STEP == 0
-    assert max(lengths) <= batch.input_ids.shape[1] < max(lengths) + STEP
+    assert batch.input_ids.shape[1] % PAD_MULTIPLE == 0
+    assert max(lengths) <= batch.input_ids.shape[1] < max(lengths) + PAD_MULTIPLE
     assert batch.attention_mask.sum(1).tolist() == lengths
     is_text = batch.attention_mask == 1
     for tensor, padding in ((batch.input_ids, 3), (batch.labels, -100)):

@@ -166,7 +166,7 @@ def test_probe_run_does_not_depend_on_rate_steps_seed_or_batch(recipe, tmp_path,
     assert run.history["loss"][0] < np.log(2)
     assert len(run.predictions) == 16
     assert Store(tmp_path).runs() == [run]
-    options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
+    options = {"dtype": "fp32", "attention": "eager", "device": "cpu"}
     assert evaluate_adapter(run.adapter, opinions, model=tiny_encoder, **options) == pytest.approx(run.metrics)
     other = train(recipe(method=Probe(l2=0.1), lr=1.0, steps=9, seed=3, batch=4, validations=1), store=None)
     assert other.metrics == run.metrics

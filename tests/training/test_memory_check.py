@@ -8,7 +8,7 @@ import pytest
 
 from lora_lab import BadValue, LoRA, PromptTuning, Recipe, machine, train
 from lora_lab.training import memory_check
-from lora_lab.training.batches import STEP
+from lora_lab.training.batches import PAD_MULTIPLE
 from lora_lab.training.device import Choice
 from lora_lab.training.memory_check import SWITCH, check_memory, free_bytes, need_of
 
@@ -39,7 +39,7 @@ def test_suggested_batch_or_length_fits_and_a_larger_batch_does_not(free, tiny_e
     free(need_of(recipe, FP32).bytes(seq=100) / MIB)
     suggested = int(re.search(r"max_length (\d+) at batch 64", refusal(recipe))[1])
     assert 80 <= suggested <= 104
-    assert suggested % STEP == 0
+    assert suggested % PAD_MULTIPLE == 0
     check_memory(replace(recipe, max_length=suggested - 8), FP32)
     free(32)  # a user's own model and file are checked too
     assert re.search("use (batch|max_length)", refusal(Recipe(tiny_encoder, opinions, batch=4096)))

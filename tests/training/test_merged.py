@@ -110,7 +110,7 @@ def test_merged_classifier_names_the_classes_of_its_run(recipe, tmp_path):
         vocab_size = save_tokenizer(base := tmp_path / kind, eos_token="<end>")
         make_model(kind, size, vocab_size=vocab_size, id2label={0: "good", 1: "bad"}).save_pretrained(base)
         run = train(recipe(model=str(base), method=LoRA(targets="all-linear"), steps=1), store=tmp_path / "runs")
-        assert evaluate_adapter(run.adapter, attention="eager", device_name="cpu") == pytest.approx(run.metrics)
+        assert evaluate_adapter(run.adapter, attention="eager", device="cpu") == pytest.approx(run.metrics)
         write_merged(run.adapter, tmp_path / "out")
         config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
         assert (config.id2label, config.label2id) == ({0: "bad", 1: "good"}, {"bad": 0, "good": 1})

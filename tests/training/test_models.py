@@ -44,7 +44,7 @@ def test_adapter_without_a_head_needs_a_base_that_has_one(tiny_encoder, opinions
     with pytest.warns(LabWarning, match=r"neither the adapter .* has the head 'classifier', so it is random"):
         load_adapter(load_model(tiny_encoder, 2), adapter)
     with pytest.raises(BadValue, match=r"neither the adapter .* has a head, so scores are random: train"):
-        evaluate_adapter(adapter, opinions, model=tiny_encoder, dtype="fp32", attention="eager", device_name="cpu")
+        evaluate_adapter(adapter, opinions, model=tiny_encoder, dtype="fp32", attention="eager", device="cpu")
     with warnings.catch_warnings(action="error", category=LabWarning):
         load_adapter(load_model(base, 2), adapter)
 

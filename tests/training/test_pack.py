@@ -45,7 +45,7 @@ def test_seeds_share_one_quantized_base(recipe, tmp_path):
     stored = {layer.packed.data_ptr() for model in models for layer in quantized_layers(model)}
     assert len(stored) == len(quantized_layers(pack.base)) == 12
     assert pack.run()[0].metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
-    assert evaluate_adapter(alone.adapter, device_name="cpu", attention="eager") == pytest.approx(alone.metrics)
+    assert evaluate_adapter(alone.adapter, device="cpu", attention="eager") == pytest.approx(alone.metrics)
 
 
 def test_members_may_differ_in_subset_method_clip_and_decay(recipe, three_threads):
@@ -113,7 +113,7 @@ def test_interrupted_pack_resumes_exactly(recipe, tmp_path, monkeypatch, three_t
         checkpoint.write(pack, file)
         stop.set()
 
-    interrupted.written, interrupted.scores_stopped = write_and_stop, False
+    interrupted.on_checkpoint, interrupted.scores_stopped = write_and_stop, False
     assert (interrupted.run(stop=stop), interrupted.step) == ([], 4)
     resumed = Pack(recipes[::-1])
     with monkeypatch.context() as on_a_gpu:  # its generator's state takes 16 bytes, and a CPU can't use it
@@ -143,7 +143,7 @@ def test_pack_with_dropout_resumes_without_a_member_that_left(recipe, tmp_path, 
 
     def pack_of(recipes) -> Pack:
         pack = Pack(recipes, callbacks=lambda r: [kill])
-        pack.judge, pack.written = end_first, lambda pack: checkpoint.write(pack, tmp_path / "pack.safetensors")
+        pack.judge, pack.on_checkpoint = end_first, lambda pack: checkpoint.write(pack, tmp_path / "pack.safetensors")
         return pack
 
     killed = False
@@ -174,8 +174,8 @@ def test_slow_checkpoints_are_written_less_often(recipe, monkeypatch):
     pack = Pack([recipe(steps=12, validations=12)])
     clock = SimpleNamespace(perf_counter=lambda: pack.step + sum(written.values()))
     monkeypatch.setattr("lora_lab.training.pack.time", clock)
-    pack.written = lambda pack: written.update({pack.step: 0.25})
-    pack.started = pack.written_at = 0.0
+    pack.on_checkpoint = lambda pack: written.update({pack.step: 0.25})
+    pack.started = pack.checkpoint_at = 0.0
     pack.run()
     assert list(written) == [1, 6, 11]  # a twentieth of the time
 

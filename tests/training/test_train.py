@@ -58,7 +58,7 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
     (stored,) = Store(tmp_path).runs()
     assert stored == run
     assert (len(stored.predictions), stored.predictions.tolist()) == (16, run.predictions.tolist())
-    options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
+    options = {"dtype": "fp32", "attention": "eager", "device": "cpu"}
     assert evaluate_adapter(run.adapter, opinions, **options) == pytest.approx(run.metrics)
     assert train(recipe(steps=5, seed=1), store=None).history["loss"] != run.history["loss"]
     renamed = tmp_path / "renamed.csv"

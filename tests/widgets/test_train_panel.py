@@ -183,12 +183,12 @@ def test_estimate_forgets_that_the_laptop_slept(tmp_path, monkeypatch):
     recipe, now = Recipe("minilm", "rt", steps=1400), [0.0]
     run, swept = LiveRun(recipe, Store(tmp_path)), LiveSweep([recipe], Store(tmp_path))
     run._next_measurement = math.inf
-    swept._note("pack", {"recipes": [recipe]})
+    swept._on_event("pack", {"recipes": [recipe]})
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     for step in range(1, 1301):
         now[0] += 30_000 if step == 200 else 1
         run._on_step(Progress(step, 1400, 0.5, 1e-3))
-        swept._note("step", {"recipe": recipe, "progress": run.progress[-1]})
+        swept._on_event("step", {"recipe": recipe, "progress": run.progress[-1]})
     assert run.snapshot()["left"] == swept.seconds_for(swept.steps_left()) == 100
 
 

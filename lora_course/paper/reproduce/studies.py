@@ -16,7 +16,7 @@ from lora_course.paper.reproduce import Item, Place, Plan, Row
 from lora_lab import Recipe, compare
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, Failed
-from lora_lab.experiments.compare import FEWEST, SAFE, Timing, pack_timed
+from lora_lab.experiments.compare import MIN_STEPS, TIME_FRACTION, Timing, pack_timed
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts_of
 from lora_lab.experiments.study import Study, contenders, label
@@ -67,12 +67,12 @@ class Trained(Item):
                 + len(timings) * seeds * self.prompts * WRITING
             )
             slope = max((tuning + seeds) * sum(timing.step for timing in timings), 1e-9)
-            steps = int((SAFE * 60 * minutes - fixed) / slope)
+            steps = int((TIME_FRACTION * 60 * minutes - fixed) / slope)
             if steps >= self.enough:
                 break
-        if steps < FEWEST:
-            needed = (fixed + FEWEST * slope) / SAFE / 60
-            takes = f"{FEWEST} steps with two seeds take about {needed:.1f} minutes"
+        if steps < MIN_STEPS:
+            needed = (fixed + MIN_STEPS * slope) / TIME_FRACTION / 60
+            takes = f"{MIN_STEPS} steps with two seeds take about {needed:.1f} minutes"
             raise BadValue(f"{minutes:g} minutes is not enough on this machine: {takes}")
         steps = min(steps, self.most)
         tuned = {"rates": rates, "growth": growth} if tuning else {}

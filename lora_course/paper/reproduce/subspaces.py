@@ -33,7 +33,7 @@ class Subspaces(Trained):
         for label in study.groups:
             for run in study.runs(label):
                 assert run.adapter is not None
-                opened = open_adapter(run.adapter, self.task, model=self.model, dtype="fp32", device_name="cpu")
+                opened = open_adapter(run.adapter, self.task, model=self.model, dtype="fp32", device="cpu")
                 updates.setdefault(label, []).append(subspace.updates_in(opened.model))
         rows = self.rows(updates)
         return [Row(name, tuple(values), self.axis) for name, values in rows.items()], {}

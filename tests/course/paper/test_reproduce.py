@@ -178,7 +178,7 @@ def test_plan_uses_the_machine_speed_or_real_steps(tiny_encoder, opinions, tmp_p
     monkeypatch.setattr(studies, "best_speed", lambda where: 1e7)
     entry = item("table3", model=tiny_encoder, task=opinions, methods="full,lora", fields=PLAIN, prompts=0)
     assert entry.expected(40).sizes == {"steps": 60, "rates": 4, "growth": 1, "seeds": 3}
-    assert entry.plan(place_at(tmp_path, 5)).sizes["steps"] >= studies.FEWEST
+    assert entry.plan(place_at(tmp_path, 5)).sizes["steps"] >= studies.MIN_STEPS
 
 
 class Made(Item):
