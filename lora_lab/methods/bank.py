@@ -245,6 +245,7 @@ class BankLayer(AdapterLayer):
         """Set the adapted versions of this layer: a mapping from adapter names to layers."""
         self.adapted = adapted
         self.held = nn.ModuleList(adapted.values())  # registered, so that moving the model to a device moves them too
+        self.head = any(isinstance(layer, attach.TrainedCopy) for layer in self.held)
         self.low_rank = [n for n, layer in adapted.items() if isinstance(layer, LoRALinear) and _loras(layer)]
         self._stacked: Tensor | None = None
         self._batch: object = None
@@ -267,8 +268,7 @@ class BankLayer(AdapterLayer):
             add = y.baddbmm if has_hook(self.base_layer) else y.baddbmm_  # a hook may have kept y
             return add(h, b).view(*x.shape[:-1], y.shape[-1])
         groups = {name: [row for row, other in enumerate(used) if other == name] for name in dict.fromkeys(used)}
-        head = isinstance(self.held[0], attach.TrainedCopy)  # a frozen head may get fp32 from a trained head before it
-        frozen_x = x.to(next(self.base_layer.parameters()).dtype) if head else x
+        frozen_x = x.to(next(self.base_layer.parameters()).dtype) if self.head else x  # a trained head returns fp32
         layers = ((self.adapted[n], x) if n in self.adapted else (self.base_layer, frozen_x) for n in groups)
         parts = [layer(z[rows], *args, **kwargs) for (layer, z), rows in zip(layers, groups.values(), strict=True)]
         return torch.cat(parts)[torch.tensor([row for rows in groups.values() for row in rows]).argsort()]

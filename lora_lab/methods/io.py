@@ -189,10 +189,10 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         message = f"the adapter in {path} was trained on another base model, whose weights differ from this model's"
         raise Refused(message, "wrong base")
     with readable(path):
-        methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
+        methods = {m.peft_type: m for m in reversed(REGISTRY.values()) if m.peft_type}  # your subclass of LoRA is last
         kind = config.get("peft_type")
         if kind != OURS and kind not in methods:
-            message = f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(methods)}"
+            message = f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {', '.join(sorted(methods))}"
             raise Refused(message, "not supported" if isinstance(kind, str) else "damaged settings")
         known = {*HEADS, *(path.rpartition(".")[2] for path, _ in attach.heads_of(model))}
         heads = tuple(f"{PREFIX}{path}." for path, _ in attach.heads_of(model))

@@ -69,14 +69,14 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rank_pattern", "alpha_pattern"):
-            pairs = _pairs(getattr(self, name))
+            pairs = _pairs(name, getattr(self, name))
             if len(of_target := dict(pairs)) < len(pairs):
                 raise BadValue(f"{name} names a target twice: {pairs!r}; keep only one value for this target")
             object.__setattr__(self, name, tuple(sorted(pairs)) if of_target.keys() <= {*ROLES} else pairs)
-        for rank in dict(self.rank_pattern).values():
-            whole("rank", rank)
-        for alpha in dict(self.alpha_pattern).values():
-            number("alpha", alpha, POSITIVE)
+        for target, rank in dict(self.rank_pattern).items():
+            whole(f"the rank of '{target}' in rank_pattern", rank)
+        for target, alpha in dict(self.alpha_pattern).items():
+            number(f"the alpha of '{target}' in alpha_pattern", alpha, POSITIVE)
         if self.dora and self.init == "pissa":
             raise BadValue("dora and init 'pissa' both change how training starts from W: leave one of them out")
 
@@ -108,8 +108,7 @@ class LoRA(Method):
         Raises: NotFound if a target or pattern matches nothing, and BadValue if a rank is above a layer's size.
         """
         chosen, placements = choose(self.targets, sites), list[Placement]()
-        ranks = _by_site(self.rank_pattern, chosen, self.rank)
-        alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
+        ranks, alphas = (self._by_site(name, chosen) for name in ("rank", "alpha"))
         for site in chosen:
             rank, most = int(ranks[site]), min(site.in_features, site.out_features)  # a higher rank adds nothing to B A
             if rank > most and not (to_fill and self.init != "pissa"):
@@ -128,6 +127,12 @@ class LoRA(Method):
             scaling = alphas[site] / (math.sqrt(rank) if self.rslora else rank)
             placements.append(Placement(site, rank, scaling, parameters))
         return tuple(placements)
+
+    def _by_site(self, name: str, chosen: Sequence[Site]) -> dict[Site, float]:
+        pattern, values = f"{name}_pattern", dict.fromkeys(chosen, getattr(self, name))
+        for target, value in reversed(getattr(self, pattern)):  # the first match is applied last, so it wins
+            values.update(dict.fromkeys(match(target, chosen, pattern=pattern), value))
+        return values
 
     def insert(self, model: nn.Module, to_fill: bool) -> tuple[Placement, ...]:
         placements = self.place(attach.sites_of(model), to_fill=to_fill)
@@ -202,15 +207,8 @@ class LoRA(Method):
                 tensor.data.copy_(tensors[f"{PREFIX}{path}.{name}"][place] / factor)
 
 
-def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
-    values = dict.fromkeys(chosen, default)
-    for target, value in reversed(_pairs(pattern)):  # the first match is applied last, so it wins
-        values.update(dict.fromkeys(match(target, chosen, slices=True), value))
-    return values
-
-
-def _pairs(pattern: Pattern | Mapping[str, float]) -> Pattern:
+def _pairs(name: str, pattern: Pattern | Mapping[str, float]) -> Pattern:
     try:
-        return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
+        return tuple((str(t), v) for t, v in (pattern.items() if isinstance(pattern, Mapping) else pattern))
     except (TypeError, ValueError):
-        raise BadValue(f"a pattern must map targets to numbers, such as {{'q': 4}}, not {pattern!r}") from None
+        raise BadValue(f"{name} must map targets to numbers, such as {{'q': 4}}, not {pattern!r}") from None

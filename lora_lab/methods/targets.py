@@ -111,12 +111,14 @@ def choose(targets: Sequence[str], sites: Sequence[Site]) -> list[Site]:
     return in_order
 
 
-def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[Site]:
-    """Return the sites that one target names. With `slices`, the path of a fused layer also names its slices.
+def match(target: str, sites: Sequence[Site], *, pattern: str = "") -> list[Site]:
+    """Return the sites that one target names. With `pattern`, the target is a key of rank_pattern or alpha_pattern.
+
+    In a pattern, the path of a fused layer also names its slices, and `sites` are only the adapted sites.
 
     Raises: NotFound with the nearest names if nothing matches.
     """
-    matches = [site for site in sites if _matches(target, site, slices)]
+    matches = [site for site in sites if _matches(target, site, bool(pattern))]
     if not matches and target in ROLES:  # no layer has this role, but a layer of your own model may have this name
         matches = [site for site in sites if not site.out_slice and f".{site.module}".endswith(f".{target}")]
     if matches:
@@ -124,10 +126,14 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     names = [site.module.rpartition(".")[2] for site in sites]
     fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+") != [target]]
     layers = {site.module for site in sites if site.role == target}  # such as BERT's pooler
-    candidates = layers or {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names} - {target}
-    hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
+    roles = {site.role for site in sites if site.role in ROLES}
+    known = layers or ({*names, *roles} if pattern else {ALL_LINEAR, *names, *roles}) - {target}
+    hint = f"nearest: {nearest(target, known)}" if sites else "the model has no linear layer and no embedding"
     if fused:
         hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: use '{fused[0]}' instead"
+    if pattern:
+        message = f"'{target}' in {pattern} matches none of the adapted layers: add it to the targets, or use another"
+        raise NotFound(f"{message}; {hint}")
     raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
 
 

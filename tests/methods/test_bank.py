@@ -60,6 +60,8 @@ def test_bank_output_equals_each_adapter_alone(case):
     for name, model in alone.items():
         bank.use(name)
         assert torch.equal(outputs(bank.model), outputs(model))
+        with lab.disabled(bank.model, keep_head=True), lab.disabled(model, keep_head=True):
+            assert torch.equal(outputs(bank.model), outputs(model))
     assert_mixed(bank, alone, names)
     assert bank.used == list(alone)[-1]  # restored after the block
     bank.close()

@@ -222,12 +222,12 @@ def test_invalid_lora_is_refused():
     for options, message in (
         ({"rank_pattern": [("q", 4), ("q", 2)]}, "rank_pattern names a target twice"),
         ({"dora": True, "init": "pissa"}, "leave one of them out"),
-        ({"alpha_pattern": {"q": -1}}, "alpha must be"),
+        ({"alpha_pattern": {"q": -1}}, "the alpha of 'q' in alpha_pattern must be"),
         ({"targets": None}, "no targets are given: name at least one"),
         ({"targets": " , "}, "no targets are given"),
         ({"rank": 17}, r"rank 17 is above what layer\.0\.value \(32 x 16\) can hold: at most 16"),
         ({"rank_pattern": {"layer.1.query": 33}}, "rank 33 is above what layer.1.query"),
-        ({"targets": ("q",), "rank_pattern": {"v": 4}}, "target 'v' matches no layer"),
+        ({"targets": ("q",), "rank_pattern": {"v": 4}}, "'v' in rank_pattern matches none .* nearest: q, query$"),
     ):
         with pytest.raises((BadValue, NotFound), match=message):
             LoRA(**options).place(SITES)
