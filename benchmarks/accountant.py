@@ -4,6 +4,7 @@
 and prints its seconds and its peak resident bytes as JSON. To measure peak memory, a trace needs its own process.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -50,4 +51,6 @@ def report(quick: bool) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    trace(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("method", choices=METHODS)
+    trace(parser.parse_args().method)

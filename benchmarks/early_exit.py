@@ -15,7 +15,7 @@ them if, on the families left out, they saved more than the current ones and cos
 They did, but on the 14 grids above they cost 0.14 points, so we didn't change the rule.
 """
 
-import sys
+import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import permutations, product
 from pathlib import Path
@@ -164,4 +164,6 @@ def leave_one_out(grids: Mapping[str, Grid]) -> str:
 
 
 if __name__ == "__main__":
-    print(*report(False, *sys.argv[1:]), sep="\n\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stores", nargs="*", metavar="STORE", help="a folder or zip file that a sweep wrote")
+    print(*report(False, *parser.parse_args().stores), sep="\n\n")

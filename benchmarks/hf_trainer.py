@@ -5,8 +5,8 @@
 The lab provides only the task's rows, the model's folder and the recipe.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 
 import numpy as np
@@ -42,4 +42,6 @@ def main(seed: int, steps: int, rank: int = 8, rate: float = 2e-3, batch: int = 
 
 
 if __name__ == "__main__":
-    print(json.dumps({"accuracy": main(*map(json.loads, sys.argv[1:]))}))
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("numbers", nargs="+", type=json.loads, help="seed, steps [, rank, rate, batch]")
+    print(json.dumps({"accuracy": main(*parser.parse_args().numbers)}))

@@ -31,6 +31,7 @@ from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
 from lora_course.predictions import calibration, predict, reveal, skip  # noqa: F401
 from lora_course.receipts import CURRENT, draw, key_of, note, receipt, seed_of  # noqa: F401
+from lora_course.receipts import student as named
 from lora_lab.errors import NotFound, printable, switched_on
 from lora_lab.files import read_json, write_atomically
 from lora_lab.lazy import pd, torch
@@ -51,10 +52,12 @@ def start(number: str, student: str | int = "") -> None:
     prepare_colab()
     files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     _check_name(number, files, "lesson")
-    student = str(student or "").replace("\0", " ")  # an environment variable cannot hold NUL
-    before, now = key_of(os.environ.get("LORA_LAB_STUDENT", "")), key_of(student)
+    if student:  # an environment variable cannot hold NUL or lone surrogates
+        os.environ["LORA_LAB_STUDENT"] = str(student).replace("\0", " ").encode(errors="replace").decode()
+    before, now = key_of(CURRENT.student), key_of(name := named() or CURRENT.student)
     if CURRENT.lesson != number or (before and now and now != before):  # rerunning the first cell keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
+    CURRENT.student = name
     title, minutes, machine = estimate(files[number])
     needs = "an unknown part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
     print(f"{title}\nAbout {minutes:.0f} minutes (estimated), of which the computer needs {needs}.")
@@ -64,10 +67,8 @@ def start(number: str, student: str | int = "") -> None:
         sys.modules["matplotlib.pyplot"].style.use(Path(__file__).with_name("plots") / "lesson.mplstyle")
         if get_ipython():
             import_module("matplotlib_inline.backend_inline").set_matplotlib_formats("retina")  # sharp on every screen
-    if student:
-        os.environ["LORA_LAB_STUDENT"] = student
-    if name := os.environ.get("LORA_LAB_STUDENT"):
-        print(printable(f"{name}, seed {seed_of()}"))
+    if named():
+        print(printable(f"{named()}, seed {seed_of()}"))
 
 
 def prepare_colab() -> None:

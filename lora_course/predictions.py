@@ -23,6 +23,10 @@ from lora_lab.training.watching import headless
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20  # maximum number of bytes read from one file
 EXAMPLE = (0.4, 1.7, -0.9, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 1.4, 0.5, 1.2)  # used by `calibration`
+UTF_16 = {
+    b"\xff\xfe": "utf-16-le",
+    b"\xfe\xff": "utf-16-be",
+}  # encodings by byte-order mark, as editors on Windows write
 FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
@@ -112,7 +116,8 @@ def in_full(value: float, digits: int = 4) -> str:
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
     """Append a line to the log in this folder if this is a notebook and logging is on; ignore a full disk.
 
-    Each line is written in a single append, so two notebooks in one folder do not mix their lines.
+    Each line is written in a single append, so two notebooks in one folder do not mix their lines. The log's encoding
+    is kept, and a last line that was cut off is ended first.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
@@ -120,8 +125,13 @@ def log(what: str, low: float | None, high: float | None, found: float, unit: st
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
             "what": what, "low": low, "high": high, "found": found, "unit": unit,
             "fast": switched_on("FAST")}  # fmt: skip
-    with suppress(OSError), open(FILE, "ab", buffering=0) as file:  # os.open would write \r\n on Windows
-        file.write((json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace"))
+    with suppress(OSError), open(FILE, "a+b", buffering=0) as file:  # os.open would write \r\n on Windows
+        file.seek(0)
+        encoding = UTF_16.get((logged := file.read())[:2], "utf-8")
+        gap = "\n" if logged and not logged.decode(encoding, "replace").endswith("\n") else ""
+        padding = b"\0" * (len(logged) % 2) if encoding != "utf-8" else b""  # half a letter was cut off
+        text = gap + json.dumps(line, ensure_ascii=False) + "\n"
+        file.write(padding + text.encode(encoding, "replace"))
 
 
 def _lesson() -> str:
@@ -150,16 +160,15 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the readable lines of one log starting at a byte offset; symlinks and pipes are ignored."""
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the readable lines of one log; symlinks and pipes are ignored."""
     content = b""
     with suppress(OSError):
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
-                file.seek(begin)
                 content = file.read(LARGEST)
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # saved by an editor on Windows
-    for line in content.decode(encoding, "replace").split("\n"):  # not splitlines: JSON strings may contain U+2028
+    text = content.decode(UTF_16.get(content[:2], "utf-8"), "replace").removeprefix("\ufeff")
+    for line in text.split("\n"):  # not splitlines: JSON strings may contain U+2028
         with suppress(ValueError, TypeError, RecursionError):
             if isinstance(row := json.loads(line), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}

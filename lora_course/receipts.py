@@ -77,8 +77,8 @@ CURRENT = Receipt()
 
 
 def student() -> str:
-    """Return the student's name, or ""."""
-    return os.environ.get("LORA_LAB_STUDENT", "")
+    """Return the student's name, or ""; as in the log, "?" replaces bytes that are not valid UTF-8."""
+    return os.environ.get("LORA_LAB_STUDENT", "").encode(errors="replace").decode()
 
 
 def seed_of(name: str = "") -> int:

@@ -8,6 +8,7 @@ A cell titled `claim` asserts what the lesson says. It runs in builds and tests 
 that plots has an `alt`, which describes its plot for readers who can't see it.
 """
 
+import argparse
 import base64
 import io
 import os
@@ -35,10 +36,19 @@ def lessons(prefix: str = "") -> list[Path]:
     return sorted(HERE.glob(f"src/{prefix}*.py"))
 
 
-def chosen(arguments: list[str]) -> list[Path]:
-    """Return the sources that a command line names, by default all. Options are ignored."""
-    prefixes = [argument for argument in arguments if not argument.startswith("--")] or [""]
-    for prefix in prefixes:
+def parser_of(description: str | None, *flags: str) -> argparse.ArgumentParser:
+    """Return the parser of a command line with flags and the beginnings of lessons' names."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=style, allow_abbrev=False)
+    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="the beginning of a lesson's name; default: all")
+    for flag in flags:
+        parser.add_argument(flag, action="store_true", help="see above")
+    return parser
+
+
+def chosen(prefixes: list[str]) -> list[Path]:
+    """Return the sources whose names begin with one of the prefixes, by default all."""
+    for prefix in (prefixes := prefixes or [""]):
         if not lessons(prefix):
             sys.exit(f"no lesson begins with '{prefix}'; there are {', '.join(source.stem for source in lessons())}")
     return [source for prefix in prefixes for source in lessons(prefix)]
@@ -136,8 +146,9 @@ def _join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 def main(arguments: list[str]) -> None:
     """Build the lessons that the command line names."""
-    run = "--no-run" not in arguments
-    for source in chosen(arguments):
+    options = parser_of(__doc__, "--no-run").parse_intermixed_args(arguments)
+    run = not options.no_run
+    for source in chosen(options.lessons):
         for solved in (False, True):
             notebook = built(source, solved=solved, claims=run and solved)
             if run and solved:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from build import HERE, chosen, target
+from build import HERE, chosen, parser_of, target
 
 from lora_course.classroom.grading import Limits, grade
 from lora_lab.files import read_json, write_json
@@ -46,12 +46,12 @@ def measured(path: Path, limits: Limits) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     """Measure the lessons that the command line names."""
-    fast = "--fast" in arguments
-    limits = Limits(seconds=6 * 3600, memory_gib=16, full=not fast)
-    for source in chosen(arguments):
+    options = parser_of(__doc__, "--fast").parse_intermixed_args(arguments)
+    limits = Limits(seconds=6 * 3600, memory_gib=16, full=not options.fast)
+    for source in chosen(options.lessons):
         result = measured(target(source, solved=True), limits)
         print(source.stem, {name: value for name, value in result.items() if name != "cells"}, flush=True)
-        if not fast:
+        if not options.fast:
             results = read_json(RESULTS) if RESULTS.is_file() else {}
             write_json(RESULTS, dict(sorted({**results, source.stem: result}.items())))
 

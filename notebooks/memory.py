@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from build import HERE, Client, built, chosen
+from build import HERE, Client, built, chosen, parser_of
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -159,12 +159,15 @@ def idle_kernels(count: int, code: str) -> str:
 
 def main(arguments: list[str]) -> None:
     """Measure what the command line names."""
-    if arguments[:1] == ["--kernels"]:
-        print(idle_kernels(int(arguments[1]), PANELS if "panels" in arguments else PANELS + MODEL))
+    parser = parser_of(__doc__, "--full", "--wide")
+    parser.add_argument("--kernels", type=int, metavar="COUNT", help="see above")
+    options = parser.parse_intermixed_args(arguments)
+    if options.kernels is not None:
+        print(idle_kernels(options.kernels, PANELS if "panels" in options.lessons else PANELS + MODEL))
         return
-    length = next((a.removeprefix("--") for a in arguments if a in ("--full", "--wide")), "fast")
+    length = "full" if options.full else "wide" if options.wide else "fast"
     os.environ |= {"LORA_LAB_HEADLESS": "1", "HF_HUB_OFFLINE": "1", "FAST": "1" if length == "fast" else ""}
-    for source in chosen(arguments):
+    for source in chosen(options.lessons):
         result = measured(source, length)
         summary = f"{source.stem}: {result['peak_bytes'] / 1e9:.2f} GB {length}, {result['seconds']} s"
         print(summary, result["errors"], flush=True)

@@ -19,7 +19,7 @@ FLAGS = (
     "--hide-scrollbars", "--force-prefers-reduced-motion", "--virtual-time-budget=2000",
 )  # fmt: skip
 TALLEST = 2400  # CSS pixels; taller panels are cut off
-FREQUENT, RARE = 16, 10  # colors of a picture
+FREQUENT, BRIGHT, RARE = 14, 8, 10  # colors of a picture; bright ones are those of lines and bars
 
 
 def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.25) -> bytes:
@@ -49,12 +49,13 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
 
 
 def small_png(picture: Image.Image) -> bytes:
-    """Encode a picture as a PNG of few colors, a third of the usual size: the most frequent and some rare ones."""
+    """Encode a picture as a PNG of few colors, a third of the usual size: frequent, bright and some rare ones."""
     picture = picture.convert("RGB")
     colors = cast("list[tuple[int, tuple[int, ...]]]", picture.getcolors(picture.width * picture.height))
     few = picture.quantize(RARE, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    frequent = [color for _, color in sorted(colors, reverse=True)[:FREQUENT]]
-    palette = np.array([*frequent, *np.reshape(few.getpalette() or [], (-1, 3))])
+    ranked = [color for _, color in sorted(colors, reverse=True)]
+    bright = [color for color in ranked[FREQUENT:] if max(color) - min(color) > 100][:BRIGHT]
+    palette = np.array([*ranked[:FREQUENT], *bright, *np.reshape(few.getpalette() or [], (-1, 3))])
     palette[palette.min(1) > 247] = 255  # nearly white becomes white
     few.putpalette(palette.ravel().tolist())
     file = io.BytesIO()

@@ -304,9 +304,8 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                 with suppress(PermissionError):  # a file that belongs to somebody else, or is open on Windows
                     shutil.copyfile(path, place / path.name)  # writable, even if the original is not
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
-        for line in predictions.lines(log):  # the name that seeds the numbers in the exercises
+        for line in (logged := list(predictions.lines(log))):  # the name that seeds the numbers in the exercises
             environment["LORA_LAB_STUDENT"] = line["student"].replace("\0", " ").encode("utf-8", "replace").decode()
-        logged = log.stat().st_size if log.is_file() else 0
         row["walls"] = {"network": bool(walls), "files": bool(walls)}
         with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:
             where = ""
@@ -325,7 +324,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                 row["status"] = "ran"
             except Ended as end:
                 row |= {"status": end.args[0], "words": end.args[1].format(where)}
-        row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, logged))[:1000]}
+        row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log))[len(logged) :][:1000]}
     full = "MemoryError|DefaultCPUAllocator"  # torch raises a RuntimeError that names its allocator
     if row["status"] == "ran" and any(re.search(full, error["type"] + error["words"]) for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}

@@ -11,6 +11,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Plan:
         """Write the script, and return its path; an earlier script there, perhaps edited, is kept under a new name."""
         path, script = Path(os.path.expanduser(path)), self.script().encode()
         if path.is_file() and path.read_bytes() != script:
-            path.replace(f"{path}.{path.stat().st_mtime_ns}")
+            path.replace(next(new for n in count(1) if not os.path.lexists(new := f"{path}.{n}")))
         write_atomically(path, script)
         return path
 

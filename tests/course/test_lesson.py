@@ -7,9 +7,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from lora_course import lesson
+from lora_course import lesson, receipts
 from lora_course.classroom import room
-from lora_course.receipts import Receipt
+from lora_course.receipts import Receipt, read
 from lora_lab import LoRA, NotFound, Recipe, Store, load_task, sweep
 from lora_lab.files import write_json
 from lora_lab.training import assets
@@ -24,7 +24,8 @@ def test_start_prints_title_minutes_memory_and_seed(monkeypatch: pytest.MonkeyPa
     write_json(times, {"03_which": {"seconds": 121}})
     receipt = Receipt("02", notes={"accuracy": 0.8})
     monkeypatch.setattr(lesson, "shipped", lambda path: tmp_path / path)
-    monkeypatch.setattr(lesson, "CURRENT", receipt)
+    for module in (lesson, receipts):
+        monkeypatch.setattr(module, "CURRENT", receipt)
     monkeypatch.setattr(lesson, "room_for", lambda number: "")
     monkeypatch.setenv("LORA_LAB_STUDENT", "")
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # or it changes the style of all plots
@@ -39,6 +40,19 @@ def test_start_prints_title_minutes_memory_and_seed(monkeypatch: pytest.MonkeyPa
     lesson.start("03", student=7)
     assert receipt.notes == {}  # another student starts anew
     assert capsys.readouterr().out.endswith(f"\n7, seed {lesson.seed_of('7')}\n")
+    for name, kept in (("Ada\0 L", "Ada  L"), ("  Zo\ud83d ", "  Zo? "), ("Jos\udce9", "Jos?")):
+        receipt.notes["accuracy"] = 0.9
+        lesson.start("03", student=name)
+        assert (receipt.notes, receipt.student, os.environ["LORA_LAB_STUDENT"]) == ({}, kept, kept)
+        lesson.receipt()
+        assert read(capsys.readouterr().out)[0][0].student == kept.strip()
+    receipt.notes["accuracy"] = 0.9
+    monkeypatch.setenv("LORA_LAB_STUDENT", "jos? ")  # the same student
+    lesson.start("03")
+    assert receipt.notes == {"accuracy": 0.9}
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Bob")  # in the running kernel
+    lesson.start("03")
+    assert (receipt.notes, receipt.student) == ({}, "Bob")
     write_json(times, {})
     assert lesson.estimate(notebook)[1:] == (pytest.approx(13.02), None)
     assert_raises("there is no lesson '3'; available: 03", lesson.start, "3", error=NotFound)

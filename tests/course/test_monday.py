@@ -1,3 +1,4 @@
+import os
 import re
 import runpy
 import shutil
@@ -89,7 +90,12 @@ def test_distinct_rows_of_the_needed_columns_count(tmp_path):
     pairs.to_json(data := tmp_path / "ROWS.JSONL", orient="records", lines=True)
     told, labels = runpy.run_path(str(plan("smollm2", data, gpu_gb=8).write(tmp_path / "train.py")))["read"]()
     assert (len(told), labels) == (12, [])
-    assert len([*tmp_path.glob("train.py*")]) == 2  # the first script, which may have been edited, is kept
+    for number in (1, 2):  # edited scripts are kept, even two with the same time
+        (tmp_path / "train.py").write_text(f"# edit {number}")
+        os.utime(tmp_path / "train.py", (0, 0))
+        plan("smollm2", data, gpu_gb=8).write(tmp_path / "train.py")
+    assert {path.read_text() for path in tmp_path.glob("train.py.*")} >= {"# edit 1", "# edit 2"}
+    assert len([*tmp_path.glob("train.py*")]) == 4
 
 
 HEADS = {  # class and size of the base (the data has two labels, not three), and a head besides the classifier

@@ -44,6 +44,21 @@ def line(**fields) -> str:
     return json.dumps(defaults | fields)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "cut"), [("utf-8", 1), ("utf-8", 9), ("utf-16", 2), ("utf-16", 5), ("utf-16-be", 2), ("utf-16-be", 5)]
+)
+def test_log_keeps_its_encoding_and_a_line_that_was_cut_off_spoils_no_other(encoding, cut, log_file, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_STUDENT", "Zo\u00eb \u8bc4")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    log_file.write_bytes(f"{mark}{line(low=1)}\r\n{line(low=2)}\n".encode(encoding)[:-cut])
+    whole = len(list(predictions.lines(log_file)))
+    for low in (3, 4):
+        predictions.log("accuracy", low, 84, 82.5, "%")
+    rows = list(predictions.lines(log_file))
+    assert [row["low"] for row in rows] == [*[1, 2][:whole], 3, 4]
+    assert rows[-1]["student"] == "Zo\u00eb \u8bc4"
+
+
 def test_logs_of_a_class_are_read_and_summarized(lora_lab, tmp_path):
     changed = line(what="changed", low=4, high=10, found=5)
     for student, lines in {

@@ -1,4 +1,4 @@
-"""Import the scripts of notebooks/, which is not a package: `from tests.notebooks import build, memory, still`."""
+"""Import the scripts of notebooks/, which is not a package: `from tests.notebooks import build, memory`."""
 
 import sys
 from importlib import import_module
@@ -6,4 +6,4 @@ from importlib import import_module
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "notebooks"))
-build, memory, still = map(import_module, ("build", "memory", "still"))
+build, measure, memory, still = map(import_module, ("build", "measure", "memory", "still"))

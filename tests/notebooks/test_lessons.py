@@ -6,7 +6,7 @@ import pytest
 from lora_course.classroom.room import number
 from lora_course.lesson import estimate
 from lora_lab.kernels import forked_kernels
-from tests.notebooks import build
+from tests.notebooks import build, measure, memory
 
 SOURCES = build.lessons()
 
@@ -19,10 +19,22 @@ def test_consecutive_prints_are_joined_into_one_output(tmp_path):
 
 
 def test_build_refuses_an_unknown_lesson():
-    assert [number(source.stem) for source in build.chosen(["--no-run", "11", "10"])] == ["11", "10"]
-    assert build.chosen(["--no-run"]) == SOURCES
+    assert [number(source.stem) for source in build.chosen(["11", "10"])] == ["11", "10"]
+    assert build.chosen([]) == SOURCES
     with pytest.raises(SystemExit, match=r"no lesson begins with '99'; there are .*10_why_low_rank"):
         build.chosen(["11", "99"])
+
+
+@pytest.mark.parametrize("script", [build, measure, memory], ids=lambda script: script.__name__)
+def test_scripts_explain_themselves_and_refuse_unknown_options(script, capsys, monkeypatch):
+    monkeypatch.setattr(script, "chosen", lambda prefixes: pytest.fail("lessons would run"))
+    for option, code in (("--help", 0), ("--no-rum", 2), ("--f", 2)):
+        with pytest.raises(SystemExit) as end:
+            script.main(["01", option])
+        assert end.value.code == code
+    output = capsys.readouterr()
+    assert script.__doc__.splitlines()[0] in output.out
+    assert "unrecognized arguments: --no-rum" in output.err
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,10 @@ set "PYTHONUTF8=1"
 set "here=%~dp0"
 set "done="
 for %%f in ("%here%windows-3.*.txt") do call :one "%%~nf" %*
-if not defined done python "%here%install.py" %*
+set "program=python"
+rem Without Python, `python` opens the Microsoft Store; the launcher's Python at least says which version is needed.
+python -c "" >nul 2>nul || py -3 -c "" >nul 2>nul && set "program=py -3"
+if not defined done %program% "%here%install.py" %*
 pause
 exit /b
 
