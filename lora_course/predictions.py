@@ -116,8 +116,7 @@ def in_full(value: float, digits: int = 4) -> str:
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
     """Append a line to the log in this folder if this is a notebook and logging is on; ignore a full disk.
 
-    Each line is written in a single append, so two notebooks in one folder do not mix their lines. The log's encoding
-    is kept, and a last line that was cut off is ended first.
+    A line is written in a single append, so two notebooks don't mix their lines. The log's encoding is kept.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
@@ -128,10 +127,9 @@ def log(what: str, low: float | None, high: float | None, found: float, unit: st
     with suppress(OSError), open(FILE, "a+b", buffering=0) as file:  # os.open would write \r\n on Windows
         file.seek(0)
         encoding = UTF_16.get((logged := file.read())[:2], "utf-8")
-        gap = "\n" if logged and not logged.decode(encoding, "replace").endswith("\n") else ""
-        padding = b"\0" * (len(logged) % 2) if encoding != "utf-8" else b""  # half a letter was cut off
-        text = gap + json.dumps(line, ensure_ascii=False) + "\n"
-        file.write(padding + text.encode(encoding, "replace"))
+        gap = "\n" * (logged.decode(encoding, "replace")[-1:] not in ("", "\n"))  # ends a line that was cut off
+        padding = b"\0" * (len(logged) % 2 * (encoding != "utf-8"))  # completes half a letter
+        file.write(padding + f"{gap}{json.dumps(line, ensure_ascii=False)}\n".encode(encoding, "replace"))
 
 
 def _lesson() -> str:

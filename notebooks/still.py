@@ -54,7 +54,10 @@ def small_png(picture: Image.Image) -> bytes:
     colors = cast("list[tuple[int, tuple[int, ...]]]", picture.getcolors(picture.width * picture.height))
     few = picture.quantize(RARE, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     ranked = [color for _, color in sorted(colors, reverse=True)]
-    bright = [color for color in ranked[FREQUENT:] if max(color) - min(color) > 100][:BRIGHT]
+    bright: list[tuple[int, ...]] = []
+    for color in (color for color in ranked if max(color) - min(color) > 75):
+        if len(bright) < BRIGHT and all(np.abs(np.subtract(color, other)).max() > 40 for other in bright):
+            bright.append(color)  # no shade of a color that is kept
     palette = np.array([*ranked[:FREQUENT], *bright, *np.reshape(few.getpalette() or [], (-1, 3))])
     palette[palette.min(1) > 247] = 255  # nearly white becomes white
     few.putpalette(palette.ravel().tolist())

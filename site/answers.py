@@ -324,6 +324,8 @@ def forms() -> dict[str, dict[str, Any]]:
     }
     claims = [f"{letter}: {claim}." for letter, (claim, _) in counting.slides().items()]
     hints, asked = {"entry": writing.MERGED.hint, "y": merging.MIXED.hint}, PAGES["asked"]
+    own = verdict.texts("hints")
+    plain_hints = own["as_plain"] | {"alpha": own["as_plain"]["alpha_of_plain"]}
     return {
         **{name: ask(question, {field: numbers[name]}, hints=hints) for name, (field, question) in asked.items()},
         "report": report(),
@@ -345,9 +347,11 @@ def forms() -> dict[str, dict[str, Any]]:
         "brief": job(),
         "ranks": ask(SEVERAL["ranks"], ranks, placing.WHY.format(" and ".join(rank.why for rank in ranks.values()))),
         "plan": plan(),
-        "as_plain": ask(SEVERAL["as_plain"], rslora),
-        "flattered": ask(SEVERAL["flattered"], checks.check_flattered(..., ...).right, sealed=True),
-        "ten": ask(SEVERAL["ten"], regret.TEN, regret.TEXTS["agree"], sealed=True),
+        "as_plain": ask(SEVERAL["as_plain"], rslora, hints=plain_hints),
+        "flattered": ask(
+            SEVERAL["flattered"], checks.check_flattered(..., ...).right, hints=own["flattered"], sealed=True
+        ),
+        "ten": ask(SEVERAL["ten"], regret.TEN, regret.TEXTS["agree"], own["ten"], sealed=True),
         "judge": judge(),
         "published": published(),
     }

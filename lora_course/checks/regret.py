@@ -11,7 +11,7 @@ RATE, TEN = Number(**TEXTS["rate"]), {part: Number(**TEXTS[part]) for part in ("
 @exercise
 def check_ten(at_16: Any, three_at: Any) -> Verdict:
     """Lesson 15: check what a ratio of ten at alpha 32 becomes at alpha 16, and the alpha for a ratio of three."""
-    return parts(TEN, (at_16, three_at), why=TEXTS["agree"])
+    return parts(TEN, (at_16, three_at), why=TEXTS["agree"], hints=texts("hints")["ten"])
 
 
 @exercise

@@ -5,7 +5,7 @@ from math import sqrt
 from numbers import Real
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, parts, plain
+from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, parts, plain, texts
 from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, comparison
 
 NINE = (*VARIANTS.values(), "ia3")
@@ -35,7 +35,8 @@ BEST = Choice(
 @exercise
 def check_as_plain(alpha_of_plain: Callable[[float, int], float], rate: Any) -> Verdict:
     """Lesson 16: check f(alpha, rank), the alpha at which LoRA equals rsLoRA, and rsLoRA's best rate at rank 8."""
-    return parts({"alpha_of_plain": AS_PLAIN, "rate": BEST}, (alpha_of_plain, rate), "replace each ... with an answer")
+    right, unanswered = {"alpha_of_plain": AS_PLAIN, "rate": BEST}, "replace each ... with an answer"
+    return parts(right, (alpha_of_plain, rate), unanswered, hints=texts("hints")["as_plain"])
 
 
 def accuracies(label: str) -> dict[float, float]:
@@ -63,4 +64,5 @@ def check_flattered(rate: Any, tuned: Any, variant: str = "LoRA+") -> Verdict:
         f"LoRA's best rate is a different one. With both tuned, {variant} is {-fair} points behind"
     )
     answers = rate, fair if isinstance(tuned := plain(tuned), Real) and round(tuned, 1) == fair else tuned
-    return parts({"rate": Choice([f"{most:g}"], replies), "tuned": Number(fair, near, why)}, answers)
+    right = {"rate": Choice([f"{most:g}"], replies), "tuned": Number(fair, near, why)}
+    return parts(right, answers, hints=texts("hints")["flattered"])

@@ -32,14 +32,15 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     def __init__(
         self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str], share: float = 0.5
     ) -> None:
+        if not isinstance(names, (list, tuple)) or [*map(type, names)] != [str, str]:
+            raise BadValue(f"names must be those of two adapters, such as ('critic', 'contrarian'), not {names!r}")
         values = np.array([np.asarray(row, float) for row in sure])
         expected = (len(shares), len(texts))
         rising = all(0 <= s <= 1 for s in (*shares, share)) and all(low < high for low, high in pairwise(shares))
         valid = rising and values.size and ((values >= 0) & (values <= 1)).all()
-        if values.shape != expected or len(names) != 2 or not valid:
-            wanted = f"two names, shares that rise from 0 to 1, texts, and probabilities of shape {expected}"
-            found = f"names {names}, shares {shares}, share {share}, and values of shape {values.shape}"
-            raise BadValue(f"pass {wanted}; got {found}")
+        if values.shape != expected or not valid:
+            wanted = f"shares that rise from 0 to 1, texts, and probabilities of shape {expected}"
+            raise BadValue(f"pass {wanted}; got shares {shares}, share {share}, and values of shape {values.shape}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
         super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts), share=share)
 

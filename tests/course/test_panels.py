@@ -129,6 +129,8 @@ def test_voices_without_adapters_show_stored_answers():
 
 
 def test_mixer_refuses_what_it_cannot_draw():
+    for names in (None, "ab", ("a",), (1, 2)):
+        assert_raises("names must be those of two adapters", MixerPanel, names, (0, 1), [[0.1], [0.2]], ["a text"])
     right, empty = [[0.1], [0.2]], [[], []]
     for shares, sure in (((0, 0.5), [[0.1], [2]]), ((0.5, 0), right), ((0, 1), [[0.1]]), ((0, 1), empty)):
-        assert_raises("pass two names", MixerPanel, ("a", "b"), shares, sure, ["a text"] * len(sure[0]))
+        assert_raises("pass shares that rise", MixerPanel, ("a", "b"), shares, sure, ["a text"] * len(sure[0]))

@@ -1,3 +1,4 @@
+import io
 import json
 import re
 from functools import cache
@@ -6,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from lora_course.lesson import reference_comparison
@@ -276,3 +278,10 @@ def test_a_still_is_a_wide_png(browser: Browser) -> None:
     png = still.still(lora().snapshot())
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20], "big") > 1000  # its width
+    bar = Image.new("RGB", (400, 100), "white")
+    for shade in range(60):  # an edge has many shades
+        bar.paste((0, 158 - shade, 115), (shade * 5, 0, shade * 5 + 5, 90))
+    for number, color in enumerate(((86, 180, 233), (230, 159, 0))):
+        bar.paste(color, (40 * number, 95, 40 * number + 5, 97))
+    colors = {color for _, color in Image.open(io.BytesIO(still.small_png(bar))).convert("RGB").getcolors()}
+    assert {(86, 180, 233), (230, 159, 0)} <= colors
