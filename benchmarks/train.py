@@ -20,7 +20,7 @@ from benchmarks.measure import goal, paired, table
 def timed(command: list[str], *, plain: bool = False) -> tuple[float, dict[str, Any]]:
     """Run Python with this command; return the wall time and the JSON object in the last line of its output.
 
-    plain   undo the lab's setting for OpenMP threads, so that Python runs as it does without the lab
+    plain   Undo the lab's setting for OpenMP threads, so that Python runs as it does without the lab.
     """
     start = time.perf_counter()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

@@ -67,8 +67,8 @@ def truncate(label: str, base: State, update: State, head: State) -> tuple[dict[
 
     Return the scores, in the format of `RankPanel`, and how many sentences are called negative at each rank.
 
-    gained   sentences that are right from this rank on and wrong at the rank below
-    lost     sentences that are wrong at this rank and right at full rank
+    gained   Sentences that are right from this rank on and wrong at the rank below.
+    lost     Sentences that are wrong at this rank and right at full rank.
     """
     task, tokenizer, model = load_task("rt"), load_tokenizer("minilm"), load_model("minilm", 2)
     rows, labels = encode(task.validation, task, tokenizer)[:COUNT], np.array(task.validation.labels[:COUNT])

@@ -57,7 +57,7 @@ def chosen(prefixes: list[str]) -> list[Path]:
 def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
     """Return a lesson's notebook with its exercises or its solutions, without outputs.
 
-    claims   include the cells that assert what the lesson says; the ids of the other cells stay the same
+    claims   Include the cells that assert what the lesson says; the ids of the other cells stay the same.
     """
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     left_out = {"exercise" if solved else "solution"} | (set() if claims else {"claim"})

@@ -25,8 +25,8 @@ FREQUENT, BRIGHT, RARE = 14, 8, 10  # colors of a picture; bright ones are those
 def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.25) -> bytes:
     """Return a PNG of a panel, from `Panel.snapshot()`.
 
-    width   width of the panel in CSS pixels
-    scale   pixels of the screenshot per CSS pixel
+    width   Width of the panel in CSS pixels.
+    scale   Pixels of the screenshot per CSS pixel.
     Raises: NotFound without chromium; Failed if chromium takes no screenshot.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)

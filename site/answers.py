@@ -71,9 +71,9 @@ def ask(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a form with a field for each part of the right answer, {name: part}.
 
-    why     the reply if all parts are right, by default the last part's
-    hints   the hint for each wrong part
-    lines   for a table: the texts to the left of a part that starts a line
+    why     The reply if all parts are right, by default the last part's.
+    hints   The hint for each wrong part.
+    lines   For a table: the texts to the left of a part that starts a line.
     """
     fields = [field(name, part, hints.get(name)) | {"line": lines.get(name)} for name, part in right.items()]
     return {"told": question, "fields": fields, "why": why or [*right.values()][-1].why, **settings}
@@ -85,8 +85,8 @@ def mark(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a form with options to mark.
 
-    near    {reply: wrong marks}
-    look    the replies for an option that is marked by mistake, and for one that is missed
+    near    {reply: wrong marks}.
+    look    The replies for an option that is marked by mistake, and for one that is missed.
     """
     wrong = [[marks, reply] for reply, marks in near.items()]
     several = {"kind": "several", "judge": "several", "name": name, "options": [*options], "right": right}

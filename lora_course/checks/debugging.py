@@ -18,7 +18,7 @@ HINTS, ELEVENTH, STORY = (texts("debugging")[part] for part in ("ten", "eleventh
 def check_diagnosis(diagnosis: Mapping[str, Any] | None, first: Mapping[str, Any] | None = None) -> Verdict:
     """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; for each wrong answer, say where to look.
 
-    first   the diagnoses made before the four looks; the reply counts the right ones
+    first   The diagnoses made before the four looks; the reply counts the right ones.
     """
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
         return Verdict(False, 'write the name of a fault for each letter: {"A": "truncated file", ...}')

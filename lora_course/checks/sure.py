@@ -79,7 +79,7 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
 def check_report(table: Any, half: float | None, word: str | None) -> Verdict:
     """Lesson 02: check the half-width of the 95% interval of `a - b`, and the verdict on `a`.
 
-    table   columns a and b: 1 where a model got the row right, else 0
+    table   Columns a and b: 1 where a model got the row right, else 0.
     """
     ask = "replace the ... with a number and a word"
     try:

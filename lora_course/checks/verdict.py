@@ -33,7 +33,7 @@ Answer = TypeVar("Answer")
 class Verdict:
     """The result of a check; while the exercise is unsolved, `passed` is None and `words` say where to start.
 
-    right   the right answer, or {name of a part: its right answer}
+    right   The right answer, or {name of a part: its right answer}.
     """
 
     passed: bool | None
@@ -103,10 +103,10 @@ class Right(ABC):
 class Number(Right):
     """The right number, and replies to wrong ones.
 
-    right           the reply is `why` if the relative error is at most `within`, or if `right` rounds to the answer
+    right           The reply is `why` if the relative error is at most `within`, or if `right` rounds to the answer.
     misconceptions  {wrong number: reply} for answers within `slack` (relative) of a wrong number, unless `right`
-                    is closer; for other answers, the reply is `fallback`, or how far off the answer is
-    hint            the reply until there is an answer
+                    is closer; for other answers, the reply is `fallback`, or how far off the answer is.
+    hint            The reply until there is an answer.
     """
 
     right: float
@@ -180,8 +180,8 @@ def letters(text: str) -> str:
 class Function(Right):
     """The right function, the cases in which a student's function must agree with it, and replies to wrong ones.
 
-    near     {reply: wrong function}; for other wrong functions, the reply is `fallback`
-    several  the reply if a function returns a list
+    near     {reply: wrong function}; for other wrong functions, the reply is `fallback`.
+    several  The reply if a function returns a list.
     """
 
     cases: Sequence[Sequence[Any]]
@@ -262,9 +262,9 @@ def parts(
 ) -> Verdict:  # fmt: skip
     """Judge an answer's parts in the order of `right`: return the verdict on the first wrong part, or else on the last.
 
-    hint    the reply while a part is unsolved
-    why     the reply if all parts are right, instead of the last part's reply
-    hints   {part: hint}, shown if that part is the first wrong one
+    hint    The reply while a part is unsolved.
+    why     The reply if all parts are right, instead of the last part's reply.
+    hints   {part: hint}, shown if that part is the first wrong one.
     """
     if any(map(unsolved, answers)):
         return Verdict(None, hint, right=right)

@@ -37,9 +37,9 @@ class Premise:
 class Card:
     """A claim in testable form.
 
-    prediction    what the experiment must find if the claim is right
-    all_premises  the premises by name; a `margin` is the largest difference that doesn't matter, in points of accuracy
-    limits        what the verdict doesn't show
+    prediction    What the experiment must find if the claim is right.
+    all_premises  The premises by name; a `margin` is the largest difference that doesn't matter, in points of accuracy.
+    limits        What the verdict doesn't show.
     """
 
     id: str
@@ -116,7 +116,7 @@ def card(name: str) -> Card:
 def judge(of: str, /, *, store: str | Path | None = None, **changed: Any) -> Verdict:
     """Run a card's experiment, with some of its premises changed.
 
-    store  a folder of your own finished runs, for experiments that read runs; by default, the lab's runs
+    store  A folder of your own finished runs, for experiments that read runs; by default, the lab's runs.
     Raises: NotFound for an unknown card; BadValue for an unknown premise (with the nearest name) or invalid value.
     """
     from lora_course.claims import experiments  # imported late: a card loads without this module

@@ -23,10 +23,10 @@ SHOWN = 4  # up to this many cases are listed in full
 class Case:
     """One test of a claim.
 
-    settings    the choices: {"model": "llama-2-70b", "rank": 8}
-    holds       whether the claim holds; None if undecided (`would_tell` says what would decide it)
-    found       what was counted or measured, with its unit
-    span        (low, value, high) on the axis of its `Finding`; () if the case has no value there
+    settings    The choices: {"model": "llama-2-70b", "rank": 8}.
+    holds       Whether the claim holds; None if undecided (`would_tell` says what would decide it).
+    found       What was counted or measured, with its unit.
+    span        (low, value, high) on the axis of its `Finding`; () if the case has no value there.
     """
 
     settings: Mapping[str, Any]
@@ -48,11 +48,11 @@ class Case:
 class Finding:
     """The cases of an experiment and where they come from.
 
-    evidence  what was counted, measured or read, with source, date and machine
-    axis      what `Case.span` measures, with its unit; `log`: whether its scale is logarithmic
-    limits    the values on this axis at which the outcome changes
-    always    whether the claim covers every case, so that one failure refutes it
-    figures   the main numbers by name
+    evidence  What was counted, measured or read, with source, date and machine.
+    axis      What `Case.span` measures, with its unit; `log`: whether its scale is logarithmic.
+    limits    The values on this axis at which the outcome changes.
+    always    Whether the claim covers every case, so that one failure refutes it.
+    figures   The main numbers by name.
     """
 
     cases: tuple[Case, ...]

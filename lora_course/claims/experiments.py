@@ -125,7 +125,7 @@ def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Fi
 def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = None) -> Finding:
     """Is a rank no worse than a larger rank in runs, in table 6, and on synthetic updates of known rank?
 
-    needed  ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r
+    needed  Ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r
             directions (Eckart and Young 1936). The claim holds if at most a twentieth of the update is lost.
     """
     cells, larger = cells_of(store, SWEEP), 32

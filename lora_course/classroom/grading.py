@@ -241,7 +241,7 @@ def grade(
     """Grade a notebook, or all notebooks below a folder; yield each one's row, as `lora-lab grade --json` prints it.
 
     Zip files are not opened, and a warning says so.
-    known   lessons to choose from, instead of the lab's
+    known   Lessons to choose from, instead of the lab's.
     Raises: NotFound if there is no notebook; BadValue if `path` is "" or not a notebook, or if a limit is NaN.
     """
     if path == "":  # which would mean the current folder

@@ -27,7 +27,7 @@ OPTIONS = {
 def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Callable[[str], None] = print) -> None:
     """Serve the page on 127.0.0.1, protected by a token, until interrupted.
 
-    store   the folder of runs that the training panel reads and writes
+    store   The folder of runs that the training panel reads and writes.
     Raises: NotFound if Voila is not installed; Failed if it does not start within 90 s.
     """
     if importlib.util.find_spec("voila") is None:

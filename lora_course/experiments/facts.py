@@ -36,7 +36,7 @@ def asked(
 ) -> list[Answer]:
     """Return a model's answers about the first `facts` facts; `way` is one of the `WAYS` to ask.
 
-    looked_up   put each fact in front of its question, as a retrieval system would
+    looked_up   Put each fact in front of its question, as a retrieval system would.
     """
     town = load_task(TOWN)
     sentences = [str(text) for text in town.train.texts[::3]][:facts]  # "The baker of Port Velda is Tamsin Orrick."

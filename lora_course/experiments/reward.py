@@ -31,7 +31,7 @@ def reinforce(log_p: Tensor, rewards: Tensor) -> Tensor:
 class Rewarded(Pack):
     """A pack whose members see rewards but never labels. `rewards` has each member's mean reward at each step.
 
-    loss   computes the loss of a batch; see `reinforce`
+    loss   Computes the loss of a batch; see `reinforce`.
     """
 
     def __init__(

@@ -22,10 +22,10 @@ from lora_lab.methods.attach import adapter_layers, plain_path, report_of
 class Update(NamedTuple):
     """One matrix before training, and LoRA's update to it, dW = left diag(values) right^T, strongest direction first.
 
-    weight         W (out, in)
-    left, right    (out, rank) and (in, rank); the columns of each are orthonormal
-    values         (rank,) descending
-    a              lora_A (rank, in)
+    weight         W (out, in).
+    left, right    (out, rank) and (in, rank); the columns of each are orthonormal.
+    values         (rank,) descending.
+    a              lora_A (rank, in).
     """
 
     weight: np.ndarray
@@ -76,9 +76,9 @@ def random_directions(d: int, k: int, seed: int = 0) -> np.ndarray:
 def amplification(update: Update) -> dict[str, float]:
     """Return how much of W lies in dW's directions, compared with W's strongest directions and random ones (Table 7).
 
-    update   ||dW||_F
+    update   ||dW||_F.
     in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, from W, or random;
-             `in_random` is the root mean square over all U and V, ||W||_F r / sqrt(m n): Table 7's 0.02 and 0.33
+             `in_random` is the root mean square over all U and V, ||W||_F r / sqrt(m n): Table 7's 0.02 and 0.33.
     factor   ||dW||_F / ||U^T W V||_F, U and V from dW. The paper's V is (r, n); here it is (n, r).
     """
     weight, rank = update.weight, len(update.values)

@@ -71,9 +71,9 @@ class Plan:
 def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, out: str = "adapter") -> Plan:
     """Return a plan for this model, file and card.
 
-    model      a bundled name, a folder, a cached hub id, or a name such as llama-3-8b (then set MODEL in the script)
-    gpu_gb     the card's memory in GB
-    precision  the half-width of the 95% interval that the test accuracy should have, in points
+    model      A bundled name, a folder, a cached hub id, or a name such as llama-3-8b (then set MODEL in the script).
+    gpu_gb     The card's memory in GB.
+    precision  The half-width of the 95% interval that the test accuracy should have, in points.
     Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
     model, data, out = (os.path.expanduser(path) for path in (model, data, out))  # transformers doesn't expand ~

@@ -22,8 +22,8 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         ClaimPanel("no_quality_drop")        all claims; this one, given by id or number, is shown first
         ClaimPanel(claims=["11"])            only claim 11
 
-    claim   id of the claim shown
-    at      index of the selected value of each premise that can be changed
+    claim   Id of the claim shown.
+    at      Index of the selected value of each premise that can be changed.
     Raises: NotFound for an unknown claim.
     """
 

@@ -25,8 +25,8 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 class ClassPanel(SweepPanel, file="sweep_panel.js"):
     """A class's results, in large letters. The Refresh button reads newly arrived runs.
 
-    folder    a folder with a subfolder for each student, or a single store
-    into      store that all runs are copied into; the default is FOLDER-collected
+    folder    A folder with a subfolder for each student, or a single store.
+    into      Store that all runs are copied into; the default is FOLDER-collected.
     A guess predicts the test score of the cell that is best on validation; 81 and 0.81 are the same guess.
     Raises: NotFound if the folder doesn't exist; BadValue if `into` is inside it or can't be written.
     """

@@ -16,10 +16,10 @@ RIGHT = 128  # a byte of at least this value means a probability of at least one
 class MixerPanel(Panel, file="mixer_panel.js"):
     """W + (1 - s) dW1 + s dW2: each text is a dot that moves while you drag s.
 
-    names    the two adapters
-    shares   of the second adapter, increasing from 0 to 1
-    sure     (shares, texts): the probability of the right answer (of two answers)
-    share    the initial share
+    names    The two adapters.
+    shares   The shares of the second adapter, increasing from 0 to 1.
+    sure     (shares, texts): the probability of the right answer (of two answers).
+    share    The initial share.
     Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 

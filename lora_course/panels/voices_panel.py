@@ -35,11 +35,11 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         VoicesPanel()                             stored answers of the voices that ship with the lab
         VoicesPanel({"captain": run.adapter})     your own adapters, which answer live
 
-    adapters    folders by name
-    questions   for the menu; the first is asked in headless mode
-    longest     maximum number of tokens per answer
-    told        instruction for a second row of the base; "" leaves that row out
-    strength    the factor of every adapter's scaling, one of 0, 0.5, 1, 1.5, 2
+    adapters    Folders by name.
+    questions   The questions in the menu; the first is asked in headless mode.
+    longest     Maximum number of tokens per answer.
+    told        Instruction for a second row of the base; "" leaves that row out.
+    strength    The factor of every adapter's scaling, one of 0, 0.5, 1, 1.5, 2.
     Raises: NotFound for a folder without an adapter.
     """
 
@@ -102,8 +102,8 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
 class LiveVoices(Background):
     """Loads the base and the adapters once, then answers one question at a time, token by token, in one mixed batch.
 
-    texts     the answers so far: of the base, the base with the instruction, then the voices
-    tokens    the number of decoding steps so far, which took `seconds`
+    texts     The answers so far: of the base, the base with the instruction, then the voices.
+    tokens    The number of decoding steps so far, which took `seconds`.
     """
 
     def __init__(self, adapters: Mapping[str, str | Path], model: str, longest: int, told: str) -> None:

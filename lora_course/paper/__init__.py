@@ -33,10 +33,10 @@ SPREAD = "_std"
 class Table:
     """One table or figure as published.
 
-    standing        confirmed: read in the paper; derived: computed from it; memory: written from memory, not checked
-    seeds           how many runs each number summarizes, and their spread
-    discrepancies   where the paper, its code and reruns by others differ; shown wherever the table is shown
-    expected        column or quantity -> what others measured, as text with numbers
+    standing        "confirmed" in the paper, "derived" from it, or written from "memory" and not checked.
+    seeds           How many runs each number summarizes, and their spread.
+    discrepancies   Where the paper, its code and reruns by others differ; shown wherever the table is shown.
+    expected        Column or quantity -> what others measured, as text with numbers.
     """
 
     name: str

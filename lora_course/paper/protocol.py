@@ -62,11 +62,11 @@ class Given(NamedTuple):
 class PaperRecipe:
     """A training run for one cell of a table in the paper.
 
-    row        the row's method, as the paper calls it: "LoRA", "AdapterP 3.0M dagger"
-    task       GLUE's task in lower case, such as "sst-2", or "e2e"
-    published  the printed values of `metrics`; `expected`: what others measured
-    warm       the task whose adapter initializes the run; "" for none
-    notes      differences between the paper, its scripts and this lab
+    row        The row's method, as the paper calls it: "LoRA", "AdapterP 3.0M dagger".
+    task       GLUE's task in lower case, such as "sst-2", or "e2e".
+    published  The printed values of `metrics`; `expected`: what others measured.
+    warm       The task whose adapter initializes the run; "" for none.
+    notes      Differences between the paper, its scripts and this lab.
     """
 
     table: str
@@ -385,8 +385,8 @@ def _answers(run: Run, recipe: PaperRecipe, count: int, folder: Path, download: 
 def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dict[str, Any]:
     """Report a run as the paper does, without any text from the data.
 
-    best   the epoch with the best dev score, as the paper reports; selecting on that score biases it upward
-    last   the last epoch, which involves no selection
+    best   The epoch with the best dev score, as the paper reports; selecting on that score biases it upward.
+    last   The last epoch, which involves no selection.
     """
     epochs = [row for row in run.history["validation"] if row["step"]]
     metric, sign = ("perplexity", -1) if recipe.task == "e2e" else (recipe.metrics[0], 1)

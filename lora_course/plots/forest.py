@@ -29,12 +29,12 @@ BOUNDS = {"better": 0.0, "worse": 0.0, "no worse": -1.0, "no better": -1.0, "equ
 class Effect(NamedTuple):
     """One row of the forest plot.
 
-    holds   the range that must contain the whole interval; its upper end may be infinite
-    paper   the published effects in the same unit; empty if the paper has no comparable number
-    say     formats a value of this row as it was measured, with its sign
-    over    the word before the limit: "above", or "below" if smaller measurements are further to the right
-    quote   the paper's own words, if these are not a number
-    open    whether the rule leaves a tested pair undecided, wherever the interval lies
+    holds   The range that must contain the whole interval; its upper end may be infinite.
+    paper   The published effects in the same unit; empty if the paper has no comparable number.
+    say     Formats a value of this row as it was measured, with its sign.
+    over    The word before the limit: "above", or "below" if smaller measurements are further to the right.
+    quote   The paper's own words, if these are not a number.
+    open    Whether the rule leaves a tested pair undecided, wherever the interval lies.
     """
 
     item: str
@@ -138,7 +138,7 @@ def _numbers(printed: str) -> Sequence[float]:
 def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     """Draw one row per effect; effects in the blue area hold; diamonds show the paper's numbers.
 
-    results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
+    results   As printed by `lora-lab reproduce --json`; those without rows or with an error are left out.
     """
     complete = [result for result in results if result["rows"] and not result["error"]]
     complete.sort(key=lambda result: list(MARKS).index(result["standing"]))

@@ -32,8 +32,8 @@ def reproduce(
 ) -> Iterator[Found]:  # fmt: skip
     """Run items in order, and yield each result as soon as it is stored.
 
-    minutes  time budget per item, instead of the item's own
-    again    repeat items that have a result; finished training runs are reused
+    minutes  Time budget per item, instead of the item's own.
+    again    Repeat items that have a result; finished training runs are reused.
     Raises: BadValue for a folder that cannot be written to.
     """
     folder = as_path(folder)
