@@ -156,7 +156,7 @@ def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
     """Judge a finding by a verdict. The finding fails only if the whole interval is beyond the margin.
 
     better      Holds if better, fails if worse by more than the margin.
-    no worse    holds if better or equivalent, fails if worse by more than the margin
+    no worse    Holds if better or equivalent, fails if worse by more than the margin.
     equal       Holds if equivalent, fails if they differ by more than the margin.
     "worse" and "no better" are "better" and "no worse" with the two methods swapped.
     """
