@@ -8,7 +8,9 @@
 #
 # $$M = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots$$
 #
-# **How many pieces does it take before you recognize Grace Hopper?** Press *add the next piece*.
+# ($u_i$ is a column, $v_i^\top$ a row, both of length 1; $s_i$ is the strength.)
+#
+# Piece 1 alone looks like a plaid blanket. **After how many pieces do you recognize Grace Hopper?** Press *add the next piece*.
 
 # %%
 import numpy as np
@@ -48,13 +50,13 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# In the photograph, 17 of 512 pieces hold 90% of the energy. (Did you need so many?) Neighboring pixels are alike: *shuffled*, they take 282 pieces.
+# In the photograph, 17 of 512 pieces hold 90% of the energy. (Did you need so many?) If you *shuffle* its pixels, it takes 282: neighbors are no longer alike.
 #
 # ## Two guesses
 # 1. Full fine-tuning *changed* MiniLM's weight matrix `v` in block 2. **How many of the change's 384 pieces hold 90% of its energy?**
 # 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. **What percentage does the model get right with all pieces *except* these two?**
 #
-# Give ranges that you're 80% sure of.
+# Give 80% ranges.
 
 # %%
 lesson.predict("pieces of a change", low=..., high=...)
@@ -94,7 +96,7 @@ assert min(rank_for_energy(spectrum(weight(layer, role)), 0.9) for layer in rang
 # </details>
 #
 # ## Take the strongest away
-# The panel starts with the whole change of every matrix. Press *take the next piece away*, twice. (Its picture shows what's gone.) **What happens to the accuracy?**
+# The panel starts with the whole change of every matrix. Press *take the next piece away*, twice. **What happens to the accuracy?**
 
 # %%
 cut, rest, n = reference()["cuts"]["updates"]["full"], reference()["rest"], 500
@@ -111,12 +113,12 @@ panel
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But with them alone, the model gets 79.2<!--knobs.cut.2-->% right. With the other 382, it gets 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
+# Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But they get 79.2<!--knobs.cut.2-->% right, and the other 382 get 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 #
-# If just the first piece is missing, the model gets only 53.6%. (Without any change, it gets 53.6%, too, but gives different answers.) With more than 4 pieces gone, the orange line falls again, because too little of the change is left.
+# Without piece 1, the model gets 53.6%. (Without any change, too; other answers.) After piece 4, the orange line falls: too little of the change is left.
 # </details>
 #
-# **Why does it help to take the second piece away, too?** Look at the model's answers:
+# Strange: after the first press, the model is nearly guessing. But take *more* away, and it gets *better*. **Why?** Look at its answers:
 
 # %% alt="Percentage of the reviews that the model calls good (in fact, half are good). Without a change, with the trained head: 25. With piece 1 only: 88. With pieces 1 and 2: 56. With the whole change: 52. Without piece 1: 4. Without pieces 1 and 2: 15."
 kept, without = reference()["negative"].values()  # how many of the 500 reviews the model calls bad
@@ -146,18 +148,18 @@ assert np.mean(load_task("rt").validation.labels[:n]) == 0.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **The pieces balance each other.** Without any change, the model calls most reviews *bad*. Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them: the model calls only 4% *good*. Without pieces 1 and 2, the push to *bad* is weaker.
+# **The pieces balance each other.** Without any change, the model calls most reviews *bad*. Piece 1 pushes nearly every review toward *good*; piece 2 and the others push back. Without piece 1, nothing balances them: it calls only 4% *good*. Without piece 2 too, the push to *bad* is weaker.
 # </details>
 #
 # ## Who spreads the change?
-# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). Our batch of eight good and eight bad reviews has 431 tokens. So its gradient for `v` in block 2 could need all 384 pieces, but **8 pieces hold 90% of the energy.** Then why does the change need more? Two suspects:
+# A gradient shows which change the task asks for. Each token adds one piece to the gradient: a column (its output's gradient) times a row (its input). Our batch of eight good and eight bad reviews has 431 tokens. So its gradient for `v` in block 2 could need all 384 pieces, but **8 pieces hold 90% of the energy.** So who made it 83? Two suspects:
 #
 # - *The batches:* training takes 400 steps, each with different reviews.
 # - *Adam:* it divides each number of the gradient by its usual size. At the first step, only the *sign* is left: each weight moves equally far, up or down.
 #
-# **Exercise 2: how many pieces does Adam's first step need?** (`rank_for_energy(spectrum(step), 0.9)` counts them.)
+# **Exercise 2: how many pieces does Adam's first step need?** Make this `step` from `gradient`; `rank_for_energy(spectrum(step), 0.9)` counts its pieces.
 #
-# Plain SGD adds up the gradients. **How many pieces does it need after 50 batches?** (The weights stay fixed, so both optimizers get the same gradients.)
+# Plain SGD only adds up the gradients. If the *batches* spread the change, it now needs more than 8 pieces. **How many does it need after 50 batches?** (The weights stay fixed, so both optimizers get the same gradients.)
 
 # %% hide-input
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
@@ -218,16 +220,16 @@ assert lesson.FAST or [(share < 0.9).sum() + 1 for share in moved.values()][1:] 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Adam spreads the change; the batches don't.** The gradients' common part adds up, and the rest mostly cancels out. So after 50 batches, SGD needs only 2 pieces. But Adam's first step needs 141 pieces, and after 50 batches, Adam still needs 73.
+# **It was Adam, not the batches.** With more batches, SGD needs *fewer* pieces, only 2: the gradients' common part adds up, and the rest mostly cancels out. Adam's first step needs 141, and after 50 batches, still 73.
 #
-# So most of the change's 83 pieces probably come from the optimizer, not from the task. LoRA can leave them out: with the eight strongest pieces of each matrix's change, the model gets 83.4% right. The other pieces hold half of the energy, but add only 1.4 points.
+# So most of the 83 pieces probably come from the optimizer, not the task. LoRA can leave them out: with the eight strongest pieces of each change, 83.4% are right. The others hold half of the energy, but add only 1.4 points.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Is the model simple? No.** This weight matrix needs 159 of 384 pieces for 90% of its energy.
-# 2. **Is the change simple? In its energy, no; in its effect, yes.** For 90% of its energy, the change needs 83 pieces, here probably mostly because of Adam. But eight pieces give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673); we read parts).*
+# 2. **Is the change simple? In its energy, no; in its effect, yes.** It needs 83 pieces for 90% of its energy, here probably mostly because of Adam. But eight give nearly the whole gain. *Ours: one run. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673); we read parts).*
 # 3. **Is the task simple? This one seems to be:** the gradient needs 8 pieces. *Ours: one matrix, sixteen reviews, before training. Published: on one task, training 200 numbers reached 90% of full fine-tuning's score ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract).*
 #
 # **So rank 8 can be enough: the task asks for few pieces.** For classification, start with rank 8 to 16.

@@ -8,7 +8,7 @@
 # ## Three guesses
 # All three are about LoRA at rank 8 on the query and value matrices (`q,v`).
 #
-# 1. Llama-3-8B is 2,356 times as large as its adapter. So one model and a hundred adapters take 95.9 times less disk than a hundred full models. Now each customer adds *one token* to the vocabulary, so PEFT saves the resized embedding and head with each adapter. **How many times less disk do they take now?**
+# 1. Llama-3-8B is 2,356 times as large as its adapter. So one model and a hundred adapters take 95.9 times less disk than a hundred full models. Now each customer adds *one token* to the vocabulary. Embedding and head get one more row each, but PEFT saves all their rows with each adapter. **How many times less disk do they take now?**
 # 2. **How many times as large as its adapter is Llama-3.1-405B?**
 # 3. Mixtral is Mistral-7B with eight *experts*: each layer has eight sets of `gate`, `up` and `down` instead of one. So Mixtral is 6.4<!--count.mixtral--> times as large as Mistral. **How many times as large as Mistral's adapter is Mixtral's?**
 
@@ -31,7 +31,7 @@ lesson.predict("Mixtral's adapter / Mistral's", low=..., high=...)
 # ## A hundred customers
 # In the panel (no new tokens), the gray map is Llama-3-8B. The blue patch below holds all adapters. Drag *customers*: the saving approaches a limit. **At how many customers does it reach half of this limit?**
 #
-# Then set *customers* to 1, and press *drop the patch on the model*. **Can you see the factor of 2,356?**
+# Then set *customers* to 1, and press *drop the patch on the model*. **Can you still find it?**
 
 # %%
 llama = params("llama-3-8b", LoRA(rank=8, targets="q,v"))
@@ -52,7 +52,7 @@ assert round(2 * (llama.total + 100 * llama.trainable) / 1e9, 1) == 16.7
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **With one new token, you save a factor of 7.1 instead of 95.9.** LoRA trains as many numbers as before, but each file becomes 309 times as large: 2.1 GB instead of 6.8 MB. The limit falls from 2,356 to 7.6. (If all customers need the token, add it once, to the shared model.)
+# **One new token makes each file 309 times as large:** 2.1 GB instead of 6.8 MB. (LoRA trains no more numbers than before.) So you save a factor of 7.1, not 95.9. The limit falls from 2,356 to 7.6. (If all customers need the token, add it once, to the shared model.)
 #
 # At 2,356 customers, the adapters together are as large as the model: you save half of the limit, a factor of 1,178.
 # </details>
@@ -169,7 +169,7 @@ checks.check_slide("C", which)
 
 # %% [markdown]
 # ## Find the rank from a file's size
-# You find an adapter for Llama-3.2-3B. You see the size of its file, but not its rank. **Exercise 2: find the rank before you download the file.** Its numbers take 4 bytes each, and the tensor names take about 20,000 bytes. (It's a real file, from PEFT's [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Count by hand, or call `params`.)
+# Be a detective: you find an adapter for Llama-3.2-3B, and see only its file's size. **Exercise 2: find its rank without opening the file.** Its numbers take 4 bytes each, and the tensor names take about 20,000 bytes. (It's a real file, from PEFT's [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Count by hand, or call `params`.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Are four bits enough?
 #
-# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Only 13.4<!--fit.t4--> GiB of a 16 GB card is usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, so nearly every weight is slightly wrong. **Why does the model still work?**
+# In 16 bits, the weights of Llama 3 8B take 15.0<!--fit.weights--> GiB. Only 13.4<!--fit.t4--> GiB of a 16 GB card is usable. **QLoRA** stores the frozen weights in 4 bits each, and trains LoRA beside them in 32 bits. But four bits allow only sixteen values, like a piano with sixteen keys: nearly every weight is slightly wrong. **Why does the model still work?**
 #
 # Let's round one matrix of MiniLM to 4 bits. **How large is the norm of the rounding error, as a percentage of the matrix's norm?**
 
@@ -87,13 +87,13 @@ assert abs(wrong["NF4"] - 100 * twice.norm() / weight.norm()) < 0.01
 # %% [markdown]
 # <details><summary>What we found: one matrix</summary>
 #
-# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0. (Even spacing gives 10.4%.)
+# **The error's norm is 9.3% of the matrix's.** Most weights are small, so NF4 has more levels near 0.
 # </details>
 #
 # ## Is that a lot?
 # When LoRA learned to judge movie reviews, it changed this matrix by 13.7%. The rounding error is two thirds of that. **Too much?**
 #
-# Now we round all linear layers to 4, 3 or 2 bits:
+# Now we round all linear layers to 4, 3 or 2 bits (at 2, the piano has four keys):
 #
 # - **After training** (diamonds, one adapter): LoRA learns on the 16-bit model. Then we round the model.
 # - **Before training** (circles, five seeds): we round the model. Then LoRA learns on it.
@@ -139,7 +139,7 @@ assert lesson.FAST or [round(fell[form] - lost[form]) for form in ("nf3+bf16", "
 #
 # **At 4 bits, there's hardly any damage.** Rounding before training costs 0.2 points.
 #
-# **At 3 bits, LoRA repairs about 4 of 5 points:** 0.8 stay lost. **At 2 bits, 13 of 20:** 7.1 stay lost.
+# **At 3 bits, LoRA repairs about 4 of 5 points** (0.8 stay lost); **at 2 bits, 13 of 20** (7.1 stay lost).
 # </details>
 #
 # ## Why does rounding hurt so little?
@@ -188,11 +188,11 @@ assert round(100 * float(noise[8:].norm() / (read @ weight.T).norm())) == 13
 #
 # **Training makes a pattern. Rounding makes noise.** Square 3 is the update, 2 the error, and 1 the shuffled error.
 #
-# The update's numbers form a pattern, so their effects add up. The error's numbers partly cancel out. On 100 reviews, the update changes this layer's outputs by 22%, but the error changes them by only 8%.
+# A pattern's effects add up. Noise partly cancels out. On 100 reviews, the update changes this layer's outputs by 22%, but the error changes them by only 8%.
 # </details>
 #
 # ## How can LoRA repair noise?
-# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, it leaves 13%. But LoRA repaired 4 of 5 points. **How?**
+# At 3 bits, the error changes this layer's outputs by 16%. An update of rank 8 can't remove noise: at best, it turns the 16% into 13%. But LoRA repaired 4 of 5 points. **How?**
 #
 # *Score* here means positive minus negative: above 0, the model says *positive*. At 16 bits, the scores of positive and negative reviews form two hills. **What does rounding after training do to them?** (The dotted line is the median.)
 
@@ -224,7 +224,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 #
 # **At 3 bits, the noise barely mixes the hills, but it pushes many positive reviews below 0.** The dotted line recovers 3 of the 5 lost points.
 #
-# **LoRA doesn't need to find every error: it can move the scores back.** After rounding, the model calls 36% of the reviews positive, instead of 48%. If LoRA trains on 3 bits, it's 48% again.
+# **LoRA needn't find every error: it can move the scores back.** After rounding, the model calls 36% of reviews positive, not 48%. If LoRA trains on 3 bits, it's 48% again.
 #
 # **At 2 bits, the hills overlap.** Moving the line repairs 5 of 20 points, but LoRA repairs 13: it learns from what the noise hasn't destroyed.
 # </details>
@@ -234,7 +234,7 @@ assert round(100 * np.where(before["nf3+bf16"], labels, 1 - labels).mean()) == 4
 #
 # In the panel, press *LoRA all-linear* and *QLoRA*. **Which parts don't shrink?**
 #
-# **Exercise 2 (below the panel): your case.** With double quantization, what's the peak? What's the most that fits: 16, 4.5 or 4.127 bits, or none?
+# **Exercise 2: your case.** From the printed sizes, what's the peak at 4.127 bits? What's the most that fits: 16, 4.5 or 4.127 bits, or none?
 
 # %%
 step = {"seq": 2048, "checkpointing": True}

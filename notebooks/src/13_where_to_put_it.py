@@ -3,9 +3,9 @@
 #
 # "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, LoRA then trains several times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
-# In attention, `q` and `k` decide *where* each token looks (orange below). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue).
+# In attention, `q` and `k` decide *where* each token looks (orange below). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue). At a buffet, `q` and `k` choose the dish; `v` and `o` fill the plate.
 #
-# Below, each row is a place in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range that you're 80% sure of.
+# Below, each row is a place in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** (80% sure.)
 
 # %% hide-input
 import numpy as np
@@ -100,7 +100,7 @@ lesson.reveal("points by which o trails q,v", studies["GPT-3, WikiSQL"]["o"][0],
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but keep up. `q,k` has two, but falls behind. `q` and `k` can only choose among what the tokens already offer.
+# **On reviews and WikiSQL, only rows without a blue dot fall behind.** `v` and `o` are single matrices, but keep up. `q,k` has two, but falls behind. `q` and `k` only choose dishes; they put nothing on the plate.
 #
 # **On MNLI, the paper's second task, this rule fails:** `k` is behind, but `q,k` isn't, and `v` is as far behind as `q`. (GPT-3's intervals come from the paper's usual spread between runs.)
 #
@@ -173,7 +173,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 # </details>
 #
 # ## Make it fair
-# A paper finds that rank 32 is better on more matrices than on `q,v`.
+# A paper finds: at rank 32, more matrices beat `q,v`.
 #
 # **Exercise 1: repair this comparison.** With the budget of rank 32 on `q,v`, what's the highest rank on `q,k,v,o` (`attention`)? And on all linear layers (`everything`)? At rank 1, a matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers: count with `params`.
 

@@ -5,7 +5,7 @@
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever this adapter does, it does through this number.
+# One number per word: whatever this adapter does, it does through it.
 #
 # ## Read it
 # Our adapter judges movie reviews. (It changes the last layer's *value* matrix.) The picture shows $Ax$ below each word of six sentences. **What does the number mean? And how does the adapter read the word *not*?**
@@ -126,7 +126,7 @@ assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / len(texts) ** 0.5
 # </details>
 #
 # ## A stranger
-# Somebody changed our adapter. **Exercise 1: what was negated: "A", "B", "A and B" or "nothing"?** Compare the output with the first picture.
+# Somebody sabotaged our adapter (perhaps). **Exercise 1: what was negated: "A", "B", "A and B" or "nothing"?** Compare the output with the first picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 15 · How much higher should LoRA's learning rate be?
 #
-# You know a good rate for full fine-tuning. **Which rate do you give LoRA?** Ten times as high, says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). A reader who tried it found about three times ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?**
+# You know a good rate for full fine-tuning. **Which rate do you give LoRA?** Ten times as high, says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). A reader who tried it found about three times ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). **Can both be right?** (Choose wrong, and LoRA looks broken.)
 #
 # ## Three valleys
 # The study and the reader trained LoRA on all linear layers. Does a factor of three also work for `q,v` only (rank 8, $\alpha=16$, MiniLM, movie reviews)? At its best rate, full fine-tuning gets 79% of the validation reviews right. **At three times that rate, what percentage does LoRA on `q,v` get right?** (Guessing gives 50%.)
@@ -57,7 +57,7 @@ lesson.reveal("percent right on q,v, at three times full fine-tuning's rate", ro
 # - **$\alpha=16$ at every rank.** Then $\frac{\alpha}{r}$, the factor in $y=Wx+\frac{\alpha}{r}BAx$, falls from 16 to ⅛.
 # - **$\alpha=r$.** Then $\frac{\alpha}{r}$ is always 1.
 #
-# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **How many times is it with $\alpha=r=128$?** Start from the rules, and give a range. Then drag the rank: **which valley stays in place?**
+# With $\alpha=r=1$, the best rate is 83 times full fine-tuning's. **How many times is it with $\alpha=r=128$?** Start from the rules. Then drag the rank: **which valley stays in place?**
 
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv")).query("part == 'rank'")  # ours; not the seeds used above

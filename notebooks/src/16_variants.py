@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month, a paper says: *our variant beats LoRA*. Let's write such a paper. Here are five variants of plain LoRA, $y=Wx+\frac{\alpha}{r}BAx$:
+# Every month, a paper says: *our variant beats LoRA*. Let's write one, dishonestly. Here are five variants of plain LoRA, $y=Wx+\frac{\alpha}{r}BAx$:
 #
 # | variant | what changes |
 # |---|---|
@@ -12,7 +12,7 @@
 # | PiSSA `init="pissa"` | $B$ and $A$ start as the strongest pieces of $W$. |
 #
 # ## Write a paper
-# Suppose you invented one of them. You train it and plain LoRA at **the same learning rate**. That sounds fair. And you choose the rate.
+# Suppose you invented one of them. You train it and plain LoRA at **the same learning rate**. Sounds fair? You choose the rate.
 #
 # We trained all six methods at the same six rates (MiniLM, 1,600 movie reviews, rank 8 on `q,v`, three seeds). Give ranges (80% sure):
 #
@@ -116,7 +116,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # </details>
 #
 # ## A real table
-# In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions. LoRA with $\alpha=128$ solves 47.4%. **Is rsLoRA better?** Which $\alpha$ makes plain LoRA equal to this rsLoRA?
+# In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3% of the questions. LoRA with $\alpha=128$ solves 47.4%. **Is rsLoRA better?** First find which $\alpha$ makes plain LoRA equal to it.
 #
 # <details><summary>What we found: a real table</summary>
 #
@@ -131,7 +131,7 @@ for name, method, rate in ("LoRA", LoRA(), 2.5e-4), ("LoRA+", LoRA(lr_ratio=16),
 # - `TinyLoRA(rank=2)`: like LoRA-XS, but trains only 768 numbers (LoRA: 73,728).
 # - `IA3()` trains only factors. Each multiplies one input or output of $W$: 13,824 numbers in all.
 #
-# **How many of the nine are *better* than LoRA? Which is *equivalent* (within 1.5 points)? Whose file is largest (folded table)?** With nine chances for luck, each needs more evidence.
+# **How many of the nine are *better* than LoRA? Which is *equivalent* (within 1.5 points)? Whose file is largest (the panel's table)?** With nine chances for luck, each needs more evidence.
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# Below are two rows of Table 2 in the LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): RoBERTa-large on three tasks. One of them is RTE: does one sentence follow from another? On RTE, LoRA scores 87.4, and full fine-tuning (FT) only 86.6. **So is LoRA better?**
+# Below are two rows of Table 2 in the LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)): RoBERTa-large on three tasks. One of them is RTE: does one sentence follow from another? On RTE, LoRA scores 87.4, full fine-tuning (FT) only 86.6. **So is LoRA better?**
 
 # %%
 import pandas as pd
@@ -102,7 +102,7 @@ checks.check_published(error, points, word, mine)
 # </details>
 #
 # ## Eleven findings
-# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each finding. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$. You don't have to understand every line.) **Bet on two findings. How many of the eleven hold?**
+# So we reran eleven experiments from the paper, on small models. Here are their findings. A **rule** judges each finding. In Table 2, for example, LoRA is "as good" if it's at most 1.5 points behind full fine-tuning. ($\Delta W$ is LoRA's update, $\frac{\alpha}{r}BA$. You don't have to understand every line.) **Bet a coffee on two. How many of the eleven hold?**
 
 # %%
 results = reference_reproductions()

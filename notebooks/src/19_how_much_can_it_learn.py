@@ -127,7 +127,7 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # </details>
 #
 # ## Memory or rule?
-# Train rank 1 twice on the same 128 texts: with coin flips, then with *true* labels. **Will the stored bits differ? And what percentage of *unseen* texts does it get right after true labels?**
+# Two rank-1 students read the same 128 texts: one gets coin flips, one *true* labels. **Will the stored bits differ? And what percentage of *unseen* texts does it get right after true labels?**
 
 # %%
 lesson.predict("percent of unseen texts right, after true labels", low=..., high=...)
@@ -204,7 +204,7 @@ assert round(means[:, 80].max() - means["LoRA r8 q,v", 80], 1) == 1.5
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Spend the free day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method, the probe, is only 1.5 points ahead.
+# **Spend the day on labels: LoRA gains 9.8 points.** With 80 labels, the best other method, the probe, is only 1.5 points ahead.
 #
 # **With 20 labels, the probe leads by 4.3 points, and with 320, LoRA leads by 4.3. Only the second lead is decided:** with 20 labels, some dots (one per run) overlap, and one of three rivals may lead by luck. With 320, every LoRA run beats every probe run.
 #
