@@ -56,7 +56,7 @@ checks.check_energy(energy)
 # 1. Full fine-tuning *changed* MiniLM's weight matrix `v` in block 2. **How many of the change's 384 pieces hold 90% of its energy?**
 # 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% of the reviews right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. **What percentage does the model get right with all pieces *except* these two?**
 #
-# Give 80% ranges.
+# Give ranges (80% sure).
 
 # %%
 lesson.predict("pieces of a change", low=..., high=...)

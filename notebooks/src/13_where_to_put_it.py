@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 13 · Where should it go?
 #
-# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, LoRA then trains several times as many numbers. So two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
+# "I moved LoRA from `q,v` to all linear layers, and the model got better." But at the same rank, LoRA trains several times as many numbers. Two things changed: *where* LoRA trains, and *how much*. **With the same budget of trained numbers, which place is best?**
 #
 # In attention, `q` and `k` decide *where* each token looks (orange below). `v` and `o` decide *what* it takes from there (blue). The MLP (`up` and `down`) changes tokens, too (blue). At a buffet, `q` and `k` choose the dish; `v` and `o` fill the plate.
 #
-# Below, each row is a place in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** (80% sure.)
+# Below, each row is a place in MiniLM, trained on movie reviews with five seeds. Each trains 165,888 numbers (`up,down`: 3% fewer), at ranks 36 to 4. Alpha (twice the rank) differs, so each place uses the best of three rates (lesson 03): 0.001, 0.002 or 0.004. **Which place falls behind `q,v`, and by how many points?** Give a range (80% sure).
 
 # %% hide-input
 import numpy as np
@@ -167,7 +167,7 @@ assert f"{2e-4 * (25 / 10) / (98 / 16) ** 0.5:.1g}" == "0.0002"  # the rival
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's a good place. At the other two rates, `q` is last. (At 0.001, one run of `all-linear` learns, then collapses.)
+# **She chose 0.004.** At this rate, 17 of 30 runs *collapse* (lesson 03), but none on `q`. So `q` wins because it survives this rate, not because it's good. At the other two rates, `q` is last. (At 0.001, one run of `all-linear` learns, then collapses.)
 #
 # **A bad place costs 3 points, but a bad rate costs 26** (on `v`). So tune the rate before you compare places.
 # </details>

@@ -105,7 +105,7 @@ lesson.reveal("% right with rewards, at rank 1", round(100 * run.metrics["accura
 # </details>
 #
 # ## Why do labels still win?
-# Perhaps rank 1 draws unlucky answers. Then remove the luck: no draws, only their mean reward. This is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **How far above 73.6<!--reward.reward.one-->% does it get?** (The picture shows how fast two goals grow with the log-odds, $\ln\frac{p}{1-p}$: $\ln p$ for labels, $p$ for rewards.)
+# Perhaps rank 1 draws unlucky answers. Then remove the luck: reward each review with its mean over all draws. This mean is $p$, the probability of the right answer. So we train rank 1 to make $p$ large (same rate, same seeds). **How far above 73.6<!--reward.reward.one-->% does it get?** (The picture shows how fast two goals grow with the log-odds, $\ln\frac{p}{1-p}$: $\ln p$ for labels, $p$ for rewards.)
 
 # %% alt="How strongly one review pushes the model toward the right answer, against the probability of that answer. A label's push falls in a straight line from 1 at 0% to 0 at 100%. A reward's mean push is a low hill: 0 at both ends, and a quarter at 50%."
 p = np.linspace(0, 1, 101)  # probability of the right answer
