@@ -127,7 +127,7 @@ assert (round(ends.min()), round(ends.max())) == (349, 517)
 # </details>
 #
 # ## Memory or rule?
-# Two rank-1 students read the same 128 texts: one gets coin flips, one *true* labels. **Will the stored bits differ? And what percentage of *unseen* texts does it get right after true labels?**
+# Two rank-1 students read the same 128 texts: one gets coin flips, one *true* labels. **Will the stored bits differ? And what percentage of *unseen* texts does the second get right?**
 
 # %%
 lesson.predict("percent of unseen texts right, after true labels", low=..., high=...)
