@@ -115,7 +115,7 @@ panel
 #
 # Over all matrices, the two strongest pieces hold only 30<!--knobs.cut.energy-->% of the energy. But they get 79.2<!--knobs.cut.2-->% right, and the other 382 get 61.8<!--ranks.rest.2-->%. **Energy says how *far* the weights moved, not how *useful* the move was.**
 #
-# Without piece 1, the model gets 53.6%. (So does the unchanged model, with other answers.) After piece 4, the orange line falls: too little of the change is left.
+# Without piece 1, the model gets 53.6%. (So does the unchanged model, with other answers.) After piece 4, the orange line falls: too little is left.
 # </details>
 #
 # Strange: after the first press, the model is nearly guessing. But take *more* away, and it gets *better*. **Why?** Look at its answers:
